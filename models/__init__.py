@@ -1,0 +1,1 @@
+"""Example models, written with the public API of `tinygrad_mnist` alone."""

@@ -1,0 +1,196 @@
+#!/usr/bin/env python
+"""Train the 21-layer network on MNIST; the defaults are the paper's."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from any folder, installed or not
+
+import numpy as np
+
+import tinygrad_mnist as tg
+from models.deep_convnet import DeepConvNet
+from tinygrad_mnist.checkpoint import save_weights
+from tinygrad_mnist.training import accuracy, fit, hold_out, plot_curves
+
+OPTIMIZERS = {"adagrad": tg.optim.AdaGrad, "sgd": tg.optim.SGD, "adam": tg.optim.Adam}
+INTERRUPTED = 130
+
+
+def number(kind: type, least: float) -> Callable[[str], Any]:
+    """Argument type: a finite number of at least `least`."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and value >= least):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a finite {'whole ' if kind is int else ''}number of at least {least:g}")
+        return value
+
+    return parse
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="exit codes: 0 done, 1 failed, 2 bad arguments or data, 130 interrupted (the run folder is complete up to there)",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=28, width=110),
+    )
+    add = parser.add_argument
+    add("--data", metavar="DIR", help='folder with the four MNIST files, or "synthetic" (default: $TINYGRAD_MNIST_DATA, '
+        "the cache, a download; if there is none, synthetic digits)")  # fmt: skip
+    add("--out", metavar="DIR", type=Path, help="run folder to create (default: runs/DATE-TIME)")
+    add("--epochs", type=number(int, 1), default=8, help="times to go through the training images (default: %(default)s)")
+    add("--batch-size", type=number(int, 1), default=500, help="images per step (default: %(default)s)")
+    add("--optimizer", choices=OPTIMIZERS, default="adagrad", help="(default: %(default)s)")
+    add("--lr", type=number(float, 0), help="learning rate (default: 0.01; 0.001 for adam)")
+    add("--momentum", type=number(float, 0), default=0.9, help="for sgd (default: %(default)s)")
+    add("--init", choices=["he", "xavier"], default="he", help="initial weights (default: %(default)s)")
+    add("--depth", type=int, choices=[6, 5, 4], default=6, help="number of convolutions (default: %(default)s, 21 layers)")
+    add("--seed", type=number(int, 0), default=0, help="decides weights, order and dropout (default: %(default)s)")
+    add("--validation", metavar="N", type=number(int, 0), help="training images held out to validate on (default: 1000, or a tenth of "
+        "fewer than 10000 images; 0 trains on all, as the paper did)")  # fmt: skip
+    add("--limit", metavar="N", type=number(int, 1), help="use only the first N training images")
+    add("--threads", metavar="N", type=number(int, 1), help="default: the usable cores; the result does not depend on it")
+    add("--no-plots", action="store_true", help="do not draw curves.png")
+    add("--quiet", action="store_true", help="no progress bar and no epoch lines, only the data source and the result")
+    return parser.parse_args(argv)
+
+
+class Run:
+    """The run folder: configuration, metrics line by line, weights, curves."""
+
+    def __init__(self, folder: Path, config: dict[str, Any], label: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise FileExistsError(f"the run folder {folder} is not empty; choose another --out")
+        self.folder, self.label, self.rows = folder, label, list[dict[str, Any]]()
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        self.file = open(folder / "metrics.jsonl", "w", encoding="utf-8")  # noqa: SIM115  # closed in finish
+
+    def record(self, event: str, **values: Any) -> None:
+        """Add a line to metrics.jsonl; every one says which kind of data it was measured on."""
+        self.rows.append({"event": event, **values, "data": self.label})
+        print(json.dumps(self.rows[-1]), file=self.file, flush=True)
+
+    def finish(self, model: Any, plots: bool) -> None:
+        """Write what a later look at the run needs."""
+        self.file.close()
+        save_weights(self.folder / "weights.npz", tg.nn.parameters(model))
+        if plots:
+            plot_curves(self.rows, self.folder / "curves.png", f"{self.folder.name}, {self.label}")
+
+
+def missing_extras(args: argparse.Namespace) -> str | None:
+    """Name what the chosen options need and is not installed, before any time is spent."""
+    wanted = {"tqdm": ("the progress bar", "--quiet", not args.quiet), "matplotlib": ("curves.png", "--no-plots", not args.no_plots)}
+    for module, (purpose, option, needed) in wanted.items():
+        if needed and importlib.util.find_spec(module) is None:
+            return f"{purpose} needs {module}: pip install 'tinygrad_mnist[train]', or pass {option}"
+    return None
+
+
+def peak_memory() -> str:
+    """Largest memory that this process has had, for people."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return "unknown"
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == 'darwin' else 2**10):,.0f} MiB"
+
+
+def train(args: argparse.Namespace, data: tg.data.Dataset, run: Run, model: DeepConvNet, optimizer: tg.optim.Optimizer) -> None:
+    """Train, telling the run folder and the person in front of the screen how it goes."""
+    _, split, draws = np.random.default_rng(args.seed).spawn(3)
+    images, labels = data.images[: args.limit], data.labels[: args.limit]
+    training, held = hold_out(labels, args.validation, split)
+    note = "  [SYNTHETIC DIGITS]" if data.synthetic else ""
+    bar, say = None, lambda text: None
+    if not args.quiet:
+        from tqdm import tqdm
+
+        bar = tqdm(total=args.epochs * len(training), unit=" images", smoothing=0.05, dynamic_ncols=True, mininterval=0.5)
+        say = bar.write
+    losses: list[float] = []
+    begun = time.perf_counter()
+    for step in fit(model, optimizer, images[training], labels[training], epochs=args.epochs, batch_size=args.batch_size,
+                    rng=draws, threads=args.threads):  # fmt: skip
+        losses.append(step.loss)
+        run.record("step", epoch=step.epoch, step=step.step, loss=step.loss)
+        if bar is not None:
+            bar.set_description(f"epoch {step.epoch}/{args.epochs}", refresh=False)
+            bar.set_postfix(loss=f"{step.loss:.3f}", refresh=False)
+            bar.update(step.images)
+        if step.last:
+            scores = {"train_accuracy": accuracy(model, images[training[:1000]], labels[training[:1000]], args.threads)}
+            if len(held):
+                scores["validation_accuracy"] = accuracy(model, images[held], labels[held], args.threads)
+            seconds = time.perf_counter() - begun
+            run.record("epoch", epoch=step.epoch, mean_loss=float(np.mean(losses)), **scores, seconds=seconds)
+            shown = "  ".join(f"{name.replace('_accuracy', '')} {score:.4f}" for name, score in scores.items())
+            say(f"epoch {step.epoch}/{args.epochs}  loss {np.mean(losses):.4f}  {shown}  {seconds:.1f} s{note}")
+            losses.clear()
+    if bar is not None:
+        bar.close()
+    test = accuracy(model, data.test_images, data.test_labels, args.threads)
+    seconds = time.perf_counter() - begun
+    run.record("test", test_accuracy=test, images=len(data.test_labels), seconds=seconds)
+    print(f"test accuracy {test:.4f} on all {len(data.test_labels):,} images; {seconds:.1f} s; peak memory {peak_memory()}{note}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = arguments(argv)
+    if problem := missing_extras(args):
+        print(f"train_mnist.py: {problem}", file=sys.stderr)
+        return 2
+    try:
+        data = tg.data.find_mnist(args.data)
+        if data.synthetic:
+            print(f"{'!' * 20} {data.source} {'!' * 20}")
+        else:
+            print(f"data: {data.source}")
+        available = len(data.images[: args.limit])
+        if args.validation is None:
+            args.validation = min(1000, available // 10)
+        if args.validation >= available:
+            raise ValueError(f"--validation {args.validation} leaves nothing of {available} images to train on; use a smaller one")
+        model = DeepConvNet(rng=np.random.default_rng(args.seed).spawn(3)[0], init=args.init, depth=args.depth)
+        settings = {} if args.lr is None else {"lr": args.lr}
+        if args.optimizer == "sgd":
+            settings["momentum"] = args.momentum
+        optimizer = OPTIMIZERS[args.optimizer](tg.nn.parameters(model), **settings)
+        folder = args.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
+        versions = {"tinygrad_mnist": tg.__version__, "numpy": np.__version__, "python": sys.version.split()[0]}
+        config = {**vars(args), "data": data.source, "lr": optimizer.lr, "out": str(folder), "versions": versions}
+        run = Run(folder, config, "synthetic" if data.synthetic else data.source.split(" from ")[0])
+    except (OSError, ValueError) as error:
+        print(f"train_mnist.py: {error}", file=sys.stderr)
+        return 2
+    if not args.quiet:
+        count = sum(p.size for p in tg.nn.parameters(model).values())
+        print(f"model: {len(model.layers)} layers, {count:,} parameters; {args.optimizer}, learning rate {optimizer.lr:g}")
+    code = 0
+    try:
+        train(args, data, run, model, optimizer)
+    except KeyboardInterrupt:
+        print("interrupted: writing what there is", file=sys.stderr)
+        code = INTERRUPTED
+    run.finish(model, plots=not args.no_plots)
+    print(f"run folder: {folder}")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""Batches: every example once, the same ones for the same seed; images become a network's input."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tinygrad_mnist.data import as_input, batches
+
+images = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=3, max_dims=3, min_side=0, max_side=6))
+
+
+@given(st.integers(0, 200), st.integers(1, 60), st.none() | st.integers(0, 9), st.booleans())
+def test_batches_cut_all_examples(n: int, size: int, seed: int | None, drop_last: bool) -> None:
+    def draw() -> list[npt.NDArray[np.intp]]:
+        return list(batches(n, size, None if seed is None else np.random.default_rng(seed), drop_last))
+
+    result = draw()
+    assert [len(batch) for batch in result] == [size] * (n // size) + [n % size] * (n % size > 0 and not drop_last)
+    order = np.concatenate([np.empty(0, np.intp), *result])
+    assert order.dtype == np.intp and len(set(order.tolist())) == len(order)
+    assert not len(order) or 0 <= order.min() <= order.max() < n
+    if seed is None:
+        assert order.tolist() == list(range(len(order)))
+    assert order.tolist() == np.concatenate([np.empty(0, np.intp), *draw()]).tolist()
+
+
+def test_a_generator_shuffles_anew_at_every_call() -> None:
+    rng = np.random.default_rng(0)
+    first, second = (np.concatenate(list(batches(100, 7, rng))) for _ in range(2))
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(first, np.arange(100))
+
+
+@pytest.mark.parametrize(
+    ("n", "size", "message"), [(-1, 5, "n is -1"), (5, 0, "batch_size is 0"), (5, -2, "batch_size is -2")]
+)
+def test_nonsense_is_refused_at_the_call(n: int, size: int, message: str) -> None:
+    with pytest.raises(ValueError, match=f"batches: {message}"):
+        batches(n, size)
+
+
+@given(images, st.sampled_from([np.float32, np.float64]))
+def test_input_is_the_pixels_over_255_with_the_batch_innermost(x: npt.NDArray[np.uint8], dtype: Any) -> None:
+    before = x.copy()
+    result = as_input(x, dtype)
+    assert result.dtype == dtype and result.shape == (len(x), 1, *x.shape[1:])
+    np.testing.assert_array_equal(result[:, 0], x.astype(dtype) / dtype(255))
+    assert result.transpose(2, 1, 3, 0).flags.c_contiguous
+    assert result.flags.writeable and not np.shares_memory(result, x)
+    np.testing.assert_array_equal(x, before)
+
+
+def test_input_spans_zero_to_one_and_takes_views() -> None:
+    x = np.arange(256, dtype=np.uint8).reshape(4, 8, 8)
+    assert as_input(x).min() == 0 and as_input(x).max() == 1
+    np.testing.assert_array_equal(as_input(x[::-2, :, ::3]), as_input(x)[::-2, :, :, ::3])
+
+
+def test_input_refuses_scaled_or_flat_images() -> None:
+    with pytest.raises(TypeError, match="as_input: images are float32; expected uint8"):
+        as_input(np.zeros((1, 28, 28), np.float32))
+    with pytest.raises(ValueError, match=r"as_input: images have shape \(28, 28\); expected \(N, H, W\)"):
+        as_input(np.zeros((28, 28), np.uint8))
+
+
+def test_the_examples_run() -> None:
+    assert doctest.testmod(importlib.import_module("tinygrad_mnist.data.batches")).failed == 0

@@ -1,0 +1,206 @@
+"""The training loop and `scripts/train_mnist.py`, run as a user would, on a small folder of IDX files."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tinygrad_mnist as tg
+from models.deep_convnet import DeepConvNet
+from models.mlp import MLP
+from tinygrad_mnist.checkpoint import load_weights, save_weights
+from tinygrad_mnist.training import accuracy, fit, hold_out
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "train_mnist.py"
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four IDX files of a small data set."""
+    path = tmp_path_factory.mktemp("digits")
+    for name, n, seed in (("train", 600, 0), ("t10k", 200, 1)):
+        images, labels = tg.data.synthetic_digits(n, rng=np.random.default_rng(seed))
+        (path / f"{name}-images-idx3-ubyte").write_bytes(tg.data.encode_idx(images))
+        (path / f"{name}-labels-idx1-ubyte").write_bytes(tg.data.encode_idx(labels))
+    return path
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch):
+    """The script as a module; its changes to sys.path are undone."""
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    spec = importlib.util.spec_from_file_location("train_mnist", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def rows(out: Path, event: str) -> list[dict]:
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["event"] == event]
+
+
+def test_a_run_from_any_folder_leaves_everything_that_is_promised(folder, tmp_path):
+    command = [sys.executable, SCRIPT, "--data", folder, "--epochs", "2", "--batch-size", "50", "--validation", "100", "--seed", "3"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (out,) = (tmp_path / "runs").iterdir()
+    assert "DATA OF THE SHAPE OF MNIST, not MNIST itself" in done.stdout
+    assert "images/s" in done.stderr and "loss=" in done.stderr, "the progress bar"
+    config = json.loads((out / "config.json").read_text())
+    assert (config["seed"], config["lr"], config["epochs"], config["depth"], config["init"]) == (3, 0.01, 2, 6, "he")
+    steps, epochs, tests = rows(out, "step"), rows(out, "epoch"), rows(out, "test")
+    assert [s["step"] for s in steps] == list(range(1, 21)) and [s["epoch"] for s in steps] == [1] * 10 + [2] * 10
+    for epoch in epochs:
+        assert epoch["mean_loss"] == pytest.approx(np.mean([s["loss"] for s in steps if s["epoch"] == epoch["epoch"]]))
+        assert f"epoch {epoch['epoch']}/2  loss {epoch['mean_loss']:.4f}" in done.stdout
+    assert tests[0]["images"] == 200 and f"test accuracy {tests[0]['test_accuracy']:.4f}" in done.stdout
+    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
+    model = DeepConvNet()
+    tg.nn.load_parameters(model, load_weights(out / "weights.npz"))
+    data = tg.data.find_mnist(folder)
+    assert accuracy(model, data.test_images, data.test_labels) == tests[0]["test_accuracy"]
+
+
+def test_the_seed_decides_and_threads_do_not(script, folder, tmp_path):
+    def weights(name, *options):
+        options = ("--data", str(folder), "--epochs", "1", "--batch-size", "120", "--validation", "0", "--no-plots", "--quiet", *options)
+        assert script.main([*options, "--out", str(tmp_path / name)]) == 0
+        return load_weights(tmp_path / name / "weights.npz")
+
+    first, again, other = weights("a", "--threads", "1"), weights("b", "--threads", "3"), weights("c", "--seed", "1")
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    assert not any(np.array_equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--epochs", "0"], "at least 1"),
+        (["--epochs", "many"], "whole number"),
+        (["--batch-size", "0"], "at least 1"),
+        (["--lr", "nan"], "finite"),
+        (["--lr", "-1"], "at least 0"),
+        (["--data", "no/such/folder"], "not a folder"),
+        (["--validation", "600"], "nothing of 600 images"),
+        (["--depth", "7"], "choose from"),
+        (["--optimizer", "adamax"], "choose from"),
+    ],
+)
+def test_bad_arguments_end_with_one_line_and_code_2(script, folder, tmp_path, capsys, options, words):
+    try:
+        code = script.main(["--data", str(folder), "--out", str(tmp_path / "out"), *options])
+    except SystemExit as stop:  # argparse's own way
+        code = stop.code
+    assert code == 2 and words in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "out").exists(), "a run that did not begin must leave nothing"
+
+
+def test_a_folder_in_use_is_not_written_to(script, folder, tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("precious")
+    assert script.main(["--data", str(folder), "--out", str(tmp_path)]) == 2
+    assert "not empty" in capsys.readouterr().err and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("module, option", [("tqdm", "--quiet"), ("matplotlib", "--no-plots")])
+def test_a_missing_extra_is_named_before_training(script, folder, tmp_path, capsys, monkeypatch, module, option):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else found(name))
+    assert script.main(["--data", str(folder), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "tinygrad_mnist[train]" in error and option in error
+
+
+def test_synthetic_data_is_announced_and_every_metric_says_so(script, tmp_path, capsys, monkeypatch):
+    few = [*tg.data.synthetic_digits(200), *tg.data.synthetic_digits(100, np.random.default_rng(1))]
+    data = tg.data.Dataset(*few, source="SYNTHETIC DIGITS, not MNIST (no network)", synthetic=True)
+    monkeypatch.setattr(tg.data, "find_mnist", lambda path: data)
+    assert script.main(["--epochs", "1", "--batch-size", "100", "--validation", "0", "--no-plots", "--out", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert "!!! SYNTHETIC DIGITS" in shown[0].replace("! S", "!!! S") and "no network" in shown[0]
+    measured = [line for line in shown if "accuracy" in line or "loss" in line]
+    assert len(measured) == 2 and all("[SYNTHETIC DIGITS]" in line for line in measured)
+    assert {json.loads(line)["data"] for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()} == {"synthetic"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one child process")
+def test_ctrl_c_leaves_a_usable_run_folder(folder, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, SCRIPT, "--data", folder, "--epochs", "100000", "--batch-size", "50", "--out", out, "--quiet"]
+    process = subprocess.Popen([*command, "--validation", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not ((out / "metrics.jsonl").exists() and len(rows(out, "step")) > 3):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors and "interrupted" in errors and str(out) in printed
+    tg.nn.load_parameters(DeepConvNet(), load_weights(out / "weights.npz"))
+    assert (out / "curves.png").exists() and len(rows(out, "step")) > 3
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.data())
+def test_hold_out_partitions_and_keeps_the_classes_proportions(labels, data):
+    labels = np.array(labels)
+    count = data.draw(st.integers(0, len(labels) - 1))
+    training, held = hold_out(labels, count, np.random.default_rng(data.draw(st.integers(0, 9))))
+    assert len(held) == count and np.array_equal(np.sort(np.concatenate([training, held])), np.arange(len(labels)))
+    for digit in range(4):
+        assert abs(np.sum(labels[held] == digit) - count * np.mean(labels == digit)) <= 1
+
+
+def test_hold_out_must_leave_something():
+    with pytest.raises(ValueError, match="at least one must remain"):
+        hold_out(np.zeros(3), 3, np.random.default_rng(0))
+
+
+def test_fit_lowers_the_loss_and_its_steps_tell_the_truth():
+    images, labels = tg.data.synthetic_digits(300)
+    model = MLP(np.random.default_rng(0))
+    weights = tg.nn.parameters(model)
+    before = {name: p.data for name, p in weights.items()}
+    steps = list(fit(model, tg.optim.Adam(weights), images, labels, epochs=8, batch_size=128, rng=np.random.default_rng(1)))
+    assert [tuple(s[:2]) for s in steps[:4]] == [(1, 1), (1, 2), (1, 3), (2, 4)]
+    assert [tuple(s[3:]) for s in steps[:4]] == [(128, False), (128, False), (44, True), (128, False)]
+    assert steps[-1].loss < 0.7 * steps[0].loss
+    assert accuracy(model, images, labels) > 0.6
+    tg.nn.load_parameters(model, before)
+    again = list(fit(model, tg.optim.Adam(weights), images, labels, epochs=8, batch_size=128, rng=np.random.default_rng(1)))
+    assert again == steps
+
+
+def test_weights_survive_a_failed_write(tmp_path, monkeypatch):
+    path = tmp_path / "w.npz"
+    save_weights(path, {"a": np.arange(3.0)})
+
+    def full_disk(*args, **keywords):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(np, "savez", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        save_weights(path, {"a": np.zeros(3)})
+    assert np.array_equal(load_weights(path)["a"], np.arange(3.0)) and [file.name for file in tmp_path.iterdir()] == ["w.npz"]
+
+
+def test_damaged_or_hostile_weights_are_refused(tmp_path):
+    path = tmp_path / "w.npz"
+    with pytest.raises(FileNotFoundError):
+        load_weights(path)
+    save_weights(path, {"a": np.arange(100.0)})
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="damaged"):
+        load_weights(path)
+    np.savez(path, a=np.array([{"pickled": 1}], dtype=object))
+    with pytest.raises(ValueError, match="damaged or no file of weights"):
+        load_weights(path)

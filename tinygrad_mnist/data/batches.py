@@ -1,0 +1,84 @@
+"""From a data set in memory to the batches that a model eats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["as_input", "batches"]
+
+
+def batches(
+    n: int, batch_size: int, rng: np.random.Generator | None = None, drop_last: bool = False
+) -> Iterator[npt.NDArray[np.intp]]:
+    """Index arrays that cut `n` examples into batches; together they name every example exactly once.
+
+    Parameters
+    ----------
+    n : int
+        Number of examples.
+    batch_size : int
+        Examples per batch. The last batch holds what is left, which may be fewer.
+    rng : numpy.random.Generator, optional
+        Shuffles, with one draw at the call. None: the examples come in order.
+    drop_last : bool
+        Leave out a last batch of fewer than `batch_size` (with ``n < batch_size``, nothing is left).
+
+    Returns
+    -------
+    iterator of ndarray of intp, shape (batch_size,)
+
+    Raises
+    ------
+    ValueError
+        At the call, if `n` is negative or `batch_size` is less than 1.
+
+    Examples
+    --------
+    >>> [batch.tolist() for batch in batches(5, 2)]
+    [[0, 1], [2, 3], [4]]
+    >>> sorted(np.concatenate(list(batches(5, 2, np.random.default_rng(0)))).tolist())
+    [0, 1, 2, 3, 4]
+    """
+    if n < 0:
+        raise ValueError(f"batches: n is {n}; give the number of examples, 0 or more")
+    if batch_size < 1:
+        raise ValueError(f"batches: batch_size is {batch_size}; a batch holds at least 1 example")
+    order = np.arange(n) if rng is None else rng.permutation(n)
+    stop = n - n % batch_size if drop_last else n
+    return (order[start : start + batch_size] for start in range(0, stop, batch_size))
+
+
+def as_input(images: npt.NDArray[np.uint8], dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
+    """Grey images as a network's input: one channel, pixels in [0, 1], the batch innermost in memory.
+
+    Parameters
+    ----------
+    images : ndarray of uint8, shape (N, H, W)
+    dtype : floating-point dtype
+
+    Returns
+    -------
+    ndarray of `dtype`, shape (N, 1, H, W)
+        A fresh array whose strides are those of a C-contiguous (H, 1, W, N): the fastest layout for convolutions.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `images` is not of dtype uint8 (it may be scaled already), or not three-dimensional.
+
+    Examples
+    --------
+    >>> x = as_input(np.full((5, 28, 28), 51, np.uint8))
+    >>> x.shape, x.strides, x.max()
+    ((5, 1, 28, 28), (4, 560, 560, 20), np.float32(0.2))
+    """
+    if images.dtype != np.uint8:
+        raise TypeError(f"as_input: images are {images.dtype}; expected uint8 pixels from 0 to 255")
+    if images.ndim != 3:
+        raise ValueError(f"as_input: images have shape {images.shape}; expected (N, H, W), for one image image[None]")
+    innermost = np.ascontiguousarray(images.transpose(1, 2, 0))[:, None]  # (N, H, W) -> (H, 1, W, N)
+    return np.divide(innermost, 255, dtype=dtype).transpose(3, 1, 0, 2)  # (H, 1, W, N) -> (N, 1, H, W)

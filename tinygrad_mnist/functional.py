@@ -1,0 +1,133 @@
+"""Functions of neural networks, as compositions of the ops: none of them states a gradient."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .ops import Axis, exp, getitem, log, max, mean, sum, where
+from .tensor import Operand, Tensor, as_tensor
+
+__all__ = ["cross_entropy", "dropout", "log_softmax", "logsumexp", "softmax"]
+
+
+def _shifted(x: Tensor, axis: Axis) -> tuple[Tensor, Tensor]:
+    """Return `x` minus its maximum, so that no exponential overflows, and the maximum, as a constant (the shift cancels out)."""
+    top = max(x.detach(), axis=axis, keepdims=True)
+    top = where(np.isfinite(top.data), top, 0.0)  # all -inf, or +inf: nothing to shift by
+    return x - top, top
+
+
+def logsumexp(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Logarithm of the sum of exponentials over the given axes (None: all), without overflow.
+
+    Examples
+    --------
+    >>> logsumexp(np.array([1000.0, 1000.0])) - 1000
+    Tensor(0.69314718, dtype=float64)
+    """
+    shifted, top = _shifted(as_tensor(x), axis)
+    out = log(sum(exp(shifted), axis, keepdims=True)) + top
+    return out if keepdims else sum(out, axis)
+
+
+def softmax(x: Operand, axis: Axis = -1) -> Tensor:
+    """Exponentials divided by their sum along `axis`: positive numbers that add up to 1.
+
+    Examples
+    --------
+    >>> softmax(np.array([[0.0, 0.0], [1e4, 0.0]]))
+    Tensor([[0.5, 0.5],
+            [1. , 0. ]], dtype=float64)
+    """
+    e = exp(_shifted(as_tensor(x), axis)[0])
+    return e / sum(e, axis, keepdims=True)
+
+
+def log_softmax(x: Operand, axis: Axis = -1) -> Tensor:
+    """Logarithm of `softmax`, exact where that would underflow.
+
+    Examples
+    --------
+    >>> log_softmax(np.array([0.0, -1e4]))
+    Tensor([     0., -10000.], dtype=float64)
+    """
+    shifted, _ = _shifted(as_tensor(x), axis)
+    return shifted - log(sum(exp(shifted), axis, keepdims=True))
+
+
+def cross_entropy(logits: Operand, target: Operand) -> Tensor:
+    """Mean over the batch of the negative log-probability of the target class.
+
+    Parameters
+    ----------
+    logits : array_like, shape (N, K)
+        Unnormalised scores.
+    target : array_like, shape (N,) of integers or (N, K)
+        Class indices 0 … K - 1, or one-hot rows (any weights are accepted).
+
+    Returns
+    -------
+    Tensor, shape ()
+        In nats; log(K) when nothing is known.
+
+    Raises
+    ------
+    ValueError
+        If the batch is empty, the shapes do not fit, or an index is not a class.
+
+    Examples
+    --------
+    >>> round(cross_entropy(np.zeros((2, 10)), [3, 7]).item(), 4)
+    2.3026
+    """
+    logits, target = as_tensor(logits), as_tensor(target)
+    if logits.ndim != 2 or not logits.size:
+        raise ValueError(f"cross_entropy: logits have shape {logits.shape}; they must be (N, K) with at least one row and one class")
+    n, classes = logits.shape
+    if target.shape == (n, classes):
+        return sum(log_softmax(logits) * target) / -n
+    if target.shape != (n,) or target.dtype.kind not in "iu":
+        raise ValueError(
+            f"cross_entropy: target is {target.dtype} {target.shape}, logits are {logits.shape}; "
+            f"pass integer class indices ({n},) or one-hot rows ({n}, {classes})"
+        )
+    if target.data.min() < 0 or target.data.max() >= classes:
+        wrong = int(np.argmax((target.data < 0) | (target.data >= classes)))
+        raise ValueError(f"cross_entropy: target[{wrong}] is {target.data[wrong]}, but the classes are 0 to {classes - 1}")
+    return -mean(getitem(log_softmax(logits), (np.arange(n), target)))
+
+
+def dropout(x: Operand, p: float, rng: np.random.Generator | None = None, rescale: str = "train") -> Tensor:
+    """Training (a generator is given): set each element to 0 with probability `p`. Inference (none is): no randomness.
+
+    Parameters
+    ----------
+    x : array_like
+    p : float in [0, 1]
+        Probability of dropping an element.
+    rng : numpy.random.Generator, optional
+        Draws the elements to drop; giving one is what makes this a training pass.
+    rescale : {"train", "test"}
+        When to make up for the dropped elements: "train" divides by 1 - p in training (inverted dropout, as in PyTorch); "test" multiplies
+        by 1 - p in inference (classic dropout, Srivastava et al., 2014).
+
+    Examples
+    --------
+    >>> dropout(np.ones(4), 0.5, rng=np.random.default_rng(0))
+    Tensor([2., 2., 2., 0.], dtype=float64)
+    >>> dropout(np.ones(4), 0.5, rescale="test")
+    Tensor([0.5, 0.5, 0.5, 0.5], dtype=float64)
+    """
+    x = as_tensor(x)
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout: p is {p!r}; it must be a probability between 0 and 1")
+    if rescale not in ("train", "test"):
+        raise ValueError(f'dropout: rescale is {rescale!r}; it must be "train" (inverted dropout) or "test" (classic dropout)')
+    if rng is None:
+        return x * (1.0 - p) if rescale == "test" else x
+    keep = rng.random(x.shape, dtype=np.float32) >= p
+    factor = 1 / (1 - p) if rescale == "train" and p < 1 else 1.0
+    return x * np.where(keep, factor, 0.0).astype(x.dtype)
+
+
+Tensor.attach(softmax=softmax, log_softmax=log_softmax, logsumexp=logsumexp)

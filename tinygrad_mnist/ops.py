@@ -1,0 +1,542 @@
+"""Primitive operations, each with its vector-Jacobian products (VJPs) beside it, and short compositions of them.
+
+A rule reads ``g, out, *inputs``: the gradient of the output, the output, the inputs. It is written in Tensor operations, so every rule is
+itself differentiable. Broadcasting is undone by `sum_to`, the adjoint of `broadcast_to`.
+"""
+
+from __future__ import annotations
+
+import builtins
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from .tensor import Array, Operand, Primitive, Rule, Tensor, _astype, as_tensor, primitive
+
+__all__ = [
+    "abs", "add", "argmax", "astype", "broadcast_to", "clip", "concatenate", "cos", "divide", "equal", "exp", "expand_dims", "getitem",
+    "greater", "greater_equal", "less", "less_equal", "log", "logical_and", "matmul", "max", "maximum", "mean", "min", "minimum",
+    "multiply", "negative", "not_equal", "pad", "power", "relu", "reshape", "sigmoid", "sign", "sin", "sqrt", "squeeze", "stack",
+    "subtract", "sum", "sum_to", "swapaxes", "tanh", "transpose", "where",
+]  # fmt: skip
+
+Axis: TypeAlias = int | tuple[int, ...] | None
+
+
+def _elementwise(name: str, function: Callable[..., Any], doc: str, example: str, *rules: Rule) -> Primitive:
+    """Make a primitive of a NumPy function that works element by element, with broadcasting."""
+    op = primitive(function)
+    op.__name__ = op.__qualname__ = name
+    call, result = example.split(" -> ")
+    op.__doc__ = f"{doc}\n\nElementwise, with broadcasting.\n\nExamples\n--------\n>>> {name}{call}\nTensor({result})\n"
+    op.defvjp(*rules)
+    return op
+
+
+# Arithmetic ------------------------------------------------------------------------------------------------------------------------------
+add: Primitive = _elementwise(
+    "add", np.add, "``x + y``.", "([1.0, 2.0], 3.0) -> [4., 5.], dtype=float64",
+    lambda g, out, x, y: sum_to(g, x.shape), lambda g, out, x, y: sum_to(g, y.shape),
+)  # fmt: skip
+subtract: Primitive = _elementwise(
+    "subtract", np.subtract, "``x - y``.", "([1.0, 2.0], 3.0) -> [-2., -1.], dtype=float64",
+    lambda g, out, x, y: sum_to(g, x.shape), lambda g, out, x, y: sum_to(-g, y.shape),
+)  # fmt: skip
+multiply: Primitive = _elementwise(
+    "multiply", np.multiply, "``x * y``.", "([1.0, 2.0], 3.0) -> [3., 6.], dtype=float64",
+    lambda g, out, x, y: sum_to(g * y, x.shape), lambda g, out, x, y: sum_to(g * x, y.shape),
+)  # fmt: skip
+divide: Primitive = _elementwise(
+    "divide", np.divide, "``x / y``.", "([1.0, 2.0], 4.0) -> [0.25, 0.5 ], dtype=float64",
+    lambda g, out, x, y: sum_to(g / y, x.shape), lambda g, out, x, y: sum_to(-g * x / (y * y), y.shape),
+)  # fmt: skip
+negative: Primitive = _elementwise("negative", np.negative, "``-x``.", "([1.0, 2.0]) -> [-1., -2.], dtype=float64", lambda g, out, x: -g)
+
+
+def _power_base(g: Tensor, out: Tensor, x: Tensor, y: Any) -> Tensor:
+    if isinstance(y, Tensor):  # 0 * 0 ** -1 is 0 here: where x and y are both 0, the base is replaced by 1
+        return sum_to(g * y * where(logical_and(x == 0, y == 0), 1.0, x) ** (y - 1), x.shape)
+    return g * y * x ** (y - 1) if y != 0 else g * np.zeros_like(x.data)
+
+
+power: Primitive = _elementwise(
+    "power", lambda x, y: x**y, "``x ** y``; the gradient with respect to ``y`` is 0 where ``x`` is 0.",
+    "([1.0, 2.0], 3) -> [1., 8.], dtype=float64", _power_base, lambda g, out, x, y: sum_to(g * out * log(where(x == 0, 1.0, x)), y.shape),
+)  # fmt: skip
+
+
+# Functions of one variable ---------------------------------------------------------------------------------------------------------------
+def _stable_sigmoid(x: Array) -> Any:
+    small = np.exp(-np.abs(x))
+    return np.where(np.greater_equal(x, 0), 1, small) / (1 + small)
+
+
+exp: Primitive = _elementwise("exp", np.exp, "e to the power of ``x``.", "([0.0]) -> [1.], dtype=float64", lambda g, out, x: g * out)
+log: Primitive = _elementwise("log", np.log, "Natural logarithm.", "([1.0]) -> [0.], dtype=float64", lambda g, out, x: g / x)
+sqrt: Primitive = _elementwise("sqrt", np.sqrt, "Square root.", "([9.0]) -> [3.], dtype=float64", lambda g, out, x: g / (2 * out))
+sin: Primitive = _elementwise("sin", np.sin, "Sine of radians.", "([0.0]) -> [0.], dtype=float64", lambda g, out, x: g * cos(x))
+cos: Primitive = _elementwise("cos", np.cos, "Cosine of radians.", "([0.0]) -> [1.], dtype=float64", lambda g, out, x: -g * sin(x))
+tanh: Primitive = _elementwise(
+    "tanh", np.tanh, "Hyperbolic tangent.", "([0.0]) -> [0.], dtype=float64", lambda g, out, x: g * (1 - out * out)
+)
+sigmoid: Primitive = _elementwise(
+    "sigmoid", _stable_sigmoid, "``1 / (1 + exp(-x))``, without overflow at either end.", "([0.0, 1e4]) -> [0.5, 1. ], dtype=float64",
+    lambda g, out, x: g * out * (1 - out),
+)  # fmt: skip
+abs: Primitive = _elementwise(
+    "abs", np.abs, "Absolute value; its derivative at 0 is 0.", "([-2.0]) -> [2.], dtype=float64", lambda g, out, x: g * sign(x)
+)
+sign: Primitive = _elementwise("sign", np.sign, "-1, 0 or 1; its derivative is 0.", "([-2.0]) -> [-1.], dtype=float64", None)
+relu: Primitive = _elementwise(
+    "relu", lambda x: np.maximum(x, 0), "``max(x, 0)``; its derivative at 0 is 0.", "([-1.0, 2.0]) -> [0., 2.], dtype=float64",
+    lambda g, out, x: g * greater(x, 0),
+)  # fmt: skip
+
+
+# Comparisons and choices -----------------------------------------------------------------------------------------------------------------
+def _comparison(ufunc: np.ufunc, result: str) -> Primitive:
+    name, doc = ufunc.__name__, f"NumPy's ``{ufunc.__name__}``, without a gradient."
+    return _elementwise(name, ufunc, doc, f"([1, 2], [2, 2]) -> {result}, dtype=bool", None, None)
+
+
+greater: Primitive = _comparison(np.greater, "[False, False]")
+greater_equal: Primitive = _comparison(np.greater_equal, "[False,  True]")
+less: Primitive = _comparison(np.less, "[ True, False]")
+less_equal: Primitive = _comparison(np.less_equal, "[ True,  True]")
+equal: Primitive = _comparison(np.equal, "[False,  True]")
+not_equal: Primitive = _comparison(np.not_equal, "[ True, False]")
+logical_and: Primitive = _comparison(np.logical_and, "[ True,  True]")
+maximum: Primitive = _elementwise(
+    "maximum", np.maximum, "The larger; where both are equal, ``x`` gets the gradient.", "([1.0, 5.0], 3.0) -> [3., 5.], dtype=float64",
+    lambda g, out, x, y: sum_to(g * greater_equal(x, y), x.shape), lambda g, out, x, y: sum_to(g * less(x, y), y.shape),
+)  # fmt: skip
+minimum: Primitive = _elementwise(
+    "minimum", np.minimum, "The smaller; where both are equal, ``x`` gets the gradient.", "([1.0, 5.0], 3.0) -> [1., 3.], dtype=float64",
+    lambda g, out, x, y: sum_to(g * less_equal(x, y), x.shape), lambda g, out, x, y: sum_to(g * greater(x, y), y.shape),
+)  # fmt: skip
+where: Primitive = _elementwise(
+    "where", np.where, "``x`` where the condition holds, ``y`` elsewhere.", "([True, False], [1.0, 2.0], 0.0) -> [1., 0.], dtype=float64",
+    None,
+    lambda g, out, condition, x, y: sum_to(where(condition, g, 0), x.shape),
+    lambda g, out, condition, x, y: sum_to(where(condition, 0, g), y.shape),
+)  # fmt: skip
+
+
+def clip(x: Operand, low: Operand | None = None, high: Operand | None = None) -> Tensor:
+    """Limit ``x`` to the interval [low, high] (None: no limit); at the limits the gradient passes, outside it is 0.
+
+    Examples
+    --------
+    >>> clip([-1.0, 0.5, 7.0], 0, 1)
+    Tensor([0. , 0.5, 1. ], dtype=float64)
+    """
+    x = x if low is None else maximum(x, low)
+    return as_tensor(x if high is None else minimum(x, high))
+
+
+# Matrix product --------------------------------------------------------------------------------------------------------------------------
+@primitive
+def _matmul(x: Array, y: Array) -> Any:
+    return np.matmul(x, y)
+
+
+_matmul.defvjp(
+    lambda g, out, x, y: sum_to(_matmul(g, swapaxes(y, -1, -2)), x.shape),
+    lambda g, out, x, y: sum_to(_matmul(swapaxes(x, -1, -2), g), y.shape),
+)
+
+
+def matmul(x: Operand, y: Operand) -> Tensor:
+    """Matrix product of vectors, matrices or (broadcast) stacks of matrices, by the rules of ``numpy.matmul``.
+
+    Examples
+    --------
+    >>> matmul([[1.0, 2.0], [3.0, 4.0]], [1.0, 1.0])
+    Tensor([3., 7.], dtype=float64)
+    """
+    x, y = as_tensor(x), as_tensor(y)
+    if not (x.ndim and y.ndim and x.shape[-1] == y.shape[-2:][0]):
+        raise ValueError(
+            f"matmul: cannot multiply shapes {x.shape} and {y.shape}: the last axis of the first must be as long as the second-to-last "
+            "(or only) axis of the second; transpose or reshape one of them"
+        )
+    out = _matmul(x if x.ndim > 1 else expand_dims(x, 0), y if y.ndim > 1 else expand_dims(y, 1))
+    if x.ndim == 1:
+        out = squeeze(out, -1 if y.ndim == 1 else -2)
+    return squeeze(out, -1) if y.ndim == 1 else out
+
+
+# Reductions ------------------------------------------------------------------------------------------------------------------------------
+def _axes(axis: Axis, ndim: int) -> tuple[int, ...]:
+    return tuple(range(ndim)) if axis is None else np.lib.array_utils.normalize_axis_tuple(axis, ndim)
+
+
+def _kept(shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
+    """Return `shape` with the reduced axes kept at length 1."""
+    axes = _axes(axis, len(shape))
+    return tuple([1 if i in axes else length for i, length in enumerate(shape)])
+
+
+@primitive
+def _sum(x: Array, *, axis: Axis, keepdims: bool) -> Any:
+    return np.sum(x, axis=axis, keepdims=keepdims)
+
+
+_sum.defvjp(lambda g, out, x, axis, keepdims: broadcast_to(reshape(g, _kept(x.shape, axis)), x.shape))
+
+
+def sum(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Sum over the given axes (None: all).
+
+    Examples
+    --------
+    >>> sum([[1.0, 2.0], [3.0, 4.0]], axis=0)
+    Tensor([4., 6.], dtype=float64)
+    """
+    return _sum(x, axis=axis, keepdims=keepdims)
+
+
+def mean(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Arithmetic mean over the given axes (None: all); an error if there is nothing to average.
+
+    Examples
+    --------
+    >>> mean([[1.0, 2.0], [3.0, 4.0]], axis=1, keepdims=True)
+    Tensor([[1.5],
+            [3.5]], dtype=float64)
+    """
+    x = as_tensor(x)
+    count = math.prod(x.shape[i] for i in _axes(axis, x.ndim))
+    if count == 0:
+        raise ValueError(f"mean: axis {axis} of a Tensor of shape {x.shape} is empty, and the mean of nothing is undefined")
+    return sum(x, axis, keepdims) / count
+
+
+@primitive
+def _first_extreme(x: Array, *, axis: Axis, arg: Callable[..., Array]) -> Array:
+    """Mark with 1 the first element, row-major over the reduced axes, that `arg` (``np.argmax`` or ``np.argmin``) finds."""
+    axes = sorted(_axes(axis, x.ndim))
+    last = range(-len(axes), 0)
+    moved = np.moveaxis(x, axes, last)
+    flat = moved.reshape(*moved.shape[: x.ndim - len(axes)], math.prod(moved.shape[x.ndim - len(axes) :]))
+    marks = np.zeros_like(flat)
+    np.put_along_axis(marks, arg(flat, axis=-1, keepdims=True), 1, axis=-1)
+    return np.moveaxis(marks.reshape(moved.shape), last, axes)
+
+
+_first_extreme.defvjp(None)
+
+
+@primitive
+def _max(x: Array, *, axis: Axis, keepdims: bool) -> Any:
+    return np.max(x, axis=axis, keepdims=keepdims)
+
+
+@primitive
+def _min(x: Array, *, axis: Axis, keepdims: bool) -> Any:
+    return np.min(x, axis=axis, keepdims=keepdims)
+
+
+_max.defvjp(lambda g, out, x, axis, keepdims: reshape(g, _kept(x.shape, axis)) * _first_extreme(x, axis=axis, arg=np.argmax))
+_min.defvjp(lambda g, out, x, axis, keepdims: reshape(g, _kept(x.shape, axis)) * _first_extreme(x, axis=axis, arg=np.argmin))
+
+
+def max(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Largest element over the given axes (None: all); the gradient goes to the first of equal ones.
+
+    Examples
+    --------
+    >>> max([[1.0, 2.0], [3.0, 4.0]], axis=1)
+    Tensor([2., 4.], dtype=float64)
+    """
+    return _max(x, axis=axis, keepdims=keepdims)
+
+
+def min(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Smallest element over the given axes (None: all); the gradient goes to the first of equal ones.
+
+    Examples
+    --------
+    >>> min([[1.0, 2.0], [3.0, 4.0]], axis=(0, 1))
+    Tensor(1., dtype=float64)
+    """
+    return _min(x, axis=axis, keepdims=keepdims)
+
+
+def argmax(x: Operand, axis: int | None = None) -> Tensor:
+    """Position of the (first) largest element, as integers without a gradient.
+
+    Examples
+    --------
+    >>> argmax([[1.0, 2.0], [4.0, 3.0]], axis=1)
+    Tensor([1, 0], dtype=int64)
+    """
+    return as_tensor(np.argmax(as_tensor(x).data, axis=axis))
+
+
+# Shapes ----------------------------------------------------------------------------------------------------------------------------------
+@primitive
+def _broadcast_to(x: Array, *, shape: tuple[int, ...]) -> Array:
+    return np.broadcast_to(x, shape)
+
+
+@primitive
+def _sum_to(x: Array, *, shape: tuple[int, ...]) -> Any:
+    new = x.ndim - len(shape)
+    stretched = tuple(i for i in range(x.ndim) if i < new or x.shape[i] != shape[i - new])
+    return np.sum(x, axis=stretched).reshape(shape)
+
+
+_broadcast_to.defvjp(lambda g, out, x, shape: sum_to(g, x.shape))
+_sum_to.defvjp(lambda g, out, x, shape: broadcast_to(g, x.shape))
+
+
+def broadcast_to(x: Operand, shape: Sequence[int]) -> Tensor:
+    """Repeat ``x`` along new or length-1 axes up to `shape`, by NumPy's broadcasting rules (a read-only view).
+
+    Examples
+    --------
+    >>> broadcast_to([1.0, 2.0], (2, 2))
+    Tensor([[1., 2.],
+            [1., 2.]], dtype=float64)
+    """
+    x, shape = as_tensor(x), tuple(shape)
+    return x if x.shape == shape else _broadcast_to(x, shape=shape)
+
+
+def sum_to(x: Operand, shape: Sequence[int]) -> Tensor:
+    """Sum ``x`` down to `shape`, over the axes that broadcasting from `shape` repeated: the adjoint of `broadcast_to`.
+
+    Examples
+    --------
+    >>> sum_to([[1.0, 2.0], [3.0, 4.0]], (2, 1))
+    Tensor([[3.],
+            [7.]], dtype=float64)
+    """
+    x, shape = as_tensor(x), tuple(shape)
+    if x.shape == shape:
+        return x
+    if np.broadcast_shapes(x.shape, shape) != x.shape:
+        raise ValueError(f"sum_to: shape {shape} does not broadcast to {x.shape}")
+    return _sum_to(x, shape=shape)
+
+
+@primitive
+def _reshape(x: Array, *, shape: tuple[int, ...]) -> Array:
+    return np.reshape(x, shape)
+
+
+_reshape.defvjp(lambda g, out, x, shape: _reshape(g, shape=x.shape))
+
+
+def reshape(x: Operand, *shape: Any) -> Tensor:
+    """Arrange the elements, in row-major order, in another shape, given as one tuple or as numbers; one length may be -1.
+
+    Examples
+    --------
+    >>> reshape([1.0, 2.0, 3.0, 4.0], 2, -1)
+    Tensor([[1., 2.],
+            [3., 4.]], dtype=float64)
+    """
+    return _reshape(x, shape=_unpacked(shape))
+
+
+@primitive
+def _transpose(x: Array, *, axes: tuple[int, ...]) -> Array:
+    return np.transpose(x, axes)
+
+
+_transpose.defvjp(lambda g, out, x, axes: _transpose(g, axes=tuple(np.argsort(np.mod(axes, x.ndim)))))
+
+
+def transpose(x: Operand, *axes: Any) -> Tensor:
+    """Permute the axes, given as one tuple or as numbers; without them, reverse their order.
+
+    Examples
+    --------
+    >>> transpose([[1.0, 2.0], [3.0, 4.0]])
+    Tensor([[1., 3.],
+            [2., 4.]], dtype=float64)
+    """
+    x = as_tensor(x)
+    return _transpose(x, axes=_unpacked(axes) or tuple(range(x.ndim))[::-1])
+
+
+def swapaxes(x: Operand, axis1: int, axis2: int) -> Tensor:
+    """Exchange two axes.
+
+    Examples
+    --------
+    >>> swapaxes(np.ones((2, 3, 4)), 0, -1).shape
+    (4, 3, 2)
+    """
+    x = as_tensor(x)
+    order = list(range(x.ndim))
+    order[axis1], order[axis2] = order[axis2], order[axis1]
+    return _transpose(x, axes=tuple(order))
+
+
+def expand_dims(x: Operand, axis: int | tuple[int, ...]) -> Tensor:
+    """Insert axes of length 1 at the given positions of the result.
+
+    Examples
+    --------
+    >>> expand_dims([1.0, 2.0], (0, 2)).shape
+    (1, 2, 1)
+    """
+    x = as_tensor(x)
+    return _reshape(x, shape=np.expand_dims(x.data, axis).shape)
+
+
+def squeeze(x: Operand, axis: Axis = None) -> Tensor:
+    """Remove the given axes of length 1 (None: all such).
+
+    Examples
+    --------
+    >>> squeeze([[[1.0], [2.0]]]).shape
+    (2,)
+    """
+    x = as_tensor(x)
+    return _reshape(x, shape=np.squeeze(x.data, axis).shape)
+
+
+def astype(x: Operand, dtype: npt.DTypeLike) -> Tensor:
+    """Convert to another data type; the gradient is converted back.
+
+    Examples
+    --------
+    >>> astype([1.0], np.float32)
+    Tensor([1.], dtype=float32)
+    """
+    return _astype(x, dtype=dtype)
+
+
+# Indexing and joining --------------------------------------------------------------------------------------------------------------------
+@primitive
+def _getitem(x: Array, *, index: Any) -> Any:
+    return x[index]
+
+
+@primitive
+def _put_at(x: Array, *, index: Any, shape: tuple[int, ...]) -> Array:
+    """Add ``x`` into zeros of `shape` at `index`, repeated positions adding up: the adjoint of ``_getitem``."""
+    out = np.zeros(shape, x.dtype)
+    if any(isinstance(part, np.ndarray) and part.dtype != np.bool_ for part in index):
+        np.add.at(out, index, x)
+    else:
+        out[index] = x
+    return out
+
+
+_getitem.defvjp(lambda g, out, x, index: _put_at(g, index=index, shape=x.shape))
+_put_at.defvjp(lambda g, out, x, index, shape: _getitem(g, index=index))
+
+
+def getitem(x: Operand, index: Any) -> Tensor:
+    """``x[index]`` with slices, integers, None, ``...``, integer arrays (repeats add up in the gradient) and boolean masks.
+
+    Examples
+    --------
+    >>> getitem([10.0, 20.0, 30.0], [0, 0, 2])
+    Tensor([10., 10., 30.], dtype=float64)
+    """
+    parts = index if isinstance(index, tuple) else (index,)
+    return _getitem(x, index=tuple(np.array(part) if isinstance(part, (Tensor, list, np.ndarray)) else part for part in parts))
+
+
+@primitive
+def _pad(x: Array, *, pad_width: tuple[tuple[int, int], ...], value: float) -> Array:
+    shape = tuple(before + length + after for length, (before, after) in zip(x.shape, pad_width, strict=True))
+    out = np.empty_like(x, shape=shape)  # in the memory order of x, which np.pad would not keep
+    out[...] = value
+    out[_inner(pad_width, x.shape)] = x
+    return out
+
+
+def _inner(pad_width: tuple[tuple[int, int], ...], shape: tuple[int, ...]) -> tuple[slice, ...]:
+    return tuple(slice(before, before + length) for length, (before, _) in zip(shape, pad_width, strict=True))
+
+
+_pad.defvjp(lambda g, out, x, pad_width, value: _getitem(g, index=_inner(pad_width, x.shape)))
+
+
+def pad(x: Operand, pad_width: Any, value: float = 0.0) -> Tensor:
+    """Surround ``x`` with `value`.
+
+    Parameters
+    ----------
+    x : array_like
+    pad_width : int or sequence of (before, after)
+        How many elements to add at both ends of every axis, or for each axis on its own, as in ``numpy.pad``.
+    value : float
+
+    Examples
+    --------
+    >>> pad([1.0, 2.0], ((1, 0),), 9.0)
+    Tensor([9., 1., 2.], dtype=float64)
+    """
+    x = as_tensor(x)
+    widths = np.broadcast_to(np.asarray(pad_width), (x.ndim, 2))
+    if widths.dtype.kind not in "iu" or (widths < 0).any():
+        raise ValueError(f"pad: pad_width must hold integers of at least 0, got {pad_width!r}; cut with slices instead")
+    return _pad(x, pad_width=tuple((int(before), int(after)) for before, after in widths), value=value)
+
+
+@primitive
+def _concatenate(*xs: Array, axis: int) -> Array:
+    return np.concatenate(xs, axis)
+
+
+def _piece(position: int, g: Tensor, out: Tensor, *xs: Tensor, axis: int) -> Tensor:
+    start = builtins.sum(x.shape[axis] for x in xs[:position])
+    index = (slice(None),) * (axis % out.ndim) + (slice(start, start + xs[position].shape[axis]),)
+    return _getitem(g, index=index)
+
+
+_concatenate.defvjp_each(_piece)
+
+
+def concatenate(tensors: Sequence[Operand], axis: int = 0) -> Tensor:
+    """Join Tensors along an existing axis; the other axes must agree.
+
+    Examples
+    --------
+    >>> concatenate([[1.0, 2.0], [3.0]])
+    Tensor([1., 2., 3.], dtype=float64)
+    """
+    return _concatenate(*tensors, axis=axis)
+
+
+def stack(tensors: Sequence[Operand], axis: int = 0) -> Tensor:
+    """Join Tensors of one shape along a new axis.
+
+    Examples
+    --------
+    >>> stack([[1.0, 2.0], [3.0, 4.0]], axis=1)
+    Tensor([[1., 3.],
+            [2., 4.]], dtype=float64)
+    """
+    return concatenate([expand_dims(x, axis) for x in tensors], axis)
+
+
+def _unpacked(numbers: tuple[Any, ...]) -> tuple[int, ...]:
+    """Return the numbers of ``f(2, 3)``, ``f((2, 3))`` or ``f([2, 3])`` as one tuple."""
+    return tuple(numbers[0]) if len(numbers) == 1 and isinstance(numbers[0], (tuple, list)) else numbers
+
+
+def _reflected(op: Callable[[Operand, Operand], Tensor]) -> Callable[[Tensor, Operand], Tensor]:
+    return lambda self, other: op(other, self)
+
+
+Tensor.attach(
+    __add__=add, __sub__=subtract, __mul__=multiply, __truediv__=divide, __pow__=power, __matmul__=matmul, __neg__=negative, __abs__=abs,
+    __radd__=_reflected(add), __rsub__=_reflected(subtract), __rmul__=_reflected(multiply), __rtruediv__=_reflected(divide),
+    __rpow__=_reflected(power), __rmatmul__=_reflected(matmul), __getitem__=getitem, __eq__=equal, __ne__=not_equal,
+    __lt__=less, __le__=less_equal, __gt__=greater, __ge__=greater_equal,
+    abs=abs, exp=exp, log=log, sqrt=sqrt, tanh=tanh, sigmoid=sigmoid, relu=relu, clip=clip, matmul=matmul, sum=sum, mean=mean, max=max,
+    min=min, argmax=argmax, reshape=reshape, transpose=transpose, swapaxes=swapaxes, astype=astype, broadcast_to=broadcast_to,
+    T=property(transpose),
+)  # fmt: skip

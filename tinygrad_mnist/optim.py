@@ -1,0 +1,177 @@
+"""Optimisers. State is kept by parameter name, so it can be saved, and survives a model being rebuilt.
+
+A step gives a parameter a new array; the old one is left as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .tensor import Array, Operand, Tensor, as_tensor
+
+__all__ = ["SGD", "AdaGrad", "Adam"]
+
+
+class Optimizer:
+    """What all optimisers share: parameters and state by name, gradients checked before anything changes.
+
+    A subclass names its settings in `settings`, its state arrays in `slots`, and says in `update` what to subtract from a parameter.
+    """
+
+    settings: tuple[str, ...] = ("lr",)
+    slots: tuple[str, ...] = ()
+
+    def __init__(self, params: Mapping[str, Tensor], lr: float) -> None:
+        if not isinstance(params, Mapping):
+            raise TypeError(f"{type(self).__name__}: params must be a dict of name to Tensor; pass tg.nn.parameters(model)")
+        if not (np.isfinite(lr) and lr >= 0):
+            raise ValueError(f"{type(self).__name__}: lr is {lr!r}; it must be a finite number of at least 0")
+        self.params = dict(params)
+        self.lr = lr
+        self.steps = 0
+        self.state: dict[str, dict[str, Array]] = {
+            name: {slot: np.zeros_like(p.data) for slot in self.slots} for name, p in self.params.items()
+        }
+
+    def step(self, grads: Mapping[str, Operand] | None = None) -> None:
+        """Change every parameter once.
+
+        Parameters
+        ----------
+        grads : dict of str to array_like, optional
+            Gradients by parameter name. Left out: each parameter's `.grad`. A parameter without a gradient stays as it is.
+
+        Raises
+        ------
+        ValueError
+            If a name is unknown or a shape differs, or there is no gradient at all; nothing has changed then.
+        """
+        given = {n: p.grad for n, p in self.params.items() if p.grad is not None} if grads is None else grads
+        kind = type(self).__name__
+        if not given and self.params:
+            raise ValueError(f"{kind}: there is no gradient to step along; call backward() first, or pass grads")
+        arrays = {}
+        for name, g in given.items():
+            if name not in self.params:
+                raise ValueError(f"{kind}: there is a gradient for {name!r}, but no such parameter; known are {', '.join(self.params)}")
+            p, arrays[name] = self.params[name], as_tensor(g).data
+            if arrays[name].shape != p.shape:
+                raise ValueError(f"{kind}: the gradient of {name} has shape {arrays[name].shape}, the parameter {p.shape}")
+        self.steps += 1
+        for name, g in arrays.items():
+            p = self.params[name]
+            p.data = p.data - self.update(g.astype(p.dtype, copy=False), self.state[name])
+
+    def update(self, g: Array, state: dict[str, Array]) -> Array:
+        """Return what to subtract from a parameter with gradient `g`, and put new arrays into its `state`."""
+        raise NotImplementedError
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all parameters."""
+        for p in self.params.values():
+            p.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything needed to go on later: kind, settings, number of steps, and the state arrays (copied) by parameter name."""
+        state = {name: {slot: array.copy() for slot, array in slots.items()} for name, slots in self.state.items()}
+        return {"kind": type(self).__name__, **{s: getattr(self, s) for s in self.settings}, "steps": self.steps, "state": state}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`; a ValueError lists what does not fit, and nothing has changed then."""
+        state = {name: {slot: np.array(array) for slot, array in slots.items()} for name, slots in saved["state"].items()}
+        wrong = [] if saved["kind"] == type(self).__name__ else [f"it is the state of {saved['kind']}"]
+        wrong += [f"parameter {name} is only on one side" for name in sorted(state.keys() ^ self.state.keys())]
+        for name in state.keys() & self.state.keys():
+            shapes = [{slot: array.shape for slot, array in s[name].items()} for s in (state, self.state)]
+            if shapes[0] != shapes[1]:
+                wrong.append(f"{name} has {shapes[0]} in place of {shapes[1]}")
+        if wrong:
+            raise ValueError(f"{type(self).__name__}: the saved state does not fit: " + "; ".join(wrong))
+        for setting in self.settings:
+            setattr(self, setting, saved[setting])
+        self.steps = saved["steps"]
+        self.state = {name: {slot: a.astype(self.params[name].dtype) for slot, a in slots.items()} for name, slots in state.items()}
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent: ``v = momentum * v + g; w -= lr * v``.
+
+    Parameters
+    ----------
+    params : dict of str to Tensor
+    lr, momentum : float
+    """
+
+    settings = ("lr", "momentum")
+    slots = ("velocity",)
+
+    def __init__(self, params: Mapping[str, Tensor], lr: float = 0.01, momentum: float = 0.0) -> None:
+        super().__init__(params, lr)
+        self.momentum = momentum
+
+    def update(self, g: Array, state: dict[str, Array]) -> Array:
+        """One parameter's step."""
+        state["velocity"] = self.momentum * state["velocity"] + g
+        return self.lr * state["velocity"]
+
+
+class AdaGrad(Optimizer):
+    """Adaptive gradient (Duchi et al., 2011): ``h += g * g; w -= lr * g / (sqrt(h) + eps)``.
+
+    Parameters
+    ----------
+    params : dict of str to Tensor
+    lr, eps : float
+
+    Examples
+    --------
+    >>> w = Tensor(1.0, requires_grad=True)
+    >>> AdaGrad({"w": w}, lr=0.1).step({"w": 5.0})  # the first step is lr long, whatever the gradient
+    >>> round(w.item(), 6)
+    0.9
+    """
+
+    settings = ("lr", "eps")
+    slots = ("h",)
+
+    def __init__(self, params: Mapping[str, Tensor], lr: float = 0.01, eps: float = 1e-7) -> None:
+        super().__init__(params, lr)
+        self.eps = eps
+
+    def update(self, g: Array, state: dict[str, Array]) -> Array:
+        """One parameter's step."""
+        state["h"] = state["h"] + g * g
+        return self.lr * g / (np.sqrt(state["h"]) + self.eps)
+
+
+class Adam(Optimizer):
+    """Adaptive moments (Kingma and Ba, 2015), with bias correction.
+
+    Parameters
+    ----------
+    params : dict of str to Tensor
+    lr : float
+    betas : (float, float)
+        Decay of the running means of the gradient and of its square.
+    eps : float
+    """
+
+    settings = ("lr", "betas", "eps")
+    slots = ("m", "v")
+
+    def __init__(
+        self, params: Mapping[str, Tensor], lr: float = 0.001, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+    ) -> None:
+        super().__init__(params, lr)
+        self.betas, self.eps = betas, eps
+
+    def update(self, g: Array, state: dict[str, Array]) -> Array:
+        """One parameter's step."""
+        beta1, beta2 = self.betas
+        state["m"] = beta1 * state["m"] + (1 - beta1) * g
+        state["v"] = beta2 * state["v"] + (1 - beta2) * (g * g)
+        m = state["m"] / (1 - beta1**self.steps)
+        return self.lr * m / (np.sqrt(state["v"] / (1 - beta2**self.steps)) + self.eps)

@@ -1,0 +1,126 @@
+"""One batch cut into shards of a fixed size, each with its own graph, run on threads (NumPy lets go of the interpreter in large calls).
+
+Shards have a generator of their own, derived from one draw for the batch and the shard's number, and are summed in their order: the result
+is the same to the bit for any number of threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from .tensor import Array, Tensor, grad
+
+__all__ = ["map_shards", "usable_cores", "value_and_grad"]
+
+Result = TypeVar("Result")
+
+
+def value_and_grad(
+    loss_fn: Callable[..., Tensor],
+    params: Mapping[str, Tensor],
+    *arrays: npt.ArrayLike,
+    rng: np.random.Generator | None = None,
+    shard_size: int = 50,
+    threads: int | None = None,
+) -> tuple[float, dict[str, Array]]:
+    """Loss of a whole batch and its gradients, computed shard by shard.
+
+    Parameters
+    ----------
+    loss_fn : callable
+        ``loss_fn(*shards, rng)`` returns the mean loss of one shard, a Tensor with one value.
+    params : dict of str to Tensor
+        What to differentiate with respect to; see `tinygrad_mnist.nn.parameters`.
+    *arrays : array_like
+        The batch, such as images and labels; cut along axis 0, where all are equally long.
+    rng : numpy.random.Generator, optional
+        Advanced by one draw; each shard gets a generator of its own (None without one).
+    shard_size : int
+        Images in a shard. The result depends on it in the last bits, and 25 to 100 are fastest: a shard's arrays fit the caches.
+    threads : int, optional
+        How many shards run at a time; by default one per usable core. The result does not depend on it.
+
+    Returns
+    -------
+    loss : float
+        Mean over the batch.
+    grads : dict of str to ndarray
+
+    Examples
+    --------
+    >>> w = Tensor(np.array([1.0, 2.0]), requires_grad=True)
+    >>> value_and_grad(lambda x, rng: (x * w).sum() / len(x), {"w": w}, np.ones((4, 2)), shard_size=2)
+    (3.0, {'w': array([1., 1.])})
+    """
+    wanted = list(params.values())
+    seed = None if rng is None else rng.integers(2**63, size=2)
+    total = len(np.asarray(arrays[0])) if arrays else 0
+
+    def shard(number: int, *pieces: Array) -> tuple[float, list[Array]]:
+        loss = loss_fn(*pieces, None if seed is None else np.random.default_rng([*seed, number]))
+        share = len(pieces[0]) / total
+        return loss.item() * share, [g.data * share for g in grad(loss, wanted, retain_graph=False)]
+
+    value, sums = 0.0, [np.zeros_like(p.data) for p in wanted]
+    for part, grads in map_shards(shard, *arrays, shard_size=shard_size, threads=threads):
+        value += part
+        for running, g in zip(sums, grads, strict=True):
+            running += g
+    return value, dict(zip(params, sums, strict=True))
+
+
+def map_shards(
+    function: Callable[..., Result], *arrays: npt.ArrayLike, shard_size: int = 50, threads: int | None = None
+) -> Iterator[Result]:
+    """Yield ``function(number, *shards)`` of each shard in order, computed on threads with one BLAS thread each.
+
+    An exception in any shard, or Ctrl-C, cancels those that have not begun, waits for the rest and is raised here.
+    """
+    pieces = [np.asarray(a) for a in arrays]
+    if not pieces or not len(pieces[0]) or any(len(a) != len(pieces[0]) for a in pieces):
+        raise ValueError(f"the arrays of a batch must be equally long and not empty; their shapes are {[a.shape for a in pieces]}")
+    if shard_size < 1 or (threads is not None and threads < 1):
+        raise ValueError(f"shard_size is {shard_size} and threads is {threads}; both must be at least 1")
+    jobs = [(i, *(a[s : s + shard_size] for a in pieces)) for i, s in enumerate(range(0, len(pieces[0]), shard_size))]
+    threads = min(threads or usable_cores(), len(jobs))
+    with one_blas_thread():
+        if threads == 1:
+            yield from (function(*job) for job in jobs)
+            return
+        with ThreadPoolExecutor(threads, "shard") as pool:
+            try:
+                yield from [future.result() for future in [pool.submit(function, *job) for job in jobs]]
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+
+def usable_cores() -> int:
+    """How many cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def one_blas_thread() -> AbstractContextManager[Any]:
+    """Hold matrix products to one thread each while shards run side by side.
+
+    Needs threadpoolctl (the ``train`` extra); without it, set OPENBLAS_NUM_THREADS=1 (or your BLAS's variable) before Python starts.
+    """
+    controller = _blas()
+    return nullcontext() if controller is None else controller.limit(limits=1, user_api="blas")
+
+
+@cache
+def _blas() -> Any:
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:
+        return None
+    return ThreadpoolController()

@@ -1,0 +1,475 @@
+"""The engine: a `Tensor` remembers how it was made, and `backward` walks that record from the youngest Tensor to the oldest.
+
+The graph is data. Each recorded Tensor holds the primitive that made it (`op`), the Tensors and arrays that went in (`inputs`) and the
+keyword settings (`keywords`). There are no closures and no tape, so a graph has no reference cycles and is freed when its output is.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from operator import attrgetter
+from types import MethodType
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Primitive", "Tensor", "as_tensor", "grad", "no_grad", "primitive"]
+
+Array: TypeAlias = npt.NDArray[Any]
+Operand: TypeAlias = "Tensor | npt.ArrayLike"  # what every op takes
+Rule: TypeAlias = "Callable[..., Tensor] | None"  # a vector-Jacobian product: (g, out, *inputs, **keywords) -> gradient of one input
+
+_serial = itertools.count()  # a Tensor is younger than everything that it was made from
+
+
+class _Mode(threading.local):
+    recording = True  # per thread, so that shards on threads do not disturb each other
+
+
+_mode = _Mode()
+
+
+class Tensor:
+    """An n-dimensional array that can be differentiated.
+
+    Parameters
+    ----------
+    data : array_like
+        Copied (memory order kept). float32 stays float32, float64 stays float64; numbers and lists follow NumPy's rules.
+    requires_grad : bool
+        Whether gradients with respect to this Tensor are wanted. Only floating-point Tensors can require them.
+
+    Attributes
+    ----------
+    data : ndarray
+        The values.
+    grad : Tensor or None
+        Filled by `backward` on leaves (Tensors that no op has made), summed over calls; set it to None to start anew.
+    op, inputs, keywords
+        The record: the primitive that made this Tensor (None on a leaf), its inputs and settings.
+
+    Raises
+    ------
+    TypeError
+        If `data` is not numeric, or `requires_grad` is set for integers, booleans or complex numbers.
+
+    Examples
+    --------
+    >>> x = Tensor([1.0, 2.0, 3.0], requires_grad=True)
+    >>> (x * x).sum().backward()
+    >>> x.grad
+    Tensor([2., 4., 6.], dtype=float64)
+    """
+
+    __slots__ = ("__weakref__", "data", "grad", "inputs", "keywords", "op", "requires_grad", "serial")
+    __array_ufunc__ = None  # ndarray <op> Tensor is left to the Tensor
+
+    data: Array
+    grad: Tensor | None
+    op: Primitive | None
+    inputs: tuple[Any, ...] | None
+    keywords: dict[str, Any]
+
+    def __init__(self, data: Operand, requires_grad: bool = False) -> None:
+        self.data = np.array(data.data if isinstance(data, Tensor) else data)
+        if self.data.dtype.kind not in "biufc":
+            raise TypeError(f"Tensor: {self.data.dtype} data cannot be computed with; pass numbers (a rectangular list or an array)")
+        if requires_grad and self.data.dtype.kind != "f":
+            raise TypeError(f"Tensor: {self.data.dtype} data cannot require gradients; convert it first: array.astype(np.float32)")
+        self.requires_grad = requires_grad
+        self.op, self.inputs, self.keywords, self.grad = None, (), {}, None
+        self.serial = next(_serial)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the axes."""
+        return self.data.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """NumPy data type of the values."""
+        return self.data.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return self.data.ndim
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return self.data.size
+
+    def numpy(self) -> Array:
+        """Return the values as an ndarray (not a copy)."""
+        return self.data
+
+    def item(self) -> float:
+        """Return the only value as a Python number."""
+        if self.data.size != 1:
+            raise ValueError(f"item: a Tensor of shape {self.shape} has {self.data.size} values, not one; reduce it first, e.g. by .sum()")
+        return self.data.item()  # type: ignore[no-any-return]  # ndarray.item is typed Any
+
+    def detach(self) -> Tensor:
+        """Return a Tensor with the same values (not copied) and no history."""
+        return _wrap(self.data)
+
+    def backward(self, gradient: Operand | None = None, *, retain_graph: bool = False) -> None:
+        """Add the gradient of this Tensor to `.grad` of every leaf that it was made from.
+
+        Parameters
+        ----------
+        gradient : array_like, optional
+            The gradient of some scalar with respect to this Tensor, of the same shape. May be left out if this is a single number.
+        retain_graph : bool
+            Keep the record for another backward pass. By default it is freed on the way, activations included.
+
+        Raises
+        ------
+        RuntimeError
+            If nothing here requires a gradient, if the Tensor is no single number and `gradient` is missing, or if the graph was freed.
+        """
+        if not self.requires_grad:
+            raise RuntimeError("backward: nothing that this Tensor was made from requires a gradient; create it with requires_grad=True")
+        nodes = _graph(self)
+        leaves = [node for node in nodes if node.op is None]
+        found = _backpropagate(self, nodes, _seed(self, gradient, "backward"), {id(leaf) for leaf in leaves}, False, retain_graph)
+        for leaf in leaves:
+            g = found[id(leaf)].data
+            leaf.grad = _wrap(np.array(g) if leaf.grad is None else leaf.grad.data + g)
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
+        return np.array(self.data, dtype=dtype, copy=copy)
+
+    def __repr__(self) -> str:
+        body = np.array2string(self.data, separator=", ", prefix="Tensor(")
+        made = f", op={self.op.__name__}" if self.op else ", requires_grad=True" if self.requires_grad else ""
+        return f"Tensor({body}, dtype={self.dtype}{made})"
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len: a Tensor of shape () has no axis to count")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    __hash__ = object.__hash__
+
+    @classmethod
+    def attach(cls, **methods: Any) -> None:
+        """Make functions of a Tensor methods of the class: ``x.exp()`` is ``exp(x)``. The operators and most methods come from ops.py."""
+        for name, function in methods.items():
+            setattr(cls, name, function)
+
+    def _from_ops(self, *args: Any, **keywords: Any) -> Tensor:  # stands here for those that are attached, to name and type them
+        raise NotImplementedError
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __pow__ = __rpow__ = _from_ops
+    __matmul__ = __rmatmul__ = __neg__ = __abs__ = __getitem__ = __lt__ = __le__ = __gt__ = __ge__ = _from_ops
+    __eq__ = __ne__ = _from_ops  # type: ignore[assignment]  # elementwise, as in NumPy and PyTorch, so not object's
+    abs = exp = log = sqrt = tanh = sigmoid = relu = clip = matmul = sum = mean = max = min = argmax = _from_ops
+    reshape = transpose = swapaxes = astype = broadcast_to = softmax = log_softmax = logsumexp = _from_ops
+    T: ClassVar[Any]  # transpose()
+
+
+class Primitive:
+    """A differentiable function on arrays, with one vector-Jacobian product (VJP) rule for each array argument.
+
+    Made by `primitive`; called with Tensors, ndarrays or numbers it returns a Tensor and records itself where a gradient is wanted.
+    """
+
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        self.forward = forward
+        self.rules: Sequence[Rule] = ()
+        self.rule_for_each: Callable[..., Tensor] | None = None
+        self.__name__ = self.__qualname__ = forward.__name__.lstrip("_")
+        self.__doc__, self.__wrapped__ = forward.__doc__, forward
+
+    def defvjp(self, *rules: Rule) -> None:
+        """State the VJP rules, one for each array argument: ``rule(g, out, *inputs, **keywords)``, all Tensors (numbers stay numbers).
+
+        ``g`` is the gradient with respect to the output ``out``; the rule returns that with respect to its argument, in Tensor
+        operations, so that it can be differentiated again. None stands for an argument without a gradient.
+        """
+        self.rules = rules
+
+    def defvjp_each(self, rule: Callable[..., Tensor]) -> None:
+        """State one rule for a primitive of any number of arrays: ``rule(position, g, out, *inputs, **keywords)``."""
+        self.rule_for_each = rule
+
+    def rule(self, position: int) -> Rule:
+        """Return the VJP rule of the array argument at `position`."""
+        if self.rule_for_each is not None:
+            return partial(self.rule_for_each, position)
+        if position >= len(self.rules):
+            raise TypeError(f"{self.__name__}: no VJP rule is stated for argument {position}; state it (or None) with .defvjp(...)")
+        return self.rules[position]
+
+    def __call__(self, *args: Operand, **keywords: Any) -> Tensor:
+        inputs = [a if isinstance(a, (Tensor, float, int)) else _operand(a, self.__name__) for a in args]
+        try:
+            data = self.forward(*[a.data if isinstance(a, Tensor) else a for a in inputs], **keywords)
+        except (ValueError, TypeError, IndexError) as error:
+            raise _explained(error, self.__name__, inputs) from error
+        out = _wrap(data if isinstance(data, np.ndarray) else np.asarray(data))
+        if _mode.recording:
+            for position, a in enumerate(inputs):
+                if isinstance(a, Tensor) and a.requires_grad:
+                    if self.rule(position) is None:
+                        inputs[position] = a.detach()
+                    else:
+                        out.requires_grad = True
+            if out.requires_grad:
+                out.op, out.inputs, out.keywords = self, tuple(inputs), keywords
+        return out
+
+    def __get__(self, instance: Tensor | None, owner: type) -> Any:
+        return self if instance is None else MethodType(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<primitive {self.__name__}>"
+
+
+def primitive(forward: Callable[..., Any]) -> Primitive:
+    """Turn a function on ndarrays into a differentiable op (use as a decorator; then state its rules with `Primitive.defvjp`).
+
+    Parameters
+    ----------
+    forward : callable
+        ndarrays in, ndarray out. Array arguments are positional, everything else is keyword-only. It must not modify its arguments.
+
+    Examples
+    --------
+    >>> import numpy as np, tinygrad_mnist as tg
+    >>> @tg.primitive
+    ... def cube(x):
+    ...     return x**3
+    >>> cube.defvjp(lambda g, out, x: g * 3 * x**2)
+    >>> x = tg.Tensor([1.0, 2.0], requires_grad=True)
+    >>> tg.grad(cube(x).sum(), [x])[0]
+    Tensor([ 3., 12.], dtype=float64)
+    """
+    return Primitive(forward)
+
+
+def as_tensor(x: Operand) -> Tensor:
+    """Return `x` itself if it is a Tensor, else a Tensor of its values (an ndarray is not copied).
+
+    Examples
+    --------
+    >>> as_tensor([1, 2])
+    Tensor([1, 2], dtype=int64)
+    """
+    return x if isinstance(x, Tensor) else _wrap(np.asarray(x))
+
+
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """Within this context (and thread) nothing is recorded: results require no gradient and hold no history.
+
+    Examples
+    --------
+    >>> x = Tensor(2.0, requires_grad=True)
+    >>> with no_grad():
+    ...     y = x * x
+    >>> y.requires_grad
+    False
+    """
+    with _recording(False):
+        yield
+
+
+def grad(
+    output: Tensor,
+    inputs: Sequence[Tensor],
+    create_graph: bool = False,
+    *,
+    gradient: Operand | None = None,
+    retain_graph: bool = True,
+) -> list[Tensor]:
+    """Gradients of `output` with respect to `inputs`; no `.grad` is touched.
+
+    Parameters
+    ----------
+    output : Tensor
+        A single number, or of any shape if `gradient` is given.
+    inputs : sequence of Tensor
+        Leaves or intermediate results, all requiring gradients.
+    create_graph : bool
+        Record the computation of the gradients, so that they can be differentiated again.
+    gradient : array_like, optional
+        The cotangent, of `output`'s shape. With it the result is the vector-Jacobian product.
+    retain_graph : bool
+        Keep the record of `output`, so that it can be differentiated once more; False frees it on the way.
+
+    Returns
+    -------
+    list of Tensor
+        One for each input, of its shape and dtype; zeros where `output` does not depend on it.
+
+    Examples
+    --------
+    >>> x = Tensor(3.0, requires_grad=True)
+    >>> (slope,) = grad(x * x * x, [x], create_graph=True)
+    >>> slope.item(), grad(slope, [x])[0].item()
+    (27.0, 18.0)
+    """
+    if isinstance(inputs, Tensor):
+        inputs = [inputs]
+    for position, x in enumerate(inputs):
+        if not isinstance(x, Tensor) or not x.requires_grad:
+            raise TypeError(f"grad: inputs[{position}] does not require a gradient; create it as Tensor(array, requires_grad=True)")
+    cotangent = _seed(output, gradient, "grad")
+    nodes = _graph(output) if output.requires_grad else []
+    wanted = {id(x) for x in inputs}
+    found = _backpropagate(output, nodes, cotangent, wanted, create_graph, retain_graph or create_graph)
+    with _recording(create_graph):
+        return [_copy(found[id(x)]) if id(x) in found else _wrap(np.zeros_like(x.data)) for x in inputs]
+
+
+@contextmanager
+def _recording(on: bool) -> Iterator[None]:
+    before, _mode.recording = _mode.recording, on
+    try:
+        yield
+    finally:
+        _mode.recording = before
+
+
+def _wrap(data: Array) -> Tensor:
+    """Make a Tensor around an array that nobody else will write to: no copy, no checks."""
+    out = Tensor.__new__(Tensor)
+    out.data = data
+    out.requires_grad = False
+    out.op = out.grad = None
+    out.inputs, out.keywords = (), {}
+    out.serial = next(_serial)
+    return out
+
+
+def _operand(a: Any, name: str) -> Tensor | float:
+    """Take in what is no Tensor: NumPy scalars become Python numbers, which never upcast; the rest becomes a Tensor."""
+    if isinstance(a, np.ndarray | np.generic) and a.ndim == 0 and a.dtype.kind in "biuf":
+        return a.item()  # type: ignore[no-any-return]  # item is typed Any
+    array = np.asarray(a)
+    if array.dtype.kind not in "biufc":
+        raise TypeError(f"{name}: cannot compute with {type(a).__name__}; pass Tensors, arrays or numbers")
+    return _wrap(array)
+
+
+def _explained(error: Exception, name: str, inputs: Sequence[Any]) -> Exception:
+    """Make the same kind of error, naming the op and what it was given."""
+    given = ", ".join(f"{a.dtype} {a.shape}" if isinstance(a, Tensor) else repr(a) for a in inputs)
+    text = str(error)
+    if "broadcast" in text:
+        text += "; shapes must be equal or broadcastable: aligned at the right, each pair of lengths equal or one of them 1 (see reshape)"
+    kind = next(kind for kind in (IndexError, TypeError, ValueError) if isinstance(error, kind))
+    return kind(f"{name}({given}): {text.removeprefix(name + ': ')}")
+
+
+def _seed(output: Tensor, gradient: Operand | None, caller: str) -> Tensor:
+    """Return the gradient that a backward pass starts from: the given one, checked, or 1 for a single number."""
+    if gradient is None:
+        if output.size != 1:
+            raise RuntimeError(
+                f"{caller}: only a single number has a gradient of its own, this Tensor has shape {output.shape}; "
+                "reduce it (.sum(), .mean()) or pass gradient="
+            )
+        return _wrap(np.ones_like(output.data))
+    g = as_tensor(gradient)
+    if g.shape != output.shape:
+        raise ValueError(f"{caller}: gradient has shape {g.shape}, but the Tensor has shape {output.shape}; they must be equal")
+    return g if g.dtype == output.dtype else _astype(g, dtype=output.dtype)
+
+
+def _graph(root: Tensor) -> list[Tensor]:
+    """List the Tensors that `root` was made from and that gradients flow through, oldest first."""
+    seen, nodes = {id(root)}, [root]
+    for node in nodes:  # the list grows while it is read
+        if node.inputs is None:
+            raise RuntimeError(
+                f"backward: the graph behind a Tensor of shape {node.shape} (made by {node.op}) was freed by an earlier backward pass; "
+                "pass retain_graph=True to that one, or compute the output again"
+            )
+        for a in node.inputs:
+            if isinstance(a, Tensor) and a.requires_grad and id(a) not in seen:
+                seen.add(id(a))
+                nodes.append(a)
+    nodes.sort(key=attrgetter("serial"))
+    return nodes
+
+
+def _backpropagate(
+    root: Tensor, nodes: list[Tensor], cotangent: Tensor, wanted: set[int], create_graph: bool, retain_graph: bool
+) -> dict[int, Tensor]:
+    """Carry `cotangent` from `root` down to the `wanted` Tensors; returns id -> gradient. `nodes` is used up, to free memory on the way."""
+    useful = set(wanted)  # ids of the Tensors that a wanted one went into
+    for node in nodes:
+        if any(id(a) in useful for a in node.inputs or () if isinstance(a, Tensor)):
+            useful.add(id(node))
+    found: dict[int, Tensor] = {}
+    pending = {id(root): cotangent}
+    with _recording(create_graph):
+        while nodes:  # from the youngest to the oldest: every consumer of a Tensor comes before it
+            node = nodes.pop()
+            g = pending.pop(id(node), None)
+            if g is not None and id(node) in wanted:
+                found[id(node)] = g
+            if node.op is None:
+                continue
+            if g is not None and id(node) in useful:
+                _distribute(node, g, useful, pending)
+            if not retain_graph:
+                node.inputs, node.keywords = None, {}
+    return found
+
+
+def _distribute(node: Tensor, g: Tensor, useful: set[int], pending: dict[int, Tensor]) -> None:
+    """Call the rules of the primitive that made `node` and add what they return to the gradients of its inputs."""
+    op, inputs = node.op, node.inputs
+    assert op is not None and inputs is not None
+    for position, x in enumerate(inputs):
+        if isinstance(x, Tensor) and x.requires_grad and id(x) in useful:
+            rule = op.rule(position)
+            assert rule is not None
+            gx = as_tensor(rule(g, node, *inputs, **node.keywords))
+            if gx.data.shape != x.data.shape:
+                raise ValueError(
+                    f"{op.__name__}: the VJP rule of argument {position} returned shape {gx.shape} for an argument of shape {x.shape}; "
+                    "a rule must return its argument's shape (undo broadcasting with tg.sum_to)"
+                )
+            if gx.data.dtype != x.data.dtype:
+                gx = _astype(gx, dtype=x.data.dtype)
+            earlier = pending.get(id(x))
+            pending[id(x)] = gx if earlier is None else earlier + gx
+
+
+@primitive
+def _copy(x: Array) -> Array:
+    return np.array(x)
+
+
+_copy.defvjp(lambda g, out, x: g)
+
+
+@primitive
+def _astype(x: Array, *, dtype: npt.DTypeLike) -> Array:
+    return x.astype(dtype)
+
+
+_astype.defvjp(lambda g, out, x, dtype: _astype(g, dtype=x.dtype))

@@ -1,0 +1,163 @@
+"""Check derivatives against finite differences; Hypothesis strategies for inputs (they need the ``test`` extra)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .ops import sum
+from .tensor import Array, Operand, Tensor, as_tensor, grad
+
+__all__ = ["GradientMismatch", "arrays", "check_gradients", "conv_geometries"]
+
+FEW = 64  # up to so many entries each is varied on its own; beyond, random directions are
+DIRECTIONS = 8
+ROUNDING = 1000 * np.finfo(np.float64).eps  # of one evaluation, relative to the sum of absolute values that it adds up
+
+
+class GradientMismatch(AssertionError):  # noqa: N818  # the name is part of the public contract
+    """A derivative differs from finite differences by more than their error. The message says where, and by how much."""
+
+
+def check_gradients(
+    fn: Callable[..., Tensor], *inputs: Operand, order: int = 1, rng: np.random.Generator | None = None, step: float = 1e-3
+) -> None:
+    """Compare the derived gradients of `fn` with finite differences, in float64.
+
+    The output is contracted with a random cotangent (never ones), and differentiated numerically by central differences at three step
+    sizes with Richardson extrapolation. The tolerance is the estimated error of that, not a constant.
+
+    Parameters
+    ----------
+    fn : callable
+        Tensors to Tensor, of any shapes; deterministic, and smooth within a few `step` of the inputs.
+    *inputs : array_like
+        Floating-point ones are converted to float64 and differentiated; others are passed on as they are.
+    order : {1, 2, 3}
+        2 also checks the derivatives of the gradients, 3 those of the derivatives.
+    rng : numpy.random.Generator, optional
+        Draws cotangents and directions; by default always the same ones.
+    step : float
+        Largest step, relative to an entry (or to 1, for smaller entries).
+
+    Raises
+    ------
+    GradientMismatch
+        With the worst entry or direction, both values, their error bar, and the shapes.
+
+    Examples
+    --------
+    >>> import tinygrad_mnist as tg
+    >>> check_gradients(lambda x, y: tg.exp(x) * y, np.ones((2, 1)), np.ones(3), order=2)
+    """
+    rng = np.random.default_rng(0) if rng is None else rng
+    values = [np.array(as_tensor(x).data) for x in inputs]
+    active = [i for i, v in enumerate(values) if v.dtype.kind == "f"]
+    values = [v.astype(np.float64) if i in active else v for i, v in enumerate(values)]
+    originals = [v.copy() for v in values]
+    leaves = [Tensor(v, requires_grad=i in active) for i, v in enumerate(values)]
+    out = fn(*leaves)
+    cotangent = rng.uniform(0.5, 1.5, out.shape) * rng.choice([-1.0, 1.0], out.shape)
+    wanted = [leaves[i] for i in active]
+    gradients = [g.data for g in grad(out, wanted, gradient=cotangent)]
+
+    def contracted(*arrays: Array) -> tuple[float, float]:
+        products = fn(*(Tensor(a, requires_grad=i in active) for i, a in enumerate(arrays))).data * cotangent
+        return float(products.sum()), float(np.abs(products).sum())
+
+    worst: tuple[float, str] = (1.0, "")
+    for direction, where in _directions([values[i] for i in active], rng):
+        analytic = float(np.sum([np.sum(g * d) for g, d in zip(gradients, direction, strict=True)]))
+        steps: list[Any] = [0.0] * len(values)
+        for i, d in zip(active, direction, strict=True):
+            steps[i] = d
+        numerical, error = _derivative(lambda t, d=steps: contracted(*(v + t * s for v, s in zip(values, d, strict=True))), step)  # type: ignore[misc]  # mypy: lambda default
+        difference = abs(analytic - numerical)
+        if not difference <= error * worst[0]:
+            ratio = f", ratio {analytic / numerical:.6g}" if numerical else ""
+            worst = (
+                difference / error,
+                f"order {order} counted down: {where}: derived {analytic:.12g}, finite differences {numerical:.12g} ± {error:.2g}{ratio}",
+            )
+    shapes = ", ".join(f"{v.dtype} {v.shape}" for v in values)
+    if worst[1]:
+        raise GradientMismatch(f"{worst[1]}; inputs: {shapes}; output: {out.shape}")
+    for before, after, leaf in zip(originals, values, leaves, strict=True):
+        if not (np.array_equal(before, after, equal_nan=True) and np.array_equal(before, leaf.data, equal_nan=True)):
+            raise GradientMismatch(f"an input was modified; inputs: {shapes}")
+    if order > 1:
+        weights = [rng.uniform(0.5, 1.5, values[i].shape) for i in active]
+
+        def slope(*tensors: Tensor) -> Tensor:
+            gs = grad(fn(*tensors), [tensors[i] for i in active], create_graph=True, gradient=cotangent)
+            total = as_tensor(0.0)
+            for g, w in zip(gs, weights, strict=True):
+                total = total + sum(g * w)
+            return total
+
+        check_gradients(slope, *values, order=order - 1, rng=rng, step=step)
+
+
+def _directions(values: list[Array], rng: np.random.Generator) -> list[tuple[list[Array], str]]:
+    """Return what to vary, with a name for it: each entry where there are few, else random directions; scaled to the entries."""
+    scales = [np.maximum(np.abs(v), 1.0) for v in values]
+    found = []
+    for i, v in enumerate(values):
+        if v.size <= FEW:
+            for index in np.ndindex(v.shape):
+                direction = [np.zeros_like(w) for w in values]
+                direction[i][index] = scales[i][index]
+                found.append((direction, f"input {i}, entry {index}"))
+    if any(v.size > FEW for v in values):
+        for number in range(DIRECTIONS):
+            signs = [rng.choice([-1.0, 1.0], v.shape) * rng.uniform(0.5, 1.0, v.shape) for v in values]
+            found.append(([s * d for s, d in zip(scales, signs, strict=True)], f"random direction {number}"))
+    return found
+
+
+def _derivative(f: Callable[[float], tuple[float, float]], step: float) -> tuple[float, float]:
+    """Return the derivative at 0 by central differences with Richardson extrapolation, and a bound on its error."""
+    slopes, size = [], 0.0
+    for h in (step, step / 2, step / 4):
+        (ahead, sum_ahead), (behind, sum_behind) = f(h), f(-h)
+        slopes.append((ahead - behind) / (2 * h))
+        size = max(size, sum_ahead, sum_behind)
+    first, second = (4 * slopes[1] - slopes[0]) / 3, (4 * slopes[2] - slopes[1]) / 3
+    best = (16 * second - first) / 15
+    return best, 4 * abs(best - second) + ROUNDING * (size / (step / 4) + abs(best)) + np.finfo(np.float64).tiny
+
+
+def arrays(shape: Any, dtype: npt.DTypeLike = np.float64, low: float = -3.0, high: float = 3.0, distinct: bool = False) -> Any:
+    """Strategy for arrays of a drawn or given shape, with entries from low to high on a grid of a hundredth.
+
+    With `distinct`, no two entries are equal: they are at least a hundredth apart, so that a maximum has no ties.
+    """
+    from hypothesis import strategies as st
+
+    def fill(shape: tuple[int, ...]) -> Any:
+        size = int(np.prod(shape))
+        grid = np.linspace(low, high, max(round((high - low) * 100), size) + 1)
+        return st.integers(0, 2**32 - 1).map(
+            lambda seed: np.random.default_rng(seed).choice(grid, size, replace=not distinct).reshape(shape).astype(dtype)
+        )
+
+    return (shape if isinstance(shape, st.SearchStrategy) else st.just(tuple(shape))).flatmap(fill)
+
+
+def conv_geometries(pooling: bool = False) -> Any:
+    """Strategy for valid settings of a convolution or pooling: dict(n, c, h, w, kernel_size, stride, padding)."""
+    from hypothesis import strategies as st
+
+    @st.composite
+    def draw_geometry(draw: Any) -> dict[str, Any]:
+        kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+        padding = tuple(draw(st.integers(0, k // 2 if pooling else k)) for k in kernel)
+        h, w = (max(k - 2 * p, 1) + draw(st.integers(0, 5)) for k, p in zip(kernel, padding, strict=True))
+        stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+        n, c = draw(st.integers(0, 3)), draw(st.integers(1, 3))
+        return {"n": n, "c": c, "h": h, "w": w, "kernel_size": kernel, "stride": stride, "padding": padding}
+
+    return draw_geometry()

@@ -85,7 +85,7 @@ class DeepConvNet:
 
     def input(self, images: Any) -> tg.Tensor:
         """Convert images to the (N, 1, 28, 28) Tensor that the first layer takes, the batch innermost in memory."""
-        if isinstance(images, tg.Tensor):
+        if isinstance(images, tg.Tensor) and images.dtype != np.uint8:
             x = images if images.dtype == self.dtype else images.astype(self.dtype)
         else:
             array = np.asarray(images)

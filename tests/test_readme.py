@@ -27,7 +27,7 @@ def test_the_code_blocks_run_in_order():
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
-    assert len(blocks) == 2 and names["accuracy"] > 0.9
+    assert len(blocks) == 2 and names["accuracy"] > 0.8
     np.testing.assert_allclose(names["curvature"].data, [0.25, np.exp(1) / (1 + np.exp(1)) ** 2])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import itertools
 import os
 import sys
 from typing import Any
@@ -138,7 +139,7 @@ def test_skeletons_are_well_formed() -> None:
             strokes = [[token.rstrip("!") for token in stroke.split()] for stroke in path.split("|")]
             assert sum(map(len, strokes)) <= KNOTS, path
             assert all(len(stroke) >= 2 for stroke in strokes), path
-            assert all(a != b for stroke in strokes for a, b in zip(stroke, stroke[1:], strict=False)), path
+            assert all(a != b for stroke in strokes for a, b in itertools.pairwise(stroke)), path
 
 
 @pytest.mark.skipif(not REAL, reason="TINYGRAD_MNIST_DATA does not name a folder with the IDX files")

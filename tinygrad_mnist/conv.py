@@ -46,27 +46,36 @@ def _tiles(
     images = _parts(n, columns)
     across = _parts(ow, max(columns * len(images) // max(n, 1), 1))
     row_bytes = max((kw * c * sh + filters) * columns * x.itemsize, 1)
+    blocks = []
     for i0, i1 in _parts(oh, max(TILE_BYTES // row_bytes - kh + 1, 1)):
-        top_row, end_row = max(i0 * sh - top, 0), min((i1 - 1) * sh - top + kh, h)
-        runs = []  # output rows that see the same rows of the kernel inside the image
-        for (first, last), rows in groupby(range(i0, i1), lambda i: (max(0, top - i * sh), min(kh, h + top - i * sh))):
-            i, *more = rows
-            runs.append((i, 1 + len(more), i * sh - top + first - top_row, first, max(last - first, 0)))
-        for n0, n1 in images:
-            for j0, j1 in across:
-                lowered = np.empty((max(end_row - top_row, 0), kw, c, j1 - j0, n1 - n0), x.dtype)
-                for k in range(kw):
-                    p, q = (min(max(-((k - left - edge) // sw), j0), j1) for edge in (0, w))  # columns p to q lie inside the image
-                    if p > j0 or q < j1:
+        begin, end = max(i0 * sh - top, 0), max(min((i1 - 1) * sh - top + kh, h), 0)  # rows of the image
+        runs = []  # output rows in sequence that see the same rows of the kernel inside the image
+        for (first, last), sequence in groupby(range(i0, i1), lambda i: (max(0, top - i * sh), min(kh, h + top - i * sh))):
+            i, *more = sequence
+            runs.append((slice(i, i + 1 + len(more)), i * sh - top + first - begin, first, max(last - first, 0)))
+        blocks.append((begin, max(end - begin, 0), runs))
+    tallest = max((height for _, height, _ in blocks), default=0)
+    widest = max((j1 - j0 for j0, j1 in across), default=0) * max((n1 - n0 for n0, n1 in images), default=0)
+    buffer = np.empty(tallest * kw * c * widest, x.dtype)  # one for all tiles: fresh ones would cost a page fault for every 4 KiB
+    for n0, n1 in images:
+        for j0, j1 in across:
+            copies = []  # for each kernel column, the part of the tile that lies inside the image, and where that begins there
+            for k in range(kw):
+                p, q = (min(max(-((k - left - edge) // sw), j0), j1) for edge in (0, w))
+                copies.append((slice(p - j0, q - j0), slice(p * sw + k - left, max((q - 1) * sw + k - left + 1, 0), sw)))
+            m = (j1 - j0) * (n1 - n0)
+            row = kw * c * m * x.itemsize
+            for begin, height, runs in blocks:
+                lowered = buffer[: height * kw * c * m].reshape(height, kw, c, j1 - j0, n1 - n0)
+                for k, (inside, source) in enumerate(copies):
+                    if inside.stop - inside.start < j1 - j0:
                         lowered[:, k] = 0
-                    if p < q:
-                        lowered[:, k, :, p - j0 : q - j0] = planes[top_row:end_row, :, p * sw + k - left :: sw, n0:n1][:, :, : q - p]
-                m = (j1 - j0) * (n1 - n0)
-                strides = (sh * kw * c * m * x.itemsize, m * x.itemsize, x.itemsize)
-                for i, count, start, first, taps in runs:
-                    matrix = np.ndarray((count, taps * kw * c, m), x.dtype, lowered, start * strides[0] // sh, strides)
-                    tile = (slice(i, i + count), slice(None), slice(j0, j1), slice(n0, n1))
-                    yield tile, slice(first * kw * c, (first + taps) * kw * c), matrix
+                    if inside.start < inside.stop:
+                        lowered[:, k, :, inside] = planes[begin : begin + height, :, source, n0:n1]
+                for rows, start, first, taps in runs:
+                    shape, strides = (rows.stop - rows.start, taps * kw * c, m), (row * sh, m * x.itemsize, x.itemsize)
+                    matrix = np.ndarray(shape, x.dtype, lowered, start * row if taps else 0, strides)
+                    yield (rows, slice(None), slice(j0, j1), slice(n0, n1)), slice(first * kw * c, (first + taps) * kw * c), matrix
 
 
 def _parts(length: int, most: int) -> list[tuple[int, int]]:
@@ -84,9 +93,13 @@ def _correlate(
     matrix = w.transpose(0, 2, 3, 1).reshape(f, -1)  # (F, C, KH, KW) -> (F, KH*KW*C)
     out = np.empty((size[0], f, size[1], len(x)), np.result_type(x, w))
     shift = 0 if bias is None else bias.reshape(-1, 1, 1).astype(out.dtype, copy=False)
+    product = np.empty(0, out.dtype)
     for tile, taps, lowered in _tiles(x.astype(out.dtype, copy=False), f, (kh, kw), stride, before, size):
         part = out[tile]
-        np.add((matrix[:, taps] @ lowered).reshape(part.shape), shift, out=part)  # the bias costs nothing on the way out of the cache
+        if product.size < part.size:
+            product = np.empty(part.size, out.dtype)
+        rows = np.matmul(matrix[:, taps], lowered, out=product[: part.size].reshape(len(lowered), f, -1))
+        np.add(rows.reshape(part.shape), shift, out=part)  # the bias costs nothing on the way out of the cache
     return out.transpose(3, 1, 0, 2)  # (OH, F, OW, N) -> (N, F, OH, OW)
 
 
@@ -370,16 +383,20 @@ def _window_max(x: Array, *, axis: int, size: int, step: int) -> Array:
 @primitive
 def _to_first_max(g: Array, x: Array, top: Array, *, axis: int, size: int, step: int) -> Array:
     """Put each element of `g` where `x` first attains the maximum `top` of its window, adding up where windows overlap."""
-    *parts, last = _slots(out := np.empty_like(x, dtype=g.dtype), axis, size, step)
+    out = np.empty_like(x, dtype=g.dtype)
     if step != size or g.shape[axis] * size != x.shape[axis]:  # else every element is written exactly once
         out[...] = 0
     overlapping = step < size
+    *parts, last = _slots(out, axis, size, step)
     for part, slot in zip(parts, _slots(x, axis, size, step), strict=False):
         hit = np.multiply(slot == top, g, out=None if overlapping else part)
-        g = g - hit  # what is left for later elements
+        g = np.subtract(g, hit, out=last if part is parts[-1] and not overlapping else None)  # what is left for later elements
         if overlapping:
             part += hit
-    np.add(last, g, out=last) if overlapping else np.copyto(last, g)
+    if overlapping:
+        last += g
+    elif not parts:
+        last[...] = g
     return out
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .ops import Axis, exp, getitem, log, max, mean, sum, where
+from .ops import Axis, astype, exp, getitem, log, max, mean, sum, where
 from .tensor import Operand, Tensor, as_tensor
 
 __all__ = ["cross_entropy", "dropout", "log_softmax", "logsumexp", "softmax"]
@@ -85,7 +85,7 @@ def cross_entropy(logits: Operand, target: Operand) -> Tensor:
         raise ValueError(f"cross_entropy: logits have shape {logits.shape}; they must be (N, K) with at least one row and one class")
     n, classes = logits.shape
     if target.shape == (n, classes):
-        return sum(log_softmax(logits) * target) / -n
+        return sum(log_softmax(logits) * astype(target, logits.dtype)) / -n
     if target.shape != (n,) or target.dtype.kind not in "iu":
         raise ValueError(
             f"cross_entropy: target is {target.dtype} {target.shape}, logits are {logits.shape}; "

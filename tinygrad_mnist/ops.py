@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .tensor import Array, Operand, Primitive, Rule, Tensor, _astype, as_tensor, primitive
+from .tensor import Array, Operand, Primitive, Rule, Tensor, _astype, as_tensor, explained, primitive
 
 __all__ = [
     "abs", "add", "argmax", "astype", "broadcast_to", "clip", "concatenate", "cos", "divide", "equal", "exp", "expand_dims", "getitem",
@@ -149,6 +149,7 @@ _matmul.defvjp(
 )
 
 
+@explained
 def matmul(x: Operand, y: Operand) -> Tensor:
     """Matrix product of vectors, matrices or (broadcast) stacks of matrices, by the rules of ``numpy.matmul``.
 
@@ -199,6 +200,7 @@ def sum(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return _sum(x, axis=axis, keepdims=keepdims)
 
 
+@explained
 def mean(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Arithmetic mean over the given axes (None: all); an error if there is nothing to average.
 
@@ -266,6 +268,7 @@ def min(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return _min(x, axis=axis, keepdims=keepdims)
 
 
+@explained
 def argmax(x: Operand, axis: int | None = None) -> Tensor:
     """Position of the (first) largest element, as integers without a gradient.
 
@@ -307,6 +310,7 @@ def broadcast_to(x: Operand, shape: Sequence[int]) -> Tensor:
     return x if x.shape == shape else _broadcast_to(x, shape=shape)
 
 
+@explained
 def sum_to(x: Operand, shape: Sequence[int]) -> Tensor:
     """Sum ``x`` down to `shape`, over the axes that broadcasting from `shape` repeated: the adjoint of `broadcast_to`.
 
@@ -319,7 +323,7 @@ def sum_to(x: Operand, shape: Sequence[int]) -> Tensor:
     x, shape = as_tensor(x), tuple(shape)
     if x.shape == shape:
         return x
-    if np.broadcast_shapes(x.shape, shape) != x.shape:
+    if len(shape) > x.ndim or any(s not in (1, length) for s, length in zip(shape[::-1], x.shape[::-1], strict=False)):
         raise ValueError(f"sum_to: shape {shape} does not broadcast to {x.shape}")
     return _sum_to(x, shape=shape)
 
@@ -365,6 +369,7 @@ def transpose(x: Operand, *axes: Any) -> Tensor:
     return _transpose(x, axes=_unpacked(axes) or tuple(range(x.ndim))[::-1])
 
 
+@explained
 def swapaxes(x: Operand, axis1: int, axis2: int) -> Tensor:
     """Exchange two axes.
 
@@ -379,6 +384,7 @@ def swapaxes(x: Operand, axis1: int, axis2: int) -> Tensor:
     return _transpose(x, axes=tuple(order))
 
 
+@explained
 def expand_dims(x: Operand, axis: int | tuple[int, ...]) -> Tensor:
     """Insert axes of length 1 at the given positions of the result.
 
@@ -391,6 +397,7 @@ def expand_dims(x: Operand, axis: int | tuple[int, ...]) -> Tensor:
     return _reshape(x, shape=np.expand_dims(x.data, axis).shape)
 
 
+@explained
 def squeeze(x: Operand, axis: Axis = None) -> Tensor:
     """Remove the given axes of length 1 (None: all such).
 
@@ -443,8 +450,15 @@ def getitem(x: Operand, index: Any) -> Tensor:
     >>> getitem([10.0, 20.0, 30.0], [0, 0, 2])
     Tensor([10., 10., 30.], dtype=float64)
     """
-    parts = index if isinstance(index, tuple) else (index,)
-    return _getitem(x, index=tuple(np.array(part) if isinstance(part, (Tensor, list, np.ndarray)) else part for part in parts))
+    return _getitem(x, index=tuple(map(_index_part, index if isinstance(index, tuple) else (index,))))
+
+
+def _index_part(part: Any) -> Any:
+    """Copy index arrays, so that the gradient uses the same ones; lists and inner tuples are arrays, too."""
+    if not isinstance(part, (Tensor, np.ndarray, list, tuple)):
+        return part
+    array = np.array(part)
+    return array if array.size or isinstance(part, (Tensor, np.ndarray)) else array.astype(np.intp)
 
 
 @primitive
@@ -463,6 +477,7 @@ def _inner(pad_width: tuple[tuple[int, int], ...], shape: tuple[int, ...]) -> tu
 _pad.defvjp(lambda g, out, x, pad_width, value: _getitem(g, index=_inner(pad_width, x.shape)))
 
 
+@explained
 def pad(x: Operand, pad_width: Any, value: float = 0.0) -> Tensor:
     """Surround ``x`` with `value`.
 
@@ -510,6 +525,7 @@ def concatenate(tensors: Sequence[Operand], axis: int = 0) -> Tensor:
     return _concatenate(*tensors, axis=axis)
 
 
+@explained
 def stack(tensors: Sequence[Operand], axis: int = 0) -> Tensor:
     """Join Tensors of one shape along a new axis.
 

@@ -62,8 +62,9 @@ class Optimizer:
                 raise ValueError(f"{kind}: the gradient of {name} has shape {arrays[name].shape}, the parameter {p.shape}")
         self.steps += 1
         for name, g in arrays.items():
-            p = self.params[name]
-            p.data = p.data - self.update(g.astype(p.dtype, copy=False), self.state[name])
+            p, state = self.params[name], self.state[name]
+            p.data = np.asarray(p.data - self.update(g.astype(p.dtype, copy=False), state), p.dtype)
+            state.update({slot: np.asarray(value, p.dtype) for slot, value in state.items()})  # whatever a setting's type is
 
     def update(self, g: Array, state: dict[str, Array]) -> Array:
         """Return what to subtract from a parameter with gradient `g`, and put new arrays into its `state`."""

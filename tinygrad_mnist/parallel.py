@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from .tensor import Array, Tensor, grad
+from .tensor import Array, Tensor, grad, recording
 
 __all__ = ["map_shards", "usable_cores", "value_and_grad"]
 
@@ -65,7 +65,8 @@ def value_and_grad(
     total = len(np.asarray(arrays[0])) if arrays else 0
 
     def shard(number: int, *pieces: Array) -> tuple[float, list[Array]]:
-        loss = loss_fn(*pieces, None if seed is None else np.random.default_rng([*seed, number]))
+        with recording(True):  # also where the caller is in no_grad
+            loss = loss_fn(*pieces, None if seed is None else np.random.default_rng([*seed, number]))
         share = len(pieces[0]) / total
         return loss.item() * share, [g.data * share for g in grad(loss, wanted, retain_graph=False)]
 
@@ -91,6 +92,7 @@ def map_shards(
         raise ValueError(f"shard_size is {shard_size} and threads is {threads}; both must be at least 1")
     jobs = [(i, *(a[s : s + shard_size] for a in pieces)) for i, s in enumerate(range(0, len(pieces[0]), shard_size))]
     threads = min(threads or usable_cores(), len(jobs))
+    _keep_freed_memory()
     with one_blas_thread():
         if threads == 1:
             yield from (function(*job) for job in jobs)
@@ -115,6 +117,15 @@ def one_blas_thread() -> AbstractContextManager[Any]:
     """
     controller = _blas()
     return nullcontext() if controller is None else controller.limit(limits=1, user_api="blas")
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Let the process keep up to 64 MB of freed memory for the next step, instead of 900 page faults in each shard (a tenth of its time).
+
+    glibc hands memory back to the system from twice the size of the largest block that was ever freed (at most 32 MB) on.
+    """
+    np.empty(31 << 20, np.uint8)
 
 
 @cache

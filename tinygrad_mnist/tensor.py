@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, wraps
 from operator import attrgetter
 from types import MethodType
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,9 @@ Array: TypeAlias = npt.NDArray[Any]
 Operand: TypeAlias = "Tensor | npt.ArrayLike"  # what every op takes
 Rule: TypeAlias = "Callable[..., Tensor] | None"  # a vector-Jacobian product: (g, out, *inputs, **keywords) -> gradient of one input
 
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+PLAIN = (float, int, bool)  # Python's own numbers; np.float64 is a float, too, but not a plain one
 _serial = itertools.count()  # a Tensor is younger than everything that it was made from
 
 
@@ -141,7 +144,7 @@ class Tensor:
         found = _backpropagate(self, nodes, _seed(self, gradient, "backward"), {id(leaf) for leaf in leaves}, False, retain_graph)
         for leaf in leaves:
             g = found[id(leaf)].data
-            leaf.grad = _wrap(np.array(g) if leaf.grad is None else leaf.grad.data + g)
+            leaf.grad = _wrap(np.array(g) if leaf.grad is None else np.asarray(leaf.grad.data + g))
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         return np.array(self.data, dtype=dtype, copy=copy)
@@ -221,11 +224,11 @@ class Primitive:
         return self.rules[position]
 
     def __call__(self, *args: Operand, **keywords: Any) -> Tensor:
-        inputs = [a if isinstance(a, (Tensor, float, int)) else _operand(a, self.__name__) for a in args]
         try:
+            inputs = [a if isinstance(a, Tensor) or type(a) in PLAIN else _operand(a) for a in args]
             data = self.forward(*[a.data if isinstance(a, Tensor) else a for a in inputs], **keywords)
         except (ValueError, TypeError, IndexError) as error:
-            raise _explained(error, self.__name__, inputs) from error
+            raise _explained(error, self.__name__, args) from error
         out = _wrap(data if isinstance(data, np.ndarray) else np.asarray(data))
         if _mode.recording:
             for position, a in enumerate(inputs):
@@ -275,7 +278,12 @@ def as_tensor(x: Operand) -> Tensor:
     >>> as_tensor([1, 2])
     Tensor([1, 2], dtype=int64)
     """
-    return x if isinstance(x, Tensor) else _wrap(np.asarray(x))
+    if isinstance(x, Tensor):
+        return x
+    array = np.asarray(x)
+    if array.dtype.kind not in "biufc":
+        raise TypeError(f"cannot compute with {type(x).__name__} of {array.dtype}; pass Tensors, arrays or numbers")
+    return _wrap(array)
 
 
 @contextmanager
@@ -290,13 +298,13 @@ def no_grad() -> Iterator[None]:
     >>> y.requires_grad
     False
     """
-    with _recording(False):
+    with recording(False):
         yield
 
 
 def grad(
     output: Tensor,
-    inputs: Sequence[Tensor],
+    inputs: Iterable[Tensor],
     create_graph: bool = False,
     *,
     gradient: Operand | None = None,
@@ -308,7 +316,7 @@ def grad(
     ----------
     output : Tensor
         A single number, or of any shape if `gradient` is given.
-    inputs : sequence of Tensor
+    inputs : iterable of Tensor
         Leaves or intermediate results, all requiring gradients.
     create_graph : bool
         Record the computation of the gradients, so that they can be differentiated again.
@@ -329,8 +337,7 @@ def grad(
     >>> slope.item(), grad(slope, [x])[0].item()
     (27.0, 18.0)
     """
-    if isinstance(inputs, Tensor):
-        inputs = [inputs]
+    inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     for position, x in enumerate(inputs):
         if not isinstance(x, Tensor) or not x.requires_grad:
             raise TypeError(f"grad: inputs[{position}] does not require a gradient; create it as Tensor(array, requires_grad=True)")
@@ -338,12 +345,13 @@ def grad(
     nodes = _graph(output) if output.requires_grad else []
     wanted = {id(x) for x in inputs}
     found = _backpropagate(output, nodes, cotangent, wanted, create_graph, retain_graph or create_graph)
-    with _recording(create_graph):
+    with recording(create_graph):
         return [_copy(found[id(x)]) if id(x) in found else _wrap(np.zeros_like(x.data)) for x in inputs]
 
 
 @contextmanager
-def _recording(on: bool) -> Iterator[None]:
+def recording(on: bool) -> Iterator[None]:
+    """Within this context (and thread), record ops or not, whatever holds outside."""
     before, _mode.recording = _mode.recording, on
     try:
         yield
@@ -362,24 +370,45 @@ def _wrap(data: Array) -> Tensor:
     return out
 
 
-def _operand(a: Any, name: str) -> Tensor | float:
+def _operand(a: Any) -> Tensor | float:
     """Take in what is no Tensor: NumPy scalars become Python numbers, which never upcast; the rest becomes a Tensor."""
     if isinstance(a, np.ndarray | np.generic) and a.ndim == 0 and a.dtype.kind in "biuf":
         return a.item()  # type: ignore[no-any-return]  # item is typed Any
-    array = np.asarray(a)
-    if array.dtype.kind not in "biufc":
-        raise TypeError(f"{name}: cannot compute with {type(a).__name__}; pass Tensors, arrays or numbers")
-    return _wrap(array)
+    return as_tensor(a)
 
 
-def _explained(error: Exception, name: str, inputs: Sequence[Any]) -> Exception:
-    """Make the same kind of error, naming the op and what it was given."""
-    given = ", ".join(f"{a.dtype} {a.shape}" if isinstance(a, Tensor) else repr(a) for a in inputs)
+def explained(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """Make the errors of a composed op name it and what it was given, as those of a primitive do."""
+
+    @wraps(function)
+    def call(*args: Given.args, **keywords: Given.kwargs) -> Result:
+        try:
+            return function(*args, **keywords)
+        except (ValueError, TypeError, IndexError) as error:
+            raise _explained(error, function.__name__, args) from error
+
+    return call
+
+
+def _explained(error: Exception, name: str, args: Sequence[Any]) -> Exception:
+    """Return the same kind of error, naming the op and what it was given."""
     text = str(error)
+    if text.startswith(name):
+        return error
+    if text.startswith("cannot compute with"):  # then that is the one argument to speak of
+        return TypeError(f"{name}: {text}")
     if "broadcast" in text:
         text += "; shapes must be equal or broadcastable: aligned at the right, each pair of lengths equal or one of them 1 (see reshape)"
     kind = next(kind for kind in (IndexError, TypeError, ValueError) if isinstance(error, kind))
-    return kind(f"{name}({given}): {text.removeprefix(name + ': ')}")
+    return kind(f"{name}({', '.join(map(_described, args))}): {text}")
+
+
+def _described(a: Any) -> str:
+    if isinstance(a, (Tensor, np.ndarray)):
+        return f"{a.dtype} {a.shape}"
+    if isinstance(a, (list, tuple)) and any(isinstance(part, (Tensor, np.ndarray, list)) for part in a):
+        return f"[{', '.join(map(_described, a))}]"
+    return repr(a)
 
 
 def _seed(output: Tensor, gradient: Operand | None, caller: str) -> Tensor:
@@ -424,7 +453,7 @@ def _backpropagate(
             useful.add(id(node))
     found: dict[int, Tensor] = {}
     pending = {id(root): cotangent}
-    with _recording(create_graph):
+    with recording(create_graph):
         while nodes:  # from the youngest to the oldest: every consumer of a Tensor comes before it
             node = nodes.pop()
             g = pending.pop(id(node), None)

@@ -12,6 +12,7 @@ another one how deep every pixel lies in the ink of every point.
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -191,14 +192,14 @@ KNOTS = 16  # room for the control points of one skeleton
 CHUNK = 128  # images drawn at once: decides the memory in use (about 20 MB), not the result
 
 # How much digits vary. A spread is the standard deviation of a normal distribution.
-JITTER = 0.17  # spread of a control point, relative to the distance of its neighbour ...
+JITTER = 0.19  # spread of a control point, relative to the distance of its neighbour ...
 REACH = 0.3  # ... or to this many digit heights, where the neighbours are further away
 CARE_SPREAD = 0.35  # of the logarithm of an image's own factor on JITTER
 WAVES = 3  # smooth sine waves that move x and y
-WAVE_SIZE, WAVE_FREQUENCY = 0.04, 4.0  # spreads, in digit heights and in radians per digit height
+WAVE_SIZE, WAVE_FREQUENCY = 0.047, 4.0  # spreads, in digit heights and in radians per digit height
 TURN_SPREAD = 0.12  # radians
 SLANT, SLANT_SPREAD = 0.08, 0.25  # x per y: mean, to the right; spread
-ASPECT_SPREAD = 0.22  # of log(width / height)
+ASPECT_SPREAD = 0.27  # of log(width / height)
 PEN, PEN_SPREAD = 1.25, 0.33  # radius of the pen: median, in pixels; spread of its logarithm
 PEN_LIMITS = 0.75, 2.8  # pixels
 SWELLS, SWELL_SIZE = 3, 0.08  # cosines along the strokes that vary the radius; spread of each one's share
@@ -234,7 +235,7 @@ def _spline(path: str) -> tuple[Array, Array, Array]:
         legs = np.linalg.norm(np.diff(knots[begin:end], axis=0), axis=1)
         reach[begin:end, 0] = np.minimum(np.append(legs, REACH), np.insert(legs, 0, REACH)).clip(max=REACH)
         smooth = [begin < i < end - 1 and not token.endswith("!") for i, token in enumerate(tokens, begin)]
-        for i, (smooth_start, smooth_stop) in enumerate(zip(smooth, smooth[1:], strict=False), begin):
+        for i, (smooth_start, smooth_stop) in enumerate(itertools.pairwise(smooth), begin):
             chord = eye[i + 1] - eye[i]
             start = (eye[i + 1] - eye[i - 1]) / 2 if smooth_start else chord  # tangents, as rows over the knots
             stop = (eye[i + 2] - eye[i]) / 2 if smooth_stop else chord
@@ -321,8 +322,8 @@ def synthetic_digits(n: int, rng: np.random.Generator | None = None) -> tuple[ND
     Returns
     -------
     images : ndarray of uint8, shape (n, 28, 28)
-        Grey levels, 0 is paper and 255 is ink. The longer side of the ink's bounding box is about 20 pixels, its centre
-        of mass lies within half a pixel of the middle.
+        Grey levels, 0 is paper and 255 is ink. The longer side of the ink's bounding box is 20 pixels, its centre of
+        mass lies within about half a pixel of the middle.
     labels : ndarray of uint8, shape (n,)
         The digits 0 to 9, in random order; every ten in a row, from the start, hold each digit once.
 

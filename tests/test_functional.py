@@ -1,0 +1,249 @@
+"""Softmax and its relations, the loss, dropout: against their textbook formulas in float64, and at the extremes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import tinygrad_mnist as tg
+from tinygrad_mnist import Tensor
+from tinygrad_mnist.testing import arrays, check_gradients
+
+Array = npt.NDArray[Any]
+many = settings(deadline=None)
+seeds = st.integers(0, 2**32 - 1)
+orders = st.sampled_from([1, 1, 2])
+probabilities = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0])
+softs = pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
+
+
+def naive(name: str, x: Array, axis: Any) -> Any:
+    e = np.exp(x.astype(np.longdouble))
+    total = e.sum(axis=axis, keepdims=name != "logsumexp")
+    return {"softmax": lambda: e / total, "log_softmax": lambda: x - np.log(total), "logsumexp": lambda: np.log(total)}[name]()
+
+
+# Softmax, log_softmax, logsumexp ---------------------------------------------------------------------------------------------------------
+@softs
+@many
+@given(st.data(), hnp.array_shapes(max_dims=3, max_side=3), orders, seeds)
+def test_values_and_derivatives(name: str, data: Any, shape: tuple[int, ...], order: int, seed: int) -> None:
+    axis = data.draw(st.none() | st.integers(-len(shape), len(shape) - 1) | hnp.valid_tuple_axes(len(shape), min_size=1))
+    x, function = data.draw(arrays(shape)), getattr(tg, name)
+    out = function(x, axis)
+    assert out.dtype == np.float64 and out.shape == naive(name, x, axis).shape
+    np.testing.assert_allclose(out.data, naive(name, x, axis).astype(np.float64), rtol=1e-13, atol=1e-14)
+    np.testing.assert_allclose(getattr(Tensor(x), name)(axis=axis).data, out.data, rtol=0)
+    check_gradients(lambda x: function(x, axis), x, order=order, rng=np.random.default_rng(seed))
+    single = Tensor(x.astype(np.float32), requires_grad=True)
+    assert function(single, axis).dtype == np.float32
+    assert tg.grad(function(single, axis).sum(), [single])[0].dtype == np.float32
+    if name == "logsumexp":
+        assert function(x, axis, keepdims=True).shape == x.sum(axis=axis, keepdims=True).shape
+    else:
+        np.testing.assert_array_equal(function(x).data, function(x, -1).data)
+
+
+@softs
+@many
+@given(arrays((2, 4)), st.sampled_from([-1e4, -1e3, 1e3, 1e4]))
+def test_a_shift_of_the_scores_changes_nothing(name: str, x: Array, shift: float) -> None:
+    function = getattr(tg, name)
+    for moved in (x + shift, x + [[shift], [-shift]]):
+        expected = function(x, axis=1).data + (moved[:, 0] - x[:, 0] if name == "logsumexp" else 0)
+        np.testing.assert_allclose(function(moved, axis=1).data, expected, rtol=1e-11)
+    check_gradients(lambda x: function(x + [[shift], [0.0]], axis=1), x)
+
+
+def test_rows_of_very_different_scores() -> None:
+    x = Tensor([[1e4, -1e4, 0.0], [1e-4, -1e-4, 0.0], [-1e4, -1e4, -1e4], [1e4, 1e4, -1e4]], requires_grad=True)
+    out = tg.log_softmax(x)
+    np.testing.assert_allclose(
+        out.data[[0, 2, 3]], [[0, -2e4, -1e4], [-np.log(3)] * 3, [-np.log(2), -np.log(2), -2e4 - np.log(2)]], rtol=1e-12
+    )
+    np.testing.assert_allclose(out.data[1], x.data[1] - np.log(np.exp(x.data[1]).sum()), rtol=1e-12)
+    (g,) = tg.grad(out, [x], gradient=np.eye(4, 3))
+    third = 1 / 3
+    np.testing.assert_allclose(g.data[[0, 2, 3]], [[0, 0, 0], [-third, -third, 1 - third], [0, 0, 0]], atol=1e-12)
+    np.testing.assert_allclose(tg.softmax(x).data[3], [0.5, 0.5, 0], atol=1e-15)
+    single = Tensor(x.data.astype(np.float32), requires_grad=True)
+    np.testing.assert_allclose(tg.log_softmax(single).data, out.data, rtol=1e-6)
+    assert np.isfinite(tg.grad(tg.log_softmax(single).sum(), [single])[0].data).all()
+
+
+def test_minus_infinity_is_a_class_that_cannot_be() -> None:
+    x = Tensor([[0.0, -np.inf, np.log(3)], [-np.inf, -np.inf, 5.0]], requires_grad=True)
+    np.testing.assert_allclose(tg.softmax(x).data, [[0.25, 0, 0.75], [0, 0, 1]], rtol=1e-14)
+    np.testing.assert_allclose(tg.log_softmax(x).data, [[np.log(0.25), -np.inf, np.log(0.75)], [-np.inf, -np.inf, 0]], atol=1e-14)
+    np.testing.assert_allclose(tg.logsumexp(x, axis=1).data, [np.log(4), 5], rtol=1e-14)
+    np.testing.assert_allclose(
+        tg.grad(tg.logsumexp(x, axis=1), [x], gradient=[1.0, -2.0])[0].data, [[0.25, 0, 0.75], [0, 0, -2]], rtol=1e-14
+    )
+    np.testing.assert_allclose(tg.grad(tg.softmax(x)[:, 0].sum(), [x])[0].data, [[0.1875, 0, -0.1875], [0, 0, 0]], atol=1e-14)
+    loss = tg.cross_entropy(x, [2, 2])
+    np.testing.assert_allclose(loss.item(), -np.log(0.75) / 2, rtol=1e-14)
+    np.testing.assert_allclose(tg.grad(loss, [x])[0].data, [[0.125, 0, -0.125], [0, 0, 0]], atol=1e-14)
+
+
+def test_nothing_but_minus_infinity() -> None:
+    x = np.full((2, 3), -np.inf)
+    with np.errstate(divide="ignore"):
+        assert tg.logsumexp(x, axis=1).data.tolist() == [-np.inf, -np.inf]
+
+
+# Cross entropy ---------------------------------------------------------------------------------------------------------------------------
+batches = st.tuples(st.integers(1, 4), st.integers(1, 5))
+
+
+@many
+@given(st.data(), batches, orders, seeds)
+def test_class_indices_are_short_for_one_hot_rows(data: Any, shape: tuple[int, int], order: int, seed: int) -> None:
+    n, classes = shape
+    x, rng = data.draw(arrays(shape)), np.random.default_rng(seed)
+    target = rng.integers(0, classes, n)
+    expected = -np.mean(naive("log_softmax", x, 1)[np.arange(n), target])
+    one_hot = np.eye(classes)[target]
+    for t in (target, target.tolist(), Tensor(target), target.astype(np.uint8), one_hot, Tensor(one_hot), one_hot.astype(int), one_hot > 0):
+        leaf = Tensor(x, requires_grad=True)
+        loss = tg.cross_entropy(leaf, t)
+        assert loss.shape == ()
+        np.testing.assert_allclose(loss.item(), expected, rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(tg.grad(loss, [leaf])[0].data, (naive("softmax", x, 1) - one_hot).astype(float) / n, atol=1e-13)
+    if classes > 1:  # the loss of a single class is constantly 0, and so is every bound on the error of a finite difference
+        check_gradients(lambda x: tg.cross_entropy(x, target), x, order=order, rng=rng)
+        check_gradients(tg.cross_entropy, x, rng.random(shape), order=order, rng=rng)  # any weights, differentiable too
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.float32, np.float64, np.bool_])
+def test_the_loss_of_float32_scores_is_float32(kind: npt.DTypeLike) -> None:
+    """The target's type is bookkeeping, like the type of a Python number: it must not decide the precision."""
+    x = Tensor(np.zeros((2, 3), np.float32), requires_grad=True)
+    targets: list[Array] = [np.eye(3)[[0, 2]].astype(kind)]
+    if np.dtype(kind).kind in "iu":
+        targets.append(np.array([0, 2], kind))
+    for target in targets:
+        loss = tg.cross_entropy(x, target)
+        assert loss.dtype == np.float32 and tg.grad(loss, [x])[0].dtype == np.float32
+        np.testing.assert_allclose(loss.item(), np.log(3), rtol=1e-6)
+
+
+def test_cross_entropy_at_the_extremes() -> None:
+    x = Tensor([[1e4, -1e4], [-1e4, 1e4]], requires_grad=True)
+    assert tg.cross_entropy(x, [0, 1]).item() == 0.0
+    wrong = tg.cross_entropy(x, [1, 1])
+    assert wrong.item() == 1e4 and tg.grad(wrong, [x])[0].data.tolist() == [[0.5, -0.5], [0.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("shape", "target", "message"),
+    [
+        ((2, 3), [0, 3], r"target\[1\] is 3, but the classes are 0 to 2"),
+        ((2, 3), [-1, 0], r"target\[0\] is -1"),
+        ((2, 3), [0, 1, 2], r"target is int64 \(3,\), logits are \(2, 3\).*\(2,\).*\(2, 3\)"),
+        ((2, 3), [[0], [1]], r"int64 \(2, 1\)"),
+        ((2, 3), [0.0, 1.0], r"float64 \(2,\).*integer class indices"),
+        ((2, 3), [True, False], r"bool \(2,\)"),
+        ((2, 3), 1, r"int64 \(\)"),
+        ((2, 3), np.eye(3), r"float64 \(3, 3\)"),
+        ((3,), [0], r"logits have shape \(3,\).*\(N, K\)"),
+        ((0, 3), np.zeros(0, int), r"shape \(0, 3\).*at least one row"),
+        ((2, 0), [0, 0], r"shape \(2, 0\).*one class"),
+        ((2, 3, 4), [0, 0], r"shape \(2, 3, 4\)"),
+    ],
+)
+def test_cross_entropy_explains_bad_targets(shape: tuple[int, ...], target: Any, message: str) -> None:
+    with pytest.raises(ValueError, match="cross_entropy.*" + message):
+        tg.cross_entropy(np.zeros(shape), target)
+
+
+# Dropout ---------------------------------------------------------------------------------------------------------------------------------
+@many
+@given(st.data(), hnp.array_shapes(min_dims=0, max_dims=3, min_side=0), probabilities, st.sampled_from(["train", "test"]), seeds)
+def test_dropout_keeps_or_drops_whole_values(data: Any, shape: tuple[int, ...], p: float, rescale: str, seed: int) -> None:
+    x = data.draw(arrays(shape, low=0.5, high=3))
+    leaf = Tensor(x, requires_grad=True)
+
+    def drop(x: Any) -> Tensor:
+        return tg.dropout(x, p, np.random.default_rng(seed), rescale)
+
+    out = drop(leaf)
+    factor = 1 / (1 - p) if rescale == "train" and p < 1 else 1.0
+    kept = out.data != 0
+    np.testing.assert_allclose(out.data, np.where(kept, x * factor, 0), rtol=1e-14)
+    assert kept.all() if p == 0 else not kept.any() if p == 1 else True
+    cotangent = np.random.default_rng(seed).normal(size=shape)
+    np.testing.assert_allclose(tg.grad(out, [leaf], gradient=cotangent)[0].data, np.where(kept, cotangent * factor, 0), rtol=1e-14)
+    assert np.array_equal(drop(x).data, out.data)  # the generator decides, nothing else
+    single = drop(x.astype(np.float32))
+    assert single.dtype == np.float32 and np.array_equal(single.data != 0, kept)
+    check_gradients(lambda x: drop(x) * x, x, order=2)
+    inference = tg.dropout(leaf, p, rescale=rescale)
+    np.testing.assert_allclose(inference.data, x * (1 - p) if rescale == "test" else x, rtol=1e-14)
+    check_gradients(lambda x: tg.dropout(x, p, None, rescale) * 1, x)
+    assert tg.dropout(x.astype(np.float32), np.float64(p), rescale=rescale).dtype == np.float32
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("rescale", ["train", "test"])
+def test_dropout_keeps_the_right_share_and_the_mean(p: float, rescale: str) -> None:
+    size, rng = 100_000, np.random.default_rng(7)
+    x = np.ones(size)
+    first, second = tg.dropout(x, p, rng, rescale).data, tg.dropout(x, p, rng, rescale).data
+    bound = 5 * np.sqrt(p * (1 - p) / size)  # five standard deviations
+    assert abs((first == 0).mean() - p) <= bound
+    assert 0 < p < 1 or np.array_equal(first, second)
+    assert p in (0, 1) or abs(((first == 0) & (second == 0)).mean() - p * p) <= 5 * np.sqrt(p * p * (1 - p * p) / size)  # drawn anew
+    if p < 1:
+        assert abs(first.mean() - tg.dropout(x, p, rescale=rescale).data.mean()) <= bound / (1 - p)  # training and inference agree
+
+
+def test_dropout_without_a_generator_draws_nothing() -> None:
+    state = np.random.get_state()[1].tolist()  # type: ignore[index]  # the legacy generator's words
+    assert tg.dropout(np.ones(5), 0.5).data.tolist() == [1.0] * 5
+    assert np.random.get_state()[1].tolist() == state  # type: ignore[index]
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.1, float("nan")])
+@pytest.mark.parametrize("rng", [None, np.random.default_rng(0)])
+def test_dropout_refuses_what_is_no_probability(p: float, rng: Any) -> None:
+    with pytest.raises(ValueError, match=r"dropout: p is .* between 0 and 1"):
+        tg.dropout(np.ones(3), p, rng)
+
+
+def test_dropout_knows_two_ways_to_rescale() -> None:
+    with pytest.raises(ValueError, match=r"rescale is 'never'.*train.*test"):
+        tg.dropout(np.ones(3), 0.5, rescale="never")
+
+
+# Any composition -------------------------------------------------------------------------------------------------------------------------
+LAYERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "softmax": tg.softmax,
+    "log_softmax": lambda x: tg.log_softmax(x, axis=0),
+    "logsumexp": lambda x: x - tg.logsumexp(x, axis=1, keepdims=True) / 3,
+    "sigmoid": tg.sigmoid,
+    "tanh": tg.tanh,
+    "dropout": lambda x: tg.dropout(x, 0.3, np.random.default_rng(1)),
+    "softmax by hand": lambda x: tg.exp(x) / tg.exp(x).sum(axis=1, keepdims=True),
+    "normalise": lambda x: (x - x.mean(axis=1, keepdims=True)) / tg.sqrt(((x - x.mean()) ** 2).mean() + 0.1),
+}
+
+
+@many
+@given(st.data(), st.lists(st.sampled_from(sorted(LAYERS)), min_size=1, max_size=4), orders, seeds)
+def test_compositions(data: Any, names: list[str], order: int, seed: int) -> None:
+    x = data.draw(arrays((2, 3), low=-1, high=1))
+    assume(np.ptp(x) > 0.1)
+
+    def fn(x: Tensor) -> Tensor:
+        for name in names:
+            x = LAYERS[name](x)
+        return tg.cross_entropy(x * 2, np.array([2, 0])) + x[0]
+
+    check_gradients(fn, x, order=order, rng=np.random.default_rng(seed))

@@ -1,0 +1,287 @@
+"""Optimisers against scalar formulas; saved state goes on bit for bit; what does not fit changes nothing."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tinygrad_mnist as tg
+from tinygrad_mnist import optim
+
+
+# One number at a time: what each gradient of a sequence subtracts ------------------------------------------------------------------------
+def sgd(gs: list[float], lr: float, momentum: float = 0.0) -> Iterator[float]:
+    v = 0.0
+    for g in gs:
+        v = momentum * v + g
+        yield lr * v
+
+
+def adagrad(gs: list[float], lr: float, eps: float = 1e-7) -> Iterator[float]:
+    h = 0.0
+    for g in gs:
+        h += g * g
+        yield lr * g / (math.sqrt(h) + eps)
+
+
+def adam(gs: list[float], lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> Iterator[float]:
+    m = v = 0.0
+    for t, g in enumerate(gs, 1):
+        m, v = betas[0] * m + (1 - betas[0]) * g, betas[1] * v + (1 - betas[1]) * g * g
+        yield lr * (m / (1 - betas[0] ** t)) / (math.sqrt(v / (1 - betas[1] ** t)) + eps)
+
+
+KINDS: list[tuple[Callable[..., Any], Callable[..., Any], dict[str, Any]]] = [
+    (optim.SGD, sgd, {"lr": 0.1}),
+    (optim.SGD, sgd, {"lr": 0.05, "momentum": 0.9}),
+    (optim.AdaGrad, adagrad, {"lr": 0.1}),
+    (optim.AdaGrad, adagrad, {"lr": 0.02, "eps": 0.5}),
+    (optim.Adam, adam, {"lr": 0.1}),
+    (optim.Adam, adam, {"lr": 0.02, "betas": (0.5, 0.8), "eps": 0.1}),
+]
+every_kind = pytest.mark.parametrize(("kind", "formula", "how"), KINDS, ids=lambda v: getattr(v, "__name__", ""))
+optimisers = pytest.mark.parametrize("kind", [optim.SGD, optim.AdaGrad, optim.Adam])
+
+
+def model(dtype: Any = np.float32, seed: int = 0) -> dict[str, tg.Tensor]:
+    rng = np.random.default_rng(seed)
+    return {name: tg.Tensor(rng.normal(size=shape).astype(dtype), requires_grad=True) for name, shape in [("w", (2, 3)), ("b", (3,))]}
+
+
+def gradients(seed: int, steps: int, dtype: Any = np.float32) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(seed)
+    return [{"w": rng.normal(size=(2, 3)).astype(dtype), "b": rng.integers(-1, 2, 3).astype(dtype)} for _ in range(steps)]
+
+
+def assert_same(first: Any, second: Any) -> None:
+    """Compare nested dicts of arrays, bit for bit."""
+    assert type(first) is type(second)
+    if isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key in first:
+            assert_same(first[key], second[key])
+    elif isinstance(first, np.ndarray):
+        np.testing.assert_array_equal(first, second, strict=True)
+    else:
+        assert first == second
+
+
+def everything(params: dict[str, tg.Tensor], optimiser: Any) -> Any:
+    return copy.deepcopy([{name: p.data for name, p in params.items()}, optimiser.state_dict()])
+
+
+# Steps -----------------------------------------------------------------------------------------------------------------------------------
+@every_kind
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@settings(deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), steps=st.integers(1, 8), passed=st.booleans())
+def test_steps_follow_the_formula(kind: Any, formula: Any, how: Any, dtype: Any, seed: int, steps: int, passed: bool) -> None:
+    params, sequence = model(dtype, seed), gradients(seed, steps, dtype)
+    start = {name: p.data.astype(np.float64) for name, p in params.items()}
+    optimiser = kind(params, **how)
+    for grads in sequence:
+        if not passed:
+            for name, g in grads.items():
+                params[name].grad = tg.Tensor(g)
+        optimiser.step(grads if passed else None)
+    for name, p in params.items():
+        assert p.dtype == dtype and p.requires_grad
+        for index in np.ndindex(p.shape):
+            moved = sum(formula([float(grads[name][index]) for grads in sequence], **how))
+            assert abs(p.data[index] - (start[name][index] - moved)) < steps * 20 * np.finfo(dtype).eps
+    assert all(a.dtype == dtype for slots in optimiser.state_dict()["state"].values() for a in slots.values())
+
+
+@every_kind
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_numpy_settings_do_not_change_the_dtype(kind: Any, formula: Any, how: Any, dtype: Any) -> None:
+    params = model(dtype)
+    settings_ = {name: tuple(map(np.float64, v)) if isinstance(v, tuple) else np.float64(v) for name, v in how.items()}
+    optimiser = kind(params, **settings_)
+    optimiser.step(gradients(0, 1, np.float64)[0])
+    optimiser.lr = np.float64(0.5)  # a schedule may set it so
+    optimiser.step(gradients(1, 1, np.float64)[0])
+    optimiser.load_state_dict(optimiser.state_dict() | settings_)  # a file may hold it so
+    optimiser.step(gradients(2, 1, np.float64)[0])
+    assert [p.dtype for p in params.values()] == [dtype] * 2
+    assert all(a.dtype == dtype for slots in optimiser.state_dict()["state"].values() for a in slots.values())
+
+
+@optimisers
+def test_a_single_number_stays_an_array(kind: Any) -> None:
+    w = tg.Tensor(np.float32(2), requires_grad=True)
+    optimiser = kind({"w": w})
+    for _ in range(2):
+        optimiser.step({"w": 1.5})
+    assert isinstance(w.data, np.ndarray) and w.dtype == np.float32 and w.shape == () and w.item() < 2
+    assert all(isinstance(a, np.ndarray) for a in optimiser.state_dict()["state"]["w"].values())
+
+
+@optimisers
+def test_a_parameter_without_gradient_stays_as_it_is(kind: Any) -> None:
+    params = model()
+    optimiser = kind(params)
+    optimiser.step({"w": np.ones((2, 3))})
+    before = everything(params, optimiser)
+    optimiser.step({"w": np.ones((2, 3))})
+    after = everything(params, optimiser)
+    assert_same(before[0]["b"], after[0]["b"])
+    assert_same(before[1]["state"]["b"], after[1]["state"]["b"])
+    assert not np.array_equal(before[0]["w"], after[0]["w"])
+    params["b"].grad, alone = tg.Tensor(np.ones(3, np.float32)), params["w"].data.copy()
+    optimiser.step()
+    assert_same(params["w"].data, alone)
+    assert not np.array_equal(params["b"].data, after[0]["b"])
+
+
+@optimisers
+def test_snapshots_and_gradients_are_never_written_to(kind: Any) -> None:
+    params = model()
+    optimiser = kind(params)
+    for grads in gradients(0, 3):
+        snapshots, state = {n: p.data for n, p in params.items()}, optimiser.state_dict()
+        kept, kept_grads = copy.deepcopy([snapshots, state]), copy.deepcopy(grads)
+        for array in grads.values():
+            array.flags.writeable = False
+        optimiser.step(grads)
+        assert_same(kept[0], snapshots)
+        assert_same(kept[1], state)
+        assert_same(kept_grads, grads)
+        assert not any(np.shares_memory(p.data, grads[name]) for name, p in params.items())
+
+
+@optimisers
+@pytest.mark.parametrize(
+    ("grads", "message"),
+    [
+        ({"w": np.ones((2, 3)), "x": np.ones(3)}, "'x'.*w, b"),
+        ({"w": np.ones((2, 3)), "b": np.ones((3, 1))}, r"b has shape \(3, 1\).*\(3,\)"),
+        ({"w": np.ones((2, 3)), "b": 1.0}, r"b has shape \(\).*\(3,\)"),
+        ({}, "no gradient"),
+        (None, "no gradient"),
+    ],
+)  # fmt: skip
+def test_gradients_that_do_not_fit_change_nothing(kind: Any, grads: Any, message: str) -> None:
+    params = model()
+    optimiser = kind(params)
+    optimiser.step(gradients(0, 1)[0])
+    before = everything(params, optimiser)
+    with pytest.raises(ValueError, match=f"{kind.__name__}.*{message}"):
+        optimiser.step(grads)
+    for first, second in zip(before, everything(params, optimiser), strict=True):
+        assert_same(first, second)
+
+
+@optimisers
+def test_zero_grad_forgets_gradients(kind: Any) -> None:
+    params = model()
+    optimiser = kind(params)
+    (params["w"] + params["b"]).sum().backward()
+    optimiser.zero_grad()
+    assert [p.grad for p in params.values()] == [None, None]
+
+
+@optimisers
+def test_settings_and_parameters_are_checked(kind: Any) -> None:
+    for lr in (-0.1, math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"{kind.__name__}: lr is"):
+            kind(model(), lr=lr)
+    with pytest.raises(TypeError, match="dict of name to Tensor"):
+        kind(list(model().values()))
+
+
+def test_a_quadratic_bowl_is_descended() -> None:
+    for kind, lr in [(optim.SGD, 0.1), (optim.AdaGrad, 0.5), (optim.Adam, 0.1)]:
+        w = tg.Tensor(np.array([3.0, -2.0]), requires_grad=True)
+        optimiser = kind({"w": w}, lr=lr)
+        for _ in range(300):
+            optimiser.zero_grad()
+            ((w - np.array([1.0, 1.0])) ** 2).sum().backward()
+            optimiser.step()
+        np.testing.assert_allclose(w.data, 1, atol=1e-3)
+
+
+# Saved state -----------------------------------------------------------------------------------------------------------------------------
+@every_kind
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@given(seed=st.integers(0, 2**32 - 1), before=st.integers(0, 4), after=st.integers(1, 4))
+def test_a_rebuilt_optimiser_goes_on_bit_for_bit(kind: Any, formula: Any, how: Any, dtype: Any, seed: int, before: int, after: int) -> None:
+    grads = gradients(seed, before + after, dtype)
+    params = model(dtype)
+    optimiser = kind(params, **how)
+    for g in grads[:before]:
+        optimiser.step(g)
+    saved, weights = optimiser.state_dict(), {name: p.data.copy() for name, p in params.items()}
+    for g in grads[before:]:
+        optimiser.step(g)
+
+    rebuilt = {name: tg.Tensor(weights[name], requires_grad=True) for name in reversed(list(weights))}
+    other = kind(rebuilt, lr=7.0)
+    other.load_state_dict(saved)
+    for slots in saved["state"].values():
+        for array in slots.values():
+            array[...] = 99  # what was loaded is a copy
+    for g in grads[before:]:
+        other.step(g)
+    assert_same({name: p.data for name, p in params.items()}, {name: rebuilt[name].data for name in params})
+    first, second = optimiser.state_dict(), other.state_dict()
+    assert_same(first, {**second, "state": {name: second["state"][name] for name in first["state"]}})
+
+
+@optimisers
+def test_the_saved_state_is_a_copy(kind: Any) -> None:
+    params = model()
+    optimiser = kind(params)
+    optimiser.step(gradients(0, 1)[0])
+    before = everything(params, optimiser)[1]
+    for slots in optimiser.state_dict()["state"].values():
+        for array in slots.values():
+            array[...] = 99
+    assert_same(optimiser.state_dict(), before)
+
+
+def change(path: tuple[str, ...], value: Any) -> Callable[[Any], None]:
+    def apply(saved: Any) -> None:
+        for key in path[:-1]:
+            saved = saved[key]
+        if value is None:
+            del saved[path[-1]]
+        else:
+            saved[path[-1]] = value
+
+    return apply
+
+
+@optimisers
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (change(("kind",), "Other"), "Other"),
+        (change(("lr",), None), "lr"),
+        (change(("state", "w"), None), "w is only on one side"),
+        (change(("state", "extra"), {}), "extra is only on one side"),
+        (change(("state", "b"), {}), "b has"),
+        (change(("state", "b"), {"h": np.zeros((2, 2)), "m": np.zeros(1), "v": np.zeros(3), "velocity": np.zeros(())}), "b has"),
+    ],
+    ids=["kind", "setting", "missing", "unknown", "empty", "shapes"],
+)  # fmt: skip
+def test_a_state_that_does_not_fit_changes_nothing(kind: Any, damage: Any, message: str) -> None:
+    params = model()
+    optimiser = kind(params)
+    optimiser.step(gradients(0, 1)[0])
+    other = kind(model(), lr=0.5)
+    other.step(gradients(1, 1)[0])
+    saved = other.state_dict()
+    damage(saved)
+    before = everything(params, optimiser)
+    with pytest.raises(ValueError, match=f"{kind.__name__}: .*{message}"):
+        optimiser.load_state_dict(saved)
+    for first, second in zip(before, everything(params, optimiser), strict=True):
+        assert_same(first, second)

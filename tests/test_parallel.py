@@ -1,0 +1,181 @@
+"""Shards on threads: the gradients of one graph, the same bits for any number of threads, and errors that come through."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tinygrad_mnist as tg
+from models.deep_convnet import DeepConvNet
+from tinygrad_mnist import nn, parallel
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+class Classifier:
+    """Two layers with dropout between them: (N, 4) -> (N, 3)."""
+
+    def __init__(self, dtype: Any = np.float64) -> None:
+        self.net = nn.Sequential(nn.Linear(4, 6, rng=rng(0), dtype=dtype), nn.ReLU(), nn.Dropout(0.4), nn.Linear(6, 3, rng=rng(1), dtype=dtype))
+        self.unused = tg.Tensor(np.ones(2, dtype), requires_grad=True)
+
+    def loss(self, x: Any, labels: Any, rng: np.random.Generator | None = None) -> tg.Tensor:
+        return tg.cross_entropy(self.net(x, rng), labels)
+
+
+def batch(n: int, seed: int = 0, dtype: Any = np.float64) -> tuple[Any, Any]:
+    return rng(seed).normal(size=(n, 4)).astype(dtype), rng(seed + 1).integers(0, 3, n)
+
+
+def assert_identical(first: Any, second: Any) -> None:
+    assert first[0] == second[0] and list(first[1]) == list(second[1])
+    for name, g in first[1].items():
+        np.testing.assert_array_equal(g, second[1][name], strict=True)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 40), st.integers(1, 45), st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 4]))
+def test_shards_add_up_to_the_gradients_of_one_graph(n: int, shard_size: int, seed: int, threads: int) -> None:
+    model, (x, labels) = Classifier(), batch(n, seed)
+    params = nn.parameters(model)
+    loss, grads = parallel.value_and_grad(model.loss, params, x, labels, shard_size=shard_size, threads=threads)
+    whole = model.loss(x, labels)
+    assert isinstance(loss, float) and abs(loss - whole.item()) < 1e-13
+    assert list(grads) == list(params) and all(p.grad is None for p in params.values())
+    for g, p, expected in zip(grads.values(), params.values(), tg.grad(whole, list(params.values())), strict=True):
+        assert isinstance(g, np.ndarray) and g.dtype == p.dtype and g.shape == p.shape and not np.shares_memory(g, p.data)
+        np.testing.assert_allclose(g, expected.data, rtol=0, atol=1e-13)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 40), st.integers(1, 45), st.integers(0, 2**32 - 1), st.sampled_from([np.float32, np.float64]), st.booleans())
+def test_the_number_of_threads_changes_no_bit(n: int, shard_size: int, seed: int, dtype: Any, training: bool) -> None:
+    model, arrays = Classifier(dtype), batch(n, seed, dtype)
+    results = []
+    for threads in (1, 2, 4, None):
+        draws = rng(seed) if training else None
+        result = parallel.value_and_grad(
+            model.loss, nn.parameters(model), *arrays, rng=draws, shard_size=shard_size, threads=threads
+        )
+        results.append((result, None if draws is None else draws.bit_generator.state))
+    for result, state in results[1:]:
+        assert_identical(results[0][0], result)
+        assert state == results[0][1]
+    assert all(g.dtype == dtype for g in results[0][0][1].values())
+
+
+def test_the_network_too_is_the_same_for_any_number_of_threads() -> None:
+    model = DeepConvNet(rng=rng(0))
+    images, labels = tg.data.synthetic_digits(33, rng=rng(1))
+    results = [
+        parallel.value_and_grad(model.loss, nn.parameters(model), images, labels, rng=rng(2), shard_size=10, threads=threads)
+        for threads in (1, 2, 4)
+    ]
+    assert_identical(results[0], results[1])
+    assert_identical(results[0], results[2])
+
+
+def test_the_seed_decides_and_each_batch_and_shard_draws_anew() -> None:
+    model, arrays = Classifier(), batch(30)
+
+    def losses(seed: int) -> list[float]:
+        draws = rng(seed)
+        return [parallel.value_and_grad(model.loss, nn.parameters(model), *arrays, rng=draws, shard_size=7)[0] for _ in range(3)]
+
+    assert losses(1) == losses(1)
+    assert len({*losses(1), *losses(2)}) == 6
+    seen = []
+
+    def loss(x: Any, labels: Any, rng: Any) -> tg.Tensor:
+        seen.append(rng.random())
+        return model.loss(x, labels, rng)
+
+    for _ in range(2):
+        parallel.value_and_grad(loss, nn.parameters(model), *arrays, rng=rng(len(seen)), shard_size=4, threads=2)
+    assert len(set(seen)) == len(seen) == 16
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_shards_are_given_as_cut(threads: int) -> None:
+    x, y = np.arange(11.0), np.arange(22).reshape(11, 2)
+    shards = list(parallel.map_shards(lambda *job: job, x, y, shard_size=4, threads=threads))
+    assert [number for number, *_ in shards] == [0, 1, 2]
+    assert [len(a) for _, a, _ in shards] == [4, 4, 3]
+    np.testing.assert_array_equal(np.concatenate([a for _, a, _ in shards]), x)
+    np.testing.assert_array_equal(np.concatenate([b for *_, b in shards]), y)
+    generators = []
+    w = tg.Tensor(np.ones(()), requires_grad=True)
+    loss, grads = parallel.value_and_grad(
+        lambda x, rng: generators.append(rng) or (x * w).mean(), {"w": w}, list(x), shard_size=4, threads=threads
+    )
+    assert loss == pytest.approx(5) and grads["w"] == pytest.approx(5)  # the short last shard weighs less
+    assert generators == [None] * 3
+
+
+class Failed(Exception):  # noqa: N818
+    pass
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("failing", [0, 3, 9])
+def test_exceptions_come_through_and_no_thread_stays(threads: int, failing: int) -> None:
+    w, before = tg.Tensor(1.0, requires_grad=True), threading.active_count()
+    error = Failed("in a shard")
+
+    def loss(x: Any, rng: Any) -> tg.Tensor:
+        if failing in x:
+            raise error
+        return (x * w).mean()
+
+    with pytest.raises(Failed) as caught:
+        parallel.value_and_grad(loss, {"w": w}, np.arange(10.0), shard_size=1, threads=threads)
+    assert caught.value is error
+    assert threading.active_count() == before
+    assert parallel.value_and_grad(lambda x, rng: (x * w).mean(), {"w": w}, np.ones(4), threads=threads)[0] == 1
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(
+    ("arrays", "how", "message"),
+    [
+        ([np.zeros((3, 2)), np.zeros(4)], {}, r"equally long.*\(3, 2\).*\(4,\)"),
+        ([np.zeros((0, 2)), np.zeros(0)], {}, r"not empty.*\(0, 2\)"),
+        ([], {}, "not empty"),
+        ([np.zeros(3)], {"shard_size": 0}, "shard_size is 0"),
+        ([np.zeros(3)], {"shard_size": -5}, "shard_size is -5"),
+        ([np.zeros(3)], {"threads": 0}, "threads is 0"),
+        ([np.zeros(3)], {"threads": -1}, "threads is -1"),
+    ],
+)  # fmt: skip
+def test_batches_that_cannot_be_cut_are_refused(arrays: Any, how: Any, message: str) -> None:
+    w = tg.Tensor(1.0, requires_grad=True)
+    with pytest.raises(ValueError, match=message):
+        parallel.value_and_grad(lambda *a: w * 1, {"w": w}, *arrays, **how)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_loss_of_several_numbers_is_refused(threads: int) -> None:
+    w = tg.Tensor(np.ones(2), requires_grad=True)
+    with pytest.raises((ValueError, RuntimeError), match=r"\(2,\)"):
+        parallel.value_and_grad(lambda x, rng: w * 1, {"w": w}, np.ones(4), shard_size=2, threads=threads)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_surrounding_no_grad_makes_no_difference(threads: int) -> None:
+    model, arrays = Classifier(), batch(8)
+    expected = parallel.value_and_grad(model.loss, nn.parameters(model), *arrays, shard_size=4, threads=1)
+    with tg.no_grad():
+        assert_identical(
+            parallel.value_and_grad(model.loss, nn.parameters(model), *arrays, shard_size=4, threads=threads), expected
+        )
+
+
+def test_usable_cores_are_counted() -> None:
+    assert parallel.usable_cores() >= 1

@@ -204,7 +204,7 @@ def test_the_result_does_not_depend_on_tiles(
 
 
 @pytest.mark.parametrize("stride", [(1, 1), (2, 3)])
-@pytest.mark.parametrize("shape", [(150, 3, 40, 9), (3, 2, 60, 130), (2500, 1, 6, 5)], ids=["rows", "columns", "images"])
+@pytest.mark.parametrize("shape", [(150, 3, 40, 9), (40, 2, 12, 130), (2500, 1, 6, 5)], ids=["rows", "columns", "images"])
 def test_large_convolutions_are_exact(shape: tuple[int, int, int, int], stride: tuple[int, int]) -> None:
     x, w, padding = numbers(0, shape, np.float32), numbers(1, (8, shape[1], 3, 3), np.float32), (1, 2)
     g = numbers(2, tg.conv2d(x, w, None, stride, padding).shape, np.float32)

@@ -39,7 +39,9 @@ def test_weights_are_normal_with_the_variance_of_their_fan_in(make: Layer, fan_i
         assert abs((scaled**power).mean() - moment) < 5 * np.sqrt(variance / n)
 
 
-@pytest.mark.parametrize("make", [lambda **how: nn.Conv2d(3, 5, (2, 4), **how), lambda **how: nn.Linear(6, 5, **how)], ids=["conv", "linear"])
+@pytest.mark.parametrize(
+    "make", [lambda **how: nn.Conv2d(3, 5, (2, 4), **how), lambda **how: nn.Linear(6, 5, **how)], ids=["conv", "linear"]
+)
 def test_a_generator_decides_the_weights(make: Layer) -> None:
     first, again, other = make(rng=rng(1)), make(rng=rng(1)), make(rng=rng(2))
     assert np.array_equal(first.weight.data, again.weight.data)
@@ -55,9 +57,7 @@ def test_a_generator_decides_the_weights(make: Layer) -> None:
 
 def test_initial_weights_take_any_shape() -> None:
     assert nn.initial_weights((2, 0, 3), fan_in=7).shape == (2, 0, 3)
-    np.testing.assert_allclose(
-        nn.initial_weights((5,), 8, "he", rng()).data, nn.initial_weights((5,), 4, "xavier", rng()).data, rtol=1e-6
-    )
+    np.testing.assert_allclose(nn.initial_weights((5,), 8, "he", rng()).data, nn.initial_weights((5,), 4, "xavier", rng()).data, rtol=1e-6)
 
 
 # Layers ----------------------------------------------------------------------------------------------------------------------------------
@@ -75,7 +75,7 @@ LAYERS = [
 ]
 
 
-@pytest.mark.parametrize(("layer", "x", "same"), LAYERS, ids=lambda value: type(value).__name__ if hasattr(value, "__call__") else "")
+@pytest.mark.parametrize(("layer", "x", "same"), LAYERS, ids=lambda value: type(value).__name__)
 def test_layers_are_their_functions_on_arrays_and_tensors(layer: Layer, x: Any, same: Layer) -> None:
     expected = same(layer, x)
     for out in (layer(x), layer(tg.Tensor(x)), layer(x, None), layer(x, rng=None)):

@@ -23,7 +23,9 @@ class Classifier:
     """Two layers with dropout between them: (N, 4) -> (N, 3)."""
 
     def __init__(self, dtype: Any = np.float64) -> None:
-        self.net = nn.Sequential(nn.Linear(4, 6, rng=rng(0), dtype=dtype), nn.ReLU(), nn.Dropout(0.4), nn.Linear(6, 3, rng=rng(1), dtype=dtype))
+        self.net = nn.Sequential(
+            nn.Linear(4, 6, rng=rng(0), dtype=dtype), nn.ReLU(), nn.Dropout(0.4), nn.Linear(6, 3, rng=rng(1), dtype=dtype)
+        )
         self.unused = tg.Tensor(np.ones(2, dtype), requires_grad=True)
 
     def loss(self, x: Any, labels: Any, rng: np.random.Generator | None = None) -> tg.Tensor:
@@ -61,9 +63,7 @@ def test_the_number_of_threads_changes_no_bit(n: int, shard_size: int, seed: int
     results = []
     for threads in (1, 2, 4, None):
         draws = rng(seed) if training else None
-        result = parallel.value_and_grad(
-            model.loss, nn.parameters(model), *arrays, rng=draws, shard_size=shard_size, threads=threads
-        )
+        result = parallel.value_and_grad(model.loss, nn.parameters(model), *arrays, rng=draws, shard_size=shard_size, threads=threads)
         results.append((result, None if draws is None else draws.bit_generator.state))
     for result, state in results[1:]:
         assert_identical(results[0][0], result)
@@ -172,9 +172,7 @@ def test_the_surrounding_no_grad_makes_no_difference(threads: int) -> None:
     model, arrays = Classifier(), batch(8)
     expected = parallel.value_and_grad(model.loss, nn.parameters(model), *arrays, shard_size=4, threads=1)
     with tg.no_grad():
-        assert_identical(
-            parallel.value_and_grad(model.loss, nn.parameters(model), *arrays, shard_size=4, threads=threads), expected
-        )
+        assert_identical(parallel.value_and_grad(model.loss, nn.parameters(model), *arrays, shard_size=4, threads=threads), expected)
 
 
 def test_usable_cores_are_counted() -> None:

@@ -150,12 +150,12 @@ def test_a_leaf_from_another_process_gets_its_gradient() -> None:
 # The graph -------------------------------------------------------------------------------------------------------------------------------
 STEPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "add": lambda a, b: a + b,
-    "subtract": lambda a, b: 0.5 * a - b,
+    "subtract": lambda a, b: 0.3 * a - b,
     "multiply": lambda a, b: tg.tanh(a) * b * 0.7,
     "divide": lambda a, b: a / (1 + tg.exp(-b * b)),
     "matmul": lambda a, b: a @ b.T @ a * 0.2,
     "sin": lambda a, b: tg.sin(a) + b,
-    "mean": lambda a, b: a - b.mean(axis=0),
+    "mean": lambda a, b: a - 0.3 * b.mean(axis=0),
     "index": lambda a, b: a[::-1] * b[[0, 0]],
     "join": lambda a, b: tg.concatenate([a, b])[1:3],
     "detach": lambda a, b: a * 0.5 + b.reshape(3, 2).T,

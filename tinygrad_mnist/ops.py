@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .tensor import Array, Operand, Primitive, Rule, Tensor, _astype, as_tensor, explained, primitive
+from .tensor import Array, Operand, Primitive, Rule, Tensor, _astype, as_tensor, primitive
 
 __all__ = [
     "abs", "add", "argmax", "astype", "broadcast_to", "clip", "concatenate", "cos", "divide", "equal", "exp", "expand_dims", "getitem",
@@ -149,7 +149,6 @@ _matmul.defvjp(
 )
 
 
-@explained
 def matmul(x: Operand, y: Operand) -> Tensor:
     """Matrix product of vectors, matrices or (broadcast) stacks of matrices, by the rules of ``numpy.matmul``.
 
@@ -186,9 +185,6 @@ def _sum(x: Array, *, axis: Axis, keepdims: bool) -> Any:
     return np.sum(x, axis=axis, keepdims=keepdims)
 
 
-_sum.defvjp(lambda g, out, x, axis, keepdims: broadcast_to(reshape(g, _kept(x.shape, axis)), x.shape))
-
-
 def sum(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Sum over the given axes (None: all).
 
@@ -200,7 +196,21 @@ def sum(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return _sum(x, axis=axis, keepdims=keepdims)
 
 
-@explained
+@primitive
+def _mean(x: Array, *, axis: Axis, keepdims: bool) -> Any:
+    if not all(x.shape[i] for i in _axes(axis, x.ndim)):
+        raise ValueError(f"axis {axis} is empty, and the mean of nothing is undefined; give it at least one element")
+    return np.mean(x, axis=axis, keepdims=keepdims)
+
+
+def _spread(g: Tensor, out: Tensor, x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
+    return broadcast_to(reshape(g, _kept(x.shape, axis)), x.shape)
+
+
+_sum.defvjp(_spread)
+_mean.defvjp(lambda g, out, x, axis, keepdims: _spread(g / (x.size // builtins.max(out.size, 1) or 1), out, x, axis, keepdims))
+
+
 def mean(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Arithmetic mean over the given axes (None: all); an error if there is nothing to average.
 
@@ -210,11 +220,7 @@ def mean(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
     Tensor([[1.5],
             [3.5]], dtype=float64)
     """
-    x = as_tensor(x)
-    count = math.prod(x.shape[i] for i in _axes(axis, x.ndim))
-    if count == 0:
-        raise ValueError(f"mean: axis {axis} of a Tensor of shape {x.shape} is empty, and the mean of nothing is undefined")
-    return sum(x, axis, keepdims) / count
+    return _mean(x, axis=axis, keepdims=keepdims)
 
 
 @primitive
@@ -268,7 +274,14 @@ def min(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return _min(x, axis=axis, keepdims=keepdims)
 
 
-@explained
+@primitive
+def _argmax(x: Array, *, axis: int | None) -> Any:
+    return np.argmax(x, axis=axis)
+
+
+_argmax.defvjp(None)
+
+
 def argmax(x: Operand, axis: int | None = None) -> Tensor:
     """Position of the (first) largest element, as integers without a gradient.
 
@@ -277,7 +290,7 @@ def argmax(x: Operand, axis: int | None = None) -> Tensor:
     >>> argmax([[1.0, 2.0], [4.0, 3.0]], axis=1)
     Tensor([1, 0], dtype=int64)
     """
-    return as_tensor(np.argmax(as_tensor(x).data, axis=axis))
+    return _argmax(x, axis=axis)
 
 
 # Shapes ----------------------------------------------------------------------------------------------------------------------------------
@@ -310,7 +323,6 @@ def broadcast_to(x: Operand, shape: Sequence[int]) -> Tensor:
     return x if x.shape == shape else _broadcast_to(x, shape=shape)
 
 
-@explained
 def sum_to(x: Operand, shape: Sequence[int]) -> Tensor:
     """Sum ``x`` down to `shape`, over the axes that broadcasting from `shape` repeated: the adjoint of `broadcast_to`.
 
@@ -369,7 +381,26 @@ def transpose(x: Operand, *axes: Any) -> Tensor:
     return _transpose(x, axes=_unpacked(axes) or tuple(range(x.ndim))[::-1])
 
 
-@explained
+@primitive
+def _swapaxes(x: Array, *, axes: tuple[int, int]) -> Array:
+    return np.swapaxes(x, *axes)
+
+
+@primitive
+def _expand_dims(x: Array, *, axis: int | tuple[int, ...]) -> Array:
+    return np.expand_dims(x, axis)
+
+
+@primitive
+def _squeeze(x: Array, *, axis: Axis) -> Array:
+    return np.squeeze(x, axis)
+
+
+_swapaxes.defvjp(lambda g, out, x, axes: _swapaxes(g, axes=axes))
+_expand_dims.defvjp(lambda g, out, x, axis: _reshape(g, shape=x.shape))
+_squeeze.defvjp(lambda g, out, x, axis: _reshape(g, shape=x.shape))
+
+
 def swapaxes(x: Operand, axis1: int, axis2: int) -> Tensor:
     """Exchange two axes.
 
@@ -378,13 +409,9 @@ def swapaxes(x: Operand, axis1: int, axis2: int) -> Tensor:
     >>> swapaxes(np.ones((2, 3, 4)), 0, -1).shape
     (4, 3, 2)
     """
-    x = as_tensor(x)
-    order = list(range(x.ndim))
-    order[axis1], order[axis2] = order[axis2], order[axis1]
-    return _transpose(x, axes=tuple(order))
+    return _swapaxes(x, axes=(axis1, axis2))
 
 
-@explained
 def expand_dims(x: Operand, axis: int | tuple[int, ...]) -> Tensor:
     """Insert axes of length 1 at the given positions of the result.
 
@@ -393,11 +420,9 @@ def expand_dims(x: Operand, axis: int | tuple[int, ...]) -> Tensor:
     >>> expand_dims([1.0, 2.0], (0, 2)).shape
     (1, 2, 1)
     """
-    x = as_tensor(x)
-    return _reshape(x, shape=np.expand_dims(x.data, axis).shape)
+    return _expand_dims(x, axis=axis)
 
 
-@explained
 def squeeze(x: Operand, axis: Axis = None) -> Tensor:
     """Remove the given axes of length 1 (None: all such).
 
@@ -406,8 +431,7 @@ def squeeze(x: Operand, axis: Axis = None) -> Tensor:
     >>> squeeze([[[1.0], [2.0]]]).shape
     (2,)
     """
-    x = as_tensor(x)
-    return _reshape(x, shape=np.squeeze(x.data, axis).shape)
+    return _squeeze(x, axis=axis)
 
 
 def astype(x: Operand, dtype: npt.DTypeLike) -> Tensor:
@@ -477,7 +501,6 @@ def _inner(pad_width: tuple[tuple[int, int], ...], shape: tuple[int, ...]) -> tu
 _pad.defvjp(lambda g, out, x, pad_width, value: _getitem(g, index=_inner(pad_width, x.shape)))
 
 
-@explained
 def pad(x: Operand, pad_width: Any, value: float = 0.0) -> Tensor:
     """Surround ``x`` with `value`.
 
@@ -493,11 +516,10 @@ def pad(x: Operand, pad_width: Any, value: float = 0.0) -> Tensor:
     >>> pad([1.0, 2.0], ((1, 0),), 9.0)
     Tensor([9., 1., 2.], dtype=float64)
     """
-    x = as_tensor(x)
-    widths = np.broadcast_to(np.asarray(pad_width), (x.ndim, 2))
-    if widths.dtype.kind not in "iu" or (widths < 0).any():
-        raise ValueError(f"pad: pad_width must hold integers of at least 0, got {pad_width!r}; cut with slices instead")
-    return _pad(x, pad_width=tuple((int(before), int(after)) for before, after in widths), value=value)
+    x, widths = as_tensor(x), np.asarray(pad_width)
+    if widths.dtype.kind not in "iu" or (widths < 0).any() or widths.shape not in ((), (1,), (2,), (1, 2), (x.ndim, 1), (x.ndim, 2)):
+        raise ValueError(f"pad: pad_width {pad_width!r} does not fit shape {x.shape}; pass (before, after), both at least 0, for each axis")
+    return _pad(x, pad_width=tuple((int(before), int(after)) for before, after in np.broadcast_to(widths, (x.ndim, 2))), value=value)
 
 
 @primitive
@@ -511,7 +533,13 @@ def _piece(position: int, g: Tensor, out: Tensor, *xs: Tensor, axis: int) -> Ten
     return _getitem(g, index=index)
 
 
+@primitive
+def _stack(*xs: Array, axis: int) -> Array:
+    return np.stack(xs, axis)
+
+
 _concatenate.defvjp_each(_piece)
+_stack.defvjp_each(lambda position, g, out, *xs, axis: _getitem(g, index=(slice(None),) * (axis % out.ndim) + (position,)))
 
 
 def concatenate(tensors: Sequence[Operand], axis: int = 0) -> Tensor:
@@ -525,7 +553,6 @@ def concatenate(tensors: Sequence[Operand], axis: int = 0) -> Tensor:
     return _concatenate(*tensors, axis=axis)
 
 
-@explained
 def stack(tensors: Sequence[Operand], axis: int = 0) -> Tensor:
     """Join Tensors of one shape along a new axis.
 
@@ -535,7 +562,7 @@ def stack(tensors: Sequence[Operand], axis: int = 0) -> Tensor:
     Tensor([[1., 3.],
             [2., 4.]], dtype=float64)
     """
-    return concatenate([expand_dims(x, axis) for x in tensors], axis)
+    return _stack(*tensors, axis=axis)
 
 
 def _unpacked(numbers: tuple[Any, ...]) -> tuple[int, ...]:

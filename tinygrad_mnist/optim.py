@@ -82,6 +82,8 @@ class Optimizer:
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on from `state_dict`; a ValueError lists what does not fit, and nothing has changed then."""
+        if missing := [key for key in ("kind", *self.settings, "steps", "state") if key not in saved]:
+            raise ValueError(f"{type(self).__name__}: the saved state does not fit: it lacks {', '.join(missing)}")
         state = {name: {slot: np.array(array) for slot, array in slots.items()} for name, slots in saved["state"].items()}
         wrong = [] if saved["kind"] == type(self).__name__ else [f"it is the state of {saved['kind']}"]
         wrong += [f"parameter {name} is only on one side" for name in sorted(state.keys() ^ self.state.keys())]

@@ -10,10 +10,10 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial, wraps
+from functools import partial
 from operator import attrgetter
 from types import MethodType
-from typing import Any, ClassVar, ParamSpec, TypeAlias, TypeVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +24,6 @@ Array: TypeAlias = npt.NDArray[Any]
 Operand: TypeAlias = "Tensor | npt.ArrayLike"  # what every op takes
 Rule: TypeAlias = "Callable[..., Tensor] | None"  # a vector-Jacobian product: (g, out, *inputs, **keywords) -> gradient of one input
 
-Given = ParamSpec("Given")
-Result = TypeVar("Result")
 PLAIN = (float, int, bool)  # Python's own numbers; np.float64 is a float, too, but not a plain one
 _serial = itertools.count()  # a Tensor is younger than everything that it was made from
 
@@ -148,6 +146,9 @@ class Tensor:
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         return np.array(self.data, dtype=dtype, copy=copy)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # for copy and pickle: without history, and young enough to come before what it goes into
+        return Tensor, (self.data, self.requires_grad and self.op is None), (None, {"grad": self.grad})
 
     def __repr__(self) -> str:
         body = np.array2string(self.data, separator=", ", prefix="Tensor(")
@@ -375,19 +376,6 @@ def _operand(a: Any) -> Tensor | float:
     if isinstance(a, np.ndarray | np.generic) and a.ndim == 0 and a.dtype.kind in "biuf":
         return a.item()  # type: ignore[no-any-return]  # item is typed Any
     return as_tensor(a)
-
-
-def explained(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """Make the errors of a composed op name it and what it was given, as those of a primitive do."""
-
-    @wraps(function)
-    def call(*args: Given.args, **keywords: Given.kwargs) -> Result:
-        try:
-            return function(*args, **keywords)
-        except (ValueError, TypeError, IndexError) as error:
-            raise _explained(error, function.__name__, args) from error
-
-    return call
 
 
 def _explained(error: Exception, name: str, args: Sequence[Any]) -> Exception:

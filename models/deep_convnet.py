@@ -61,7 +61,7 @@ class DeepConvNet:
     ) -> None:
         if depth not in (4, 5, 6):
             raise ValueError(f"DeepConvNet: depth is {depth!r}; it must be 6, 5 or 4 convolutions")
-        drawn: dict[str, Any] = {"rng": rng or np.random.default_rng(), "init": init, "dtype": dtype}
+        drawn: dict[str, Any] = {"rng": np.random.default_rng(rng), "init": init, "dtype": dtype}
         self.dtype = np.dtype(dtype)
         self.layers: list[Any] = []
         channels, size = 1, 28
@@ -89,6 +89,10 @@ class DeepConvNet:
             x = images if images.dtype == self.dtype else images.astype(self.dtype)
         else:
             array = np.asarray(images)
+            if array.dtype != np.uint8 and array.dtype.kind != "f":
+                raise TypeError(f"DeepConvNet: images are {array.dtype}; pass uint8 pixels from 0 to 255, or floats in [0, 1]")
+            if array.ndim not in (3, 4):
+                raise ValueError(f"DeepConvNet: images have shape {array.shape}; pass (N, 28, 28) or (N, 1, 28, 28)")
             innermost = np.moveaxis(array, 0, -1)  # (N, ..., 28, 28) -> (..., 28, 28, N)
             scaled = np.divide(innermost, 255 if array.dtype == np.uint8 else 1, dtype=self.dtype, order="C")
             x = tg.as_tensor(np.moveaxis(scaled, -1, 0))

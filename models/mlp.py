@@ -17,7 +17,7 @@ class MLP:
         self.out = tg.nn.Linear(hidden, 10, rng=rng)
 
     def __call__(self, images: Any, rng: np.random.Generator | None = None) -> tg.Tensor:
-        x = tg.as_tensor(np.asarray(images, np.float32).reshape(len(images), -1) / 255)
+        x = tg.data.as_input(images).reshape(len(images), 28 * 28)
         return self.out(tg.dropout(tg.relu(self.hidden(x)), 0.2, rng))
 
     def loss(self, images: Any, labels: Any, rng: np.random.Generator | None = None) -> tg.Tensor:

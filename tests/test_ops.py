@@ -117,11 +117,16 @@ def slope(function: Function, *values: Any) -> list[list[float]]:
     return [g.data.tolist() for g in tg.grad(function(*leaves).sum(), leaves)]
 
 
-@pytest.mark.parametrize("function", [lambda x: tg.sign(x), lambda x: x > 0.5, lambda x: x == x, tg.argmax, lambda x: tg.logical_and(x, x)])
+@pytest.mark.parametrize("function", [lambda x: x > 0.5, lambda x: x == x, tg.argmax, lambda x: tg.logical_and(x, x)])
 def test_steps_have_no_gradient(function: Function) -> None:
     x = Tensor([0.25, 1.0], requires_grad=True)
     assert not function(x).requires_grad
     assert tg.grad((function(x) * x).sum(), [x])[0].data.tolist() == (function(x).data * np.ones(2)).tolist()
+
+
+def test_the_derivative_of_sign_is_zero() -> None:
+    x = Tensor([-0.5, 0.0, 2.0], requires_grad=True)
+    assert tg.grad(tg.sign(x).sum(), [x])[0].data.tolist() == [0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -381,7 +386,7 @@ ERRORS: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     "matmul number": (ValueError, r"matmul.*\(2, 3\) and \(\)", lambda: Tensor(X) @ 2),
     "sum": (IndexError, r"sum\(float64 \(2, 3\)\).*axis 2", lambda: tg.sum(X, 2)),
     "mean": (IndexError, r"mean.*\(2, 3\).*axis 2", lambda: tg.mean(X, 2)),
-    "mean of nothing": (ValueError, r"mean: axis 0 .*\(0, 3\) is empty", lambda: tg.mean(X[:0], 0)),
+    "mean of nothing": (ValueError, r"mean\(float64 \(0, 3\)\): axis 0 is empty", lambda: tg.mean(X[:0], 0)),
     "max": (IndexError, r"max\(float64 \(2, 3\)\).*axis -3", lambda: tg.max(X, -3)),
     "max of nothing": (ValueError, r"max\(float64 \(0, 3\)\)", lambda: tg.max(X[:0], 0)),
     "argmax": (IndexError, r"argmax.*\(2, 3\).*axis 2", lambda: tg.argmax(X, 2)),

@@ -72,7 +72,7 @@ def test_only_floats_can_require_gradients(data: Any) -> None:
 
 @pytest.mark.parametrize("data", ["abc", None, np.array([object()])])
 def test_data_must_be_numbers(data: Any) -> None:
-    with pytest.raises(TypeError, match=r"Tensor: .* cannot be computed with"):
+    with pytest.raises(TypeError, match=r"cannot compute with"):
         Tensor(data)
     with pytest.raises(TypeError, match=r"multiply: cannot compute with"):
         _ = leaf(1.0) * data
@@ -366,6 +366,8 @@ def test_gradients_are_recorded_only_on_request(create_graph: bool) -> None:
     if create_graph:
         g.backward()
         assert x.grad is not None and x.grad.item() == 12.0 and not x.grad.requires_grad
+        (g,) = tg.grad(x * x * x, [x], create_graph=True, retain_graph=False)  # the derivative still needs the record
+        assert tg.grad(g, [x])[0].item() == 12.0
 
 
 # Rules -----------------------------------------------------------------------------------------------------------------------------------

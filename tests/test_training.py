@@ -137,12 +137,22 @@ def test_synthetic_data_is_announced_and_every_metric_says_so(script, tmp_path, 
 def test_ctrl_c_leaves_a_usable_run_folder(folder, tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, SCRIPT, "--data", folder, "--epochs", "100000", "--batch-size", "50", "--out", out, "--quiet"]
-    process = subprocess.Popen([*command, "--validation", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not ((out / "metrics.jsonl").exists() and len(rows(out, "step")) > 3):
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    printed, errors = process.communicate(timeout=60)
+    process = subprocess.Popen(
+        [*command, "--validation", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background inherits that it is ignored
+    )
+    with process:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not ((out / "metrics.jsonl").exists() and len(rows(out, "step")) > 3):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        try:
+            printed, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130, errors
     assert "Traceback" not in errors and "interrupted" in errors and str(out) in printed
     tg.nn.load_parameters(DeepConvNet(), load_weights(out / "weights.npz"))

@@ -89,16 +89,16 @@ def _correlate(
     x: Array, w: Array, bias: Array | None, stride: tuple[int, int], before: tuple[int, int], size: tuple[int, int]
 ) -> Array:
     """Sum over c, k, l of w[f, c, k, l] * x[n, c, i * stride + k - before, j * stride + l - before]; outside the image x is 0."""
-    f, _, kh, kw = w.shape
-    matrix = w.transpose(0, 2, 3, 1).reshape(f, -1)  # (F, C, KH, KW) -> (F, KH*KW*C)
-    out = np.empty((size[0], f, size[1], len(x)), np.result_type(x, w))
+    f, c, kh, kw = w.shape
+    matrix = w.transpose(0, 2, 3, 1).reshape(f, kh * kw * c)  # (F, C, KH, KW) -> (F, KH*KW*C)
+    out = np.empty((size[0], f, size[1], len(x)), np.result_type(x, w) if bias is None else np.result_type(x, w, bias))
     shift = 0 if bias is None else bias.reshape(-1, 1, 1).astype(out.dtype, copy=False)
     product = np.empty(0, out.dtype)
     for tile, taps, lowered in _tiles(x.astype(out.dtype, copy=False), f, (kh, kw), stride, before, size):
         part = out[tile]
         if product.size < part.size:
             product = np.empty(part.size, out.dtype)
-        rows = np.matmul(matrix[:, taps], lowered, out=product[: part.size].reshape(len(lowered), f, -1))
+        rows = np.matmul(matrix[:, taps], lowered, out=product[: part.size].reshape(len(lowered), f, lowered.shape[2]))
         np.add(rows.reshape(part.shape), shift, out=part)  # the bias costs nothing on the way out of the cache
     return out.transpose(3, 1, 0, 2)  # (OH, F, OW, N) -> (N, F, OH, OW)
 
@@ -129,7 +129,7 @@ def _conv_weight(x: Array, g: Array, *, stride: tuple[int, int], padding: tuple[
     total = np.zeros((kh * kw * c, f), np.result_type(x, g))
     planes = g.transpose(2, 1, 3, 0)  # (N, F, OH, OW) -> (OH, F, OW, N)
     for tile, taps, lowered in _tiles(x.astype(total.dtype, copy=False), f, size, stride, padding, g.shape[2:]):
-        rows = planes[tile].reshape(len(lowered), f, -1)
+        rows = planes[tile].reshape(len(lowered), f, lowered.shape[2])
         total[taps] += np.sum(lowered @ rows.swapaxes(1, 2), axis=0)  # twice as fast in this order as g @ lowered.T
     return total.reshape(kh, kw, c, f).transpose(3, 2, 0, 1)
 
@@ -183,7 +183,7 @@ def conv2d(x: Operand, weight: Operand, bias: Operand | None = None, stride: Pai
             "with the same number of channels C (one grey image: x.reshape(1, 1, height, width))"
         )
     strides, paddings = _pair("conv2d", "stride", stride, 1), _pair("conv2d", "padding", padding, 0)
-    _checked_size("conv2d", x, weight.shape[2:], strides, paddings)
+    _checked_size("conv2d", x.shape, weight.shape[2:], strides, paddings)
     if bias is None:
         return _conv_output(x, weight, stride=strides, padding=paddings)
     bias = as_tensor(bias)
@@ -205,15 +205,15 @@ def _output_size(size: tuple[int, ...], kernel: tuple[int, ...], stride: tuple[i
 
 
 def _checked_size(
-    op: str, x: Tensor, kernel: tuple[int, ...], stride: tuple[int, int], padding: tuple[int, int]
+    op: str, shape: tuple[int, ...], kernel: tuple[int, ...], stride: tuple[int, int], padding: tuple[int, int]
 ) -> tuple[int, int]:
     """Return the size (OH, OW) of the output, or explain why there is none."""
-    if x.ndim != 4:
-        raise ValueError(f"{op}: x has shape {x.shape}; it must be (N, C, H, W) (one grey image: x.reshape(1, 1, height, width))")
-    size = _output_size(x.shape[2:], kernel, stride, padding)
+    if len(shape) != 4:
+        raise ValueError(f"{op}: images have shape {shape}; it must be (N, C, H, W) (one grey image: x.reshape(1, 1, height, width))")
+    size = _output_size(shape[2:], kernel, stride, padding)
     if min(kernel) < 1 or min(size) < 1:
         raise ValueError(
-            f"{op}: a kernel of {kernel[0]} x {kernel[1]} does not fit into images of {x.shape[2]} x {x.shape[3]} with padding {padding}; "
+            f"{op}: a kernel of {kernel[0]} x {kernel[1]} does not fit into images of {shape[2]} x {shape[3]} with padding {padding}; "
             "use a smaller kernel or more padding"
         )
     return size
@@ -249,7 +249,7 @@ _fold.defvjp(lambda g, out, windows, axis, length, step: _unfold(g, axis=axis, s
 
 def _windows(op: str, x: Tensor, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], value: float = 0.0) -> Tensor:
     """(N, C, H, W) -> (N, C, OH, OW, KH, KW)."""
-    _checked_size(op, x, kernel, stride, padding)
+    _checked_size(op, x.shape, kernel, stride, padding)
     x = _unfold(_framed(x, padding, value), axis=2, size=kernel[0], step=stride[0])
     return _unfold(x, axis=3, size=kernel[1], step=stride[1])
 
@@ -304,7 +304,7 @@ def col2im(cols: Operand, input_shape: tuple[int, int, int, int], kernel_size: P
     (n, c, h, w), cols = input_shape, as_tensor(cols)
     kernel, steps = _pair("col2im", "kernel_size", kernel_size, 1), _pair("col2im", "stride", stride, 1)
     top, left = _pair("col2im", "padding", padding, 0)
-    oh, ow = _output_size((h, w), kernel, steps, (top, left))
+    oh, ow = _checked_size("col2im", input_shape, kernel, steps, (top, left))
     if cols.shape != (n * oh * ow, c * kernel[0] * kernel[1]):
         raise ValueError(f"col2im: cols has shape {cols.shape}; for these settings it must be {(n * oh * ow, c * kernel[0] * kernel[1])}")
     windows = transpose(reshape(cols, n, oh, ow, c, *kernel), 0, 3, 1, 2, 4, 5)
@@ -357,7 +357,9 @@ def max_pool2d(x: Operand, kernel_size: Pair, stride: Pair | None = None, paddin
     """
     x = as_tensor(x)
     kernel, steps, paddings = _pooling("max_pool2d", kernel_size, stride, padding)
-    _checked_size("max_pool2d", x, kernel, steps, paddings)
+    _checked_size("max_pool2d", x.shape, kernel, steps, paddings)
+    if x.dtype.kind != "f":
+        raise TypeError(f"max_pool2d: x is {x.dtype}; padding counts as minus infinity, so convert it to floats first")
     x = _framed(x, paddings, -np.inf)
     for axis in (3, 2):  # width first, then height: the first maximum along both is the first one in row-major order
         x = _window_max(x, axis=axis, size=kernel[axis - 2], step=steps[axis - 2])

@@ -125,6 +125,8 @@ def dropout(x: Operand, p: float, rng: np.random.Generator | None = None, rescal
         raise ValueError(f'dropout: rescale is {rescale!r}; it must be "train" (inverted dropout) or "test" (classic dropout)')
     if rng is None:
         return x * (1.0 - p) if rescale == "test" else x
+    if not isinstance(rng, np.random.Generator) or x.dtype.kind != "f":
+        raise TypeError(f"dropout: x is {x.dtype}, rng is {type(rng).__name__}; pass floats and np.random.default_rng(seed)")
     keep = rng.random(x.shape, dtype=np.float32) >= p
     factor = 1 / (1 - p) if rescale == "train" and p < 1 else 1.0
     return x * np.where(keep, factor, 0.0).astype(x.dtype)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
+from types import ModuleType
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from .conv import Pair, _pair, conv2d, max_pool2d
+from .conv import Pair, _pair, _pooling, conv2d, max_pool2d
 from .functional import cross_entropy, dropout
 from .ops import matmul, relu, reshape
 from .tensor import Array, Operand, Tensor, as_tensor
@@ -48,7 +49,7 @@ def initial_weights(
     """
     if init not in GAIN:
         raise ValueError(f"init is {init!r}; it must be one of {', '.join(map(repr, GAIN))}")
-    draws = (rng or np.random.default_rng()).standard_normal(shape)
+    draws = np.random.default_rng(rng).standard_normal(shape)
     return Tensor((draws * np.sqrt(GAIN[init] / fan_in)).astype(dtype), requires_grad=True)
 
 
@@ -63,6 +64,7 @@ class Conv2d:
         self.weight = initial_weights((out_channels, in_channels, kh, kw), in_channels * kh * kw, init, rng, dtype)
         self.bias = Tensor(np.zeros(out_channels, dtype), requires_grad=True)
         self.stride, self.padding = stride, padding
+        _pair("Conv2d", "stride", stride, 1), _pair("Conv2d", "padding", padding, 0)  # complain now, not in the first training step
 
     def __call__(self, x: Operand, rng: np.random.Generator | None = None) -> Tensor:
         return conv2d(x, self.weight, self.bias, self.stride, self.padding)
@@ -104,6 +106,7 @@ class MaxPool2d:
 
     def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0) -> None:
         self.kernel_size, self.stride, self.padding = kernel_size, kernel_size if stride is None else stride, padding
+        _pooling("MaxPool2d", kernel_size, stride, padding)
 
     def __call__(self, x: Operand, rng: np.random.Generator | None = None) -> Tensor:
         return max_pool2d(x, self.kernel_size, self.stride, self.padding)
@@ -210,6 +213,8 @@ def parameters(model: Any) -> dict[str, Tensor]:
         if isinstance(value, Tensor):
             seen.add(id(value))
             if value.requires_grad and value.op is None:
+                if path in found:
+                    raise ValueError(f"parameters: two different parameters are both called {path}; rename an attribute or a key")
                 found[path] = value
         elif children := list(_children(value)):
             seen.add(id(value))
@@ -222,7 +227,7 @@ def _children(value: Any) -> Iterator[tuple[Any, Any]]:
         yield from enumerate(value)
     elif isinstance(value, dict):
         yield from value.items()
-    elif not isinstance(value, (type, np.ndarray, np.generic)):
+    elif not isinstance(value, (type, ModuleType, np.ndarray, np.generic)):
         for kind in reversed(type(value).__mro__):
             slots = kind.__dict__.get("__slots__", ())
             yield from ((name, getattr(value, name)) for name in ([slots] if isinstance(slots, str) else slots) if hasattr(value, name))

@@ -89,7 +89,9 @@ sigmoid: Primitive = _elementwise(
 abs: Primitive = _elementwise(
     "abs", np.abs, "Absolute value; its derivative at 0 is 0.", "([-2.0]) -> [2.], dtype=float64", lambda g, out, x: g * sign(x)
 )
-sign: Primitive = _elementwise("sign", np.sign, "-1, 0 or 1; its derivative is 0.", "([-2.0]) -> [-1.], dtype=float64", None)
+sign: Primitive = _elementwise(
+    "sign", np.sign, "-1, 0 or 1; its derivative is 0.", "([-2.0]) -> [-1.], dtype=float64", lambda g, out, x: g * np.zeros_like(x.data)
+)
 relu: Primitive = _elementwise(
     "relu", lambda x: np.maximum(x, 0), "``max(x, 0)``; its derivative at 0 is 0.", "([-1.0, 2.0]) -> [0., 2.], dtype=float64",
     lambda g, out, x: g * greater(x, 0),
@@ -524,6 +526,8 @@ def pad(x: Operand, pad_width: Any, value: float = 0.0) -> Tensor:
 
 @primitive
 def _concatenate(*xs: Array, axis: int) -> Array:
+    if not isinstance(axis, (int, np.integer)):
+        raise TypeError(f"axis is {axis!r}; it must be an integer (flatten with reshape(-1))")
     return np.concatenate(xs, axis)
 
 

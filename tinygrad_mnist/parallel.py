@@ -7,7 +7,7 @@ is the same to the bit for any number of threads.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -61,8 +61,9 @@ def value_and_grad(
     (3.0, {'w': array([1., 1.])})
     """
     wanted = list(params.values())
+    arrays = _batch(arrays)
     seed = None if rng is None else rng.integers(2**63, size=2)
-    total = len(np.asarray(arrays[0])) if arrays else 0
+    total = len(arrays[0])
 
     def shard(number: int, *pieces: Array) -> tuple[float, list[Array]]:
         with recording(True):  # also where the caller is in no_grad
@@ -85,9 +86,7 @@ def map_shards(
 
     An exception in any shard, or Ctrl-C, cancels those that have not begun, waits for the rest and is raised here.
     """
-    pieces = [np.asarray(a) for a in arrays]
-    if not pieces or not len(pieces[0]) or any(len(a) != len(pieces[0]) for a in pieces):
-        raise ValueError(f"the arrays of a batch must be equally long and not empty; their shapes are {[a.shape for a in pieces]}")
+    pieces = _batch(arrays)
     if shard_size < 1 or (threads is not None and threads < 1):
         raise ValueError(f"shard_size is {shard_size} and threads is {threads}; both must be at least 1")
     jobs = [(i, *(a[s : s + shard_size] for a in pieces)) for i, s in enumerate(range(0, len(pieces[0]), shard_size))]
@@ -103,6 +102,13 @@ def map_shards(
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
+
+
+def _batch(arrays: Iterable[npt.ArrayLike]) -> tuple[Array, ...]:
+    pieces = tuple(np.asarray(a) for a in arrays)
+    if not pieces or any(not a.shape or len(a) != len(pieces[0]) or not len(a) for a in pieces):
+        raise ValueError(f"the arrays of a batch must be equally long and not empty; their shapes are {[a.shape for a in pieces]}")
+    return pieces
 
 
 def usable_cores() -> int:

@@ -57,7 +57,7 @@ class Tensor:
     Raises
     ------
     TypeError
-        If `data` is not numeric, or `requires_grad` is set for integers, booleans or complex numbers.
+        If `data` is not numeric, or `requires_grad` is set for anything but floating-point numbers.
 
     Examples
     --------
@@ -77,9 +77,7 @@ class Tensor:
     keywords: dict[str, Any]
 
     def __init__(self, data: Operand, requires_grad: bool = False) -> None:
-        self.data = np.array(data.data if isinstance(data, Tensor) else data)
-        if self.data.dtype.kind not in "biufc":
-            raise TypeError(f"Tensor: {self.data.dtype} data cannot be computed with; pass numbers (a rectangular list or an array)")
+        self.data = np.array(as_tensor(data).data)
         if requires_grad and self.data.dtype.kind != "f":
             raise TypeError(f"Tensor: {self.data.dtype} data cannot require gradients; convert it first: array.astype(np.float32)")
         self.requires_grad = requires_grad
@@ -155,6 +153,9 @@ class Tensor:
         made = f", op={self.op.__name__}" if self.op else ", requires_grad=True" if self.requires_grad else ""
         return f"Tensor({body}, dtype={self.dtype}{made})"
 
+    def __format__(self, spec: str) -> str:
+        return format(self.item() if spec else str(self), spec)
+
     def __len__(self) -> int:
         if not self.shape:
             raise TypeError("len: a Tensor of shape () has no axis to count")
@@ -227,6 +228,8 @@ class Primitive:
     def __call__(self, *args: Operand, **keywords: Any) -> Tensor:
         try:
             inputs = [a if isinstance(a, Tensor) or type(a) in PLAIN else _operand(a) for a in args]
+            if not any(isinstance(a, Tensor) for a in inputs):
+                inputs = [as_tensor(a) for a in inputs]  # numbers alone: nothing that they could upcast
             data = self.forward(*[a.data if isinstance(a, Tensor) else a for a in inputs], **keywords)
         except (ValueError, TypeError, IndexError) as error:
             raise _explained(error, self.__name__, args) from error
@@ -281,6 +284,8 @@ def as_tensor(x: Operand) -> Tensor:
     """
     if isinstance(x, Tensor):
         return x
+    if isinstance(x, (list, tuple)) and any(isinstance(part, Tensor) and part.requires_grad for part in x):
+        raise TypeError("cannot compute with a list of Tensors without losing their history; join them with tg.stack or tg.concatenate")
     array = np.asarray(x)
     if array.dtype.kind not in "biufc":
         raise TypeError(f"cannot compute with {type(x).__name__} of {array.dtype}; pass Tensors, arrays or numbers")
@@ -339,13 +344,18 @@ def grad(
     (27.0, 18.0)
     """
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    if not isinstance(output, Tensor) or not output.requires_grad:
+        raise RuntimeError(
+            "grad: the output depends on nothing that requires a gradient; it may have been made in no_grad(), or be a gradient "
+            "without create_graph=True"
+        )
     for position, x in enumerate(inputs):
         if not isinstance(x, Tensor) or not x.requires_grad:
             raise TypeError(f"grad: inputs[{position}] does not require a gradient; create it as Tensor(array, requires_grad=True)")
     cotangent = _seed(output, gradient, "grad")
-    nodes = _graph(output) if output.requires_grad else []
-    wanted = {id(x) for x in inputs}
-    found = _backpropagate(output, nodes, cotangent, wanted, create_graph, retain_graph or create_graph)
+    if create_graph and not cotangent.requires_grad:
+        cotangent = Tensor(cotangent, requires_grad=True)  # so that a gradient that is constant can be differentiated, too: to zeros
+    found = _backpropagate(output, _graph(output), cotangent, {id(x) for x in inputs}, create_graph, retain_graph or create_graph)
     with recording(create_graph):
         return [_copy(found[id(x)]) if id(x) in found else _wrap(np.zeros_like(x.data)) for x in inputs]
 
@@ -464,7 +474,9 @@ def _distribute(node: Tensor, g: Tensor, useful: set[int], pending: dict[int, Te
         if isinstance(x, Tensor) and x.requires_grad and id(x) in useful:
             rule = op.rule(position)
             assert rule is not None
-            gx = as_tensor(rule(g, node, *inputs, **node.keywords))
+            gx = rule(g, node, *inputs, **node.keywords)
+            if not isinstance(gx, Tensor):
+                raise TypeError(f"{op.__name__}: the VJP rule of argument {position} returned {type(gx).__name__}; it must return a Tensor")
             if gx.data.shape != x.data.shape:
                 raise ValueError(
                     f"{op.__name__}: the VJP rule of argument {position} returned shape {gx.shape} for an argument of shape {x.shape}; "
@@ -486,7 +498,7 @@ _copy.defvjp(lambda g, out, x: g)
 
 @primitive
 def _astype(x: Array, *, dtype: npt.DTypeLike) -> Array:
-    return x.astype(dtype)
+    return np.asarray(x, dtype)
 
 
 _astype.defvjp(lambda g, out, x, dtype: _astype(g, dtype=x.dtype))

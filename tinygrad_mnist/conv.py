@@ -25,8 +25,8 @@ Pair: TypeAlias = int | tuple[int, int]
 # Its three partial derivatives are the three functions below, and the derivative of each with respect to each of its arguments is another
 # of the three. That is all there is to state: derivatives of every order follow. A faster implementation may replace their bodies.
 TILE_PRODUCT = 1_000_000  # OpenBLAS multiplies matrices of up to M * N * K elements without packing them: 102 against 92 GFLOP/s (conv2)
-TILE_COLUMNS = (100, 2000)  # fewest and most columns of a tile, whatever the product
-TILE_BYTES = 1 << 20  # a lowered tile and its result stay in the second-level cache: 248 against 323 ms for a step of 500 images
+TILE_COLUMNS = (400, 2000)  # fewest and most columns of a tile, whatever the product; many small ones keep threads waiting for each other
+TILE_BYTES = 2 << 20  # a lowered tile and its result, for the second-level cache: 248 against 323 ms for a step of 500 images untiled
 
 
 def _tiles(
@@ -44,7 +44,7 @@ def _tiles(
     planes = x.transpose(2, 1, 3, 0)  # (N, C, H, W) -> (H, C, W, N)
     columns = min(max(TILE_PRODUCT // max(filters * c * kh * kw, 1), TILE_COLUMNS[0]), TILE_COLUMNS[1])
     images = _parts(n, columns)
-    across = _parts(ow, max(columns * len(images) // max(n, 1), 1))
+    across = _parts(ow, max(columns * len(images) // max(n, 1), 1))  # several columns only of all images
     row_bytes = max((kw * c * sh + filters) * columns * x.itemsize, 1)
     blocks = []
     for i0, i1 in _parts(oh, max(TILE_BYTES // row_bytes - kh + 1, 1)):
@@ -92,14 +92,11 @@ def _correlate(
     f, c, kh, kw = w.shape
     matrix = w.transpose(0, 2, 3, 1).reshape(f, kh * kw * c)  # (F, C, KH, KW) -> (F, KH*KW*C)
     out = np.empty((size[0], f, size[1], len(x)), np.result_type(x, w) if bias is None else np.result_type(x, w, bias))
-    shift = 0 if bias is None else bias.reshape(-1, 1, 1).astype(out.dtype, copy=False)
-    product = np.empty(0, out.dtype)
     for tile, taps, lowered in _tiles(x.astype(out.dtype, copy=False), f, (kh, kw), stride, before, size):
         part = out[tile]
-        if product.size < part.size:
-            product = np.empty(part.size, out.dtype)
-        rows = np.matmul(matrix[:, taps], lowered, out=product[: part.size].reshape(len(lowered), f, lowered.shape[2]))
-        np.add(rows.reshape(part.shape), shift, out=part)  # the bias costs nothing on the way out of the cache
+        np.matmul(matrix[:, taps], lowered, out=part.reshape(len(lowered), f, lowered.shape[2], copy=False))
+        if bias is not None:
+            part += bias.reshape(-1, 1, 1)  # now, while the tile is in the cache
     return out.transpose(3, 1, 0, 2)  # (OH, F, OW, N) -> (N, F, OH, OW)
 
 

@@ -76,7 +76,7 @@ def accuracy(model: Any, images: npt.NDArray[Any], labels: npt.NDArray[Any], thr
         with no_grad():
             return int(np.count_nonzero(model(x).data.argmax(axis=1) == y))
 
-    return sum(map_shards(correct, images, labels, shard_size=100, threads=threads)) / len(labels)
+    return sum(map_shards(correct, images, labels, threads=threads)) / len(labels)
 
 
 def hold_out(labels: npt.NDArray[Any], count: int, rng: np.random.Generator) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

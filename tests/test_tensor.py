@@ -663,3 +663,17 @@ def test_memory_stays_the_same_over_many_steps() -> None:
         tracemalloc.stop()
     assert tensors[1] == tensors[0]
     assert used[1] - used[0] < 100_000  # 500 bytes a step, for Python's list of spare tuples; one (50, 10) array has 4000
+
+
+def test_settings_may_be_given_by_position_or_by_name() -> None:
+    @tg.primitive
+    def scaled(x: Array, y: Array, *, factor: float, offset: float = 1.0) -> Array:
+        return x * y * factor + offset
+
+    scaled.defvjp(lambda g, out, x, y, factor, offset: g * y * factor, None)
+    x = Tensor([2.0], requires_grad=True)
+    calls = [scaled(x, 3.0, 5.0), scaled(x, 3.0, 5.0, 1.0), scaled(x, 3.0, factor=5.0), scaled(x, 3.0, 5.0, offset=1.0)]
+    assert [(y.item(), tg.grad(y, [x])[0].item()) for y in calls] == [(31.0, 15.0)] * 4
+    for bad in (lambda: scaled(x, 3.0, 5.0, 1.0, 7.0), lambda: scaled(x, 3.0, 5.0, factor=5.0), lambda: scaled(x, 3.0)):
+        with pytest.raises(TypeError, match="scaled.*factor"):
+            bad()

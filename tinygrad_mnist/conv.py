@@ -85,9 +85,7 @@ def _parts(length: int, most: int) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def _correlate(
-    x: Array, w: Array, bias: Array | None, stride: tuple[int, int], before: tuple[int, int], size: tuple[int, int]
-) -> Array:
+def _correlate(x: Array, w: Array, bias: Array | None, stride: tuple[int, int], before: tuple[int, int], size: tuple[int, int]) -> Array:
     """Sum over c, k, l of w[f, c, k, l] * x[n, c, i * stride + k - before, j * stride + l - before]; outside the image x is 0."""
     f, c, kh, kw = w.shape
     matrix = w.transpose(0, 2, 3, 1).reshape(f, kh * kw * c)  # (F, C, KH, KW) -> (F, KH*KW*C)

@@ -12,9 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from .tensor import Array, Operand, Primitive, Rule, Tensor, _astype, as_tensor, primitive
+from .tensor import Array, Operand, Primitive, Rule, Tensor, as_tensor, astype, primitive
 
 __all__ = [
     "abs", "add", "argmax", "astype", "broadcast_to", "clip", "concatenate", "cos", "divide", "equal", "exp", "expand_dims", "getitem",
@@ -139,38 +138,6 @@ def clip(x: Operand, low: Operand | None = None, high: Operand | None = None) ->
     return as_tensor(x if high is None else minimum(x, high))
 
 
-# Matrix product --------------------------------------------------------------------------------------------------------------------------
-@primitive
-def _matmul(x: Array, y: Array) -> Any:
-    return np.matmul(x, y)
-
-
-_matmul.defvjp(
-    lambda g, out, x, y: sum_to(_matmul(g, swapaxes(y, -1, -2)), x.shape),
-    lambda g, out, x, y: sum_to(_matmul(swapaxes(x, -1, -2), g), y.shape),
-)
-
-
-def matmul(x: Operand, y: Operand) -> Tensor:
-    """Matrix product of vectors, matrices or (broadcast) stacks of matrices, by the rules of ``numpy.matmul``.
-
-    Examples
-    --------
-    >>> matmul([[1.0, 2.0], [3.0, 4.0]], [1.0, 1.0])
-    Tensor([3., 7.], dtype=float64)
-    """
-    x, y = as_tensor(x), as_tensor(y)
-    if not (x.ndim and y.ndim and x.shape[-1] == y.shape[-2:][0]):
-        raise ValueError(
-            f"matmul: cannot multiply shapes {x.shape} and {y.shape}: the last axis of the first must be as long as the second-to-last "
-            "(or only) axis of the second; transpose or reshape one of them"
-        )
-    out = _matmul(x if x.ndim > 1 else expand_dims(x, 0), y if y.ndim > 1 else expand_dims(y, 1))
-    if x.ndim == 1:
-        out = squeeze(out, -1 if y.ndim == 1 else -2)
-    return squeeze(out, -1) if y.ndim == 1 else out
-
-
 # Reductions ------------------------------------------------------------------------------------------------------------------------------
 def _axes(axis: Axis, ndim: int) -> tuple[int, ...]:
     return tuple(range(ndim)) if axis is None else np.lib.array_utils.normalize_axis_tuple(axis, ndim)
@@ -183,11 +150,7 @@ def _kept(shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
 
 
 @primitive
-def _sum(x: Array, *, axis: Axis, keepdims: bool) -> Any:
-    return np.sum(x, axis=axis, keepdims=keepdims)
-
-
-def sum(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
+def sum(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Any:
     """Sum over the given axes (None: all).
 
     Examples
@@ -195,11 +158,19 @@ def sum(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
     >>> sum([[1.0, 2.0], [3.0, 4.0]], axis=0)
     Tensor([4., 6.], dtype=float64)
     """
-    return _sum(x, axis=axis, keepdims=keepdims)
+    return np.sum(x, axis=axis, keepdims=keepdims)
 
 
 @primitive
-def _mean(x: Array, *, axis: Axis, keepdims: bool) -> Any:
+def mean(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Arithmetic mean over the given axes (None: all); an error if there is nothing to average.
+
+    Examples
+    --------
+    >>> mean([[1.0, 2.0], [3.0, 4.0]], axis=1, keepdims=True)
+    Tensor([[1.5],
+            [3.5]], dtype=float64)
+    """
     if not all(x.shape[i] for i in _axes(axis, x.ndim)):
         raise ValueError(f"axis {axis} is empty, and the mean of nothing is undefined; give it at least one element")
     return np.mean(x, axis=axis, keepdims=keepdims)
@@ -209,20 +180,8 @@ def _spread(g: Tensor, out: Tensor, x: Tensor, axis: Axis, keepdims: bool) -> Te
     return broadcast_to(reshape(g, _kept(x.shape, axis)), x.shape)
 
 
-_sum.defvjp(_spread)
-_mean.defvjp(lambda g, out, x, axis, keepdims: _spread(g / (x.size // builtins.max(out.size, 1) or 1), out, x, axis, keepdims))
-
-
-def mean(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Arithmetic mean over the given axes (None: all); an error if there is nothing to average.
-
-    Examples
-    --------
-    >>> mean([[1.0, 2.0], [3.0, 4.0]], axis=1, keepdims=True)
-    Tensor([[1.5],
-            [3.5]], dtype=float64)
-    """
-    return _mean(x, axis=axis, keepdims=keepdims)
+sum.defvjp(_spread)
+mean.defvjp(lambda g, out, x, axis, keepdims: _spread(g / (x.size // builtins.max(out.size, 1) or 1), out, x, axis, keepdims))
 
 
 @primitive
@@ -241,20 +200,7 @@ _first_extreme.defvjp(None)
 
 
 @primitive
-def _max(x: Array, *, axis: Axis, keepdims: bool) -> Any:
-    return np.max(x, axis=axis, keepdims=keepdims)
-
-
-@primitive
-def _min(x: Array, *, axis: Axis, keepdims: bool) -> Any:
-    return np.min(x, axis=axis, keepdims=keepdims)
-
-
-_max.defvjp(lambda g, out, x, axis, keepdims: reshape(g, _kept(x.shape, axis)) * _first_extreme(x, axis=axis, arg=np.argmax))
-_min.defvjp(lambda g, out, x, axis, keepdims: reshape(g, _kept(x.shape, axis)) * _first_extreme(x, axis=axis, arg=np.argmin))
-
-
-def max(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
+def max(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Any:
     """Largest element over the given axes (None: all); the gradient goes to the first of equal ones.
 
     Examples
@@ -262,10 +208,11 @@ def max(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
     >>> max([[1.0, 2.0], [3.0, 4.0]], axis=1)
     Tensor([2., 4.], dtype=float64)
     """
-    return _max(x, axis=axis, keepdims=keepdims)
+    return np.max(x, axis=axis, keepdims=keepdims)
 
 
-def min(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
+@primitive
+def min(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Any:
     """Smallest element over the given axes (None: all); the gradient goes to the first of equal ones.
 
     Examples
@@ -273,18 +220,15 @@ def min(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
     >>> min([[1.0, 2.0], [3.0, 4.0]], axis=(0, 1))
     Tensor(1., dtype=float64)
     """
-    return _min(x, axis=axis, keepdims=keepdims)
+    return np.min(x, axis=axis, keepdims=keepdims)
+
+
+max.defvjp(lambda g, out, x, axis, keepdims: reshape(g, _kept(x.shape, axis)) * _first_extreme(x, axis=axis, arg=np.argmax))
+min.defvjp(lambda g, out, x, axis, keepdims: reshape(g, _kept(x.shape, axis)) * _first_extreme(x, axis=axis, arg=np.argmin))
 
 
 @primitive
-def _argmax(x: Array, *, axis: int | None) -> Any:
-    return np.argmax(x, axis=axis)
-
-
-_argmax.defvjp(None)
-
-
-def argmax(x: Operand, axis: int | None = None) -> Tensor:
+def argmax(x: Array, *, axis: int | None = None) -> Any:
     """Position of the (first) largest element, as integers without a gradient.
 
     Examples
@@ -292,7 +236,10 @@ def argmax(x: Operand, axis: int | None = None) -> Tensor:
     >>> argmax([[1.0, 2.0], [4.0, 3.0]], axis=1)
     Tensor([1, 0], dtype=int64)
     """
-    return _argmax(x, axis=axis)
+    return np.argmax(x, axis=axis)
+
+
+argmax.defvjp(None)
 
 
 # Shapes ----------------------------------------------------------------------------------------------------------------------------------
@@ -384,26 +331,7 @@ def transpose(x: Operand, *axes: Any) -> Tensor:
 
 
 @primitive
-def _swapaxes(x: Array, *, axes: tuple[int, int]) -> Array:
-    return np.swapaxes(x, *axes)
-
-
-@primitive
-def _expand_dims(x: Array, *, axis: int | tuple[int, ...]) -> Array:
-    return np.expand_dims(x, axis)
-
-
-@primitive
-def _squeeze(x: Array, *, axis: Axis) -> Array:
-    return np.squeeze(x, axis)
-
-
-_swapaxes.defvjp(lambda g, out, x, axes: _swapaxes(g, axes=axes))
-_expand_dims.defvjp(lambda g, out, x, axis: _reshape(g, shape=x.shape))
-_squeeze.defvjp(lambda g, out, x, axis: _reshape(g, shape=x.shape))
-
-
-def swapaxes(x: Operand, axis1: int, axis2: int) -> Tensor:
+def swapaxes(x: Array, *, axis1: int, axis2: int) -> Array:
     """Exchange two axes.
 
     Examples
@@ -411,10 +339,11 @@ def swapaxes(x: Operand, axis1: int, axis2: int) -> Tensor:
     >>> swapaxes(np.ones((2, 3, 4)), 0, -1).shape
     (4, 3, 2)
     """
-    return _swapaxes(x, axes=(axis1, axis2))
+    return np.swapaxes(x, axis1, axis2)
 
 
-def expand_dims(x: Operand, axis: int | tuple[int, ...]) -> Tensor:
+@primitive
+def expand_dims(x: Array, *, axis: int | tuple[int, ...]) -> Array:
     """Insert axes of length 1 at the given positions of the result.
 
     Examples
@@ -422,10 +351,11 @@ def expand_dims(x: Operand, axis: int | tuple[int, ...]) -> Tensor:
     >>> expand_dims([1.0, 2.0], (0, 2)).shape
     (1, 2, 1)
     """
-    return _expand_dims(x, axis=axis)
+    return np.expand_dims(x, axis)
 
 
-def squeeze(x: Operand, axis: Axis = None) -> Tensor:
+@primitive
+def squeeze(x: Array, *, axis: Axis = None) -> Array:
     """Remove the given axes of length 1 (None: all such).
 
     Examples
@@ -433,18 +363,44 @@ def squeeze(x: Operand, axis: Axis = None) -> Tensor:
     >>> squeeze([[[1.0], [2.0]]]).shape
     (2,)
     """
-    return _squeeze(x, axis=axis)
+    return np.squeeze(x, axis)
 
 
-def astype(x: Operand, dtype: npt.DTypeLike) -> Tensor:
-    """Convert to another data type; the gradient is converted back.
+swapaxes.defvjp(lambda g, out, x, axis1, axis2: swapaxes(g, axis1, axis2))
+expand_dims.defvjp(lambda g, out, x, axis: _reshape(g, shape=x.shape))
+squeeze.defvjp(lambda g, out, x, axis: _reshape(g, shape=x.shape))
+
+
+# Matrix product --------------------------------------------------------------------------------------------------------------------------
+@primitive
+def _matmul(x: Array, y: Array) -> Any:
+    return np.matmul(x, y)
+
+
+_matmul.defvjp(
+    lambda g, out, x, y: sum_to(_matmul(g, swapaxes(y, -1, -2)), x.shape),
+    lambda g, out, x, y: sum_to(_matmul(swapaxes(x, -1, -2), g), y.shape),
+)
+
+
+def matmul(x: Operand, y: Operand) -> Tensor:
+    """Matrix product of vectors, matrices or (broadcast) stacks of matrices, by the rules of ``numpy.matmul``.
 
     Examples
     --------
-    >>> astype([1.0], np.float32)
-    Tensor([1.], dtype=float32)
+    >>> matmul([[1.0, 2.0], [3.0, 4.0]], [1.0, 1.0])
+    Tensor([3., 7.], dtype=float64)
     """
-    return _astype(x, dtype=dtype)
+    x, y = as_tensor(x), as_tensor(y)
+    if not (x.ndim and y.ndim and x.shape[-1] == y.shape[-2:][0]):
+        raise ValueError(
+            f"matmul: cannot multiply shapes {x.shape} and {y.shape}: the last axis of the first must be as long as the second-to-last "
+            "(or only) axis of the second; transpose or reshape one of them"
+        )
+    out = _matmul(x if x.ndim > 1 else expand_dims(x, 0), y if y.ndim > 1 else expand_dims(y, 1))
+    if x.ndim == 1:
+        out = squeeze(out, -1 if y.ndim == 1 else -2)
+    return squeeze(out, -1) if y.ndim == 1 else out
 
 
 # Indexing and joining --------------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from inspect import Parameter, signature
 from operator import attrgetter
 from types import MethodType
 from typing import Any, ClassVar, TypeAlias
@@ -204,6 +205,10 @@ class Primitive:
         self.rule_for_each: Callable[..., Tensor] | None = None
         self.__name__ = self.__qualname__ = forward.__name__.lstrip("_")
         self.__doc__, self.__wrapped__ = forward.__doc__, forward
+        parameters = [] if isinstance(forward, np.ufunc) else list(signature(forward).parameters.values())
+        settings = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+        self.settings = {p.name: p.default for p in settings}
+        self.arrays = None if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(parameters) - len(settings)
 
     def defvjp(self, *rules: Rule) -> None:
         """State the VJP rules, one for each array argument: ``rule(g, out, *inputs, **keywords)``, all Tensors (numbers stay numbers).
@@ -225,7 +230,18 @@ class Primitive:
             raise TypeError(f"{self.__name__}: no VJP rule is stated for argument {position}; state it (or None) with .defvjp(...)")
         return self.rules[position]
 
-    def __call__(self, *args: Operand, **keywords: Any) -> Tensor:
+    def _bound(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Name the settings that were given by position, as in ``sum(x, 0)``, and fill in those that were not given."""
+        count = len(args) if self.arrays is None else self.arrays
+        named = dict(zip(self.settings, args[count:], strict=False))
+        if count + len(named) < len(args) or named.keys() & keywords.keys():
+            raise TypeError(f"{self.__name__}: it takes {count} arrays and the settings {', '.join(self.settings)}, each of them once")
+        values = {name: default for name, default in self.settings.items() if default is not Parameter.empty}
+        return args[:count], {**values, **named, **keywords}
+
+    def __call__(self, *args: Any, **keywords: Any) -> Tensor:
+        if self.settings:
+            args, keywords = self._bound(args, keywords)
         try:
             inputs = [a if isinstance(a, Tensor) or type(a) in PLAIN else _operand(a) for a in args]
             if not any(isinstance(a, Tensor) for a in inputs):
@@ -258,7 +274,8 @@ def primitive(forward: Callable[..., Any]) -> Primitive:
     Parameters
     ----------
     forward : callable
-        ndarrays in, ndarray out. Array arguments are positional, everything else is keyword-only. It must not modify its arguments.
+        ndarrays in, ndarray out. Array arguments are positional, everything else is keyword-only (in the definition; a call may give
+        settings by position, too). It must not modify its arguments.
 
     Examples
     --------
@@ -357,7 +374,7 @@ def grad(
         cotangent = Tensor(cotangent, requires_grad=True)  # so that a gradient that is constant can be differentiated, too: to zeros
     found = _backpropagate(output, _graph(output), cotangent, {id(x) for x in inputs}, create_graph, retain_graph or create_graph)
     with recording(create_graph):
-        return [_copy(found[id(x)]) if id(x) in found else _wrap(np.zeros_like(x.data)) for x in inputs]
+        return [_copy(found[id(x)]) if id(x) in found else Tensor(np.zeros_like(x.data), create_graph) for x in inputs]
 
 
 @contextmanager
@@ -421,7 +438,7 @@ def _seed(output: Tensor, gradient: Operand | None, caller: str) -> Tensor:
     g = as_tensor(gradient)
     if g.shape != output.shape:
         raise ValueError(f"{caller}: gradient has shape {g.shape}, but the Tensor has shape {output.shape}; they must be equal")
-    return g if g.dtype == output.dtype else _astype(g, dtype=output.dtype)
+    return g if g.dtype == output.dtype else astype(g, dtype=output.dtype)
 
 
 def _graph(root: Tensor) -> list[Tensor]:
@@ -483,7 +500,7 @@ def _distribute(node: Tensor, g: Tensor, useful: set[int], pending: dict[int, Te
                     "a rule must return its argument's shape (undo broadcasting with tg.sum_to)"
                 )
             if gx.data.dtype != x.data.dtype:
-                gx = _astype(gx, dtype=x.data.dtype)
+                gx = astype(gx, dtype=x.data.dtype)
             earlier = pending.get(id(x))
             pending[id(x)] = gx if earlier is None else earlier + gx
 
@@ -497,8 +514,15 @@ _copy.defvjp(lambda g, out, x: g)
 
 
 @primitive
-def _astype(x: Array, *, dtype: npt.DTypeLike) -> Array:
+def astype(x: Array, *, dtype: npt.DTypeLike) -> Array:
+    """Convert to another data type; the gradient is converted back.
+
+    Examples
+    --------
+    >>> astype([1.0], np.float32)
+    Tensor([1.], dtype=float32)
+    """
     return np.asarray(x, dtype)
 
 
-_astype.defvjp(lambda g, out, x, dtype: _astype(g, dtype=x.dtype))
+astype.defvjp(lambda g, out, x, dtype: astype(g, dtype=x.dtype))

@@ -198,9 +198,7 @@ def _check_pair(images: npt.NDArray[Any], labels: npt.NDArray[Any], images_file:
     if labels.dtype != np.uint8 or labels.ndim != 1:
         raise IdxError(f"{labels_file}: found {labels.dtype} {labels.shape}; expected labels, uint8 (n,)")
     if len(images) != len(labels):
-        raise IdxError(
-            f"{images_file} holds {len(images)} images, {labels_file} {len(labels)} labels; expected one each"
-        )
+        raise IdxError(f"{images_file} holds {len(images)} images, {labels_file} {len(labels)} labels; expected one each")
     if labels.max() > 9:
         worst = int(labels.argmax())
         raise IdxError(f"{labels_file}: label {labels[worst]} at position {worst}; expected 0 to 9")

@@ -157,10 +157,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     try:
         data = tg.data.find_mnist(args.data)
-        if data.synthetic:
-            print(f"{'!' * 20} {data.source} {'!' * 20}")
-        else:
-            print(f"data: {data.source}")
+        name, _, why = data.source.partition(" (")
+        print(f"{'!' * 24} {name} {'!' * 24} ({why}" if data.synthetic else f"data: {data.source}")
         available = len(data.images[: args.limit])
         if args.validation is None:
             args.validation = min(1000, available // 10)

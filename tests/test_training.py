@@ -127,7 +127,7 @@ def test_synthetic_data_is_announced_and_every_metric_says_so(script, tmp_path, 
     monkeypatch.setattr(tg.data, "find_mnist", lambda path: data)
     assert script.main(["--epochs", "1", "--batch-size", "100", "--validation", "0", "--no-plots", "--out", str(tmp_path / "out")]) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert "!!! SYNTHETIC DIGITS" in shown[0].replace("! S", "!!! S") and "no network" in shown[0]
+    assert shown[0].startswith("!!!!!!!!") and "! SYNTHETIC DIGITS, not MNIST !!!!!!!!" in shown[0] and "(no network)" in shown[0]
     measured = [line for line in shown if "accuracy" in line or "loss" in line]
     assert len(measured) == 2 and all("[SYNTHETIC DIGITS]" in line for line in measured)
     assert {json.loads(line)["data"] for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()} == {"synthetic"}

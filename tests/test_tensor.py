@@ -63,14 +63,14 @@ def test_detach_shares_the_values_and_forgets_the_history() -> None:
     assert tg.grad((x * y).sum(), [x])[0].data.tolist() == [2.0, 4.0]
 
 
-@pytest.mark.parametrize("data", [1, [1, 2], np.arange(3), np.zeros(2, np.bool_), np.zeros(2, np.complex64)])
+@pytest.mark.parametrize("data", [1, [1, 2], np.arange(3), np.zeros(2, np.bool_)])
 def test_only_floats_can_require_gradients(data: Any) -> None:
     with pytest.raises(TypeError, match="cannot require gradients"):
         Tensor(data, requires_grad=True)
     assert not (Tensor(data) * 2).requires_grad
 
 
-@pytest.mark.parametrize("data", ["abc", None, np.array([object()])])
+@pytest.mark.parametrize("data", ["abc", None, np.array([object()]), np.zeros(2, np.complex64)])
 def test_data_must_be_numbers(data: Any) -> None:
     with pytest.raises(TypeError, match=r"cannot compute with"):
         Tensor(data)
@@ -439,7 +439,7 @@ def test_a_users_op_is_like_ours() -> None:
     softplus.defvjp(lambda g, out, x: g * tg.sigmoid(x))
     check_gradients(lambda x: softplus(x) * x, np.array([[-2.0, 0.1], [0.5, 3.0]]), order=3)
     assert softplus.__doc__ == "Smooth relu." and softplus(np.float32([1])).dtype == np.float32
-    with pytest.raises(TypeError, match=r"softplus\(float64 \(1,\), float64 \(1,\)\)"):
+    with pytest.raises(TypeError, match="softplus: it takes 1 arrays"):
         softplus(leaf(1.0), leaf(1.0))
 
 
@@ -677,3 +677,12 @@ def test_settings_may_be_given_by_position_or_by_name() -> None:
     for bad in (lambda: scaled(x, 3.0, 5.0, 1.0, 7.0), lambda: scaled(x, 3.0, 5.0, factor=5.0), lambda: scaled(x, 3.0)):
         with pytest.raises(TypeError, match="scaled.*factor"):
             bad()
+
+
+def test_nothing_but_arrays_and_known_settings_reaches_numpy() -> None:
+    """A ufunc would write into a second positional argument, or into ``out``."""
+    x, received = np.ones(2), np.zeros(2)
+    for bad in (lambda: tg.exp(x, received), lambda: tg.exp(x, out=received), lambda: tg.add(x, x, received), lambda: tg.sum(x, dim=0)):
+        with pytest.raises(TypeError, match=r"(exp|add|sum): it takes \d arrays"):
+            bad()
+    assert not received.any()

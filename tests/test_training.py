@@ -133,6 +133,21 @@ def test_synthetic_data_is_announced_and_every_metric_says_so(script, tmp_path, 
     assert {json.loads(line)["data"] for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()} == {"synthetic"}
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_run_that_diverges_says_so_and_fails(script, folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert script.main(["--data", str(folder), "--lr", "1e30", "--batch-size", "50", "--threads", "1", "--quiet", "--out", str(out)]) == 1
+    error = capsys.readouterr().err
+    assert "the loss is" in error and "smaller --lr" in error
+    assert all(np.isfinite(row["loss"]) for row in rows(out, "step")) and not (out / "weights.npz").exists()
+
+
+def test_a_run_folder_that_is_a_file_is_refused(script, folder, tmp_path, capsys):
+    (tmp_path / "notes").write_text("precious")
+    assert script.main(["--data", str(folder), "--out", str(tmp_path / "notes")]) == 2
+    assert "is a file" in capsys.readouterr().err and (tmp_path / "notes").read_text() == "precious"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one child process")
 def test_ctrl_c_leaves_a_usable_run_folder(folder, tmp_path):
     out = tmp_path / "out"

@@ -25,7 +25,7 @@ class Optimizer:
     slots: tuple[str, ...] = ()
 
     def __init__(self, params: Mapping[str, Tensor], lr: float) -> None:
-        if not isinstance(params, Mapping):
+        if not isinstance(params, Mapping) or not all(isinstance(p, Tensor) for p in params.values()):
             raise TypeError(f"{type(self).__name__}: params must be a dict of name to Tensor; pass tg.nn.parameters(model)")
         if not (np.isfinite(lr) and lr >= 0):
             raise ValueError(f"{type(self).__name__}: lr is {lr!r}; it must be a finite number of at least 0")

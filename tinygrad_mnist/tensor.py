@@ -203,12 +203,13 @@ class Primitive:
         self.forward = forward
         self.rules: Sequence[Rule] = ()
         self.rule_for_each: Callable[..., Tensor] | None = None
-        self.__name__ = self.__qualname__ = forward.__name__.lstrip("_")
+        self.__name__ = self.__qualname__ = getattr(forward, "__name__", "primitive").lstrip("_")
         self.__doc__, self.__wrapped__ = forward.__doc__, forward
         parameters = [] if isinstance(forward, np.ufunc) else list(signature(forward).parameters.values())
-        settings = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
-        self.settings = {p.name: p.default for p in settings}
-        self.arrays = None if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(parameters) - len(settings)
+        self.settings = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        self.arrays: int | None = forward.nin if isinstance(forward, np.ufunc) else len(parameters) - len(self.settings)
+        if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+            self.arrays = None  # any number
 
     def defvjp(self, *rules: Rule) -> None:
         """State the VJP rules, one for each array argument: ``rule(g, out, *inputs, **keywords)``, all Tensors (numbers stay numbers).
@@ -234,13 +235,14 @@ class Primitive:
         """Name the settings that were given by position, as in ``sum(x, 0)``, and fill in those that were not given."""
         count = len(args) if self.arrays is None else self.arrays
         named = dict(zip(self.settings, args[count:], strict=False))
-        if count + len(named) < len(args) or named.keys() & keywords.keys():
-            raise TypeError(f"{self.__name__}: it takes {count} arrays and the settings {', '.join(self.settings)}, each of them once")
+        if count + len(named) < len(args) or named.keys() & keywords.keys() or keywords.keys() - self.settings.keys():
+            known = f"the settings {', '.join(self.settings)}, each of them once" if self.settings else "no settings"
+            raise TypeError(f"{self.__name__}: it takes {'any' if self.arrays is None else self.arrays} arrays, by position, and {known}")
         values = {name: default for name, default in self.settings.items() if default is not Parameter.empty}
         return args[:count], {**values, **named, **keywords}
 
     def __call__(self, *args: Any, **keywords: Any) -> Tensor:
-        if self.settings:
+        if self.settings or keywords or len(args) != self.arrays:
             args, keywords = self._bound(args, keywords)
         try:
             inputs = [a if isinstance(a, Tensor) or type(a) in PLAIN else _operand(a) for a in args]
@@ -292,7 +294,9 @@ def primitive(forward: Callable[..., Any]) -> Primitive:
 
 
 def as_tensor(x: Operand) -> Tensor:
-    """Return `x` itself if it is a Tensor, else a Tensor of its values (an ndarray is not copied).
+    """Return `x` itself if it is a Tensor, else a Tensor of its values.
+
+    An ndarray is not copied, here and where ops take one: do not write to it until the backward pass is done.
 
     Examples
     --------
@@ -304,7 +308,7 @@ def as_tensor(x: Operand) -> Tensor:
     if isinstance(x, (list, tuple)) and any(isinstance(part, Tensor) and part.requires_grad for part in x):
         raise TypeError("cannot compute with a list of Tensors without losing their history; join them with tg.stack or tg.concatenate")
     array = np.asarray(x)
-    if array.dtype.kind not in "biufc":
+    if array.dtype.kind not in "biuf":
         raise TypeError(f"cannot compute with {type(x).__name__} of {array.dtype}; pass Tensors, arrays or numbers")
     return _wrap(array)
 

@@ -132,6 +132,7 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str],
         right.axhline(percent, color="#555555", linestyle="--", label=f"test, at the end: {percent:.2f} %")
     right.set(title="Accuracy", xlabel="epoch", ylabel="correct (%)")
     right.grid(alpha=0.3)
-    right.legend(loc="lower right")
+    right.xaxis.get_major_locator().set_params(integer=True)
+    right.legend()
     figure.suptitle(title, fontsize=10)
     figure.savefig(path, dpi=120)

@@ -84,7 +84,7 @@ class Run:
             raise FileExistsError(f"the run folder {folder} is not empty; choose another --out")
         self.folder, self.label, self.rows = folder, label, list[dict[str, Any]]()
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        self.file = open(folder / "metrics.jsonl", "w", encoding="utf-8")  # noqa: SIM115  # closed in finish
+        self.file = open(folder / "metrics.jsonl", "w", encoding="utf-8")  # closed in finish
 
     def record(self, event: str, **values: Any) -> None:
         """Add a line to metrics.jsonl; every one says which kind of data it was measured on."""
@@ -132,27 +132,30 @@ def train(args: argparse.Namespace, data: tg.data.Dataset, run: Run, model: Deep
         say = bar.write
     losses: list[float] = []
     begun = time.perf_counter()
-    for step in fit(model, optimizer, images[training], labels[training], epochs=args.epochs, batch_size=args.batch_size,
-                    rng=draws, threads=args.threads):  # fmt: skip
-        if not math.isfinite(step.loss):
-            raise FloatingPointError(f"the loss is {step.loss} in step {step.step} with learning rate {optimizer.lr:g}; use a smaller --lr")
-        losses.append(step.loss)
-        run.record("step", epoch=step.epoch, step=step.step, loss=step.loss)
+    try:
+        for step in fit(model, optimizer, images[training], labels[training], epochs=args.epochs, batch_size=args.batch_size,
+                        rng=draws, threads=args.threads):  # fmt: skip
+            if not math.isfinite(step.loss):
+                where = f"in step {step.step} with learning rate {optimizer.lr:g}"
+                raise FloatingPointError(f"the loss is {step.loss} {where}; use a smaller --lr")
+            losses.append(step.loss)
+            run.record("step", epoch=step.epoch, step=step.step, loss=step.loss)
+            if bar is not None:
+                bar.set_description(f"epoch {step.epoch}/{args.epochs}", refresh=False)
+                bar.set_postfix(loss=f"{step.loss:.3f}", refresh=False)
+                bar.update(step.images)
+            if step.last:
+                scores = {"train_accuracy": accuracy(model, images[training[:1000]], labels[training[:1000]], args.threads)}
+                if len(held):
+                    scores["validation_accuracy"] = accuracy(model, images[held], labels[held], args.threads)
+                seconds = time.perf_counter() - begun
+                run.record("epoch", epoch=step.epoch, mean_loss=float(np.mean(losses)), **scores, seconds=seconds)
+                shown = "  ".join(f"{name.replace('_accuracy', '')} {score:.4f}" for name, score in scores.items())
+                say(f"epoch {step.epoch}/{args.epochs}  loss {np.mean(losses):.4f}  {shown}  {seconds:.1f} s{note}")
+                losses.clear()
+    finally:
         if bar is not None:
-            bar.set_description(f"epoch {step.epoch}/{args.epochs}", refresh=False)
-            bar.set_postfix(loss=f"{step.loss:.3f}", refresh=False)
-            bar.update(step.images)
-        if step.last:
-            scores = {"train_accuracy": accuracy(model, images[training[:1000]], labels[training[:1000]], args.threads)}
-            if len(held):
-                scores["validation_accuracy"] = accuracy(model, images[held], labels[held], args.threads)
-            seconds = time.perf_counter() - begun
-            run.record("epoch", epoch=step.epoch, mean_loss=float(np.mean(losses)), **scores, seconds=seconds)
-            shown = "  ".join(f"{name.replace('_accuracy', '')} {score:.4f}" for name, score in scores.items())
-            say(f"epoch {step.epoch}/{args.epochs}  loss {np.mean(losses):.4f}  {shown}  {seconds:.1f} s{note}")
-            losses.clear()
-    if bar is not None:
-        bar.close()
+            bar.close()
     test = accuracy(model, data.test_images, data.test_labels, args.threads)
     seconds = time.perf_counter() - begun
     run.record("test", test_accuracy=test, images=len(data.test_labels), seconds=seconds)
@@ -195,10 +198,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         train(args, data, run, model, optimizer)
     except KeyboardInterrupt:
-        print("\ninterrupted: writing what there is", file=sys.stderr)
+        print("interrupted: writing what there is", file=sys.stderr)
         code = INTERRUPTED
     except FloatingPointError as error:
-        print(f"\ntrain_mnist.py: {error}", file=sys.stderr)
+        print(f"train_mnist.py: {error}", file=sys.stderr)
         code = 1
     run.finish(None if code == 1 else model, plots=not args.no_plots)
     print(f"run folder: {folder}")

@@ -205,9 +205,9 @@ def test_dropout_keeps_the_right_share_and_the_mean(p: float, rescale: str) -> N
 
 
 def test_dropout_without_a_generator_draws_nothing() -> None:
-    state = np.random.get_state()[1].tolist()  # type: ignore[index]  # the legacy generator's words
+    state = np.random.get_state()[1].tolist()  # the legacy generator's words
     assert tg.dropout(np.ones(5), 0.5).data.tolist() == [1.0] * 5
-    assert np.random.get_state()[1].tolist() == state  # type: ignore[index]
+    assert np.random.get_state()[1].tolist() == state
 
 
 @pytest.mark.parametrize("p", [-0.1, 1.1, float("nan")])

@@ -405,13 +405,13 @@ def test_decoded_arrays_of_another_kind_are_made_anew(
     trap = np.array([Trap()], object)
     with open(cache / "mnist.npz", "wb") as file:
         if kind == "npz":
-            np.savez(file, **dict.fromkeys(NAMES, trap))  # type: ignore[arg-type]
+            np.savez(file, **dict.fromkeys(NAMES, trap))
         elif kind == "npy":
             np.save(file, np.zeros(3))
         elif kind == "pickle":
             file.write(trap.dumps())
         elif kind == "other arrays":
-            np.savez(file, **small_set(1))  # type: ignore[arg-type]
+            np.savez(file, **small_set(1))
     assert_is(load_mnist(mirrors=()))
     assert f"{cache / 'mnist.npz'} is unusable and will be made anew" in caplog.text
     assert not (tmp_path / "sprung").exists()

@@ -119,7 +119,7 @@ def test_shards_are_given_as_cut(threads: int) -> None:
     assert generators == [None] * 3
 
 
-class Failed(Exception):  # noqa: N818
+class ShardError(Exception):
     pass
 
 
@@ -127,14 +127,14 @@ class Failed(Exception):  # noqa: N818
 @pytest.mark.parametrize("failing", [0, 3, 9])
 def test_exceptions_come_through_and_no_thread_stays(threads: int, failing: int) -> None:
     w, before = tg.Tensor(1.0, requires_grad=True), threading.active_count()
-    error = Failed("in a shard")
+    error = ShardError("in a shard")
 
     def loss(x: Any, rng: Any) -> tg.Tensor:
         if failing in x:
             raise error
         return (x * w).mean()
 
-    with pytest.raises(Failed) as caught:
+    with pytest.raises(ShardError) as caught:
         parallel.value_and_grad(loss, {"w": w}, np.arange(10.0), shard_size=1, threads=threads)
     assert caught.value is error
     assert threading.active_count() == before

@@ -68,6 +68,28 @@ def test_help_shows_a_primitive_as_the_function_that_it_is(capsys):
     assert "exp" in shown and "e to the power of" in shown
 
 
+def test_checks_do_not_cry_wolf_where_digits_are_lost_to_a_shift():
+    x = np.array([[1.26, 0.96, 1.42, -0.17], [2.37, -0.4, -2.14, -0.58]])
+    tg.testing.check_gradients(lambda x: tg.softmax(x + [[-1e4], [0.0]], axis=1), x)
+    with pytest.raises(tg.testing.GradientMismatch):  # and still catch an error of a millionth
+        tg.testing.check_gradients(lambda x: wrong_by_a_millionth(tg.softmax(x, axis=1)), x)
+
+
+@tg.primitive
+def wrong_by_a_millionth(x):
+    return 2 * x
+
+
+wrong_by_a_millionth.defvjp(lambda g, out, x: g * 2.000002)
+
+
+@pytest.mark.parametrize("strategy", [lambda: tg.testing.arrays((2,)), tg.testing.conv_geometries])
+def test_strategies_without_hypothesis_name_the_extra(monkeypatch, strategy):
+    monkeypatch.setitem(sys.modules, "hypothesis", None)
+    with pytest.raises(ImportError, match=r"tinygrad_mnist\[test\]"):
+        strategy()
+
+
 def test_the_core_needs_numpy_alone():
     extras = {"hypothesis", "matplotlib", "tqdm", "pytest", "threadpoolctl"}
     code = f"import sys, tinygrad_mnist; print(sorted({{m.split('.')[0] for m in sys.modules}} & {extras}))"

@@ -109,7 +109,7 @@ def test_global_random_state_is_untouched() -> None:
 
 
 def test_numpy_integers_count() -> None:
-    assert synthetic_digits(np.int64(3))[0].shape == (3, 28, 28)  # type: ignore[arg-type]
+    assert synthetic_digits(np.int64(3))[0].shape == (3, 28, 28)
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_tensors_are_compared_element_by_element_and_hashed_by_identity() -> Non
     for got, expected in [
         (x < y, x.data < y), (x <= y, x.data <= y), (x > y, x.data > y), (x >= y, x.data >= y), (x == y, x.data == y),
         (x != y, x.data != y),
-        (y < x, y < x.data), (2.0 >= x, 2.0 >= x.data), (np.float32(2) == x, x.data == 2), (x != x, np.zeros(3, bool)),  # noqa: PLR0124, SIM300
+        (y < x, y < x.data), (2.0 >= x, 2.0 >= x.data), (np.float32(2) == x, x.data == 2), (x != x, np.zeros(3, bool)),
     ]:  # fmt: skip
         assert isinstance(got, Tensor) and got.dtype == np.bool_ and not got.requires_grad
         assert got.data.tolist() == expected.tolist()
@@ -285,7 +285,7 @@ def test_backward_adds_to_the_gradients_of_leaves_alone(shape: tuple[int, ...]) 
         np.testing.assert_allclose(x.grad.data, expected, rtol=1e-14)
     x.grad = None
     (x * w).backward(Tensor(cotangents[0]))
-    np.testing.assert_allclose(x.grad.data, cotangents[0] * w.data, rtol=1e-14)  # type: ignore[attr-defined]  # set by backward
+    np.testing.assert_allclose(x.grad.data, cotangents[0] * w.data, rtol=1e-14)
 
 
 def test_backward_of_a_leaf() -> None:
@@ -327,7 +327,7 @@ def test_backward_and_grad_say_what_they_need() -> None:
             (x * 2).backward(wrong)
     for unfit in (Tensor([1.0]), np.ones(2), 1.0):
         with pytest.raises(TypeError, match=r"inputs\[1\] does not require a gradient"):
-            tg.grad(x.sum(), [x, unfit])  # type: ignore[list-item]  # wrong on purpose
+            tg.grad(x.sum(), [x, unfit])  # wrong on purpose
     assert x.grad is None
 
 
@@ -339,14 +339,14 @@ def test_grad_of_what_was_not_used_is_zero() -> None:
     z = x * 3
     (gz,) = tg.grad((x * 2).sum(), [z])  # made from x, but nothing was made from it
     assert gz.data.tolist() == [0.0, 0.0]
-    assert tg.grad(x.sum(), x)[0].data.tolist() == [1.0, 1.0]  # type: ignore[arg-type]  # one Tensor is understood
+    assert tg.grad(x.sum(), x)[0].data.tolist() == [1.0, 1.0]  # one Tensor is understood
     assert tg.grad(x.sum(), []) == [] and x.grad is None
 
 
 def test_grad_accepts_any_iterable_of_inputs() -> None:
     x = leaf(1.0, 2.0)
-    assert [g.data.tolist() for g in tg.grad((x * x).sum(), (t for t in [x]))] == [[2.0, 4.0]]  # type: ignore[arg-type]
-    assert [g.data.tolist() for g in tg.grad((x * x).sum(), {"x": x}.values())] == [[2.0, 4.0]]  # type: ignore[arg-type]
+    assert [g.data.tolist() for g in tg.grad((x * x).sum(), (t for t in [x]))] == [[2.0, 4.0]]
+    assert [g.data.tolist() for g in tg.grad((x * x).sum(), {"x": x}.values())] == [[2.0, 4.0]]
 
 
 def test_grad_can_be_differentiated_in_the_cotangent() -> None:
@@ -515,7 +515,7 @@ def test_inputs_and_cotangents_are_neither_modified_nor_shared(name: str, a: Arr
     for g in gradients[:3]:
         g.data[...] = np.nan  # a gradient is the caller's to write to
     for g, once in ((x.grad, gradients[3]), (y.grad, gradients[4])):
-        np.testing.assert_allclose(g.data, 2 * once.data, rtol=1e-12, atol=1e-12)  # type: ignore[union-attr]  # checked above
+        np.testing.assert_allclose(g.data, 2 * once.data, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("scalar", [2, 2.0, np.float64(2), np.int64(2), np.array(2.0), True])
@@ -610,8 +610,8 @@ def test_dropped_graphs_are_freed_at_once(use: str) -> None:
     del h, y, z
     extra.clear()
     assert [ref() for ref in made] == [None] * len(made) and data() is None
-    x = weakref.ref(x)  # type: ignore[assignment]  # the last reference
-    assert x() is None  # type: ignore[operator]
+    x = weakref.ref(x)  # the last reference
+    assert x() is None
 
 
 @pytest.mark.usefixtures("no_collector")
@@ -650,7 +650,7 @@ def test_memory_stays_the_same_over_many_steps() -> None:
         loss = tg.cross_entropy(tg.dropout(images @ w, 0.2, rng), labels)
         (g,) = tg.grad(loss, [w], create_graph=True)
         (loss + (g * g).sum()).backward()
-        w.data -= 0.1 * w.grad.data  # type: ignore[attr-defined]  # set by backward
+        w.data -= 0.1 * w.grad.data
 
     tracemalloc.start()
     try:

@@ -98,7 +98,9 @@ def map_shards(
             return
         with ThreadPoolExecutor(threads, "shard") as pool:
             try:
-                yield from [future.result() for future in [pool.submit(function, *job) for job in jobs]]
+                futures = [pool.submit(function, *job) for job in jobs]
+                while futures:  # a result that was taken is not kept
+                    yield futures.pop(0).result()
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise

@@ -15,6 +15,7 @@ __all__ = ["GradientMismatch", "arrays", "check_gradients", "conv_geometries"]
 
 FEW = 64  # up to so many entries each is varied on its own; beyond, random directions are
 DIRECTIONS = 8
+PROBES = np.array([-2.83, -1.94, -0.71, 0.38, 1.27, 2.09, 3.17])  # unevenly spaced: rounding errors of even ones can cancel out
 NOISE = 500.0  # safety factor over the rounding errors that are seen in a few evaluations
 
 
@@ -122,9 +123,18 @@ def _derivative(f: Callable[[float], float], step: float) -> tuple[float, float]
     slopes = [(f(h) - f(-h)) / (2 * h) for h in (step, step / 2, step / 4)]
     first, second = (4 * slopes[1] - slopes[0]) / 3, (4 * slopes[2] - slopes[1]) / 3
     best = (16 * second - first) / 15
-    near = [f(t * step * 1e-5) for t in range(-3, 4)]  # so near each other that their bends are rounding errors alone
-    noise = max(np.abs(np.diff(near, 2)).max(), np.finfo(np.float64).eps * np.abs(near).max())
+    near = np.array([f(t * step * 1e-5) for t in PROBES])  # so near each other that what is no straight line is rounding errors
+    bends = near - np.polyval(np.polyfit(PROBES, near, 1), PROBES)
+    noise = max(np.abs(bends).max(), np.finfo(np.float64).eps * np.abs(near).max())
     return best, 4 * abs(best - second) + NOISE * noise / step + 1e-9 * abs(best) + np.finfo(np.float64).tiny
+
+
+def _strategies() -> Any:
+    try:
+        from hypothesis import strategies
+    except ImportError as error:
+        raise ImportError("tinygrad_mnist.testing: strategies need Hypothesis; pip install 'tinygrad_mnist[test]'") from error
+    return strategies
 
 
 def arrays(shape: Any, dtype: npt.DTypeLike = np.float64, low: float = -3.0, high: float = 3.0, distinct: bool = False) -> Any:
@@ -132,7 +142,7 @@ def arrays(shape: Any, dtype: npt.DTypeLike = np.float64, low: float = -3.0, hig
 
     With `distinct`, no two entries are equal: they are at least a hundredth apart, so that a maximum has no ties.
     """
-    from hypothesis import strategies as st
+    st = _strategies()
 
     def fill(shape: tuple[int, ...]) -> Any:
         size = int(np.prod(shape))
@@ -146,9 +156,8 @@ def arrays(shape: Any, dtype: npt.DTypeLike = np.float64, low: float = -3.0, hig
 
 def conv_geometries(pooling: bool = False) -> Any:
     """Strategy for valid settings of a convolution or pooling: dict(n, c, h, w, kernel_size, stride, padding)."""
-    from hypothesis import strategies as st
+    st = _strategies()
 
-    @st.composite
     def draw_geometry(draw: Any) -> dict[str, Any]:
         kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
         padding = tuple(draw(st.integers(0, k // 2 if pooling else k)) for k in kernel)
@@ -157,4 +166,4 @@ def conv_geometries(pooling: bool = False) -> Any:
         n, c = draw(st.integers(0, 3)), draw(st.integers(1, 3))
         return {"n": n, "c": c, "h": h, "w": w, "kernel_size": kernel, "stride": stride, "padding": padding}
 
-    return draw_geometry()
+    return st.composite(draw_geometry)()

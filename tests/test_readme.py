@@ -83,7 +83,7 @@ def wrong_by_a_millionth(x):
 wrong_by_a_millionth.defvjp(lambda g, out, x: g * 2.000002)
 
 
-@pytest.mark.parametrize("strategy", [lambda: tg.testing.arrays((2,)), tg.testing.conv_geometries])
+@pytest.mark.parametrize("strategy", [lambda: tg.testing.arrays((2,)), lambda: tg.testing.conv_geometries()])
 def test_strategies_without_hypothesis_name_the_extra(monkeypatch, strategy):
     monkeypatch.setitem(sys.modules, "hypothesis", None)
     monkeypatch.delitem(sys.modules, "tinygrad_mnist.testing.strategies", raising=False)

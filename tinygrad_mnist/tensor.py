@@ -247,7 +247,7 @@ class Primitive:
         try:
             inputs = [a if isinstance(a, Tensor) or type(a) in PLAIN else _operand(a) for a in args]
             if not any(isinstance(a, Tensor) for a in inputs):
-                inputs = [as_tensor(a) for a in inputs]  # numbers alone: nothing that they could upcast
+                inputs = [as_tensor(a) for a in args]  # numbers alone: nothing that they could upcast
             data = self.forward(*[a.data if isinstance(a, Tensor) else a for a in inputs], **keywords)
         except (ValueError, TypeError, IndexError) as error:
             raise _explained(error, self.__name__, args) from error

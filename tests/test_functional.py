@@ -1,25 +1,24 @@
-"""Softmax and its relations, the loss, dropout: against their textbook formulas in float64, and at the extremes."""
+"""Softmax and its relations, the loss, dropout: against their textbook formulas, and at the extremes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tinygrad_mnist as tg
 from tinygrad_mnist import Tensor
-from tinygrad_mnist.testing import arrays, check_gradients
+from tinygrad_mnist.testing import arrays, axes, check_gradients
 
 Array = npt.NDArray[Any]
-many = settings(deadline=None)
 seeds = st.integers(0, 2**32 - 1)
 orders = st.sampled_from([1, 1, 2])
+dtypes = st.sampled_from([np.float32, np.float64])
 probabilities = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0])
 softs = pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
 
@@ -32,19 +31,14 @@ def naive(name: str, x: Array, axis: Any) -> Any:
 
 # Softmax, log_softmax, logsumexp ---------------------------------------------------------------------------------------------------------
 @softs
-@many
 @given(st.data(), hnp.array_shapes(max_dims=3, max_side=3), orders, seeds)
 def test_values_and_derivatives(name: str, data: Any, shape: tuple[int, ...], order: int, seed: int) -> None:
-    axis = data.draw(st.none() | st.integers(-len(shape), len(shape) - 1) | hnp.valid_tuple_axes(len(shape), min_size=1))
-    x, function = data.draw(arrays(shape)), getattr(tg, name)
-    out = function(x, axis)
-    assert out.dtype == np.float64 and out.shape == naive(name, x, axis).shape
-    np.testing.assert_allclose(out.data, naive(name, x, axis).astype(np.float64), rtol=1e-13, atol=1e-14)
-    np.testing.assert_allclose(getattr(Tensor(x), name)(axis=axis).data, out.data, rtol=0)
-    check_gradients(lambda x: function(x, axis), x, order=order, rng=np.random.default_rng(seed))
-    single = Tensor(x.astype(np.float32), requires_grad=True)
-    assert function(single, axis).dtype == np.float32
-    assert tg.grad(function(single, axis).sum(), [single])[0].dtype == np.float32
+    axis, x, function = data.draw(axes(len(shape))), data.draw(arrays(shape, dtypes)), getattr(tg, name)
+    out, expected, tolerance = function(x, axis), naive(name, x, axis), 100 * np.finfo(x.dtype).eps
+    assert out.dtype == x.dtype and out.shape == expected.shape
+    np.testing.assert_allclose(out.data, expected.astype(np.float64), rtol=tolerance, atol=tolerance)
+    np.testing.assert_array_equal(getattr(Tensor(x), name)(axis=axis).data, out.data)
+    check_gradients(lambda x: function(x, axis), x, order=order, rng=seed)
     if name == "logsumexp":
         assert function(x, axis, keepdims=True).shape == x.sum(axis=axis, keepdims=True).shape
     else:
@@ -52,7 +46,6 @@ def test_values_and_derivatives(name: str, data: Any, shape: tuple[int, ...], or
 
 
 @softs
-@many
 @given(arrays((2, 4)), st.sampled_from([-1e4, -1e3, 1e3, 1e4]))
 def test_a_shift_of_the_scores_changes_nothing(name: str, x: Array, shift: float) -> None:
     function = getattr(tg, name)
@@ -99,26 +92,18 @@ def test_nothing_but_minus_infinity() -> None:
 
 
 # Cross entropy ---------------------------------------------------------------------------------------------------------------------------
-batches = st.tuples(st.integers(1, 4), st.integers(1, 5))
-
-
-@many
-@given(st.data(), batches, orders, seeds)
-def test_class_indices_are_short_for_one_hot_rows(data: Any, shape: tuple[int, int], order: int, seed: int) -> None:
-    n, classes = shape
-    x, rng = data.draw(arrays(shape)), np.random.default_rng(seed)
+@given(arrays(st.tuples(st.integers(1, 4), st.integers(1, 5)), dtypes), orders, seeds)
+def test_class_indices_are_short_for_one_hot_rows(x: Array, order: int, seed: int) -> None:
+    (n, classes), rng = x.shape, np.random.default_rng(seed)
     target = rng.integers(0, classes, n)
     expected = -np.mean(naive("log_softmax", x, 1)[np.arange(n), target])
     one_hot = np.eye(classes)[target]
     for t in (target, target.tolist(), Tensor(target), target.astype(np.uint8), one_hot, Tensor(one_hot), one_hot.astype(int), one_hot > 0):
-        leaf = Tensor(x, requires_grad=True)
-        loss = tg.cross_entropy(leaf, t)
-        assert loss.shape == ()
-        np.testing.assert_allclose(loss.item(), expected, rtol=1e-12, atol=1e-13)
-        np.testing.assert_allclose(tg.grad(loss, [leaf])[0].data, (naive("softmax", x, 1) - one_hot).astype(float) / n, atol=1e-13)
-    if classes > 1:  # the loss of a single class is constantly 0, and so is every bound on the error of a finite difference
-        check_gradients(lambda x: tg.cross_entropy(x, target), x, order=order, rng=rng)
-        check_gradients(tg.cross_entropy, x, rng.random(shape), order=order, rng=rng)  # any weights, differentiable too
+        loss = tg.cross_entropy(x, t)
+        assert loss.shape == () and loss.dtype == x.dtype
+        np.testing.assert_allclose(loss.item(), expected, rtol=(tolerance := 100 * np.finfo(x.dtype).eps), atol=tolerance)
+    check_gradients(tg.cross_entropy, x, target, order=order, rng=seed)
+    check_gradients(tg.cross_entropy, x, rng.random(x.shape), order=order, rng=seed)  # any weights, differentiable too
 
 
 @pytest.mark.parametrize("kind", [np.int64, np.uint8, np.float32, np.float64, np.bool_])
@@ -164,30 +149,23 @@ def test_cross_entropy_explains_bad_targets(shape: tuple[int, ...], target: Any,
 
 
 # Dropout ---------------------------------------------------------------------------------------------------------------------------------
-@many
-@given(st.data(), hnp.array_shapes(min_dims=0, max_dims=3, min_side=0), probabilities, st.sampled_from(["train", "test"]), seeds)
-def test_dropout_keeps_or_drops_whole_values(data: Any, shape: tuple[int, ...], p: float, rescale: str, seed: int) -> None:
-    x = data.draw(arrays(shape, low=0.5, high=3))
-    leaf = Tensor(x, requires_grad=True)
-
+@given(
+    arrays(hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3), dtypes, low=0.5), probabilities,
+    st.sampled_from(["train", "test"]), orders, seeds,
+)  # fmt: skip
+def test_dropout_keeps_or_drops_whole_values(x: Array, p: float, rescale: str, order: int, seed: int) -> None:
     def drop(x: Any) -> Tensor:
         return tg.dropout(x, p, np.random.default_rng(seed), rescale)
 
-    out = drop(leaf)
-    factor = 1 / (1 - p) if rescale == "train" and p < 1 else 1.0
-    kept = out.data != 0
-    np.testing.assert_allclose(out.data, np.where(kept, x * factor, 0), rtol=1e-14)
+    out, inference = drop(x), tg.dropout(x, np.float64(p), rescale=rescale)
+    factor, kept, eps = 1 / (1 - p) if rescale == "train" and p < 1 else 1.0, out.data != 0, np.finfo(x.dtype).eps
+    assert out.dtype == inference.dtype == x.dtype
+    np.testing.assert_allclose(out.data, np.where(kept, x * factor, 0), rtol=4 * eps)
+    np.testing.assert_allclose(inference.data, x * (1 - p) if rescale == "test" else x, rtol=4 * eps)
     assert kept.all() if p == 0 else not kept.any() if p == 1 else True
-    cotangent = np.random.default_rng(seed).normal(size=shape)
-    np.testing.assert_allclose(tg.grad(out, [leaf], gradient=cotangent)[0].data, np.where(kept, cotangent * factor, 0), rtol=1e-14)
-    assert np.array_equal(drop(x).data, out.data)  # the generator decides, nothing else
-    single = drop(x.astype(np.float32))
-    assert single.dtype == np.float32 and np.array_equal(single.data != 0, kept)
-    check_gradients(lambda x: drop(x) * x, x, order=2)
-    inference = tg.dropout(leaf, p, rescale=rescale)
-    np.testing.assert_allclose(inference.data, x * (1 - p) if rescale == "test" else x, rtol=1e-14)
-    check_gradients(lambda x: tg.dropout(x, p, None, rescale) * 1, x)
-    assert tg.dropout(x.astype(np.float32), np.float64(p), rescale=rescale).dtype == np.float32
+    assert np.array_equal(drop(x.astype(np.float64)).data != 0, kept)  # the generator decides, nothing else
+    check_gradients(drop, x, order=order, rng=seed)
+    check_gradients(lambda x: tg.dropout(x, p, None, rescale) * 1, x, rng=seed)
 
 
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.9, 1.0])
@@ -220,30 +198,3 @@ def test_dropout_refuses_what_is_no_probability(p: float, rng: Any) -> None:
 def test_dropout_knows_two_ways_to_rescale() -> None:
     with pytest.raises(ValueError, match=r"rescale is 'never'.*train.*test"):
         tg.dropout(np.ones(3), 0.5, rescale="never")
-
-
-# Any composition -------------------------------------------------------------------------------------------------------------------------
-LAYERS: dict[str, Callable[[Tensor], Tensor]] = {
-    "softmax": tg.softmax,
-    "log_softmax": lambda x: tg.log_softmax(x, axis=0),
-    "logsumexp": lambda x: x - tg.logsumexp(x, axis=1, keepdims=True) / 3,
-    "sigmoid": tg.sigmoid,
-    "tanh": tg.tanh,
-    "dropout": lambda x: tg.dropout(x, 0.3, np.random.default_rng(1)),
-    "softmax by hand": lambda x: tg.exp(x) / tg.exp(x).sum(axis=1, keepdims=True),
-    "normalise": lambda x: (x - x.mean(axis=1, keepdims=True)) / tg.sqrt(((x - x.mean()) ** 2).mean() + 0.1),
-}
-
-
-@many
-@given(st.data(), st.lists(st.sampled_from(sorted(LAYERS)), min_size=1, max_size=4), orders, seeds)
-def test_compositions(data: Any, names: list[str], order: int, seed: int) -> None:
-    x = data.draw(arrays((2, 3), low=-1, high=1))
-    assume(np.ptp(x) > 0.1)
-
-    def fn(x: Tensor) -> Tensor:
-        for name in names:
-            x = LAYERS[name](x)
-        return tg.cross_entropy(x * 2, np.array([2, 0])) + x[0]
-
-    check_gradients(fn, x, order=order, rng=np.random.default_rng(seed))

@@ -27,12 +27,18 @@ def test_the_code_blocks_run_in_order():
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
-    assert len(blocks) == 2 and names["accuracy"] > 0.8
+    assert len(blocks) == 3 and names["accuracy"] > 0.8
     np.testing.assert_allclose(names["curvature"].data, [0.25, np.exp(1) / (1 + np.exp(1)) ** 2])
+    names["test_hypotenuse"]()
+    mistaken = blocks[2].replace("tg.sum_to(g * y", "tg.sum_to(-g * y")
+    exec(compile(mistaken, "README.md", "exec"), names)
+    with pytest.raises(tg.testing.GradientMismatch) as found:
+        tg.testing.check_gradients(names["hypotenuse"], [0.6, -1.2], [0.8], order=2)
+    assert re.sub("± .*", "±", str(found.value)) in re.sub("± .*", "±", README)
 
 
 def test_the_model_takes_about_20_lines_and_the_op_about_10():
-    model, op = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    model, op, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(model.splitlines()) <= 25 and len(op.splitlines()) <= 11
 
 

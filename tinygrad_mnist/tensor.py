@@ -391,6 +391,11 @@ def recording(on: bool) -> Iterator[None]:
         _mode.recording = before
 
 
+def is_recording() -> bool:
+    """Whether ops are recorded here and now."""
+    return _mode.recording
+
+
 def _wrap(data: Array) -> Tensor:
     """Make a Tensor around an array that nobody else will write to: no copy, no checks."""
     out = Tensor.__new__(Tensor)

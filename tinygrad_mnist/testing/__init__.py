@@ -3,16 +3,17 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .adjoint import *
 from .gradients import *
 
 if TYPE_CHECKING:
+    from .program import *
     from .strategies import *
 
 
 def __getattr__(name: str) -> Any:  # strategies are looked for when they are asked for, because the core imports without Hypothesis
-    if name.startswith("__"):
-        raise AttributeError(name)
-    strategies = import_module(f"{__name__}.strategies")
-    if name not in strategies.__all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(strategies, name)
+    for module in () if name.startswith("__") else ("strategies", "program"):
+        found = import_module(f"{__name__}.{module}")
+        if name in found.__all__:
+            return getattr(found, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

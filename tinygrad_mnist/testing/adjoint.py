@@ -1,0 +1,78 @@
+"""The dot-product test for linear functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..tensor import Array, as_tensor
+from .point import GradientMismatch, drawn
+
+__all__ = ["adjoint_check"]
+
+ROUNDING = 64.0  # rounding errors of a sum that are forgiven, in units of the largest that one term can have
+TRIALS = 3
+
+
+def adjoint_check(
+    linear_op: Callable[[Any], Any],
+    adjoint: Callable[[Any], Any],
+    shape: int | tuple[int, ...],
+    *,
+    dtype: npt.DTypeLike = np.float64,
+    rng: np.random.Generator | int | None = None,
+) -> None:
+    """Check that one linear function is the adjoint of another: ⟨A x, y⟩ = ⟨x, A* y⟩, up to rounding, for drawn x and y.
+
+    That is exact, needs no step size, and is therefore sharper than any finite difference. The gradient of a linear function is its
+    adjoint, whatever the point.
+
+    Parameters
+    ----------
+    linear_op, adjoint : callable
+        A and A*: an ndarray (or Tensor) to an ndarray or Tensor.
+    shape : int or tuple of int
+        Shape of what A takes. What A* takes is the shape of A's result.
+    dtype : dtype
+        float64 or float32.
+    rng : numpy.random.Generator or int, optional
+        Draws x and y; by default always the same ones.
+
+    Raises
+    ------
+    GradientMismatch
+        If A is not linear, if A* gives another shape than A takes, or if the two products differ.
+
+    Examples
+    --------
+    >>> import tinygrad_mnist as tg
+    >>> adjoint_check(lambda x: tg.im2col(x, 3, 2, 1), lambda y: tg.col2im(y, (2, 3, 5, 4), 3, 2, 1), (2, 3, 5, 4))
+    """
+    __tracebackhide__ = True
+    rng = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng or 0)
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    eps = ROUNDING * float(np.finfo(dtype).eps)
+
+    def product(a: Array, b: Array) -> tuple[float, float]:
+        terms = a.astype(np.float64) * b
+        return float(terms.sum()), float(np.abs(terms).sum())
+
+    for _ in range(TRIALS):
+        x, other = (drawn(rng, shape, 16).astype(dtype) for _ in range(2))
+        first, second, both = (np.asarray(as_tensor(linear_op(v)).data) for v in (x, other, x - 2 * other))
+        if not np.allclose(both, first - 2 * second, rtol=0, atol=eps * (np.abs(first).max(initial=0) + np.abs(second).max(initial=0))):
+            raise GradientMismatch("adjoint_check: the first function is not linear: A(x - 2 z) differs from A x - 2 A z")
+        y = drawn(rng, first.shape, 16).astype(dtype)
+        back = np.asarray(as_tensor(adjoint(y)).data)
+        if back.shape != shape:
+            raise GradientMismatch(f"adjoint_check: the adjoint of a function of shape {shape} returned shape {back.shape}")
+        (left, left_size), (right, right_size) = product(first, y), product(x, back)
+        if not abs(left - right) <= eps * (left_size + right_size):
+            ratio = f", ratio {right / left:.6g}" if left else ""
+            raise GradientMismatch(
+                f"adjoint_check: <A x, y> = {left:.15g}, but <x, A* y> = {right:.15g}{ratio}; "
+                f"x: {x.dtype} {shape}, y: {first.shape}; rounding explains {eps * (left_size + right_size):.2g}"
+            )

@@ -120,7 +120,7 @@ class Comparison:
         """
         factor, output = self.point.described(r)
         alone, entry = r < len(self.point.singles), isinstance(move[0][1], tuple)
-        resolved, outside = bool(found.resolved[k]), bool(found.wrong(np.full(len(found.value), claimed))[k])
+        resolved, outside = bool(found.resolved[k]), bool(found.wrong_for(np.array([claimed]), k)[0])
         low, high = sorted((found.left[k] / factor, found.right[k] / factor))
         sides = (
             f"one-sided derivatives {low + 0.0:.6g} and {high + 0.0:.6g}"
@@ -129,16 +129,19 @@ class Comparison:
         )
         if outside and (resolved or (alone and entry)):
             change = abs(claimed - found.value[k])
-            distances = [by for by in NEAR if not resolved or by < change / (1024 * max(abs(claimed), change))] or NEAR[-1:]
-            near = self.point.claims(move, self.gradients_near(r, distances if not resolved else distances[:1]))
+            if resolved:  # so near that only a kink could change the gradient by so much
+                distances = [next((by for by in NEAR if by < change / (1024 * max(abs(claimed), change))), NEAR[-1])]
+            else:
+                distances = list(NEAR)
+            near = self.point.claims(move, self.gradients_near(r, distances))
             spread = float(np.ptp(near))
             off = max(near.min() - claimed, claimed - near.max(), 0.0)
-            plain = not found.wrong_for(near, k).any()  # one kink, of which the one-sided derivatives tell all
-            if (
-                (resolved and spread < change / 16)
-                or (off > slack and (plain or off > spread / 2 + slack) and not resolved)
-                or off > 2 * spread + slack
-            ):
+            if resolved:
+                mistaken = spread < change / 16 or off > 2 * spread + slack
+            else:
+                one_kink = not found.wrong_for(near, k).any()  # then the one-sided derivatives tell all
+                mistaken = off > slack and (one_kink or off > spread / 2 + slack)
+            if mistaken:
                 value, error = found.value[k] / factor, found.error[k] / abs(factor)
                 isolated = resolved and float(np.abs(near - found.value[k]).max()) < change / 16
                 shown = "" if resolved else sides

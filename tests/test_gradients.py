@@ -101,6 +101,8 @@ def test_a_function_may_refuse_inputs_elsewhere() -> None:
         return tg.log(x)
 
     assert check_gradients(positive, [0.3, 0.99999], order=2).verdict == "pass"
+    assert check_gradients(positive, [0.3, 1.0], inconclusive="ignore").verdict == "inconclusive"  # on the edge, one side is missing
+    assert check_gradients(lambda x: tg.relu(positive(x)), [0.3, 1.0], inconclusive="ignore").verdict == "inconclusive"
 
 
 # Precision -------------------------------------------------------------------------------------------------------------------------------
@@ -311,7 +313,7 @@ ERRORS: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
 def test_bad_input_has_its_own_message(name: str) -> None:
     error, pattern, call = ERRORS[name]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
+        warnings.simplefilter("ignore", RuntimeWarning)  # of NumPy, for the cases that are about nan and inf
         with pytest.raises(error, match=pattern) as found:
             call()
     assert "check_gradients" in str(found.value)

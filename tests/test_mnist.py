@@ -374,6 +374,7 @@ def test_a_damaged_download_in_the_cache_is_replaced(
     assert listing(cache)[f"{LABELS}.gz"] == BODIES[f"{LABELS}.gz"] and len(mirrors.requests) == 5
 
 
+# one cache for all examples will do: each of them writes the files anew
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.data())
 def test_decoded_arrays_damaged_anywhere_are_never_believed(cache: Path, data: st.DataObject) -> None:

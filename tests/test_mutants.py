@@ -112,7 +112,7 @@ def test_the_script_scores_without_the_others(tmp_path: Path, capsys: Any, monke
 @pytest.mark.parametrize("checker", ["plain", "torch", "autograd"])
 def test_the_others_see_the_same_derivatives(checker: str, monkeypatch: Any) -> None:
     if checker != "plain":
-        pytest.importorskip(checker)
+        pytest.importorskip(checker)  # for comparison only: no dependency of the project
     monkeypatch.setattr(sys, "path", sys.path[:])
     script = load()
     check = script.CHECKERS[checker][0]()

@@ -29,6 +29,7 @@ from tinygrad_mnist.testing import (
 Array = npt.NDArray[Any]
 shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
 dtypes = st.sampled_from([np.float32, np.float64])
+# `find` may search for long and throw much away, which Hypothesis would call unhealthy
 patient = settings(max_examples=1000, database=None, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 some = settings(max_examples=max(settings().max_examples // 2, 8), deadline=None)
 

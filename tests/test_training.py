@@ -133,7 +133,7 @@ def test_synthetic_data_is_announced_and_every_metric_says_so(script, tmp_path, 
     assert {json.loads(line)["data"] for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()} == {"synthetic"}
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of the overflow that this run is about
 def test_a_run_that_diverges_says_so_and_fails(script, folder, tmp_path, capsys):
     out = tmp_path / "out"
     assert script.main(["--data", str(folder), "--lr", "1e30", "--batch-size", "50", "--threads", "1", "--quiet", "--out", str(out)]) == 1

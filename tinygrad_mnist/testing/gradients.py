@@ -179,7 +179,7 @@ def _compare_beside(beside: Point) -> int:
     """Compare a little way off a kink; return how many derivatives were compared."""
     try:
         beside.look()
-    except ValueError:  # not finite there
+    except Exception:  # not finite there, or whatever the function raises for inputs that it was not made for
         return 0
     try:
         return Comparison(beside, thorough=True).compared

@@ -257,10 +257,7 @@ class Point:
 
     def noise(self) -> Array:
         """Return the size of the rounding errors in each combination of the outputs."""
-        scales = {
-            i: np.where(self.values[i], np.abs(self.values[i]), _sizes(self.values[i])) * drawn(self.rng, self.values[i].shape)
-            for i in self.active
-        }
+        scales = {i: own_sizes(self.values[i]) * drawn(self.rng, self.values[i].shape) for i in self.active}
         seen = rounding_noise(self.along(list(scales.items())), PROBE)
         return np.asarray(np.clip(seen, self.roundings, 1e4 * np.array(self.roundings)))  # more than that is a jump
 
@@ -350,9 +347,12 @@ class Point:
         found = []
         for _ in range(count):
             point = self.moved(by)
-            point.trace()
-            found.append(point.gradients(weights))
-        return found
+            try:
+                point.trace()
+                found.append(point.gradients(weights))
+            except Exception:  # as in `elsewhere`: it may not be made for those inputs, or have no finite gradient there
+                continue
+        return found or [self.gradients(weights)]
 
     def slopes(self) -> Point:
         """Return the gradients as a function of the inputs and of the cotangents, to check their derivatives."""

@@ -373,3 +373,16 @@ def test_wrong_adjoints(linear_op: Any, adjoint: Any, pattern: str) -> None:
     with pytest.raises(GradientMismatch, match=pattern):
         adjoint_check(linear_op, adjoint, 4)
     adjoint_check(np.cumsum, lambda y: np.cumsum(y[::-1])[::-1], 4)
+
+
+@pytest.mark.parametrize(
+    ("error", "pattern", "call"),
+    [
+        (TypeError, "shape must be an integer", lambda: adjoint_check(np.cumsum, np.cumsum, "a")),
+        (TypeError, "dtype floating-point", lambda: adjoint_check(np.cumsum, np.cumsum, 4, dtype=np.int64)),
+        (ValueError, "is nan at", lambda: adjoint_check(lambda x: x * np.nan, lambda y: y, 4)),
+    ],
+)
+def test_bad_input_to_the_adjoint_check(error: type[Exception], pattern: str, call: Callable[[], Any]) -> None:
+    with pytest.raises(error, match=f"adjoint_check: .*{pattern}"):
+        call()

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..tensor import Array, as_tensor
-from .point import GradientMismatch, drawn
+from .point import GradientMismatch, drawn, first_bad
 
 __all__ = ["adjoint_check"]
 
@@ -45,6 +45,8 @@ def adjoint_check(
     ------
     GradientMismatch
         If A is not linear, if A* gives another shape than A takes, or if the two products differ.
+    TypeError, ValueError
+        If `shape` or `dtype` are none, or a result is not finite.
 
     Examples
     --------
@@ -52,21 +54,31 @@ def adjoint_check(
     >>> adjoint_check(lambda x: tg.im2col(x, 3, 2, 1), lambda y: tg.col2im(y, (2, 3, 5, 4), 3, 2, 1), (2, 3, 5, 4))
     """
     __tracebackhide__ = True
-    rng = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng or 0)
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    if np.dtype(dtype).kind != "f" or not all(isinstance(n, int) for n in shape):
+        raise TypeError(
+            f"adjoint_check: shape must be an integer or a tuple of integers, and dtype floating-point, not {shape} and {dtype}"
+        )
+    rng = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng or 0)
     eps = ROUNDING * float(np.finfo(dtype).eps)
 
     def product(a: Array, b: Array) -> tuple[float, float]:
         terms = a.astype(np.float64) * b
         return float(terms.sum()), float(np.abs(terms).sum())
 
+    def result(function: Callable[[Any], Any], v: Array) -> Array:
+        found = np.asarray(as_tensor(function(v)).data)
+        if not np.isfinite(found).all():
+            raise ValueError(f"adjoint_check: the result of {function} is {first_bad(found)}")
+        return found
+
     for _ in range(TRIALS):
         x, other = (drawn(rng, shape, 16).astype(dtype) for _ in range(2))
-        first, second, both = (np.asarray(as_tensor(linear_op(v)).data) for v in (x, other, x - 2 * other))
+        first, second, both = (result(linear_op, v) for v in (x, other, x - 2 * other))
         if not np.allclose(both, first - 2 * second, rtol=0, atol=eps * (np.abs(first).max(initial=0) + np.abs(second).max(initial=0))):
             raise GradientMismatch("adjoint_check: the first function is not linear: A(x - 2 z) differs from A x - 2 A z")
         y = drawn(rng, first.shape, 16).astype(dtype)
-        back = np.asarray(as_tensor(adjoint(y)).data)
+        back = result(adjoint, y)
         if back.shape != shape:
             raise GradientMismatch(f"adjoint_check: the adjoint of a function of shape {shape} returned shape {back.shape}")
         (left, left_size), (right, right_size) = product(first, y), product(x, back)

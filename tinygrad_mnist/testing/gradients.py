@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..tensor import Array, Operand, as_tensor, recording
+from ..tensor import Array, Operand, Tensor, as_tensor, recording
 from .comparison import Comparison
 from .point import NUDGE, GradientMismatch, Point, first_bad, own_sizes
 
@@ -125,6 +125,7 @@ def check_gradients(
                     "check_gradients: fn's output depends on none of the inputs that are differentiated; it is constant, or cut off by "
                     ".data, .numpy(), .detach() or no_grad()"
                 )
+            outputs = point.outputs
             for level in range(1, order + 1):
                 if level > 1:
                     point = point.slopes()
@@ -137,7 +138,7 @@ def check_gradients(
                 if level == 1:
                     _compare_single_precision(point, originals)
     except GradientMismatch as mismatch:
-        error = GradientMismatch(f"{mismatch}\n{_circumstances(fn, originals, order, level, seed, wrt)}")
+        error = GradientMismatch(f"{mismatch}\n{_circumstances(fn, originals, outputs, order, level, seed, wrt)}")
         error.inputs, error.order, error.seed = tuple(originals), level, seed
         raise error from None
     if notes and inconclusive == "warn":
@@ -161,7 +162,7 @@ def _validated(fn: Any, inputs: Sequence[Operand], wrt: int | Sequence[int] | No
     except (TypeError, ValueError) as error:
         raise TypeError(f"check_gradients: {error}") from None
     floats = [i for i, v in enumerate(values) if v.dtype.kind == "f"]
-    described = ", ".join(f"{v.dtype} {v.shape}" for v in values) or "none"
+    described = _described(values) or "none"
     wanted = floats if wrt is None else [wrt] if isinstance(wrt, int) else list(wrt)
     active = sorted({i + len(values) if i < 0 else i for i in wanted if isinstance(i, (int, np.integer))})
     if not active or not set(active) <= set(floats) or len(active) < len(wanted):
@@ -213,21 +214,21 @@ def _compare_single_precision(point: Point, originals: list[Array]) -> None:
             )
 
 
-def _circumstances(fn: Any, inputs: list[Array], order: int, level: int, seed: int, wrt: int | Sequence[int] | None) -> str:
+def _circumstances(
+    fn: Any, inputs: list[Array], outputs: list[Tensor], order: int, level: int, seed: int, wrt: int | Sequence[int] | None
+) -> str:
     """Describe the check in words, and as code to paste."""
     code = getattr(getattr(fn, "forward", fn), "__code__", None)
     where = f" ({Path(code.co_filename).name}:{code.co_firstlineno})" if code else ""
     name = getattr(fn, "__name__", type(fn).__name__)
     callee = f"tg.{name}" if getattr(ops, name, None) is fn else name if code and name.isidentifier() else "fn"
-    settings = "".join(
-        [f", order={order}" if order > 1 else "", f", rng={seed}" if seed else "", f", wrt={wrt!r}" if wrt is not None else ""]
-    )
+    settings = "".join([f", order={order}" if order > 1 else "", f", rng={seed}", f", wrt={wrt!r}" if wrt is not None else ""])
     if sum(v.size for v in inputs) <= PASTED:
         arrays = ", ".join(f"np.array({v.tolist()}, np.{v.dtype}){'' if v.size else f'.reshape({v.shape})'}" for v in inputs)
     else:
         arrays = "*error.inputs"
     lines = [
-        f"  fn:                 {name}{where}, order {level}; inputs: {', '.join(f'{v.dtype} {v.shape}' for v in inputs)}",
+        f"  fn:                 {name}{where}, order {level}; {_described(inputs)} -> {_described(outputs)}",
         f"  again:              tg.testing.check_gradients({callee}, {arrays}{settings})",
     ]
     if arrays.startswith("*"):
@@ -235,3 +236,7 @@ def _circumstances(fn: Any, inputs: list[Array], order: int, level: int, seed: i
             "                      (error is this exception: it holds the inputs; keep them with np.savez('inputs.npz', *error.inputs))"
         )
     return "\n".join(lines)
+
+
+def _described(arrays: Sequence[Array | Tensor]) -> str:
+    return ", ".join(f"{a.dtype} {a.shape}" for a in arrays)

@@ -248,7 +248,8 @@ class Primitive:
             inputs = [a if isinstance(a, Tensor) or type(a) in PLAIN else _operand(a) for a in args]
             if not any(isinstance(a, Tensor) for a in inputs):
                 inputs = [as_tensor(a) for a in args]  # numbers alone: nothing that they could upcast
-            data = self.forward(*[a.data if isinstance(a, Tensor) else a for a in inputs], **keywords)
+            arrays = [a.data if isinstance(a, Tensor) else a for a in inputs]
+            data = self.forward(*arrays, **keywords) if _watcher is None else _watcher.forward(self, arrays, keywords)
         except (ValueError, TypeError, IndexError) as error:
             raise _explained(error, self.__name__, args) from error
         out = _wrap(data if isinstance(data, np.ndarray) else np.asarray(data))
@@ -381,6 +382,32 @@ def grad(
         return [_copy(found[id(x)]) if id(x) in found else Tensor(np.zeros_like(x.data), create_graph) for x in inputs]
 
 
+class Watcher:
+    """Stands between the engine and the primitives, in all threads, while `watching`: what profilers and debuggers override."""
+
+    def forward(self, op: Primitive, arrays: Sequence[Any], keywords: dict[str, Any]) -> Any:
+        """Compute a primitive from ndarrays and numbers, in the forward or (inside `rule`) in the backward pass."""
+        return op.forward(*arrays, **keywords)
+
+    def rule(self, rule: Callable[..., Tensor], position: int, g: Tensor, node: Tensor) -> Tensor:
+        """Compute the gradient with respect to input `position` of `node` from `g`, that with respect to `node`."""
+        return rule(g, node, *(node.inputs or ()), **node.keywords)
+
+
+_watcher: Watcher | None = None
+
+
+@contextmanager
+def watching(watcher: Watcher) -> Iterator[None]:
+    """Within this context let `watcher` compute every primitive and every rule."""
+    global _watcher
+    before, _watcher = _watcher, watcher
+    try:
+        yield
+    finally:
+        _watcher = before
+
+
 @contextmanager
 def recording(on: bool) -> Iterator[None]:
     """Within this context (and thread), record ops or not, whatever holds outside."""
@@ -500,7 +527,7 @@ def _distribute(node: Tensor, g: Tensor, useful: set[int], pending: dict[int, Te
         if isinstance(x, Tensor) and x.requires_grad and id(x) in useful:
             rule = op.rule(position)
             assert rule is not None
-            gx = rule(g, node, *inputs, **node.keywords)
+            gx = rule(g, node, *inputs, **node.keywords) if _watcher is None else _watcher.rule(rule, position, g, node)
             if not isinstance(gx, Tensor):
                 raise TypeError(f"{op.__name__}: the VJP rule of argument {position} returned {type(gx).__name__}; it must return a Tensor")
             if gx.data.shape != x.data.shape:

@@ -404,9 +404,9 @@ TestMachine.settings = settings(max_examples=2 * settings().max_examples, statef
 distribute, backpropagate = tensor._distribute, tensor._backpropagate
 
 
-def forget_other_uses(node: Tensor, g: Tensor, useful: set[int], pending: dict[int, Tensor]) -> None:
+def forget_other_uses(node: Tensor, op: tg.Primitive, g: Tensor, useful: set[int], pending: dict[int, Tensor]) -> None:
     own: dict[int, Tensor] = {}
-    distribute(node, g, useful, own)
+    distribute(node, op, g, useful, own)
     pending.update(own)
 
 

@@ -35,35 +35,40 @@ def _elementwise(name: str, function: Callable[..., Any], doc: str, example: str
     return op
 
 
+def _sum_like(g: Tensor, x: Tensor) -> Tensor:
+    """Sum `g` over the axes along which `x` was broadcast; nearly always there are none."""
+    return g if g.data.shape == x.data.shape else sum_to(g, x.shape)
+
+
 # Arithmetic ------------------------------------------------------------------------------------------------------------------------------
 add: Primitive = _elementwise(
     "add", np.add, "``x + y``.", "([1.0, 2.0], 3.0) -> [4., 5.], dtype=float64",
-    lambda g, out, x, y: sum_to(g, x.shape), lambda g, out, x, y: sum_to(g, y.shape),
+    lambda g, out, x, y: _sum_like(g, x), lambda g, out, x, y: _sum_like(g, y),
 )  # fmt: skip
 subtract: Primitive = _elementwise(
     "subtract", np.subtract, "``x - y``.", "([1.0, 2.0], 3.0) -> [-2., -1.], dtype=float64",
-    lambda g, out, x, y: sum_to(g, x.shape), lambda g, out, x, y: sum_to(-g, y.shape),
+    lambda g, out, x, y: _sum_like(g, x), lambda g, out, x, y: _sum_like(-g, y),
 )  # fmt: skip
 multiply: Primitive = _elementwise(
     "multiply", np.multiply, "``x * y``.", "([1.0, 2.0], 3.0) -> [3., 6.], dtype=float64",
-    lambda g, out, x, y: sum_to(g * y, x.shape), lambda g, out, x, y: sum_to(g * x, y.shape),
+    lambda g, out, x, y: _sum_like(g * y, x), lambda g, out, x, y: _sum_like(g * x, y),
 )  # fmt: skip
 divide: Primitive = _elementwise(
     "divide", np.divide, "``x / y``.", "([1.0, 2.0], 4.0) -> [0.25, 0.5 ], dtype=float64",
-    lambda g, out, x, y: sum_to(g / y, x.shape), lambda g, out, x, y: sum_to(-g * x / (y * y), y.shape),
+    lambda g, out, x, y: _sum_like(g / y, x), lambda g, out, x, y: _sum_like(-g * x / (y * y), y),
 )  # fmt: skip
 negative: Primitive = _elementwise("negative", np.negative, "``-x``.", "([1.0, 2.0]) -> [-1., -2.], dtype=float64", lambda g, out, x: -g)
 
 
 def _power_base(g: Tensor, out: Tensor, x: Tensor, y: Any) -> Tensor:
     if isinstance(y, Tensor):  # 0 * 0 ** -1 is 0 here: where x and y are both 0, the base is replaced by 1
-        return sum_to(g * y * where(logical_and(x == 0, y == 0), 1.0, x) ** (y - 1), x.shape)
+        return _sum_like(g * y * where(logical_and(x == 0, y == 0), 1.0, x) ** (y - 1), x)
     return g * y * x ** (y - 1) if y != 0 else g * np.zeros_like(x.data)
 
 
 power: Primitive = _elementwise(
     "power", lambda x, y: x**y, "``x ** y``; the gradient with respect to ``y`` is 0 where ``x`` is 0.",
-    "([1.0, 2.0], 3) -> [1., 8.], dtype=float64", _power_base, lambda g, out, x, y: sum_to(g * out * log(where(x == 0, 1.0, x)), y.shape),
+    "([1.0, 2.0], 3) -> [1., 8.], dtype=float64", _power_base, lambda g, out, x, y: _sum_like(g * out * log(where(x == 0, 1.0, x)), y),
 )  # fmt: skip
 
 
@@ -112,17 +117,17 @@ not_equal: Primitive = _comparison(np.not_equal, "[ True, False]")
 logical_and: Primitive = _comparison(np.logical_and, "[ True,  True]")
 maximum: Primitive = _elementwise(
     "maximum", np.maximum, "The larger; where both are equal, ``x`` gets the gradient.", "([1.0, 5.0], 3.0) -> [3., 5.], dtype=float64",
-    lambda g, out, x, y: sum_to(g * greater_equal(x, y), x.shape), lambda g, out, x, y: sum_to(g * less(x, y), y.shape),
+    lambda g, out, x, y: _sum_like(g * greater_equal(x, y), x), lambda g, out, x, y: _sum_like(g * less(x, y), y),
 )  # fmt: skip
 minimum: Primitive = _elementwise(
     "minimum", np.minimum, "The smaller; where both are equal, ``x`` gets the gradient.", "([1.0, 5.0], 3.0) -> [1., 3.], dtype=float64",
-    lambda g, out, x, y: sum_to(g * less_equal(x, y), x.shape), lambda g, out, x, y: sum_to(g * greater(x, y), y.shape),
+    lambda g, out, x, y: _sum_like(g * less_equal(x, y), x), lambda g, out, x, y: _sum_like(g * greater(x, y), y),
 )  # fmt: skip
 where: Primitive = _elementwise(
     "where", np.where, "``x`` where the condition holds, ``y`` elsewhere.", "([True, False], [1.0, 2.0], 0.0) -> [1., 0.], dtype=float64",
     None,
-    lambda g, out, condition, x, y: sum_to(where(condition, g, 0), x.shape),
-    lambda g, out, condition, x, y: sum_to(where(condition, 0, g), y.shape),
+    lambda g, out, condition, x, y: _sum_like(where(condition, g, 0), x),
+    lambda g, out, condition, x, y: _sum_like(where(condition, 0, g), y),
 )  # fmt: skip
 
 
@@ -378,8 +383,8 @@ def _matmul(x: Array, y: Array) -> Any:
 
 
 _matmul.defvjp(
-    lambda g, out, x, y: sum_to(_matmul(g, swapaxes(y, -1, -2)), x.shape),
-    lambda g, out, x, y: sum_to(_matmul(swapaxes(x, -1, -2), g), y.shape),
+    lambda g, out, x, y: _sum_like(_matmul(g, swapaxes(y, -1, -2)), x),
+    lambda g, out, x, y: _sum_like(_matmul(swapaxes(x, -1, -2), g), y),
 )
 
 
@@ -535,7 +540,8 @@ def _reflected(op: Callable[[Operand, Operand], Tensor]) -> Callable[[Tensor, Op
 
 
 Tensor.attach(
-    __add__=add, __sub__=subtract, __mul__=multiply, __truediv__=divide, __pow__=power, __matmul__=matmul, __neg__=negative, __abs__=abs,
+    __add__=add.as_operator(), __sub__=subtract.as_operator(), __mul__=multiply.as_operator(), __truediv__=divide.as_operator(),
+    __pow__=power.as_operator(), __matmul__=matmul, __neg__=negative, __abs__=abs,
     __radd__=_reflected(add), __rsub__=_reflected(subtract), __rmul__=_reflected(multiply), __rtruediv__=_reflected(divide),
     __rpow__=_reflected(power), __rmatmul__=_reflected(matmul), __getitem__=getitem, __eq__=equal, __ne__=not_equal,
     __lt__=less, __le__=less_equal, __gt__=greater, __ge__=greater_equal,

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from numpy import ndarray
 
 __all__ = ["Primitive", "Tensor", "as_tensor", "grad", "no_grad", "primitive"]
 
@@ -26,6 +27,7 @@ Operand: TypeAlias = "Tensor | npt.ArrayLike"  # what every op takes
 Rule: TypeAlias = "Callable[..., Tensor] | None"  # a vector-Jacobian product: (g, out, *inputs, **keywords) -> gradient of one input
 
 PLAIN = (float, int, bool)  # Python's own numbers; np.float64 is a float, too, but not a plain one
+NO_KEYWORDS: dict[str, Any] = {}  # shared by all leaves, never written to
 _serial = itertools.count()  # a Tensor is younger than everything that it was made from
 
 
@@ -82,7 +84,7 @@ class Tensor:
         if requires_grad and self.data.dtype.kind != "f":
             raise TypeError(f"Tensor: {self.data.dtype} data cannot require gradients; convert it first: array.astype(np.float32)")
         self.requires_grad = requires_grad
-        self.op, self.inputs, self.keywords, self.grad = None, (), {}, None
+        self.op, self.inputs, self.keywords, self.grad = None, (), NO_KEYWORDS, None
         self.serial = next(_serial)
 
     @property
@@ -203,6 +205,7 @@ class Primitive:
         self.forward = forward
         self.rules: Sequence[Rule] = ()
         self.rule_for_each: Callable[..., Tensor] | None = None
+        self.partial = True  # some arguments may have no rule
         self.__name__ = self.__qualname__ = getattr(forward, "__name__", "primitive").lstrip("_")
         self.__doc__, self.__wrapped__ = forward.__doc__, forward
         parameters = [] if isinstance(forward, np.ufunc) else list(signature(forward).parameters.values())
@@ -210,6 +213,7 @@ class Primitive:
         self.arrays: int | None = forward.nin if isinstance(forward, np.ufunc) else len(parameters) - len(self.settings)
         if any(p.kind is p.VAR_POSITIONAL for p in parameters):
             self.arrays = None  # any number
+        self.plain = None if self.settings else self.arrays  # so many arguments, and there is nothing to bind
 
     def defvjp(self, *rules: Rule) -> None:
         """State the VJP rules, one for each array argument: ``rule(g, out, *inputs, **keywords)``, all Tensors (numbers stay numbers).
@@ -218,6 +222,7 @@ class Primitive:
         operations, so that it can be differentiated again. None stands for an argument without a gradient.
         """
         self.rules = rules
+        self.partial = None in rules or self.arrays is None or len(rules) < self.arrays
 
     def defvjp_each(self, rule: Callable[..., Tensor]) -> None:
         """State one rule for a primitive of any number of arrays: ``rule(position, g, out, *inputs, **keywords)``."""
@@ -242,27 +247,68 @@ class Primitive:
         return args[:count], {**values, **named, **keywords}
 
     def __call__(self, *args: Any, **keywords: Any) -> Tensor:
-        if self.settings or keywords or len(args) != self.arrays:
+        if keywords or len(args) != self.plain:
             args, keywords = self._bound(args, keywords)
+        given, arrays, wanted = args, [], None  # a gradient is wanted: None means that there is no Tensor at all
         try:
-            inputs = [a if isinstance(a, Tensor) or type(a) in PLAIN else _operand(a) for a in args]
-            if not any(isinstance(a, Tensor) for a in inputs):
-                inputs = [as_tensor(a) for a in args]  # numbers alone: nothing that they could upcast
-            arrays = [a.data if isinstance(a, Tensor) else a for a in inputs]
-            data = self.forward(*arrays, **keywords) if _watcher is None else _watcher.forward(self, arrays, keywords)
+            for a in args:
+                if isinstance(a, Tensor):
+                    arrays.append(a.data)
+                    if a.requires_grad:
+                        wanted = True
+                    elif wanted is None:
+                        wanted = False
+                elif type(a) in PLAIN:
+                    arrays.append(a)
+                else:
+                    break
+            if wanted is None or len(arrays) < len(args):
+                args = _operands(args)
+                arrays = [a.data if isinstance(a, Tensor) else a for a in args]
+                wanted = any(a.requires_grad for a in args if isinstance(a, Tensor))
+            if _watcher is not None:
+                data = _watcher.forward(self, arrays, keywords)
+            elif keywords:
+                data = self.forward(*arrays, **keywords)
+            else:
+                data = self.forward(*arrays)
         except (ValueError, TypeError, IndexError) as error:
-            raise _explained(error, self.__name__, args) from error
-        out = _wrap(data if isinstance(data, np.ndarray) else np.asarray(data))
-        if _mode.recording:
-            for position, a in enumerate(inputs):
-                if isinstance(a, Tensor) and a.requires_grad:
-                    if self.rule(position) is None:
-                        inputs[position] = a.detach()
-                    else:
-                        out.requires_grad = True
-            if out.requires_grad:
-                out.op, out.inputs, out.keywords = self, tuple(inputs), keywords
+            raise _explained(error, self.__name__, given) from error
+        out = _wrap(data if type(data) is ndarray else np.asarray(data))
+        if wanted and _mode.recording:
+            if self.partial:
+                args, wanted = self._detached_where_no_rule(args)
+            if wanted:
+                out.requires_grad, out.op, out.inputs, out.keywords = True, self, args, keywords
         return out
+
+    def as_operator(self) -> Callable[[Tensor, Operand], Tensor]:
+        """Return a function of two arrays for an operator of the class, with a short cut where there is nothing to record.
+
+        VJP rules are made of such: with the short cut 0.6 instead of 1.2 µs for each, and a backward pass through small Tensors is
+        a quarter faster. It leaves everything else, errors included, to ``__call__``.
+        """
+        call, forward = self.__call__, self.forward
+
+        def operator(x: Tensor, y: Operand) -> Tensor:
+            if type(y) is Tensor and not (_mode.recording and (x.requires_grad or y.requires_grad)) and _watcher is None:
+                try:
+                    data = forward(x.data, y.data)
+                    if type(data) is ndarray:
+                        return _wrap(data)
+                except (ValueError, TypeError):  # __call__ explains them
+                    pass
+            return call(x, y)
+
+        return operator
+
+    def _detached_where_no_rule(self, inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], bool]:
+        """Detach the inputs that have no rule; also tells whether any of the others requires a gradient."""
+        parts = list(inputs)
+        for position, a in enumerate(inputs):
+            if isinstance(a, Tensor) and a.requires_grad and self.rule(position) is None:
+                parts[position] = a.detach()
+        return tuple(parts), any(a.requires_grad for a in parts if isinstance(a, Tensor))
 
     def __get__(self, instance: Tensor | None, owner: type) -> Any:
         return self if instance is None else MethodType(self, instance)
@@ -423,13 +469,16 @@ def is_recording() -> bool:
     return _mode.recording
 
 
+_new = Tensor.__new__
+
+
 def _wrap(data: Array) -> Tensor:
     """Make a Tensor around an array that nobody else will write to: no copy, no checks."""
-    out = Tensor.__new__(Tensor)
+    out = _new(Tensor)
     out.data = data
     out.requires_grad = False
     out.op = out.grad = None
-    out.inputs, out.keywords = (), {}
+    out.inputs, out.keywords = (), NO_KEYWORDS
     out.serial = next(_serial)
     return out
 
@@ -439,6 +488,12 @@ def _operand(a: Any) -> Tensor | float:
     if isinstance(a, np.ndarray | np.generic) and a.ndim == 0 and a.dtype.kind in "biuf":
         return a.item()  # type: ignore[no-any-return]  # item is typed Any
     return as_tensor(a)
+
+
+def _operands(args: Sequence[Any]) -> tuple[Any, ...]:
+    """Take in what ops are given: Tensors and numbers stay, the rest becomes Tensors; numbers alone, too (there is nothing to upcast)."""
+    inputs = tuple([a if isinstance(a, Tensor) or type(a) in PLAIN else _operand(a) for a in args])
+    return inputs if any(isinstance(a, Tensor) for a in inputs) else tuple([as_tensor(a) for a in args])
 
 
 def _explained(error: Exception, name: str, args: Sequence[Any]) -> Exception:
@@ -498,47 +553,64 @@ def _backpropagate(
     root: Tensor, nodes: list[Tensor], cotangent: Tensor, wanted: set[int], create_graph: bool, retain_graph: bool
 ) -> dict[int, Tensor]:
     """Carry `cotangent` from `root` down to the `wanted` Tensors; returns id -> gradient. `nodes` is used up, to free memory on the way."""
-    useful = set(wanted)  # ids of the Tensors that a wanted one went into
-    for node in nodes:
-        if any(id(a) in useful for a in node.inputs or () if isinstance(a, Tensor)):
-            useful.add(id(node))
+    useful = _useful(nodes, wanted)
     found: dict[int, Tensor] = {}
     pending = {id(root): cotangent}
     with recording(create_graph):
         while nodes:  # from the youngest to the oldest: every consumer of a Tensor comes before it
             node = nodes.pop()
-            g = pending.pop(id(node), None)
-            if g is not None and id(node) in wanted:
-                found[id(node)] = g
-            if node.op is None:
-                continue
-            if g is not None and id(node) in useful:
-                _distribute(node, g, useful, pending)
-            if not retain_graph:
-                node.inputs, node.keywords = None, {}
+            key = id(node)
+            if key in useful:
+                g = pending.pop(key)
+                if key in wanted:
+                    found[key] = g
+                if node.op is not None:
+                    _distribute(node, node.op, g, useful, pending)
+            if not retain_graph and node.op is not None:
+                node.inputs, node.keywords = None, NO_KEYWORDS
     return found
 
 
-def _distribute(node: Tensor, g: Tensor, useful: set[int], pending: dict[int, Tensor]) -> None:
-    """Call the rules of the primitive that made `node` and add what they return to the gradients of its inputs."""
-    op, inputs = node.op, node.inputs
-    assert op is not None and inputs is not None
+def _useful(nodes: list[Tensor], wanted: set[int]) -> set[int]:
+    """Return the ids of those of `nodes` (oldest first) that are wanted or were made from a wanted one."""
+    useful = {id(node) for node in nodes}
+    if not all(id(node) in wanted for node in nodes if node.op is None):  # as it usually is: every leaf is wanted, and all are useful
+        useful &= wanted
+        for node in nodes:
+            if any(id(a) in useful for a in node.inputs or () if isinstance(a, Tensor)):
+                useful.add(id(node))
+    return useful
+
+
+def _distribute(node: Tensor, op: Primitive, g: Tensor, useful: set[int], pending: dict[int, Tensor]) -> None:
+    """Call the rules of the primitive `op` that made `node` and add what they return to the gradients of its inputs."""
+    inputs, keywords, rules = node.inputs or (), node.keywords, op.rules
     for position, x in enumerate(inputs):
-        if isinstance(x, Tensor) and x.requires_grad and id(x) in useful:
-            rule = op.rule(position)
-            assert rule is not None
-            gx = rule(g, node, *inputs, **node.keywords) if _watcher is None else _watcher.rule(rule, position, g, node)
-            if not isinstance(gx, Tensor):
-                raise TypeError(f"{op.__name__}: the VJP rule of argument {position} returned {type(gx).__name__}; it must return a Tensor")
-            if gx.data.shape != x.data.shape:
-                raise ValueError(
-                    f"{op.__name__}: the VJP rule of argument {position} returned shape {gx.shape} for an argument of shape {x.shape}; "
-                    "a rule must return its argument's shape (undo broadcasting with tg.sum_to)"
-                )
-            if gx.data.dtype != x.data.dtype:
-                gx = astype(gx, dtype=x.data.dtype)
-            earlier = pending.get(id(x))
-            pending[id(x)] = gx if earlier is None else earlier + gx
+        key = id(x)
+        if key not in useful:
+            continue
+        rule = rules[position] if rules else op.rule(position)
+        assert rule is not None
+        if _watcher is not None:
+            gx = _watcher.rule(rule, position, g, node)
+        elif keywords:
+            gx = rule(g, node, *inputs, **keywords)
+        else:
+            gx = rule(g, node, *inputs)
+        if not isinstance(gx, Tensor):
+            raise TypeError(f"{op.__name__}: the VJP rule of argument {position} returned {type(gx).__name__}; it must return a Tensor")
+        had, has = x.data, gx.data
+        if has.shape != had.shape:
+            raise ValueError(
+                f"{op.__name__}: the VJP rule of argument {position} returned shape {gx.shape} for an argument of shape {x.shape}; "
+                "a rule must return its argument's shape (undo broadcasting with tg.sum_to)"
+            )
+        if has.dtype is not had.dtype and has.dtype != had.dtype:
+            gx = astype(gx, dtype=had.dtype)
+        earlier = pending.get(key)
+        if earlier is not None:
+            gx = earlier + gx if _mode.recording else _wrap(np.asarray(earlier.data + gx.data))
+        pending[key] = gx
 
 
 @primitive

@@ -6,12 +6,12 @@ layout lives in the strides alone: any input is accepted, and elementwise ops ke
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import groupby, pairwise
 from typing import TypeAlias
 
 import numpy as np
 
+from . import contractions
+from .contractions import Size, output_size
 from .ops import getitem, mean, pad, reshape, sum, transpose
 from .tensor import Array, Operand, Tensor, as_tensor, primitive
 
@@ -20,113 +20,21 @@ __all__ = ["avg_pool2d", "col2im", "conv2d", "im2col", "max_pool2d"]
 Pair: TypeAlias = int | tuple[int, int]
 
 # The convolution as a trilinear form -----------------------------------------------------------------------------------------------------
-# T(x, w, g) = sum over n, f, i, j, c, k, l of  g[n, f, i, j] * w[f, c, k, l] * x[n, c, i * stride + k - padding, j * stride + l - padding]
-#
-# Its three partial derivatives are the three functions below, and the derivative of each with respect to each of its arguments is another
-# of the three. That is all there is to state: derivatives of every order follow. A faster implementation may replace their bodies.
-TILE_PRODUCT = 1_000_000  # OpenBLAS multiplies matrices of up to M * N * K elements without packing them: 102 against 92 GFLOP/s (conv2)
-TILE_COLUMNS = (400, 2000)  # fewest and most columns of a tile, whatever the product; many small ones keep threads waiting for each other
-TILE_BYTES = 2 << 20  # a lowered tile and its result, for the second-level cache: 248 against 323 ms for a step of 500 images untiled
-
-
-def _tiles(
-    x: Array, filters: int, kernel: tuple[int, int], stride: tuple[int, int], before: tuple[int, int], size: tuple[int, int]
-) -> Iterator[tuple[tuple[slice, ...], slice, Array]]:
-    """Cut a convolution into matrix products: im2col along the width only, one cache-sized tile at a time.
-
-    A tile is copied to (rows, KW, C, columns, images). The KH*KW*C x columns*images matrix of each output row is then already there,
-    overlapping that of the next row: a view of shape (OH, KH*KW*C, columns*images). It takes KW copies of the input, not KH * KW.
-
-    Yields the index of the tile in an (OH, F, OW, N) array, the range of its rows in a (KH*KW*C, F) matrix, and that view.
-    """
-    n, c, h, w = x.shape
-    (kh, kw), (sh, sw), (top, left), (oh, ow) = kernel, stride, before, size
-    planes = x.transpose(2, 1, 3, 0)  # (N, C, H, W) -> (H, C, W, N)
-    columns = min(max(TILE_PRODUCT // max(filters * c * kh * kw, 1), TILE_COLUMNS[0]), TILE_COLUMNS[1])
-    images = _parts(n, columns)
-    across = _parts(ow, max(columns * len(images) // max(n, 1), 1))  # several columns only of all images
-    row_bytes = max((kw * c * sh + filters) * columns * x.itemsize, 1)
-    blocks = []
-    for i0, i1 in _parts(oh, max(TILE_BYTES // row_bytes - kh + 1, 1)):
-        begin, end = max(i0 * sh - top, 0), max(min((i1 - 1) * sh - top + kh, h), 0)  # rows of the image
-        runs = []  # output rows in sequence that see the same rows of the kernel inside the image
-        for (first, last), sequence in groupby(range(i0, i1), lambda i: (max(0, top - i * sh), min(kh, h + top - i * sh))):
-            i, *more = sequence
-            runs.append((slice(i, i + 1 + len(more)), i * sh - top + first - begin, first, max(last - first, 0)))
-        blocks.append((begin, max(end - begin, 0), runs))
-    tallest = max((height for _, height, _ in blocks), default=0)
-    widest = max((j1 - j0 for j0, j1 in across), default=0) * max((n1 - n0 for n0, n1 in images), default=0)
-    buffer = np.empty(tallest * kw * c * widest, x.dtype)  # one for all tiles: fresh ones would cost a page fault for every 4 KiB
-    for n0, n1 in images:
-        for j0, j1 in across:
-            copies = []  # for each kernel column, the part of the tile that lies inside the image, and where that begins there
-            for k in range(kw):
-                p, q = (min(max(-((k - left - edge) // sw), j0), j1) for edge in (0, w))
-                copies.append((slice(p - j0, q - j0), slice(p * sw + k - left, max((q - 1) * sw + k - left + 1, 0), sw)))
-            m = (j1 - j0) * (n1 - n0)
-            row = kw * c * m * x.itemsize
-            for begin, height, runs in blocks:
-                lowered = buffer[: height * kw * c * m].reshape(height, kw, c, j1 - j0, n1 - n0)
-                for k, (inside, source) in enumerate(copies):
-                    if inside.stop - inside.start < j1 - j0:
-                        lowered[:, k] = 0
-                    if inside.start < inside.stop:
-                        lowered[:, k, :, inside] = planes[begin : begin + height, :, source, n0:n1]
-                for rows, start, first, taps in runs:
-                    shape, strides = (rows.stop - rows.start, taps * kw * c, m), (row * sh, m * x.itemsize, x.itemsize)
-                    matrix = np.ndarray(shape, x.dtype, lowered, start * row if taps else 0, strides)
-                    yield (rows, slice(None), slice(j0, j1), slice(n0, n1)), slice(first * kw * c, (first + taps) * kw * c), matrix
-
-
-def _parts(length: int, most: int) -> list[tuple[int, int]]:
-    """Cut range(length) into the fewest nearly equal parts of at most `most`."""
-    count = -(-length // most)
-    edges = [length * i // count for i in range(count + 1)] if count else []
-    return list(pairwise(edges))
-
-
-def _correlate(x: Array, w: Array, bias: Array | None, stride: tuple[int, int], before: tuple[int, int], size: tuple[int, int]) -> Array:
-    """Sum over c, k, l of w[f, c, k, l] * x[n, c, i * stride + k - before, j * stride + l - before]; outside the image x is 0."""
-    f, c, kh, kw = w.shape
-    matrix = w.transpose(0, 2, 3, 1).reshape(f, kh * kw * c)  # (F, C, KH, KW) -> (F, KH*KW*C)
-    out = np.empty((size[0], f, size[1], len(x)), np.result_type(x, w) if bias is None else np.result_type(x, w, bias))
-    for tile, taps, lowered in _tiles(x.astype(out.dtype, copy=False), f, (kh, kw), stride, before, size):
-        part = out[tile]
-        np.matmul(matrix[:, taps], lowered, out=part.reshape(len(lowered), f, lowered.shape[2], copy=False))
-        if bias is not None:
-            part += bias.reshape(-1, 1, 1)  # now, while the tile is in the cache
-    return out.transpose(3, 1, 0, 2)  # (OH, F, OW, N) -> (N, F, OH, OW)
+# The derivative of each of its three partial derivatives with respect to each of their arguments is another of the three. That is all there
+# is to state: derivatives of every order follow. What computes them is in contractions.py.
+@primitive
+def _conv_output(x: Array, w: Array, *bias: Array, stride: Size, padding: Size) -> Array:
+    return contractions.output(x, w, bias[0] if bias else None, stride, padding)
 
 
 @primitive
-def _conv_output(x: Array, w: Array, *bias: Array, stride: tuple[int, int], padding: tuple[int, int]) -> Array:
-    """dT/dg, and the bias added: (N, C, H, W), (F, C, KH, KW), (F,) -> (N, F, OH, OW)."""
-    size = _output_size(x.shape[2:], w.shape[2:], stride, padding)
-    return _correlate(x, w, bias[0] if bias else None, stride, padding, size)
+def _conv_input(g: Array, w: Array, *, stride: Size, padding: Size, size: Size) -> Array:
+    return contractions.input_gradient(g, w, stride, padding, size)
 
 
 @primitive
-def _conv_input(g: Array, w: Array, *, stride: tuple[int, int], padding: tuple[int, int], size: tuple[int, int]) -> Array:
-    """dT/dx, which is a convolution too, of g spread out by the stride with the flipped kernel: (N, F, OH, OW) -> (N, C, H, W)."""
-    if stride != (1, 1):
-        n, f, oh, ow = g.shape
-        spread = np.zeros(((oh - 1) * stride[0] + 1, f, (ow - 1) * stride[1] + 1, n), g.dtype).transpose(3, 1, 0, 2)
-        spread[:, :, :: stride[0], :: stride[1]] = g
-        g = spread
-    flipped = w[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
-    return _correlate(g, flipped, None, (1, 1), (w.shape[2] - 1 - padding[0], w.shape[3] - 1 - padding[1]), size)
-
-
-@primitive
-def _conv_weight(x: Array, g: Array, *, stride: tuple[int, int], padding: tuple[int, int], size: tuple[int, int]) -> Array:
-    """dT/dw: (N, C, H, W), (N, F, OH, OW) -> (F, C, KH, KW)."""
-    c, f, (kh, kw) = x.shape[1], g.shape[1], size
-    total = np.zeros((kh * kw * c, f), np.result_type(x, g))
-    planes = g.transpose(2, 1, 3, 0)  # (N, F, OH, OW) -> (OH, F, OW, N)
-    for tile, taps, lowered in _tiles(x.astype(total.dtype, copy=False), f, size, stride, padding, g.shape[2:]):
-        rows = planes[tile].reshape(len(lowered), f, lowered.shape[2])
-        total[taps] += np.sum(lowered @ rows.swapaxes(1, 2), axis=0)  # twice as fast in this order as g @ lowered.T
-    return total.reshape(kh, kw, c, f).transpose(3, 2, 0, 1)
+def _conv_weight(x: Array, g: Array, *, stride: Size, padding: Size, size: Size) -> Array:
+    return contractions.weight_gradient(x, g, stride, padding, size)
 
 
 _conv_output.defvjp(
@@ -187,25 +95,20 @@ def conv2d(x: Operand, weight: Operand, bias: Operand | None = None, stride: Pai
     return _conv_output(x, weight, bias, stride=strides, padding=paddings)
 
 
-def _pair(op: str, name: str, value: Pair, least: int) -> tuple[int, int]:
+def _pair(op: str, name: str, value: Pair, least: int) -> Size:
     pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(pair) != 2 or any(isinstance(v, bool) or not isinstance(v, (int, np.integer)) or v < least for v in pair):
         raise ValueError(f"{op}: {name} must be an integer of at least {least} or a pair (height, width) of such, got {value!r}")
     return int(pair[0]), int(pair[1])
 
 
-def _output_size(size: tuple[int, ...], kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...]) -> tuple[int, int]:
-    oh, ow = ((s + 2 * p - k) // d + 1 for s, k, d, p in zip(size, kernel, stride, padding, strict=True))
-    return oh, ow
-
-
 def _checked_size(
-    op: str, shape: tuple[int, ...], kernel: tuple[int, ...], stride: tuple[int, int], padding: tuple[int, int]
-) -> tuple[int, int]:
+    op: str, shape: tuple[int, ...], kernel: tuple[int, ...], stride: Size, padding: Size
+) -> Size:
     """Return the size (OH, OW) of the output, or explain why there is none."""
     if len(shape) != 4:
         raise ValueError(f"{op}: images have shape {shape}; it must be (N, C, H, W) (one grey image: x.reshape(1, 1, height, width))")
-    size = _output_size(shape[2:], kernel, stride, padding)
+    size = output_size(shape[2:], kernel, stride, padding)
     if min(kernel) < 1 or min(size) < 1:
         raise ValueError(
             f"{op}: a kernel of {kernel[0]} x {kernel[1]} does not fit into images of {shape[2]} x {shape[3]} with padding {padding}; "
@@ -242,14 +145,14 @@ _unfold.defvjp(lambda g, out, x, axis, size, step: _fold(g, axis=axis, length=x.
 _fold.defvjp(lambda g, out, windows, axis, length, step: _unfold(g, axis=axis, size=windows.shape[-1], step=step))
 
 
-def _windows(op: str, x: Tensor, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], value: float = 0.0) -> Tensor:
+def _windows(op: str, x: Tensor, kernel: Size, stride: Size, padding: Size, value: float = 0.0) -> Tensor:
     """(N, C, H, W) -> (N, C, OH, OW, KH, KW)."""
     _checked_size(op, x.shape, kernel, stride, padding)
     x = _unfold(_framed(x, padding, value), axis=2, size=kernel[0], step=stride[0])
     return _unfold(x, axis=3, size=kernel[1], step=stride[1])
 
 
-def _framed(x: Tensor, padding: tuple[int, int], value: float = 0.0) -> Tensor:
+def _framed(x: Tensor, padding: Size, value: float = 0.0) -> Tensor:
     return pad(x, ((0, 0), (0, 0), padding[:1] * 2, padding[1:] * 2), value) if any(padding) else x
 
 
@@ -361,7 +264,7 @@ def max_pool2d(x: Operand, kernel_size: Pair, stride: Pair | None = None, paddin
     return x
 
 
-def _pooling(op: str, kernel_size: Pair, stride: Pair | None, padding: Pair) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+def _pooling(op: str, kernel_size: Pair, stride: Pair | None, padding: Pair) -> tuple[Size, Size, Size]:
     kernel, paddings = _pair(op, "kernel_size", kernel_size, 1), _pair(op, "padding", padding, 0)
     if any(2 * p > k for p, k in zip(paddings, kernel, strict=True)):
         raise ValueError(f"{op}: padding {padding} is more than half of kernel_size {kernel_size}: some windows would hold padding alone")

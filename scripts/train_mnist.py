@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import json
 import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,10 +27,11 @@ import numpy as np
 import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
 from tinygrad_mnist.checkpoint import save_weights
-from tinygrad_mnist.training import accuracy, fit, hold_out, plot_curves
+from tinygrad_mnist.training import Step, accuracy, fit, hold_out, plot_curves
 
 OPTIMIZERS = {"adagrad": tg.optim.AdaGrad, "sgd": tg.optim.SGD, "adam": tg.optim.Adam}
 INTERRUPTED = 130
+WARM_UP = 5  # steps that are not profiled: the first ones still ask the system for memory
 
 
 def number(kind: type, least: float) -> Callable[[str], Any]:
@@ -68,6 +71,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         "fewer than 10000 images; 0 trains on all, as the paper did)")  # fmt: skip
     add("--limit", metavar="N", type=number(int, 1), help="use only the first N training images")
     add("--threads", metavar="N", type=number(int, 1), help="default: the usable cores; the result does not depend on it")
+    add("--profile", metavar="STEPS", nargs="?", type=number(int, 1), const=20, help="say how long each op takes in some steps "
+        "(default: 20), and write profile.txt and trace.json (for ui.perfetto.dev) to the run folder; training goes on")  # fmt: skip
     add("--no-plots", action="store_true", help="do not draw curves.png")
     add("--quiet", action="store_true", help="no progress bar and no epoch lines, only the data source and the result")
     return parser.parse_args(argv)
@@ -118,6 +123,24 @@ def peak_memory() -> str:
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == 'darwin' else 2**10):,.0f} MiB"
 
 
+def profiled(steps: Iterator[Step], count: int, report: Callable[[tg.Profile, int], None]) -> Iterator[Step]:
+    """Pass steps on; after the first few, profile `count` of them, or as many as there are, and report."""
+    profile, done = tg.Profile(), 0
+    for number in itertools.count(1):
+        now = number > WARM_UP and done < count
+        try:
+            with profile if now else nullcontext():
+                step = next(steps)
+        except StopIteration:
+            break
+        done += now
+        if now and done == count:
+            report(profile, done)
+        yield step
+    if done < count:
+        report(profile, done)
+
+
 def train(args: argparse.Namespace, data: tg.data.Dataset, run: Run, model: DeepConvNet, optimizer: tg.optim.Optimizer) -> None:
     """Train, telling the run folder and the person in front of the screen how it goes."""
     _, split, draws = np.random.default_rng(args.seed).spawn(3)
@@ -132,9 +155,20 @@ def train(args: argparse.Namespace, data: tg.data.Dataset, run: Run, model: Deep
         say = bar.write
     losses: list[float] = []
     begun = time.perf_counter()
+
+    def report(profile: tg.Profile, count: int) -> None:
+        if not count:
+            say(f"no profile: it leaves out the first {WARM_UP} steps, and there were no more")
+            return
+        table = profile.table(count)
+        say(f"profile of {count} steps, each:\n{table}")
+        (run.folder / "profile.txt").write_text(table + "\n", encoding="utf-8")
+        profile.save_trace(run.folder / "trace.json")
+
+    steps = fit(model, optimizer, images[training], labels[training], epochs=args.epochs, batch_size=args.batch_size, rng=draws,
+                threads=args.threads)  # fmt: skip
     try:
-        for step in fit(model, optimizer, images[training], labels[training], epochs=args.epochs, batch_size=args.batch_size,
-                        rng=draws, threads=args.threads):  # fmt: skip
+        for step in profiled(steps, args.profile, report) if args.profile else steps:
             if not math.isfinite(step.loss):
                 where = f"in step {step.step} with learning rate {optimizer.lr:g}"
                 raise FloatingPointError(f"the loss is {step.loss} {where}; use a smaller --lr")

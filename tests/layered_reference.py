@@ -1,4 +1,4 @@
-"""The paper's network in the classic way, an independent oracle: float64 NumPy layers, each with a hand-coded forward and backward."""
+"""The paper's network in the classic way, an independent oracle: NumPy layers, each with a hand-coded forward and backward."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def im2col(x: Array, kernel: int, stride: int, pad: int) -> Array:
     n, c, h, w = x.shape
     oh, ow = (h + 2 * pad - kernel) // stride + 1, (w + 2 * pad - kernel) // stride + 1
     image = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
-    cols = np.zeros((n, c, kernel, kernel, oh, ow))
+    cols = np.zeros((n, c, kernel, kernel, oh, ow), x.dtype)
     for k in range(kernel):
         for m in range(kernel):
             cols[:, :, k, m] = image[:, :, k : k + stride * oh : stride, m : m + stride * ow : stride]
@@ -28,7 +28,7 @@ def col2im(cols: Array, shape: tuple[int, ...], kernel: int, stride: int, pad: i
     n, c, h, w = shape
     oh, ow = (h + 2 * pad - kernel) // stride + 1, (w + 2 * pad - kernel) // stride + 1
     fields = cols.reshape(n, oh, ow, c, kernel, kernel).transpose(0, 3, 4, 5, 1, 2)
-    image = np.zeros((n, c, h + 2 * pad, w + 2 * pad))
+    image = np.zeros((n, c, h + 2 * pad, w + 2 * pad), cols.dtype)
     for k in range(kernel):
         for m in range(kernel):
             image[:, :, k : k + stride * oh : stride, m : m + stride * ow : stride] += fields[:, :, k, m]
@@ -84,7 +84,7 @@ class MaxPool:
         return windows.max(axis=1).reshape(n, h // 2, w // 2, c).transpose(0, 3, 1, 2)
 
     def backward(self, g: Array) -> Array:
-        windows = np.zeros((g.size, 4))
+        windows = np.zeros((g.size, 4), g.dtype)
         windows[np.arange(g.size), self.first] = g.transpose(0, 2, 3, 1).ravel()
         return col2im(windows, self.shape, 2, 2, 0)
 
@@ -93,7 +93,8 @@ class Dropout:
     """Classic: drop in training, scale in inference."""
 
     def forward(self, x: Array, rng: np.random.Generator | None) -> Array:
-        self.factor = np.full(x.shape, 0.5) if rng is None else np.where(rng.random(x.shape, np.float32) < 0.5, 0.0, 1.0)
+        factor = np.full(x.shape, 0.5) if rng is None else np.where(rng.random(x.shape, np.float32) < 0.5, 0.0, 1.0)
+        self.factor = factor.astype(x.dtype)
         return x * self.factor
 
     def backward(self, g: Array) -> Array:
@@ -101,10 +102,11 @@ class Dropout:
 
 
 class LayeredNet:
-    """`weights`: w and b of every convolution (F, C, 3, 3) and affine map (inputs, outputs) in turn, of 6, 5 or 4 convolutions."""
+    """`weights`: w and b of every convolution (F, C, 3, 3) and affine map (inputs, outputs) in turn, of 6, 5 or 4 convolutions; not copied
+    if they are of `dtype`."""
 
-    def __init__(self, weights: Sequence[Array], depth: int) -> None:
-        pairs = list(zip(*[iter(np.asarray(w, np.float64) for w in weights)] * 2, strict=True))
+    def __init__(self, weights: Sequence[Array], depth: int, dtype: npt.DTypeLike = np.float64) -> None:
+        pairs = list(zip(*[iter(np.asarray(w, dtype) for w in weights)] * 2, strict=True))
         self.layers: list[Any] = []
         for number, (w, b) in enumerate(pairs[:depth], 1):
             self.layers += [Convolution(w, b, pad=1 if number > 4 else 0), Relu()]

@@ -72,6 +72,24 @@ def test_a_run_from_any_folder_leaves_everything_that_is_promised(folder, tmp_pa
     assert accuracy(model, data.test_images, data.test_labels) == tests[0]["test_accuracy"]
 
 
+def test_a_profile_of_some_steps_is_shown_and_stored_and_changes_nothing(script, folder, tmp_path, capsys):
+    options = ["--data", str(folder), "--epochs", "1", "--batch-size", "50", "--validation", "0", "--no-plots", "--threads", "2"]
+    assert script.main([*options, "--profile", "3", "--out", str(tmp_path / "a")]) == 0
+    shown = capsys.readouterr().out
+    table = (tmp_path / "a" / "profile.txt").read_text()
+    assert "profile of 3 steps, each:\n" + table in shown
+    (calls,) = [row.split()[1] for row in table.splitlines() if row.startswith("conv_output")]
+    assert calls == "6"
+    trace = json.loads((tmp_path / "a" / "trace.json").read_text())["traceEvents"]
+    assert sum(e["name"] == "conv_output" and e["cat"] == "forward" for e in trace) == 3 * 6
+    assert script.main([*options, "--profile", "100", "--out", str(tmp_path / "b")]) == 0
+    assert "profile of 7 steps" in capsys.readouterr().out and "conv_output" in (tmp_path / "b" / "profile.txt").read_text()
+    assert script.main([*options, "--limit", "250", "--profile", "--out", str(tmp_path / "c")]) == 0
+    assert "no profile" in capsys.readouterr().out and not (tmp_path / "c" / "profile.txt").exists()
+    first, second = (load_weights(tmp_path / name / "weights.npz") for name in "ab")
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
 def test_the_seed_decides_and_threads_do_not(script, folder, tmp_path):
     def weights(name, *options):
         options = ("--data", str(folder), "--epochs", "1", "--batch-size", "120", "--validation", "0", "--no-plots", "--quiet", *options)

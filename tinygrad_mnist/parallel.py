@@ -6,11 +6,14 @@ is the same to the bit for any number of threads.
 
 from __future__ import annotations
 
+import math
 import os
+import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -96,6 +99,8 @@ def map_shards(
         if threads == 1:
             yield from (function(*job) for job in jobs)
             return
+        from concurrent.futures import ThreadPoolExecutor  # here: it takes 8 ms to import
+
         with ThreadPoolExecutor(threads, "shard") as pool:
             try:
                 futures = [pool.submit(function, *job) for job in jobs]
@@ -114,17 +119,52 @@ def _batch(arrays: Iterable[npt.ArrayLike]) -> tuple[Array, ...]:
 
 
 def usable_cores() -> int:
-    """How many cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many cores this process may use: those of its affinity mask, but no more than the CPU quota of its container (Linux) pays for."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(min(cores, math.ceil(cpu_quota(cores))), 1)
 
 
-def one_blas_thread() -> AbstractContextManager[Any]:
-    """Hold matrix products to one thread each while shards run side by side.
+def cpu_quota(default: float, root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> float:
+    """Cores' worth of time that the control group of this process, or one around it, may use; `default` if none sets a limit."""
+    try:
+        groups = [line.split(":", 2) for line in membership.read_text().splitlines()]  # number:controllers:path
+        names = [path for _, controllers, path in groups if not controllers or "cpu" in controllers.split(",")]
+    except (OSError, ValueError):  # not Linux
+        return default
+    quotas = [default]
+    for name in names:
+        for group in [Path(name.strip("/")), *Path(name.strip("/")).parents]:
+            for files in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):  # version 2 in one file, version 1 in two
+                for base in (root, root / "cpu"):
+                    try:
+                        quota, period = map(float, " ".join((base / group / file).read_text() for file in files).split())
+                    except (OSError, ValueError):  # no such group; "max": no limit
+                        continue
+                    if quota > 0:
+                        quotas.append(quota / period)
+    return min(quotas)
 
-    Needs threadpoolctl (the ``train`` extra); without it, set OPENBLAS_NUM_THREADS=1 (or your BLAS's variable) before Python starts.
+
+_blas_lock = threading.Lock()
+_blas_limits: list[Any] = []  # one for each that is inside; the first of them holds the limit, or what was before would be forgotten
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Hold matrix products to one thread each while shards run side by side, for as long as anyone is inside.
+
+    Needs threadpoolctl (the ``train`` extra). Without it a warning says which environment variable does the same.
     """
     controller = _blas()
-    return nullcontext() if controller is None else controller.limit(limits=1, user_api="blas")
+    with _blas_lock:
+        _blas_limits.append(None if controller is None or _blas_limits else controller.limit(limits=1, user_api="blas"))
+    try:
+        yield
+    finally:
+        with _blas_lock:
+            limit = _blas_limits.pop()  # the last to leave takes the first entry
+            if limit is not None:
+                limit.restore_original_limits()
 
 
 @cache
@@ -141,5 +181,12 @@ def _blas() -> Any:
     try:
         from threadpoolctl import ThreadpoolController
     except ImportError:
+        if not any(os.environ.get(f"{library}_NUM_THREADS") == "1" for library in ("OPENBLAS", "MKL", "OMP", "VECLIB_MAXIMUM")):
+            warnings.warn(
+                "without threadpoolctl, matrix products of several shards may compete for the cores, and be slow; "
+                "pip install 'tinygrad_mnist[train]', or set OPENBLAS_NUM_THREADS=1 (or your BLAS's variable) before Python starts",
+                RuntimeWarning,
+                stacklevel=5,
+            )
         return None
     return ThreadpoolController()

@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from .data import batches
+from .functional import cross_entropy
 from .nn import parameters
 from .optim import Optimizer
 from .parallel import map_shards, value_and_grad
 from .tensor import no_grad
 
-__all__ = ["Step", "accuracy", "fit", "hold_out", "plot_curves"]
+__all__ = ["Evaluation", "Step", "accuracy", "evaluate", "fit", "hold_out", "plot_curves", "predict"]
 
 
 class Step(NamedTuple):
@@ -69,14 +70,51 @@ def fit(
             yield Step(epoch, step, loss, len(index), index is order[-1])
 
 
+def predict(model: Any, images: npt.NDArray[Any], threads: int | None = None) -> npt.NDArray[np.intp]:
+    """Class of each image: that of its largest logit.
+
+    Parameters
+    ----------
+    model : callable
+        Images in, logits (N, K) out.
+    images : ndarray, shape (N, ...)
+    threads : int, optional
+        See `parallel.value_and_grad`; the result does not depend on it.
+
+    Returns
+    -------
+    ndarray of intp, shape (N,)
+    """
+    parts = [logits.argmax(axis=1) for logits in _logits(model, images, threads)]
+    return np.concatenate(parts) if parts else np.zeros(0, np.intp)
+
+
+class Evaluation(NamedTuple):
+    """How well a model does on labelled images: what `evaluate` returns."""
+
+    loss: float  # mean cross-entropy, in nats
+    accuracy: float  # share of the images whose class was predicted
+
+
+def evaluate(model: Any, images: npt.NDArray[Any], labels: npt.NDArray[Any], threads: int | None = None) -> Evaluation:
+    """Mean cross-entropy and accuracy, in inference; parameters as `predict`'s, and the true classes, an integer for each image."""
+    logits = np.concatenate(list(_logits(model, images, threads)))
+    with no_grad():
+        return Evaluation(cross_entropy(logits, labels).item(), float(np.mean(logits.argmax(axis=1) == labels)))
+
+
 def accuracy(model: Any, images: npt.NDArray[Any], labels: npt.NDArray[Any], threads: int | None = None) -> float:
     """Share of images whose largest logit is that of their label."""
+    return np.count_nonzero(predict(model, images, threads) == labels) / len(labels)
 
-    def correct(number: int, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> int:
+
+def _logits(model: Any, images: npt.NDArray[Any], threads: int | None) -> Iterator[npt.NDArray[Any]]:
+    def infer(number: int, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         with no_grad():
-            return int(np.count_nonzero(model(x).data.argmax(axis=1) == y))
+            out: npt.NDArray[Any] = model(x).data
+            return out
 
-    return sum(map_shards(correct, images, labels, threads=threads)) / len(labels)
+    return map_shards(infer, images, threads=threads) if len(images) else iter(())
 
 
 def hold_out(labels: npt.NDArray[Any], count: int, rng: np.random.Generator) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

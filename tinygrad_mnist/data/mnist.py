@@ -9,12 +9,9 @@ import os
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.error import HTTPError
 
 import numpy as np
 import numpy.typing as npt
@@ -224,7 +221,7 @@ def _from_cache_or_mirrors(folder: Path, mirrors: Sequence[str], timeout: float)
                 arrays[name] = _verified(name, decode_idx(io.BytesIO(body), "content", MAX_BYTES), "content")
                 _save(folder / f"{name}.gz", body)
                 used.append(mirror)
-        except (OSError, HTTPException, ValueError) as error:
+        except (OSError, ValueError) as error:
             reasons.append(f"{url}: {error}")
     if len(arrays) < len(DIGESTS):
         raise DataUnavailableError(f"no MNIST to be had: {'; '.join(reasons)}. {REMEDY}")
@@ -255,6 +252,10 @@ def _verified(name: str, array: npt.NDArray[Any], where: str) -> Array:
 
 
 def _download(url: str, timeout: float) -> bytes:
+    import urllib.request  # here, because importing it takes 25 ms and hardly a process downloads anything
+    from http.client import HTTPException
+    from urllib.error import HTTPError
+
     print(f"downloading {url} ", end="", file=sys.stderr, flush=True)
     body, start = bytearray(), time.monotonic()
     try:
@@ -270,6 +271,8 @@ def _download(url: str, timeout: float) -> bytes:
     except HTTPError as error:
         error.close()  # it is the response, too, and holds the connection
         raise
+    except HTTPException as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
     finally:
         print(f" {len(body) / 1e6:.1f} MB received", file=sys.stderr)
     return bytes(body)

@@ -1,0 +1,434 @@
+#!/usr/bin/env python
+"""Compare training of the 21-layer network with other frameworks, those of them that are installed, and with hand-written NumPy.
+
+Every framework runs in a process of its own with the same number of threads, held to that many cores. They take turns in the same minutes,
+so that a machine that drifts is the same for all: read the ratios, not the milliseconds. Training is that of `peers.py`; the images of the
+time measurements are random. With MNIST at hand (--data or TINYGRAD_MNIST_DATA) it also measures the time from the start of a process to
+99 % test accuracy. With --growth it measures how time and memory grow with the batch, the depth and the image instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any, TextIO
+
+from peers import LENGTH, PEERS, ROOT, Ours, version
+
+Results = dict[str, dict[str, Any]]
+OURS = "tinygrad_mnist"
+METRICS = {  # name: what it says in the table, unit, format
+    "step": ("training step", "ms", "{:.1f}"), "inference": ("inference, 1,000 images", "ms", "{:.1f}"),
+    "chain": ("small op, forward and backward", "µs", "{:.2f}"), "import": ("import, above numpy's", "s", "{:.3f}"),
+    "memory": ("peak memory of training", "MiB", "{:.0f}"), "accuracy": ("process start to 99 % test accuracy", "s", "{:.1f}"),
+}  # fmt: skip
+TURN = 1.0  # seconds of measuring before the next framework has its turn
+REST = 0.3  # seconds in which the threads of the last one stop spinning
+PATIENCE = 60.0  # seconds for all turns of one measurement of one framework
+GOAL = 0.99
+
+
+# What runs in the processes --------------------------------------------------------------------------------------------------------------
+def hold_to(threads: int) -> None:
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+def timed(work: Callable[[], Any], seconds: float) -> list[float]:
+    """Milliseconds of each call, at least one and for about so many seconds."""
+    samples: list[float] = []
+    while not samples or sum(samples) + median(samples) < 1000 * seconds:
+        begin = time.perf_counter()
+        work()
+        samples.append(1000 * (time.perf_counter() - begin))
+    return samples
+
+
+def peak_memory() -> float:
+    """MiB."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def serve(name: str, threads: int, batch_size: int, depth: int, size: int) -> None:
+    """Answer requests, a line of JSON each: the name of a measurement and for how many seconds."""
+    answers = answer_only()
+    hold_to(threads)
+    PEERS[name].prepare(threads)
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (batch_size, size, size), dtype=np.uint8), rng.integers(0, 10, batch_size)
+    thousand = rng.integers(0, 256, (1000, 28, 28), dtype=np.uint8)
+    peer = Stack(threads, 0, depth) if depth else PEERS[name](threads, 0)
+    work = {"step": lambda: peer.step(images, labels), "inference": lambda: peer.predict(thousand), "chain": peer.chain}
+    for line in sys.stdin:
+        what, seconds = json.loads(line)
+        print(json.dumps([peak_memory()] if what == "memory" else timed(work[what], seconds)), file=answers)
+
+
+def answer_only() -> TextIO:
+    """Keep standard output for answers: whatever a framework prints goes to standard error."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    return answers
+
+
+class Stack(Ours):
+    """Our framework with a plain stack of 3 x 3 convolutions of 16 channels, for images of any size."""
+
+    def __init__(self, threads: int, seed: int, depth: int) -> None:
+        super().__init__(threads, seed)
+        nn = self.tg.nn
+        layers: list[Any] = []
+        for number in range(depth):
+            layers += [nn.Conv2d(16 if number else 1, 16, 3, padding=1, rng=self.rng), nn.ReLU()]
+        self.model = nn.Sequential(*layers)
+        self.out = nn.Linear(16, 10, rng=self.rng)
+        self.weights = self.tg.nn.parameters([self.model, self.out])
+        self.optimizer = self.tg.optim.AdaGrad(self.weights)
+
+    def loss(self, images: Any, labels: Any, rng: Any) -> Any:
+        return self.tg.cross_entropy(self.out(self.model(self.tg.data.as_input(images)).mean((2, 3))), labels)
+
+
+def reach_goal(name: str, threads: int, batch_size: int, seed: int, data: str, limit: float) -> None:
+    """Train on MNIST until the goal is reached, reading the test images twice an epoch; print epochs and accuracy as JSON."""
+    begun = time.perf_counter()
+    answers = answer_only()
+    hold_to(threads)
+    PEERS[name].prepare(threads)
+    import numpy as np
+
+    with np.load(data) as arrays:
+        images, labels, test_images, test_labels = (arrays[key] for key in ("images", "labels", "test_images", "test_labels"))
+    peer, rng = PEERS[name](threads, seed), np.random.default_rng(seed)
+    per_epoch = len(images) // batch_size
+    for step in range(1, 1000 * per_epoch):
+        if step % per_epoch == 1:
+            order = rng.permutation(len(images))
+        batch = order[(step - 1) % per_epoch * batch_size :][:batch_size]
+        peer.step(images[batch], labels[batch])
+        if step % (per_epoch // 2) == 0:
+            correct = sum(int((peer.predict(test_images[i : i + 1000]) == test_labels[i : i + 1000]).sum()) for i in range(0, 10_000, 1000))
+            if correct >= GOAL * len(test_labels) or time.perf_counter() - begun > limit:
+                break
+    print(json.dumps({"epochs": step / per_epoch, "accuracy": correct / len(test_labels)}), file=answers)
+
+
+# What starts and asks them ---------------------------------------------------------------------------------------------------------------
+class Worker:
+    """A process that serves one framework."""
+
+    def __init__(self, name: str, threads: int, batch_size: int, depth: int = 0, size: int = 28) -> None:
+        self.errors = tempfile.TemporaryFile("w+")
+        numbers = [f"--threads={threads}", f"--batch-size={batch_size}", f"--depth={depth}", f"--size={size}"]
+        command = [sys.executable, __file__, "--serve", name, *numbers]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True)
+
+    def ask(self, what: str, seconds: float) -> list[float]:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            print(json.dumps([what, seconds]), file=self.process.stdin, flush=True)
+        answer = self.process.stdout.readline()
+        if not answer:
+            self.process.wait()
+            self.errors.seek(0)
+            raise RuntimeError((self.errors.read().strip().splitlines() or [f"exit code {self.process.returncode}"])[-1])
+        return [float(value) for value in json.loads(answer)]
+
+    def close(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self.process.communicate()
+        self.errors.close()
+
+
+@contextlib.contextmanager
+def working(wanted: Mapping[Any, Callable[[], Worker]]) -> Iterator[dict[Any, Worker]]:
+    """Processes that have done their first step; one that cannot is reported and left out."""
+    workers: dict[Any, Worker] = {}
+    try:
+        for name, start in wanted.items():
+            say(f"starting {name}")
+            workers[name] = start()
+            try:
+                workers[name].ask("step", 0.5)
+            except RuntimeError as error:
+                print(f"{name} does not run here: {error}", file=sys.stderr)
+                workers.pop(name).close()
+        yield workers
+    finally:
+        for worker in workers.values():
+            worker.close()
+
+
+def in_turns(workers: Mapping[Any, Worker], what: str, args: argparse.Namespace) -> dict[Any, list[float]]:
+    """Median of each turn of each worker; the order changes from round to round."""
+    found: dict[Any, list[float]] = {name: [] for name in workers}
+    spent = dict.fromkeys(workers, 0.0)
+    names = list(workers)
+    for number in range(args.repeat):
+        say(f"{what}, round {number + 1} of {args.repeat}")
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            if spent[name] < PATIENCE:
+                time.sleep(REST)
+                samples = workers[name].ask(what, 0.3 if args.quick else TURN)
+                spent[name] += sum(samples) / 1000
+                found[name].append(median(samples))
+    return found
+
+
+def compare(names: list[str], args: argparse.Namespace) -> Results:
+    """Measure everything, in turns."""
+    with working({name: partial(Worker, name, args.threads, args.batch_size) for name in names}) as workers:
+        results: Results = {name: {} for name in workers}
+        for what in ("step", "memory", "inference", "chain"):
+            asked = {name: worker for name, worker in workers.items() if what != "chain" or PEERS[name].eager}
+            found = {n: w.ask(what, 0) for n, w in asked.items()} if what == "memory" else in_turns(asked, what, args)
+            for name, samples in found.items():
+                results[name][what] = [1000 * ms / LENGTH for ms in samples] if what == "chain" else samples
+    for number in range(args.repeat + 1):
+        say(f"import, round {number + 1} of {args.repeat}")
+        for name in results:
+            if PEERS[name].imported:
+                results[name].setdefault("import", []).append(import_seconds(PEERS[name].package))
+    for result in results.values():
+        result.get("import", [None]).pop(0)  # the first one may have compiled the bytecode
+    return results
+
+
+def import_seconds(package: str) -> float:
+    """How long a fresh interpreter takes to import a package, with its bytecode compiled as pip does, above one that imports numpy."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+    def wall(module: str) -> float:
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, "-c", f"import {module}"], check=True, cwd=ROOT, env=environment, capture_output=True)
+        return time.perf_counter() - begin
+
+    return wall(package) - wall("numpy")
+
+
+def race(results: Results, args: argparse.Namespace) -> None:
+    """Add the time to the goal, in turns, for frameworks that can be there in time."""
+    sys.path.insert(0, str(ROOT))
+    import numpy as np
+
+    import tinygrad_mnist as tg
+
+    images, labels, test_images, test_labels = tg.data.load_mnist(args.data)
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "mnist.npz"
+        np.savez(data, images=images, labels=labels.astype(np.int64), test_images=test_images, test_labels=test_labels.astype(np.int64))
+        for seed in range(args.seeds):
+            for name, result in results.items():
+                if 3 * median(result["step"]) / 1000 * len(images) / args.batch_size > args.limit:
+                    continue  # three epochs are the least that it takes
+                say(f"training {name} to {GOAL:.0%}, seed {seed}")
+                numbers = [f"--threads={args.threads}", f"--batch-size={args.batch_size}", f"--limit={args.limit}", f"--seeds={seed}"]
+                command = [sys.executable, __file__, "--race", name, *numbers, f"--data={data}"]
+                begin = time.perf_counter()
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+                seconds, answer = time.perf_counter() - begin, json.loads(done.stdout)
+                reached = answer["accuracy"] >= GOAL
+                result.setdefault("accuracy", []).append(seconds if reached else float("inf"))
+                result.setdefault("epochs", []).append(answer["epochs"])
+
+
+def growth(names: list[str], args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Time and peak memory of a step, each in a fresh process: by batch size for all, by depth and image size for ours."""
+    rows: list[dict[str, Any]] = []
+    batches = (50, 100, 200, 500, 1000, 2000, 5000)
+    axes: list[tuple[str, Sequence[int], list[str], Callable[[str, int], Worker]]] = [
+        ("batch size", batches[:5] if args.quick else batches, names, lambda name, n: Worker(name, args.threads, n)),
+        ("convolutions", (1, 2, 4, 8, 16, 32), [OURS], lambda name, n: Worker(name, args.threads, 100, depth=n)),
+        ("image width", (14, 28, 56, 112, 224), [OURS], lambda name, n: Worker(name, args.threads, 50, depth=3, size=n)),
+    ]
+    for axis, values, systems, start in axes:
+        for value in values:
+            with working({name: partial(start, name, value) for name in systems}) as workers:
+                found = in_turns(workers, "step", args)
+                for name, worker in workers.items():
+                    rows.append({"axis": axis, "value": value, "system": name, "ms": found[name], "MiB": worker.ask("memory", 0)[0]})
+    return rows
+
+
+# What people see -------------------------------------------------------------------------------------------------------------------------
+def say(text: str) -> None:
+    """Tell what is going on, on one line that the next one overwrites."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def machine() -> dict[str, str]:
+    """What the figures depend on."""
+    cpu = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
+    return {"cpu": cpu, "system": platform.platform(), "python": platform.python_version(), "cores": str(os.cpu_count())}
+
+
+def spread(samples: Sequence[float], form: str) -> str:
+    return f"{form.format(median(samples))} [{form.format(min(samples))}, {form.format(max(samples))}]"
+
+
+def table(results: Results) -> str:
+    """For each measurement a line per framework: median, least and greatest, and how many times ours the median is."""
+    lines = []
+    for what, (title, unit, form) in METRICS.items():
+        rows = {name: result[what] for name, result in results.items() if result.get(what)}
+        if rows:
+            lines.append(f"{title} ({unit})")
+            for name, samples in sorted(rows.items(), key=lambda row: median(row[1])):
+                ratio = f"{median(samples) / median(rows[OURS]):8.2f} x" if OURS in rows and median(rows[OURS]) > 0 else ""
+                epochs = f"   epochs: {', '.join(f'{e:g}' for e in results[name]['epochs'])}" if what == "accuracy" else ""
+                lines.append(f"  {name:<22} {spread(samples, form):>30} {ratio}{epochs}")
+    return "\n".join(lines)
+
+
+def exponents(rows: Sequence[Mapping[str, Any]]) -> str:
+    """By which power of it time and memory grow over the upper half of each axis."""
+    import numpy as np
+
+    lines = []
+    for axis, system in dict.fromkeys((row["axis"], row["system"]) for row in rows):
+        mine = [row for row in rows if (row["axis"], row["system"]) == (axis, system)]
+        upper = mine[len(mine) // 2 :]
+        logs = [np.log([value(row) for row in upper]) for value in (lambda r: r["value"], lambda r: median(r["ms"]), lambda r: r["MiB"])]
+        time_power, memory_power = (float(np.polyfit(logs[0], log, 1)[0]) for log in logs[1:])
+        steps = ", ".join(f"{row['value']}: {median(row['ms']):.1f} ms {row['MiB']:.0f} MiB" for row in mine)
+        lines.append(f"{system}, {axis}: {steps}")
+        lines.append(f"  from {upper[0]['value']} on, time grows by its power {time_power:.2f}, memory by {memory_power:.2f}")
+    return "\n".join(lines)
+
+
+def draw(results: Results, path: Path, title: str) -> None:
+    """Bars for each measurement, on logarithmic axes, ours in another colour."""
+    from matplotlib.figure import Figure
+
+    shown = [what for what in METRICS if any(result.get(what) for result in results.values()) and what != "import"]
+    figure = Figure(figsize=(11, 1 + 1.4 * len(shown)), layout="constrained")
+    panels = figure.subplots((len(shown) + 1) // 2, 2, squeeze=False).flat
+    for panel, what in zip(panels, shown, strict=False):
+        name_of, unit, form = METRICS[what]
+        rows = sorted(((median(r[what]), n) for n, r in results.items() if r.get(what) and median(r[what]) < float("inf")), reverse=True)
+        bars = panel.barh([n for _, n in rows], [v for v, _ in rows], color=["#d95f02" if n == OURS else "#7f9fbf" for _, n in rows])
+        panel.bar_label(bars, [form.format(v) for v, _ in rows], padding=3, fontsize=8)
+        panel.set(title=f"{name_of} ({unit})", xscale="log")
+        panel.margins(x=0.15)
+        panel.tick_params(labelsize=8)
+    for panel in panels:  # those that are left
+        panel.axis("off")
+    figure.suptitle(title, fontsize=9)
+    figure.savefig(path, dpi=110)
+
+
+def draw_growth(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
+    """Time and memory over each axis, both axes logarithmic."""
+    from matplotlib.figure import Figure
+
+    axes = list(dict.fromkeys(row["axis"] for row in rows))
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    panels = figure.subplots(2, len(axes), squeeze=False)
+    for column, axis in enumerate(axes):
+        for system in dict.fromkeys(row["system"] for row in rows if row["axis"] == axis):
+            mine = [row for row in rows if (row["axis"], row["system"]) == (axis, system)]
+            style: dict[str, Any] = {"marker": "o", "label": system, "color": "#d95f02" if system == OURS else None}
+            panels[0][column].loglog([r["value"] for r in mine], [median(r["ms"]) for r in mine], **style)
+            panels[1][column].loglog([r["value"] for r in mine], [r["MiB"] for r in mine], **style)
+        panels[0][column].set(title=axis, ylabel="training step (ms)")
+        panels[1][column].set(xlabel=axis, ylabel="peak memory (MiB)")
+        panels[0][column].legend(fontsize=8)
+        for panel in panels[:, column]:
+            panel.grid(which="both", alpha=0.2)
+    figure.suptitle(title, fontsize=9)
+    figure.savefig(path, dpi=110)
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--peers", metavar="NAMES", default=",".join(PEERS), help="which to measure, separated by commas (default: %(default)s)")
+    add("--batch-size", type=int, default=500, help="images per training step (default: %(default)s)")
+    add("--threads", type=int, help="(default: the usable cores)")
+    add("--repeat", type=int, help="rounds (default: 7; 3 with --quick)")
+    add("--quick", action="store_true", help="short turns, and no training to 99 %%")
+    add("--data", metavar="DIR", default=os.environ.get("TINYGRAD_MNIST_DATA"), help="folder with MNIST (default: $TINYGRAD_MNIST_DATA)")
+    add("--seeds", type=int, default=3, help="how often to train to 99 %% (default: %(default)s)")
+    add("--limit", type=float, default=240, help="seconds after which training to 99 %% is given up (default: %(default)s)")
+    add("--growth", action="store_true", help="measure how time and memory grow with the batch size, the depth and the image size, instead")
+    add("--out", metavar="DIR", type=Path, help="where to write benchmark.json and benchmark.png (default: runs/benchmark-DATE-TIME)")
+    for hidden in ("--serve", "--race"):  # this script starts itself so
+        add(hidden, help=argparse.SUPPRESS)
+    for hidden in ("--depth", "--size"):
+        add(hidden, type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    args.peers = args.peers.split(",")
+    if unknown := [name for name in args.peers if name not in PEERS]:
+        parser.error(f"--peers: unknown are {', '.join(unknown)}; known are {', '.join(PEERS)}")
+    if min(args.batch_size, args.threads or 1, args.repeat or 1, args.seeds) < 1 and not args.race:
+        parser.error("--batch-size, --threads, --repeat and --seeds must be at least 1")
+    args.repeat = args.repeat or (3 if args.quick else 7)
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = arguments(argv)
+    if args.serve:
+        serve(args.serve, args.threads, args.batch_size, args.depth, args.size)
+        return 0
+    if args.race:
+        reach_goal(args.race, args.threads, args.batch_size, args.seeds, args.data, args.limit)
+        return 0
+    sys.path.insert(0, str(ROOT))
+    from tinygrad_mnist.parallel import usable_cores
+
+    args.threads = args.threads or usable_cores()
+    versions = {name: version(name) for name in args.peers}
+    names = [name for name, found in versions.items() if found]
+    info = machine()
+    head = f"{info['cpu']}; {args.threads} threads; batch {args.batch_size}; float32; Python {info['python']}"
+    print(head)
+    print(", ".join(f"{name} {found}" if found else f"{name}: not installed" for name, found in versions.items()))
+    folder = args.out or Path("runs") / datetime.now().strftime("benchmark-%Y%m%d-%H%M%S")
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
+    report: dict[str, Any] = {"machine": info, "versions": versions, "settings": settings}
+    if args.growth:
+        report["growth"] = growth([name for name in names if name in (OURS, "pytorch")], args)
+        say("")
+        print(exponents(report["growth"]))
+    else:
+        results = report["results"] = compare(names, args)
+        if args.data and not args.quick:
+            race(results, args)
+        say("")
+        print(table(results))
+        if not args.data:
+            print(f"not measured: {METRICS['accuracy'][0]}; give a folder with MNIST (--data DIR or TINYGRAD_MNIST_DATA)")
+    name = "growth" if args.growth else "benchmark"
+    (folder / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    try:
+        (draw_growth if args.growth else draw)(report["growth" if args.growth else "results"], folder / f"{name}.png", head)
+    except ImportError:
+        print("no picture: it needs Matplotlib; pip install 'tinygrad_mnist[train]'")
+    print(f"results: {folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -38,6 +38,7 @@ TURN = 1.0  # seconds of measuring before the next framework has its turn
 REST = 0.3  # seconds in which the threads of the last one stop spinning
 PATIENCE = 60.0  # seconds for all turns of one measurement of one framework
 GOAL = 0.99
+NEVER = float("inf")  # not reached in time
 
 
 # What runs in the processes --------------------------------------------------------------------------------------------------------------
@@ -244,7 +245,7 @@ def race(results: Results, args: argparse.Namespace) -> None:
                 done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
                 seconds, answer = time.perf_counter() - begin, json.loads(done.stdout)
                 reached = answer["accuracy"] >= GOAL
-                result.setdefault("accuracy", []).append(seconds if reached else float("inf"))
+                result.setdefault("accuracy", []).append(seconds if reached else NEVER)
                 result.setdefault("epochs", []).append(answer["epochs"])
 
 
@@ -283,7 +284,8 @@ def machine() -> dict[str, str]:
 
 
 def spread(samples: Sequence[float], form: str) -> str:
-    return f"{form.format(median(samples))} [{form.format(min(samples))}, {form.format(max(samples))}]"
+    middle, least, most = ("never" if v == NEVER else form.format(v) for v in (median(samples), min(samples), max(samples)))
+    return f"{middle} [{least}, {most}]"
 
 
 def table(results: Results) -> str:
@@ -294,7 +296,7 @@ def table(results: Results) -> str:
         if rows:
             lines.append(f"{title} ({unit})")
             for name, samples in sorted(rows.items(), key=lambda row: median(row[1])):
-                ratio = f"{median(samples) / median(rows[OURS]):8.2f} x" if OURS in rows and median(rows[OURS]) > 0 else ""
+                ratio = f"{median(samples) / median(rows[OURS]):8.2f} x" if OURS in rows and 0 < median(rows[OURS]) < NEVER else ""
                 epochs = f"   epochs: {', '.join(f'{e:g}' for e in results[name]['epochs'])}" if what == "accuracy" else ""
                 lines.append(f"  {name:<22} {spread(samples, form):>30} {ratio}{epochs}")
     return "\n".join(lines)
@@ -325,7 +327,7 @@ def draw(results: Results, path: Path, title: str) -> None:
     panels = figure.subplots((len(shown) + 1) // 2, 2, squeeze=False).flat
     for panel, what in zip(panels, shown, strict=False):
         name_of, unit, form = METRICS[what]
-        rows = sorted(((median(r[what]), n) for n, r in results.items() if r.get(what) and median(r[what]) < float("inf")), reverse=True)
+        rows = sorted(((median(r[what]), n) for n, r in results.items() if r.get(what) and median(r[what]) < NEVER), reverse=True)
         bars = panel.barh([n for _, n in rows], [v for v, _ in rows], color=["#d95f02" if n == OURS else "#7f9fbf" for _, n in rows])
         panel.bar_label(bars, [form.format(v) for v, _ in rows], padding=3, fontsize=8)
         panel.set(title=f"{name_of} ({unit})", xscale="log")
@@ -421,7 +423,8 @@ def main(argv: list[str] | None = None) -> int:
         if not args.data:
             print(f"not measured: {METRICS['accuracy'][0]}; give a folder with MNIST (--data DIR or TINYGRAD_MNIST_DATA)")
     name = "growth" if args.growth else "benchmark"
-    (folder / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps(report, indent=1).replace("Infinity", "null")
+    (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
     try:
         (draw_growth if args.growth else draw)(report["growth" if args.growth else "results"], folder / f"{name}.png", head)
     except ImportError:

@@ -7,8 +7,10 @@ which is inverted dropout times 1 - p, in training and in inference; AdaGrad wit
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -471,10 +473,11 @@ PEERS: dict[str, type[Peer]] = {
 
 
 def version(name: str) -> str | None:
-    """Version of the framework behind a peer, or None if it is not installed."""
+    """Version of the framework behind a peer, or None if it is not installed; it is not imported for that."""
+    package = PEERS[name].package
     if PEERS[name] is Ours:
         sys.path.insert(0, str(ROOT))
-    try:
-        return str(importlib.import_module(PEERS[name].package).__version__)
-    except ImportError:
+        return str(importlib.import_module(package).__version__)
+    if importlib.util.find_spec(package) is None:
         return None
+    return metadata.version(metadata.packages_distributions().get(package, [package])[0])

@@ -111,6 +111,15 @@ def test_the_seed_decides_and_each_batch_and_shard_draws_anew() -> None:
     assert len(set(seen)) == len(seen) == 16
 
 
+@given(st.integers(1, 10_000))
+def test_default_shards_are_even_and_neither_small_nor_large(n: int) -> None:
+    size = parallel.default_shard_size(n)
+    shards = [min(size, n - start) for start in range(0, n, size)]
+    assert sum(shards) == n and size <= 150 and (n < 80 or size >= 40)
+    assert n < 80 or len(shards) % (4 if n >= 250 else 2) == 0 or shards[-1] < size, "2 or 4 threads have equally many"
+    assert len(shards) * size - n < len(shards), "equally large, as far as the last one can be"
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_shards_are_given_as_cut(threads: int) -> None:
     x, y = np.arange(11.0), np.arange(22).reshape(11, 2)

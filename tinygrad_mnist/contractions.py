@@ -56,15 +56,14 @@ def weight_gradient(x: Array, g: Array, stride: Size, padding: Size, size: Size)
     dtype = np.result_type(x, g)
     image, columns = _laid_out(x, kw, stride[1], padding[1], ow, dtype)
     gradient = np.ascontiguousarray(g.transpose(2, 1, 3, 0), dtype)  # (N, F, OH, OW) -> (OH, F, OW, N), nearly always as it lies
-    total = np.zeros((len(columns), kh, image.shape[1], f), dtype)
+    total = np.zeros((len(columns), kh * image.shape[1], f), dtype)
     for part, column in zip(total, columns, strict=True):
-        plan = _products(image.shape, f, kh, stride[0], padding[0], (0, oh), ow, column, dtype.itemsize, True)
-        for (first, last), seen, of_them in plan:
+        for taps, seen, of_them in _products(image.shape, f, kh, stride[0], padding[0], (0, oh), ow, column, dtype.itemsize, True):
             products = seen.of(image) @ of_them.of(gradient).swapaxes(-1, -2)  # twice as fast in this order as g @ x.T
-            part[first:last] += np.sum(products, axis=(0, 1)).reshape(part[first:last].shape)  # (rows, T, A, 1, taps / A, F) -> (taps, F)
+            part[taps] += np.add.reduce(products, axis=(0, 1)).reshape(taps.stop - taps.start, f)  # (rows, T, A, 1, taps / A, F)
     if len(columns) < kw:  # lowered: (1, KH, KW*C, F)
         return total.reshape(kh, kw, c, f).transpose(3, 2, 0, 1)
-    return total.transpose(3, 2, 1, 0)
+    return total.reshape(kw, kh, c, f).transpose(3, 2, 1, 0)
 
 
 def output_size(size: tuple[int, ...], kernel: tuple[int, ...], stride: Size, padding: Size) -> Size:
@@ -79,9 +78,9 @@ def _correlate(x: Array, w: Array, bias: Array | None, stride: Size, before: Siz
     dtype = np.result_type(x, w) if bias is None else np.result_type(x, w, bias)
     image, columns = _laid_out(x, kw, stride[1], before[1], ow, dtype)
     if len(columns) < kw:
-        filters = w.transpose(0, 2, 3, 1).reshape(1, f, kh, kw * c)  # (F, C, KH, KW) -> (1, F, KH, KW*C)
+        filters = w.transpose(0, 2, 3, 1).reshape(1, f, kh * kw * c)  # (F, C, KH, KW) -> (1, F, KH*KW*C)
     else:
-        filters = w.transpose(3, 0, 2, 1)  # (F, C, KH, KW) -> (KW, F, KH, C)
+        filters = w.transpose(3, 0, 2, 1).reshape(kw, f, kh * c)  # (F, C, KH, KW) -> (KW, F, KH*C)
     filters = np.ascontiguousarray(filters, dtype)
     out = np.empty((oh, f, ow, n), dtype)
     blocks = _parts(oh, max(BLOCK_BYTES // max(f * ow * n * dtype.itemsize, 1), 1))
@@ -89,14 +88,13 @@ def _correlate(x: Array, w: Array, bias: Array | None, stride: Size, before: Siz
     for i0, i1 in blocks:
         block, more = out[i0:i1], scratch[: i1 - i0]
         for number, column in enumerate(columns):
-            plan = _products(image.shape, f, kh, stride[0], before[0], (i0, i1), ow, column, dtype.itemsize, False)
-            for (first, last), seen, view in plan:
-                part = view.of(more if number else block)  # (rows, T, 1, B, F / B, columns / T)
-                weights = filters[number, :, first:last].reshape(*part.shape[3:5], seen.shape[4])
-                np.matmul(weights, seen.of(image), out=part)
+            result = more if number else block
+            for taps, seen, part in _products(image.shape, f, kh, stride[0], before[0], (i0, i1), ow, column, dtype.itemsize, False):
+                weights = filters[number, :, taps].reshape(*part.shape[3:5], seen.shape[4])
+                np.matmul(weights, seen.of(image), out=part.of(result))
             begin, end, _ = column
             if number:
-                block[:, :, begin:end] += more[:, :, begin:end]
+                block[:, :, begin:end] += result[:, :, begin:end]
             else:
                 block[:, :, :begin] = block[:, :, end:] = 0
         if bias is not None:
@@ -110,15 +108,21 @@ def _laid_out(x: Array, kw: int, sw: int, left: int, ow: int, dtype: np.dtype[An
     Returns it, and for each column of the kernel the output columns for which it is inside the image, and what the first of them sees.
     """
     n, c, h, w = x.shape
-    image = x.transpose(2, 1, 3, 0)
-    inside = [tuple(min(max(-((k - left - edge) // sw), 0), ow) for edge in (0, w)) for k in range(kw)]
+    image, columns = x.transpose(2, 1, 3, 0), _columns_inside(w, kw, sw, left, ow)
     if sw == 1 and c >= FEW_CHANNELS:
-        return np.ascontiguousarray(image, dtype), [(p, max(p, q), p + k - left) for k, (p, q) in enumerate(inside)]
+        return np.ascontiguousarray(image, dtype), columns
     lowered = np.zeros((h, kw, c, ow, n), dtype)
-    for k, (p, q) in enumerate(inside):
-        if p < q:
-            lowered[:, k, :, p:q] = image[:, :, p * sw + k - left : (q - 1) * sw + k - left + 1 : sw]
+    for k, (begin, end, start) in enumerate(columns):
+        if begin < end:
+            lowered[:, k, :, begin:end] = image[:, :, start : start + (end - begin - 1) * sw + 1 : sw]
     return lowered.reshape(h, kw * c, ow, n), [(0, ow, 0)]
+
+
+@lru_cache(maxsize=1024)
+def _columns_inside(w: int, kw: int, sw: int, left: int, ow: int) -> list[tuple[int, int, int]]:
+    """For each column of the kernel, the output columns (begin, end) for which it is inside the image, and what the first one sees."""
+    edges = [[min(max(-((k - left - edge) // sw), 0), ow) for edge in (0, w)] for k in range(kw)]
+    return [(begin, max(begin, end), begin * sw + k - left) for k, (begin, end) in enumerate(edges)]
 
 
 class _Matrices(NamedTuple):
@@ -138,10 +142,10 @@ class _Matrices(NamedTuple):
 def _products(
     shape: tuple[int, ...], filters: int, kh: int, sh: int, top: int, rows: Size, ow: int, column: tuple[int, int, int], size: int,
     gradient: bool,
-) -> Sequence[tuple[Size, _Matrices, _Matrices]]:
+) -> Sequence[tuple[slice, _Matrices, _Matrices]]:
     """Plan the products of one column of the kernel with an image (H, C, W, N) for some `rows` of the output (OH, F, OW, N).
 
-    `size` is that of a number, in bytes. Returns the rows of the kernel (first, last), what they see of the image, of
+    `size` is that of a number, in bytes. Returns taps, a range of the kernel's KH*C rows, what they see of the image, of
     shape (rows, T, A, 1, taps / A, columns / T), and the output that belongs to it, of shape (rows, T, 1, B, F / B, columns / T). A, B and
     T make the products small.
     """
@@ -158,7 +162,8 @@ def _products(
             seen = _Matrices(offset, (count, t, a, 1, taps // a, wide), strides)
             offset = (i - i0) * filters * out_line + (begin * n + at) * size
             strides = (filters * out_line, wide * size, 0, filters // b * out_line, out_line, size)
-            plan.append(((first, max(first, last)), seen, _Matrices(offset, (count, t, 1, b, filters // b, wide), strides)))
+            part = _Matrices(offset, (count, t, 1, b, filters // b, wide), strides)
+            plan.append((slice(first * c, first * c + taps), seen, part))
     return plan
 
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from .tensor import Array, Tensor, grad, recording
 
-__all__ = ["map_shards", "usable_cores", "value_and_grad"]
+__all__ = ["default_shard_size", "map_shards", "usable_cores", "value_and_grad"]
 
 Result = TypeVar("Result")
 
@@ -31,7 +31,7 @@ def value_and_grad(
     params: Mapping[str, Tensor],
     *arrays: npt.ArrayLike,
     rng: np.random.Generator | None = None,
-    shard_size: int = 125,
+    shard_size: int | None = None,
     threads: int | None = None,
 ) -> tuple[float, dict[str, Array]]:
     """Loss of a whole batch and its gradients, computed shard by shard.
@@ -46,8 +46,8 @@ def value_and_grad(
         The batch, such as images and labels; cut along axis 0, where all are equally long.
     rng : numpy.random.Generator, optional
         Advanced by one draw; each shard gets a generator of its own (None without one).
-    shard_size : int
-        Images in a shard. The result depends on it in the last bits. On two cores, 125 is fastest for a batch of 500.
+    shard_size : int, optional
+        Images in a shard. The result depends on it in the last bits. Left out: what `default_shard_size` says.
     threads : int, optional
         How many shards run at a time; by default one per usable core. The result does not depend on it.
 
@@ -83,13 +83,14 @@ def value_and_grad(
 
 
 def map_shards(
-    function: Callable[..., Result], *arrays: npt.ArrayLike, shard_size: int = 125, threads: int | None = None
+    function: Callable[..., Result], *arrays: npt.ArrayLike, shard_size: int | None = None, threads: int | None = None
 ) -> Iterator[Result]:
     """Yield ``function(number, *shards)`` of each shard in order, computed on threads with one BLAS thread each.
 
     An exception in any shard, or Ctrl-C, cancels those that have not begun, waits for the rest and is raised here.
     """
     pieces = _batch(arrays)
+    shard_size = default_shard_size(len(pieces[0])) if shard_size is None else shard_size
     if shard_size < 1 or (threads is not None and threads < 1):
         raise ValueError(f"shard_size is {shard_size} and threads is {threads}; both must be at least 1")
     jobs = [(i, *(a[s : s + shard_size] for a in pieces)) for i, s in enumerate(range(0, len(pieces[0]), shard_size))]
@@ -109,6 +110,22 @@ def map_shards(
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
+
+
+def default_shard_size(batch_size: int) -> int:
+    """Cut a batch into nearly equal shards of at most 150, as many as 4 threads can share evenly, or 2 threads if they would be small.
+
+    It does not depend on the number of threads, so neither does the result. On two cores, shards of 50 to 150 images are fastest: in
+    smaller ones the time goes into Python, larger ones leave the cache.
+
+    Examples
+    --------
+    >>> [default_shard_size(n) for n in (64, 100, 500, 1000)]
+    [64, 50, 125, 125]
+    """
+    sharers = 1 if batch_size < 80 else 2 if batch_size < 250 else 4
+    rounds = -(-batch_size // (150 * sharers))
+    return -(-batch_size // (rounds * sharers))
 
 
 def _batch(arrays: Iterable[npt.ArrayLike]) -> tuple[Array, ...]:

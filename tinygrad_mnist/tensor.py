@@ -247,7 +247,7 @@ class Primitive:
         return args[:count], {**values, **named, **keywords}
 
     def __call__(self, *args: Any, **keywords: Any) -> Tensor:
-        if keywords or len(args) != self.plain:
+        if (keywords or len(args) != self.plain) and (len(args) != self.arrays or keywords.keys() != self.settings.keys()):
             args, keywords = self._bound(args, keywords)
         given, arrays, wanted = args, [], None  # a gradient is wanted: None means that there is no Tensor at all
         try:

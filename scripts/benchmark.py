@@ -284,7 +284,7 @@ def machine() -> dict[str, str]:
 
 
 def spread(samples: Sequence[float], form: str) -> str:
-    middle, least, most = ("never" if v == NEVER else form.format(v) for v in (median(samples), min(samples), max(samples)))
+    middle, least, most = ("not in time" if v == NEVER else form.format(v) for v in (median(samples), min(samples), max(samples)))
     return f"{middle} [{least}, {most}]"
 
 
@@ -322,14 +322,18 @@ def draw(results: Results, path: Path, title: str) -> None:
     """Bars for each measurement, on logarithmic axes, ours in another colour."""
     from matplotlib.figure import Figure
 
-    shown = [what for what in METRICS if any(result.get(what) for result in results.values()) and what != "import"]
+    def values(what: str) -> list[tuple[float, str]]:
+        medians = [(median(result[what]), name) for name, result in results.items() if result.get(what)]
+        return sorted((pair for pair in medians if pair[0] < NEVER), reverse=True)
+
+    shown = [what for what in METRICS if what != "import" and values(what)]
     figure = Figure(figsize=(11, 1 + 1.4 * len(shown)), layout="constrained")
     panels = figure.subplots((len(shown) + 1) // 2, 2, squeeze=False).flat
     for panel, what in zip(panels, shown, strict=False):
         name_of, unit, form = METRICS[what]
-        rows = sorted(((median(r[what]), n) for n, r in results.items() if r.get(what) and median(r[what]) < NEVER), reverse=True)
-        bars = panel.barh([n for _, n in rows], [v for v, _ in rows], color=["#d95f02" if n == OURS else "#7f9fbf" for _, n in rows])
-        panel.bar_label(bars, [form.format(v) for v, _ in rows], padding=3, fontsize=8)
+        heights, names = zip(*values(what), strict=True)
+        bars = panel.barh(names, heights, color=["#d95f02" if name == OURS else "#7f9fbf" for name in names])
+        panel.bar_label(bars, [form.format(height) for height in heights], padding=3, fontsize=8)
         panel.set(title=f"{name_of} ({unit})", xscale="log")
         panel.margins(x=0.15)
         panel.tick_params(labelsize=8)
@@ -417,7 +421,8 @@ def main(argv: list[str] | None = None) -> int:
     else:
         results = report["results"] = compare(names, args)
         if args.data and not args.quick:
-            race(results, args)
+            with contextlib.suppress(KeyboardInterrupt):  # keep what there is
+                race(results, args)
         say("")
         print(table(results))
         if not args.data:

@@ -23,12 +23,13 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, TextIO
+from typing import Any
 
-from peers import LENGTH, PEERS, ROOT, Ours, version
+from peers import LENGTH, PEERS, ROOT, version
 
 Results = dict[str, dict[str, Any]]
 OURS = "tinygrad_mnist"
+WORKER = str(Path(__file__).with_name("benchmark_worker.py"))
 METRICS = {  # name: what it says in the table, unit, format
     "step": ("training step", "ms", "{:.1f}"), "inference": ("inference, 1,000 images", "ms", "{:.1f}"),
     "chain": ("small op, forward and backward", "µs", "{:.2f}"), "import": ("import, above numpy's", "s", "{:.3f}"),
@@ -38,107 +39,19 @@ TURN = 1.0  # seconds of measuring before the next framework has its turn
 REST = 0.3  # seconds in which the threads of the last one stop spinning
 PATIENCE = 60.0  # seconds for all turns of one measurement of one framework
 GOAL = 0.99
+GROWING = f"{OURS},pytorch"
 NEVER = float("inf")  # not reached in time
 
 
-# What runs in the processes --------------------------------------------------------------------------------------------------------------
-def hold_to(threads: int) -> None:
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-
-
-def timed(work: Callable[[], Any], seconds: float) -> list[float]:
-    """Milliseconds of each call, at least one and for about so many seconds."""
-    samples: list[float] = []
-    while not samples or sum(samples) + median(samples) < 1000 * seconds:
-        begin = time.perf_counter()
-        work()
-        samples.append(1000 * (time.perf_counter() - begin))
-    return samples
-
-
-def peak_memory() -> float:
-    """MiB."""
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def serve(name: str, threads: int, batch_size: int, depth: int, size: int) -> None:
-    """Answer requests, a line of JSON each: the name of a measurement and for how many seconds."""
-    answers = answer_only()
-    hold_to(threads)
-    PEERS[name].prepare(threads)
-    import numpy as np
-
-    rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 256, (batch_size, size, size), dtype=np.uint8), rng.integers(0, 10, batch_size)
-    thousand = rng.integers(0, 256, (1000, 28, 28), dtype=np.uint8)
-    peer = Stack(threads, 0, depth) if depth else PEERS[name](threads, 0)
-    work = {"step": lambda: peer.step(images, labels), "inference": lambda: peer.predict(thousand), "chain": peer.chain}
-    for line in sys.stdin:
-        what, seconds = json.loads(line)
-        print(json.dumps([peak_memory()] if what == "memory" else timed(work[what], seconds)), file=answers)
-
-
-def answer_only() -> TextIO:
-    """Keep standard output for answers: whatever a framework prints goes to standard error."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    return answers
-
-
-class Stack(Ours):
-    """Our framework with a plain stack of 3 x 3 convolutions of 16 channels, for images of any size."""
-
-    def __init__(self, threads: int, seed: int, depth: int) -> None:
-        super().__init__(threads, seed)
-        nn = self.tg.nn
-        layers: list[Any] = []
-        for number in range(depth):
-            layers += [nn.Conv2d(16 if number else 1, 16, 3, padding=1, rng=self.rng), nn.ReLU()]
-        self.model = nn.Sequential(*layers)
-        self.out = nn.Linear(16, 10, rng=self.rng)
-        self.weights = self.tg.nn.parameters([self.model, self.out])
-        self.optimizer = self.tg.optim.AdaGrad(self.weights)
-
-    def loss(self, images: Any, labels: Any, rng: Any) -> Any:
-        return self.tg.cross_entropy(self.out(self.model(self.tg.data.as_input(images)).mean((2, 3))), labels)
-
-
-def reach_goal(name: str, threads: int, batch_size: int, seed: int, data: str, limit: float) -> None:
-    """Train on MNIST until the goal is reached, reading the test images twice an epoch; print epochs and accuracy as JSON."""
-    begun = time.perf_counter()
-    answers = answer_only()
-    hold_to(threads)
-    PEERS[name].prepare(threads)
-    import numpy as np
-
-    with np.load(data) as arrays:
-        images, labels, test_images, test_labels = (arrays[key] for key in ("images", "labels", "test_images", "test_labels"))
-    peer, rng = PEERS[name](threads, seed), np.random.default_rng(seed)
-    per_epoch = len(images) // batch_size
-    for step in range(1, 1000 * per_epoch):
-        if step % per_epoch == 1:
-            order = rng.permutation(len(images))
-        batch = order[(step - 1) % per_epoch * batch_size :][:batch_size]
-        peer.step(images[batch], labels[batch])
-        if step % (per_epoch // 2) == 0:
-            correct = sum(int((peer.predict(test_images[i : i + 1000]) == test_labels[i : i + 1000]).sum()) for i in range(0, 10_000, 1000))
-            if correct >= GOAL * len(test_labels) or time.perf_counter() - begun > limit:
-                break
-    print(json.dumps({"epochs": step / per_epoch, "accuracy": correct / len(test_labels)}), file=answers)
-
-
-# What starts and asks them ---------------------------------------------------------------------------------------------------------------
+# Measuring -------------------------------------------------------------------------------------------------------------------------------
 class Worker:
     """A process that serves one framework."""
 
     def __init__(self, name: str, threads: int, batch_size: int, depth: int = 0, size: int = 28) -> None:
         self.errors = tempfile.TemporaryFile("w+")
-        numbers = [f"--threads={threads}", f"--batch-size={batch_size}", f"--depth={depth}", f"--size={size}"]
-        command = [sys.executable, __file__, "--serve", name, *numbers]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True)
+        command = [sys.executable, WORKER, "serve", name, *map(str, (threads, batch_size, depth, size))]
+        pipe, environment = subprocess.PIPE, {**os.environ, **PEERS[name].environment(threads)}
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self.errors, text=True, env=environment)
 
     def ask(self, what: str, seconds: float) -> list[float]:
         assert self.process.stdin is not None and self.process.stdout is not None
@@ -239,10 +152,11 @@ def race(results: Results, args: argparse.Namespace) -> None:
                 if 3 * median(result["step"]) / 1000 * len(images) / args.batch_size > args.limit:
                     continue  # three epochs are the least that it takes
                 say(f"training {name} to {GOAL:.0%}, seed {seed}")
-                numbers = [f"--threads={args.threads}", f"--batch-size={args.batch_size}", f"--limit={args.limit}", f"--seeds={seed}"]
-                command = [sys.executable, __file__, "--race", name, *numbers, f"--data={data}"]
+                numbers = (args.threads, args.batch_size, seed, args.limit, GOAL, data)
+                command = [sys.executable, WORKER, "race", name, *map(str, numbers)]
+                environment = {**os.environ, **PEERS[name].environment(args.threads)}
                 begin = time.perf_counter()
-                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
                 seconds, answer = time.perf_counter() - begin, json.loads(done.stdout)
                 reached = answer["accuracy"] >= GOAL
                 result.setdefault("accuracy", []).append(seconds if reached else NEVER)
@@ -368,7 +282,7 @@ def draw_growth(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> No
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--peers", metavar="NAMES", default=",".join(PEERS), help="which to measure, separated by commas (default: %(default)s)")
+    add("--peers", metavar="NAMES", help=f"which to measure, separated by commas (default: all, {','.join(PEERS)}; for --growth {GROWING})")
     add("--batch-size", type=int, default=500, help="images per training step (default: %(default)s)")
     add("--threads", type=int, help="(default: the usable cores)")
     add("--repeat", type=int, help="rounds (default: 7; 3 with --quick)")
@@ -378,15 +292,11 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--limit", type=float, default=240, help="seconds after which training to 99 %% is given up (default: %(default)s)")
     add("--growth", action="store_true", help="measure how time and memory grow with the batch size, the depth and the image size, instead")
     add("--out", metavar="DIR", type=Path, help="where to write benchmark.json and benchmark.png (default: runs/benchmark-DATE-TIME)")
-    for hidden in ("--serve", "--race"):  # this script starts itself so
-        add(hidden, help=argparse.SUPPRESS)
-    for hidden in ("--depth", "--size"):
-        add(hidden, type=int, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    args.peers = args.peers.split(",")
+    args.peers = (args.peers or (GROWING if args.growth else ",".join(PEERS))).split(",")
     if unknown := [name for name in args.peers if name not in PEERS]:
         parser.error(f"--peers: unknown are {', '.join(unknown)}; known are {', '.join(PEERS)}")
-    if min(args.batch_size, args.threads or 1, args.repeat or 1, args.seeds) < 1 and not args.race:
+    if min(args.batch_size, args.threads or 1, args.repeat or 1, args.seeds) < 1:
         parser.error("--batch-size, --threads, --repeat and --seeds must be at least 1")
     args.repeat = args.repeat or (3 if args.quick else 7)
     return args
@@ -394,16 +304,12 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
-    if args.serve:
-        serve(args.serve, args.threads, args.batch_size, args.depth, args.size)
-        return 0
-    if args.race:
-        reach_goal(args.race, args.threads, args.batch_size, args.seeds, args.data, args.limit)
-        return 0
     sys.path.insert(0, str(ROOT))
     from tinygrad_mnist.parallel import usable_cores
 
     args.threads = args.threads or usable_cores()
+    if hasattr(os, "sched_setaffinity"):  # for all processes that are started from here
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
     versions = {name: version(name) for name in args.peers}
     names = [name for name, found in versions.items() if found]
     info = machine()
@@ -415,7 +321,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
     report: dict[str, Any] = {"machine": info, "versions": versions, "settings": settings}
     if args.growth:
-        report["growth"] = growth([name for name in names if name in (OURS, "pytorch")], args)
+        report["growth"] = growth(names, args)
         say("")
         print(exponents(report["growth"]))
     else:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -25,16 +24,15 @@ LENGTH = 1000  # ops in a chain
 
 
 class Peer:
-    """One framework; made in a process of its own, whose environment is set by `prepare` before it imports anything."""
+    """One framework; made in a process of its own, which is started with `environment`."""
 
     package = ""  # what to import; its version is shown
     eager = True  # has a graph of small ops to time
     imported = True  # has an import of its own to time
 
     @classmethod
-    def prepare(cls, threads: int) -> None:
-        for library in ("OPENBLAS", "MKL", "OMP", "VECLIB"):
-            os.environ[f"{library}_NUM_THREADS"] = str(threads)
+    def environment(cls, threads: int) -> dict[str, str]:
+        return {f"{library}_NUM_THREADS": str(threads) for library in ("OPENBLAS", "MKL", "OMP", "VECLIB_MAXIMUM")}
 
     def __init__(self, threads: int, seed: int) -> None:
         raise NotImplementedError
@@ -73,11 +71,11 @@ class Ours(Peer):
     package = "tinygrad_mnist"
 
     @classmethod
-    def prepare(cls, threads: int) -> None:
-        super().prepare(1)  # shards run side by side
-        sys.path.insert(0, str(ROOT))
+    def environment(cls, threads: int) -> dict[str, str]:
+        return super().environment(1)  # shards run side by side
 
     def __init__(self, threads: int, seed: int) -> None:
+        sys.path.insert(0, str(ROOT))
         import tinygrad_mnist as tg
         from models.deep_convnet import DeepConvNet
 
@@ -196,10 +194,8 @@ class TensorFlow(Peer):
     package = "tensorflow"
 
     @classmethod
-    def prepare(cls, threads: int) -> None:
-        super().prepare(threads)
-        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    def environment(cls, threads: int) -> dict[str, str]:
+        return {**super().environment(threads), "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
 
     def __init__(self, threads: int, seed: int) -> None:
         import tensorflow as tf
@@ -424,10 +420,8 @@ class Tinygrad(Peer):
     eager = False  # lazy: it would compile the whole chain
 
     @classmethod
-    def prepare(cls, threads: int) -> None:
-        super().prepare(threads)
-        os.environ["DEV"] = "CPU"
-        os.environ["CPU_COUNT"] = str(threads)
+    def environment(cls, threads: int) -> dict[str, str]:
+        return {**super().environment(threads), "DEV": "CPU", "CPU_COUNT": str(threads)}
 
     def __init__(self, threads: int, seed: int) -> None:
         from tinygrad import Context, Tensor, TinyJit, dtypes

@@ -22,7 +22,8 @@ MODULES = [importlib.import_module(found.name) for found in pkgutil.walk_package
 OPS = [name for module in MODULES if module.__name__.split(".")[-1] in ("ops", "conv", "functional") for name in module.__all__]
 
 
-def test_the_code_blocks_run_in_order():
+def test_the_code_blocks_run_in_order(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # where Hypothesis finds no README.md to read the source of its tests from
     names: dict = {}
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     for block in blocks:

@@ -1,0 +1,99 @@
+"""The processes in which benchmark.py measures; it starts them: ``benchmark_worker.py serve|race NAME THREADS BATCH_SIZE ...``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any, TextIO
+
+import numpy as np
+from peers import PEERS, Ours
+
+
+def serve(name: str, threads: int, batch_size: int, depth: int, size: int) -> None:
+    """Answer requests, a line of JSON each: the name of a measurement and for how many seconds."""
+    answers = answer_only()
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (batch_size, size, size), dtype=np.uint8), rng.integers(0, 10, batch_size)
+    thousand = rng.integers(0, 256, (1000, 28, 28), dtype=np.uint8)
+    peer = Stack(threads, 0, depth) if depth else PEERS[name](threads, 0)
+    work = {"step": lambda: peer.step(images, labels), "inference": lambda: peer.predict(thousand), "chain": peer.chain}
+    for line in sys.stdin:
+        what, seconds = json.loads(line)
+        print(json.dumps([peak_memory()] if what == "memory" else timed(work[what], seconds)), file=answers)
+
+
+def race(name: str, threads: int, batch_size: int, seed: int, limit: float, goal: float, data: str) -> None:
+    """Train on MNIST until the goal or the limit is reached, reading the test images twice an epoch; print epochs and accuracy as JSON."""
+    begun = time.perf_counter()
+    answers = answer_only()
+    with np.load(data) as arrays:
+        images, labels, test_images, test_labels = (arrays[key] for key in ("images", "labels", "test_images", "test_labels"))
+    peer, rng = PEERS[name](threads, seed), np.random.default_rng(seed)
+    per_epoch = len(images) // batch_size
+    for step in range(1, 1000 * per_epoch):
+        if step % per_epoch == 1:
+            order = rng.permutation(len(images))
+        batch = order[(step - 1) % per_epoch * batch_size :][:batch_size]
+        peer.step(images[batch], labels[batch])
+        if step % (per_epoch // 2) == 0:
+            correct = sum(int((peer.predict(test_images[i : i + 1000]) == test_labels[i : i + 1000]).sum()) for i in range(0, 10_000, 1000))
+            if correct >= goal * len(test_labels) or time.perf_counter() - begun > limit:
+                break
+    print(json.dumps({"epochs": step / per_epoch, "accuracy": correct / len(test_labels)}), file=answers)
+
+
+def answer_only() -> TextIO:
+    """Keep standard output for answers: whatever a framework prints goes to standard error."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    return answers
+
+
+def timed(work: Callable[[], Any], seconds: float) -> list[float]:
+    """Milliseconds of each call, at least one and for about so many seconds."""
+    samples: list[float] = []
+    while not samples or sum(samples) + median(samples) < 1000 * seconds:
+        begin = time.perf_counter()
+        work()
+        samples.append(1000 * (time.perf_counter() - begin))
+    return samples
+
+
+def peak_memory() -> float:
+    """MiB."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+class Stack(Ours):
+    """Our framework with a plain stack of 3 x 3 convolutions of 16 channels, for images of any size."""
+
+    def __init__(self, threads: int, seed: int, depth: int) -> None:
+        super().__init__(threads, seed)
+        nn = self.tg.nn
+        layers: list[Any] = []
+        for number in range(depth):
+            layers += [nn.Conv2d(16 if number else 1, 16, 3, padding=1, rng=self.rng), nn.ReLU()]
+        self.model = nn.Sequential(*layers)
+        self.out = nn.Linear(16, 10, rng=self.rng)
+        self.weights = self.tg.nn.parameters([self.model, self.out])
+        self.optimizer = self.tg.optim.AdaGrad(self.weights)
+
+    def loss(self, images: Any, labels: Any, rng: Any) -> Any:
+        return self.tg.cross_entropy(self.out(self.model(self.tg.data.as_input(images)).mean((2, 3))), labels)
+
+
+if __name__ == "__main__":
+    what, name, *numbers = sys.argv[1:]
+    if what == "serve":
+        threads, batch_size, depth, size = map(int, numbers)
+        serve(name, threads, batch_size, depth, size)
+    else:
+        threads, batch_size, seed = map(int, numbers[:3])
+        race(name, threads, batch_size, seed, float(numbers[3]), float(numbers[4]), numbers[5])

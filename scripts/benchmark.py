@@ -1,10 +1,10 @@
 #!/usr/bin/env python
 """Compare training of the 21-layer network with other frameworks, those of them that are installed, and with hand-written NumPy.
 
-Every framework runs in a process of its own with the same number of threads, held to that many cores. They take turns in the same minutes,
-so that a machine that drifts is the same for all: read the ratios, not the milliseconds. Training is that of `peers.py`; the images of the
-time measurements are random. With MNIST at hand (--data or TINYGRAD_MNIST_DATA) it also measures the time from the start of a process to
-99 % test accuracy. With --growth it measures how time and memory grow with the batch, the depth and the image instead.
+Every framework runs in a process of its own with the same number of threads, held (on Linux) to that many cores. They take turns in the
+same minutes, so that a machine that drifts is the same for all: read the ratios, not the milliseconds. Training is that of `peers.py`; the
+images of the time measurements are random. With MNIST at hand (--data or TINYGRAD_MNIST_DATA) it also measures the time from the start of a
+process to 99 % test accuracy. With --growth it measures how time and memory grow with the batch, the depth and the image instead.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ REST = 0.3  # seconds in which the threads of the last one stop spinning
 PATIENCE = 60.0  # seconds for all turns of one measurement of one framework
 GOAL = 0.99
 GROWING = f"{OURS},pytorch"
+AXES = {"batch size": (50, 100, 200, 500, 1000, 2000, 5000), "convolutions": (1, 2, 4, 8, 16, 32), "image width": (14, 28, 56, 112, 224)}
 NEVER = float("inf")  # not reached in time
 
 
@@ -49,6 +50,7 @@ class Worker:
 
     def __init__(self, name: str, threads: int, batch_size: int, depth: int = 0, size: int = 28) -> None:
         self.errors = tempfile.TemporaryFile("w+")
+        self.warm_up = PEERS[name].warm_up
         command = [sys.executable, WORKER, "serve", name, *map(str, (threads, batch_size, depth, size))]
         pipe, environment = subprocess.PIPE, {**os.environ, **PEERS[name].environment(threads)}
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self.errors, text=True, env=environment)
@@ -90,18 +92,34 @@ def working(wanted: Mapping[Any, Callable[[], Worker]]) -> Iterator[dict[Any, Wo
 
 
 def in_turns(workers: Mapping[Any, Worker], what: str, args: argparse.Namespace) -> dict[Any, list[float]]:
-    """Median of each turn of each worker; the order changes from round to round."""
+    """Median of each turn of each worker; the order changes from round to round. One that fails has no further turns."""
     found: dict[Any, list[float]] = {name: [] for name in workers}
-    spent = dict.fromkeys(workers, 0.0)
-    names = list(workers)
+    left = dict.fromkeys(workers, PATIENCE)  # seconds
     for number in range(args.repeat):
         say(f"{what}, round {number + 1} of {args.repeat}")
-        for name in names[number % len(names) :] + names[: number % len(names)]:
-            if spent[name] < PATIENCE:
+        names = [name for name in workers if left[name] > 0]
+        start = number % max(len(names), 1)
+        for name in names[start:] + names[:start]:
+            try:
+                for _ in range(0 if number else workers[name].warm_up):
+                    workers[name].ask(what, 0)
                 time.sleep(REST)
                 samples = workers[name].ask(what, 0.3 if args.quick else TURN)
-                spent[name] += sum(samples) / 1000
+            except RuntimeError as error:
+                print(f"{name} failed in {what}: {error}", file=sys.stderr)
+                left[name] = 0
+            else:
+                left[name] -= sum(samples) / 1000
                 found[name].append(median(samples))
+    return {name: samples for name, samples in found.items() if samples}
+
+
+def memory(workers: Mapping[Any, Worker]) -> dict[Any, list[float]]:
+    """Peak so far of each worker that is alive, in MiB."""
+    found = {}
+    for name, worker in workers.items():
+        with contextlib.suppress(RuntimeError):
+            found[name] = worker.ask("memory", 0)
     return found
 
 
@@ -111,7 +129,7 @@ def compare(names: list[str], args: argparse.Namespace) -> Results:
         results: Results = {name: {} for name in workers}
         for what in ("step", "memory", "inference", "chain"):
             asked = {name: worker for name, worker in workers.items() if what != "chain" or PEERS[name].eager}
-            found = {n: w.ask(what, 0) for n, w in asked.items()} if what == "memory" else in_turns(asked, what, args)
+            found = memory(asked) if what == "memory" else in_turns(asked, what, args)
             for name, samples in found.items():
                 results[name][what] = [1000 * ms / LENGTH for ms in samples] if what == "chain" else samples
     for number in range(args.repeat + 1):
@@ -136,28 +154,31 @@ def import_seconds(package: str) -> float:
     return wall(package) - wall("numpy")
 
 
-def race(results: Results, args: argparse.Namespace) -> None:
+def race(results: Results, mnist: Sequence[Any], args: argparse.Namespace) -> None:
     """Add the time to the goal, in turns, for frameworks that can be there in time."""
-    sys.path.insert(0, str(ROOT))
     import numpy as np
 
-    import tinygrad_mnist as tg
-
-    images, labels, test_images, test_labels = tg.data.load_mnist(args.data)
+    images, labels, test_images, test_labels = mnist
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "mnist.npz"
         np.savez(data, images=images, labels=labels.astype(np.int64), test_images=test_images, test_labels=test_labels.astype(np.int64))
         for seed in range(args.seeds):
             for name, result in results.items():
-                if 3 * median(result["step"]) / 1000 * len(images) / args.batch_size > args.limit:
-                    continue  # three epochs are the least that it takes
+                if (least := 3 * median(result.get("step", [NEVER])) / 1000 * len(images) / args.batch_size) > args.limit:
+                    if not seed:
+                        print(f"not trained to {GOAL:.0%}: {name}, which takes {least:.0f} s for three epochs", file=sys.stderr)
+                    continue
                 say(f"training {name} to {GOAL:.0%}, seed {seed}")
                 numbers = (args.threads, args.batch_size, seed, args.limit, GOAL, data)
                 command = [sys.executable, WORKER, "race", name, *map(str, numbers)]
                 environment = {**os.environ, **PEERS[name].environment(args.threads)}
                 begin = time.perf_counter()
-                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
-                seconds, answer = time.perf_counter() - begin, json.loads(done.stdout)
+                done = subprocess.run(command, capture_output=True, text=True, env=environment)
+                seconds = time.perf_counter() - begin
+                if done.returncode:
+                    print(f"{name} failed in training to {GOAL:.0%}: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
+                    continue
+                answer = json.loads(done.stdout)
                 reached = answer["accuracy"] >= GOAL
                 result.setdefault("accuracy", []).append(seconds if reached else NEVER)
                 result.setdefault("epochs", []).append(answer["epochs"])
@@ -166,18 +187,18 @@ def race(results: Results, args: argparse.Namespace) -> None:
 def growth(names: list[str], args: argparse.Namespace) -> list[dict[str, Any]]:
     """Time and peak memory of a step, each in a fresh process: by batch size for all, by depth and image size for ours."""
     rows: list[dict[str, Any]] = []
-    batches = (50, 100, 200, 500, 1000, 2000, 5000)
-    axes: list[tuple[str, Sequence[int], list[str], Callable[[str, int], Worker]]] = [
-        ("batch size", batches[:5] if args.quick else batches, names, lambda name, n: Worker(name, args.threads, n)),
-        ("convolutions", (1, 2, 4, 8, 16, 32), [OURS], lambda name, n: Worker(name, args.threads, 100, depth=n)),
-        ("image width", (14, 28, 56, 112, 224), [OURS], lambda name, n: Worker(name, args.threads, 50, depth=3, size=n)),
+    axes: list[tuple[str, list[str], Callable[[str, int], Worker]]] = [
+        ("batch size", names, lambda name, n: Worker(name, args.threads, n)),
+        ("convolutions", [OURS], lambda name, n: Worker(name, args.threads, 100, depth=n)),
+        ("image width", [OURS], lambda name, n: Worker(name, args.threads, 50, depth=3, size=n)),
     ]
-    for axis, values, systems, start in axes:
-        for value in values:
+    for axis, systems, start in axes:
+        for value in AXES[axis][: 4 if args.quick else None]:
             with working({name: partial(start, name, value) for name in systems}) as workers:
                 found = in_turns(workers, "step", args)
-                for name, worker in workers.items():
-                    rows.append({"axis": axis, "value": value, "system": name, "ms": found[name], "MiB": worker.ask("memory", 0)[0]})
+                for name, peak in memory(workers).items():
+                    if found.get(name) and peak:
+                        rows.append({"axis": axis, "value": value, "system": name, "ms": found[name], "MiB": peak[0]})
     return rows
 
 
@@ -210,7 +231,8 @@ def table(results: Results) -> str:
         if rows:
             lines.append(f"{title} ({unit})")
             for name, samples in sorted(rows.items(), key=lambda row: median(row[1])):
-                ratio = f"{median(samples) / median(rows[OURS]):8.2f} x" if OURS in rows and 0 < median(rows[OURS]) < NEVER else ""
+                known = OURS in rows and median(samples) < NEVER and median(rows[OURS]) > 0
+                ratio = f"{median(samples) / median(rows[OURS]):8.2f} x" if known else ""
                 epochs = f"   epochs: {', '.join(f'{e:g}' for e in results[name]['epochs'])}" if what == "accuracy" else ""
                 lines.append(f"  {name:<22} {spread(samples, form):>30} {ratio}{epochs}")
     return "\n".join(lines)
@@ -243,7 +265,7 @@ def draw(results: Results, path: Path, title: str) -> None:
     shown = [what for what in METRICS if what != "import" and values(what)]
     figure = Figure(figsize=(11, 1 + 1.4 * len(shown)), layout="constrained")
     panels = figure.subplots((len(shown) + 1) // 2, 2, squeeze=False).flat
-    for panel, what in zip(panels, shown, strict=False):
+    for what, panel in zip(shown, panels, strict=False):
         name_of, unit, form = METRICS[what]
         heights, names = zip(*values(what), strict=True)
         bars = panel.barh(names, heights, color=["#d95f02" if name == OURS else "#7f9fbf" for name in names])
@@ -305,13 +327,25 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
     sys.path.insert(0, str(ROOT))
-    from tinygrad_mnist.parallel import usable_cores
+    import tinygrad_mnist as tg
 
-    args.threads = args.threads or usable_cores()
+    try:
+        mnist = tg.data.find_mnist(args.data) if args.data and not (args.quick or args.growth) else None
+        if mnist and mnist.synthetic:
+            raise ValueError(f"--data: {mnist.source} says nothing about training to {GOAL:.0%}; name a folder with MNIST")
+    except (OSError, ValueError) as error:
+        print(f"benchmark.py: {error}", file=sys.stderr)
+        return 2
+    args.threads = args.threads or tg.parallel.usable_cores()
     if hasattr(os, "sched_setaffinity"):  # for all processes that are started from here
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
+    else:
+        print("this system cannot hold a process to some of the cores: frameworks that do not obey --threads may use more")
     versions = {name: version(name) for name in args.peers}
     names = [name for name, found in versions.items() if found]
+    if not names:
+        print(f"benchmark.py: nothing to measure: of {', '.join(versions)} none is installed", file=sys.stderr)
+        return 2
     info = machine()
     head = f"{info['cpu']}; {args.threads} threads; batch {args.batch_size}; float32; Python {info['python']}"
     print(head)
@@ -319,20 +353,21 @@ def main(argv: list[str] | None = None) -> int:
     folder = args.out or Path("runs") / datetime.now().strftime("benchmark-%Y%m%d-%H%M%S")
     folder.mkdir(parents=True, exist_ok=True)
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
-    report: dict[str, Any] = {"machine": info, "versions": versions, "settings": settings}
+    report: dict[str, Any] = {"machine": info, "versions": versions, "settings": settings, "data": mnist.source if mnist else None}
     if args.growth:
         report["growth"] = growth(names, args)
         say("")
         print(exponents(report["growth"]))
     else:
         results = report["results"] = compare(names, args)
-        if args.data and not args.quick:
+        if mnist:
             with contextlib.suppress(KeyboardInterrupt):  # keep what there is
-                race(results, args)
+                print(f"training to {GOAL:.0%}: {mnist.source}")
+                race(results, mnist[:4], args)
         say("")
         print(table(results))
-        if not args.data:
-            print(f"not measured: {METRICS['accuracy'][0]}; give a folder with MNIST (--data DIR or TINYGRAD_MNIST_DATA)")
+        if not mnist:
+            print(f"not measured: {METRICS['accuracy'][0]}; it takes MNIST (--data DIR or TINYGRAD_MNIST_DATA), and no --quick")
     name = "growth" if args.growth else "benchmark"
     text = json.dumps(report, indent=1).replace("Infinity", "null")
     (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")

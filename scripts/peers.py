@@ -1,7 +1,7 @@
 """The 21-layer network and its training step in other frameworks, each as its own documentation would write it; for benchmark.py.
 
 All do the same work: uint8 images (N, 28, 28) and integer labels (N,) go in; He initialisation; classic dropout of hidden units and logits,
-which is inverted dropout times 1 - p, in training and in inference; AdaGrad with learning rate 0.01.
+which is inverted dropout times 1 - p, in training and in inference; AdaGrad with learning rate 0.01 (Keras adds epsilon inside the root).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Peer:
     package = ""  # what to import; its version is shown
     eager = True  # has a graph of small ops to time
     imported = True  # has an import of its own to time
+    warm_up = 1  # calls until nothing is compiled any more
 
     @classmethod
     def environment(cls, threads: int) -> dict[str, str]:
@@ -191,7 +192,7 @@ class PyTorchChannelsLast(PyTorch):
 
 
 class TensorFlow(Peer):
-    package = "tensorflow"
+    package, warm_up = "tensorflow", 2
 
     @classmethod
     def environment(cls, threads: int) -> dict[str, str]:
@@ -253,7 +254,11 @@ class TensorFlow(Peer):
 
 
 class Jax(Peer):
-    package = "jax"
+    package, warm_up = "jax", 2
+
+    @classmethod
+    def environment(cls, threads: int) -> dict[str, str]:
+        return {**super().environment(threads), "JAX_PLATFORMS": "cpu"}
 
     def __init__(self, threads: int, seed: int) -> None:
         import jax
@@ -416,7 +421,7 @@ class MyGrad(Peer):
 
 
 class Tinygrad(Peer):
-    package = "tinygrad"
+    package, warm_up = "tinygrad", 3
     eager = False  # lazy: it would compile the whole chain
 
     @classmethod
@@ -474,4 +479,7 @@ def version(name: str) -> str | None:
         return str(importlib.import_module(package).__version__)
     if importlib.util.find_spec(package) is None:
         return None
-    return metadata.version(metadata.packages_distributions().get(package, [package])[0])
+    try:
+        return metadata.version(metadata.packages_distributions().get(package, [package])[0])
+    except metadata.PackageNotFoundError:  # a folder on the path
+        return "of unknown version"

@@ -71,6 +71,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         "fewer than 10000 images; 0 trains on all, as the paper did)")  # fmt: skip
     add("--limit", metavar="N", type=number(int, 1), help="use only the first N training images")
     add("--threads", metavar="N", type=number(int, 1), help="default: the usable cores; the result does not depend on it")
+    add("--shard-size", metavar="N", type=number(int, 1), help="images that one thread computes at a time (default: up to 150, so that 4 "
+        "threads share a batch evenly); decides the last bits of the result")  # fmt: skip
     add("--profile", metavar="STEPS", nargs="?", type=number(int, 1), const=20, help="say how long each op takes in some steps "
         "(default: 20), and write profile.txt and trace.json (for ui.perfetto.dev) to the run folder; training goes on")  # fmt: skip
     add("--no-plots", action="store_true", help="do not draw curves.png")
@@ -126,19 +128,20 @@ def peak_memory() -> str:
 def profiled(steps: Iterator[Step], count: int, report: Callable[[tg.Profile, int], None]) -> Iterator[Step]:
     """Pass steps on; after the first few, profile `count` of them, or as many as there are, and report."""
     profile, done = tg.Profile(), 0
-    for number in itertools.count(1):
-        now = number > WARM_UP and done < count
-        try:
+    try:
+        for number in itertools.count(1):
+            now = number > WARM_UP and done < count
             with profile if now else nullcontext():
-                step = next(steps)
-        except StopIteration:
-            break
-        done += now
-        if now and done == count:
+                step = next(steps, None)
+            if step is None:
+                break
+            done += now
+            if now and done == count:
+                report(profile, done)
+            yield step
+    finally:  # also after Ctrl-C, or when the loss is no number
+        if done < count:
             report(profile, done)
-        yield step
-    if done < count:
-        report(profile, done)
 
 
 def train(args: argparse.Namespace, data: tg.data.Dataset, run: Run, model: DeepConvNet, optimizer: tg.optim.Optimizer) -> None:
@@ -158,7 +161,7 @@ def train(args: argparse.Namespace, data: tg.data.Dataset, run: Run, model: Deep
 
     def report(profile: tg.Profile, count: int) -> None:
         if not count:
-            say(f"no profile: it leaves out the first {WARM_UP} steps, and there were no more")
+            print(f"no profile: it leaves out the first {WARM_UP} steps, and there were no more", file=sys.stderr)
             return
         table = profile.table(count)
         say(f"profile of {count} steps, each:\n{table}")
@@ -166,9 +169,11 @@ def train(args: argparse.Namespace, data: tg.data.Dataset, run: Run, model: Deep
         profile.save_trace(run.folder / "trace.json")
 
     steps = fit(model, optimizer, images[training], labels[training], epochs=args.epochs, batch_size=args.batch_size, rng=draws,
-                threads=args.threads)  # fmt: skip
+                shard_size=args.shard_size, threads=args.threads)  # fmt: skip
+    if args.profile:
+        steps = profiled(steps, args.profile, report)
     try:
-        for step in profiled(steps, args.profile, report) if args.profile else steps:
+        for step in steps:
             if not math.isfinite(step.loss):
                 where = f"in step {step.step} with learning rate {optimizer.lr:g}"
                 raise FloatingPointError(f"the loss is {step.loss} {where}; use a smaller --lr")
@@ -188,6 +193,7 @@ def train(args: argparse.Namespace, data: tg.data.Dataset, run: Run, model: Deep
                 say(f"epoch {step.epoch}/{args.epochs}  loss {np.mean(losses):.4f}  {shown}  {seconds:.1f} s{note}")
                 losses.clear()
     finally:
+        steps.close()
         if bar is not None:
             bar.close()
     test = accuracy(model, data.test_images, data.test_labels, args.threads)

@@ -121,6 +121,21 @@ def test_conventions_at_kinks_ties_and_extremes(function: Function, values: list
     assert slope(function, *values) == expected
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, np.int64, np.bool_])
+@pytest.mark.parametrize("shape", [(0,), (7,), (9000,), (3000, 4), (4, 3000), (1, 16, 30, 30), (20, 1, 21, 22)])
+def test_relu_of_small_and_large_arrays_in_any_memory_order(shape: Shape, dtype: Any) -> None:
+    x = np.random.default_rng(0).normal(size=shape).round(1).astype(dtype)
+    if x.size and x.dtype.kind == "f":
+        x.flat[:: x.size // 3] = [np.nan, -np.inf, np.inf, -0.0][: len(x.flat[:: x.size // 3])]
+    for order in (tuple(range(x.ndim)), tuple(range(x.ndim))[::-1], tuple(np.roll(range(x.ndim), 1))):
+        y = np.ascontiguousarray(x.transpose(order)).transpose(np.argsort(order))
+        out = tg.relu(y)
+        assert out.dtype == dtype
+        np.testing.assert_array_equal(out.data, np.where(np.isnan(x), x, np.where(x > 0, x, np.zeros_like(x))))
+    wide = np.broadcast_to(x[:1], (5000, *x.shape[1:])) if x.size else x
+    np.testing.assert_array_equal(tg.relu(wide).data, np.maximum(wide, np.zeros_like(wide)))
+
+
 @some
 @given(hnp.arrays(np.float64, hnp.array_shapes(max_dims=3, max_side=3), elements=st.integers(0, 2).map(float)), st.data())
 def test_ties_send_the_gradient_to_the_first(x: Array, data: Any) -> None:

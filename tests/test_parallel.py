@@ -193,6 +193,13 @@ def test_the_surrounding_no_grad_makes_no_difference(threads: int) -> None:
         assert_identical(parallel.value_and_grad(model.loss, nn.parameters(model), *arrays, shard_size=4, threads=threads), expected)
 
 
+@pytest.mark.parametrize("function", [evaluate, accuracy])
+@pytest.mark.parametrize(("n", "labels"), [(3, [1]), (3, 1), (0, []), (2, [[0, 1], [1, 0]])])
+def test_labels_that_do_not_fit_are_refused(function: Any, n: int, labels: Any) -> None:
+    with pytest.raises(ValueError, match=rf"{function.__name__}: {n} images, and labels of shape"):
+        function(Classifier().net, np.ones((n, 4)), np.array(labels))
+
+
 def test_usable_cores_are_counted() -> None:
     assert parallel.usable_cores() >= 1
 
@@ -252,12 +259,13 @@ def test_without_threadpoolctl_shards_work_and_the_remedy_is_named(monkeypatch: 
     for library in ("OPENBLAS", "MKL", "OMP", "VECLIB_MAXIMUM"):
         monkeypatch.delenv(f"{library}_NUM_THREADS", raising=False)
     w, x = tg.Tensor(2.0, requires_grad=True), np.arange(4.0)
-    parallel._blas.cache_clear()
+    parallel._blas.cache_clear(), parallel._warn_of_blas_threads.cache_clear()
     try:
+        parallel.value_and_grad(lambda x, rng: (x * w).mean(), {"w": w}, x, shard_size=1, threads=1)  # nobody to compete with
         with pytest.warns(RuntimeWarning, match=r"tinygrad_mnist\[train\].*OPENBLAS_NUM_THREADS=1"):
             assert parallel.value_and_grad(lambda x, rng: (x * w).mean(), {"w": w}, x, shard_size=1, threads=2)[0] == 3
         parallel.value_and_grad(lambda x, rng: (x * w).mean(), {"w": w}, x, shard_size=1, threads=2)  # once is enough
-        parallel._blas.cache_clear()
+        parallel._warn_of_blas_threads.cache_clear()
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
         parallel.value_and_grad(lambda x, rng: (x * w).mean(), {"w": w}, x, shard_size=1, threads=2)  # nothing to warn about
     finally:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
+from tinygrad_mnist import tensor
 
 
 def leaf(*shape: int) -> tg.Tensor:
@@ -104,6 +105,40 @@ def test_the_trace_is_what_perfetto_reads(tmp_path: Path) -> None:
     assert [e["ts"] for e in calls] == sorted(e["ts"] for e in calls) and all(e["dur"] >= 0 for e in calls)
     exps = [e for e in calls if e["name"] == "exp"]
     assert len(exps) == 4 and all(e["args"] == {"shapes": [[1, 3]], "bytes": 24} and e["cat"] == "forward" for e in exps)
+
+
+def test_there_is_one_profile_at_a_time() -> None:
+    first, second = tg.Profile(), tg.Profile()
+    with first:
+        for other in (first, second):
+            with pytest.raises(RuntimeError, match="a Profile is active already"), other:
+                pass
+        tg.exp(leaf(2))
+    with second:
+        tg.exp(leaf(2))
+    assert len(first.events) == len(second.events) == 1
+
+
+def test_a_rule_that_differentiates_goes_on_belonging_to_its_op() -> None:
+    @tg.primitive
+    def square(x: Any) -> Any:
+        return x * x
+
+    def rule(g: Any, out: Any, x: Any) -> Any:
+        own = tg.Tensor(x.data, requires_grad=True)
+        with tensor.recording(True):
+            inner = tg.exp(own).sum()
+        (e,) = tg.grad(inner, [own])
+        return g * 2 * tg.log(e)
+
+    square.defvjp(rule)
+    x = leaf(3)
+    with tg.Profile() as profile:
+        y = square(x)
+        y.sum().backward()
+    np.testing.assert_allclose(x.grad.data, 2 * x.data)
+    (log,) = (e for e in profile.events if e.name == "log")
+    assert (log.phase, log.op) == ("in rule", "square")
 
 
 def test_an_error_ends_the_profile_and_outside_nothing_is_recorded() -> None:

@@ -80,10 +80,12 @@ def _stable_sigmoid(x: Array) -> Any:
 
 def _positive_part(x: Array) -> Any:
     """Compute ``np.maximum(x, 0)``, which NumPy vectorises between arrays only: with a slab of zeros in 0.2 instead of 0.5 ms (5 MB)."""
+    zero = x.dtype.type(0)
     if x.size < 8192:
-        return np.maximum(x, 0)
-    outermost = int(np.argmax(np.abs(x.strides)))
-    return np.maximum(x, np.zeros_like(x[(slice(None),) * outermost + (slice(0, 1),)]))
+        return np.maximum(x, zero)
+    outermost = builtins.max((axis for axis in range(x.ndim) if x.shape[axis] > 1), key=lambda axis: builtins.abs(x.strides[axis]))
+    slab = x[(slice(None),) * outermost + (slice(0, 1),)]
+    return np.maximum(x, np.zeros_like(slab) if slab.size >= 512 else zero)
 
 
 exp: Primitive = _elementwise("exp", np.exp, "e to the power of ``x``.", "([0.0]) -> [1.], dtype=float64", lambda g, out, x: g * out)

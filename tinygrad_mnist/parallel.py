@@ -49,7 +49,8 @@ def value_and_grad(
     shard_size : int, optional
         Images in a shard. The result depends on it in the last bits. Left out: what `default_shard_size` says.
     threads : int, optional
-        How many shards run at a time; by default one per usable core. The result does not depend on it.
+        How many shards run at a time; by default one per usable core. The result does not depend on it. More threads than shards stay
+        idle: pass a smaller `shard_size` for many cores.
 
     Returns
     -------
@@ -96,6 +97,8 @@ def map_shards(
     jobs = [(i, *(a[s : s + shard_size] for a in pieces)) for i, s in enumerate(range(0, len(pieces[0]), shard_size))]
     threads = min(threads or usable_cores(), len(jobs))
     _keep_freed_memory()
+    if threads > 1 and _blas() is None:
+        _warn_of_blas_threads()
     with one_blas_thread():
         if threads == 1:
             yield from (function(*job) for job in jobs)
@@ -141,6 +144,7 @@ def usable_cores() -> int:
     return max(min(cores, math.ceil(cpu_quota(cores))), 1)
 
 
+@cache
 def cpu_quota(default: float, root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> float:
     """Cores' worth of time that the control group of this process, or one around it, may use; `default` if none sets a limit."""
     try:
@@ -162,7 +166,7 @@ def cpu_quota(default: float, root: Path = Path("/sys/fs/cgroup"), membership: P
     return min(quotas)
 
 
-_blas_lock = threading.Lock()
+_blas_lock = threading.RLock()  # the collector may end a forgotten map_shards while its thread is in here
 _blas_limits: list[Any] = []  # one for each that is inside; the first of them holds the limit, or what was before would be forgotten
 
 
@@ -170,7 +174,7 @@ _blas_limits: list[Any] = []  # one for each that is inside; the first of them h
 def one_blas_thread() -> Iterator[None]:
     """Hold matrix products to one thread each while shards run side by side, for as long as anyone is inside.
 
-    Needs threadpoolctl (the ``train`` extra). Without it a warning says which environment variable does the same.
+    Needs threadpoolctl (the ``train`` extra); without it, this does nothing.
     """
     controller = _blas()
     with _blas_lock:
@@ -198,12 +202,16 @@ def _blas() -> Any:
     try:
         from threadpoolctl import ThreadpoolController
     except ImportError:
-        if not any(os.environ.get(f"{library}_NUM_THREADS") == "1" for library in ("OPENBLAS", "MKL", "OMP", "VECLIB_MAXIMUM")):
-            warnings.warn(
-                "without threadpoolctl, matrix products of several shards may compete for the cores, and be slow; "
-                "pip install 'tinygrad_mnist[train]', or set OPENBLAS_NUM_THREADS=1 (or your BLAS's variable) before Python starts",
-                RuntimeWarning,
-                stacklevel=5,
-            )
         return None
     return ThreadpoolController()
+
+
+@cache
+def _warn_of_blas_threads() -> None:
+    if not any(os.environ.get(f"{library}_NUM_THREADS") == "1" for library in ("OPENBLAS", "MKL", "OMP", "VECLIB_MAXIMUM")):
+        warnings.warn(
+            "without threadpoolctl, matrix products of several shards may compete for the cores, and be slow; "
+            "pip install 'tinygrad_mnist[train]', or set OPENBLAS_NUM_THREADS=1 (or your BLAS's variable) before Python starts",
+            RuntimeWarning,
+            stacklevel=4,
+        )

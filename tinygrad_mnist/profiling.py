@@ -34,6 +34,9 @@ class Event(NamedTuple):
 class Profile(Watcher):
     """Record how long each op takes, forward and backward, while in its context; in all threads, and for as many contexts as you like.
 
+    What a backward pass does outside of rules is recorded as forward ops: `copy`, of the gradients that `grad` returns. The adding up of
+    gradients is not recorded. One profile can be active at a time.
+
     Attributes
     ----------
     events : list of Event
@@ -83,13 +86,14 @@ class Profile(Watcher):
     def rule(self, rule: Callable[..., Tensor], position: int, g: Tensor, node: Tensor) -> Tensor:
         """Compute one rule and take the time."""
         assert node.op is not None
-        name = self._rule.op = node.op.__name__
+        outer, name = getattr(self._rule, "op", None), node.op.__name__
+        self._rule.op = name
         begin = perf_counter_ns()
         try:
             return super().rule(rule, position, g, node)
         finally:
             end = perf_counter_ns()
-            self._rule.op = None
+            self._rule.op = outer
             shapes = tuple([a.shape for a in (g, *(node.inputs or ())) if isinstance(a, Tensor)])
             self.events.append(Event(f"{name}, rule {position}", name, "backward", shapes, threading.current_thread().name, begin, end, 0))
 

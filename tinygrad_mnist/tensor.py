@@ -294,8 +294,7 @@ class Primitive:
             if type(y) is Tensor and not (_mode.recording and (x.requires_grad or y.requires_grad)) and _watcher is None:
                 try:
                     data = forward(x.data, y.data)
-                    if type(data) is ndarray:
-                        return _wrap(data)
+                    return _wrap(data if type(data) is ndarray else np.asarray(data))
                 except (ValueError, TypeError):  # __call__ explains them
                     pass
             return call(x, y)
@@ -445,13 +444,15 @@ _watcher: Watcher | None = None
 
 @contextmanager
 def watching(watcher: Watcher) -> Iterator[None]:
-    """Within this context let `watcher` compute every primitive and every rule."""
+    """Within this context let `watcher` compute every primitive and every rule, in all threads; there can be one at a time."""
     global _watcher
-    before, _watcher = _watcher, watcher
+    if _watcher is not None:
+        raise RuntimeError(f"{type(watcher).__name__}: a {type(_watcher).__name__} is active already; leave its context first")
+    _watcher = watcher
     try:
         yield
     finally:
-        _watcher = before
+        _watcher = None
 
 
 @contextmanager

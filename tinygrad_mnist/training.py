@@ -38,6 +38,7 @@ def fit(
     epochs: int,
     batch_size: int = 500,
     rng: np.random.Generator,
+    shard_size: int | None = None,
     threads: int | None = None,
 ) -> Iterator[Step]:
     """Train a model, one optimiser step for each item that is taken from the returned iterator.
@@ -53,8 +54,8 @@ def fit(
     epochs, batch_size : int
     rng : numpy.random.Generator
         Decides the order of the images and what dropout drops.
-    threads : int, optional
-        See `parallel.value_and_grad`; the result does not depend on it.
+    shard_size, threads : int, optional
+        See `parallel.value_and_grad`; the result does not depend on `threads`.
 
     Yields
     ------
@@ -64,7 +65,7 @@ def fit(
     step = 0
     for epoch in range(1, epochs + 1):
         for index in (order := list(batches(len(images), batch_size, rng))):
-            loss, grads = value_and_grad(model.loss, weights, images[index], labels[index], rng=rng, threads=threads)
+            loss, grads = value_and_grad(model.loss, weights, images[index], labels[index], rng=rng, shard_size=shard_size, threads=threads)
             optimizer.step(grads)
             step += 1
             yield Step(epoch, step, loss, len(index), index is order[-1])
@@ -98,6 +99,7 @@ class Evaluation(NamedTuple):
 
 def evaluate(model: Any, images: npt.NDArray[Any], labels: npt.NDArray[Any], threads: int | None = None) -> Evaluation:
     """Mean cross-entropy and accuracy, in inference; parameters as `predict`'s, and the true classes, an integer for each image."""
+    _check_labels("evaluate", images, labels)
     logits = np.concatenate(list(_logits(model, images, threads)))
     with no_grad():
         return Evaluation(cross_entropy(logits, labels).item(), float(np.mean(logits.argmax(axis=1) == labels)))
@@ -105,7 +107,13 @@ def evaluate(model: Any, images: npt.NDArray[Any], labels: npt.NDArray[Any], thr
 
 def accuracy(model: Any, images: npt.NDArray[Any], labels: npt.NDArray[Any], threads: int | None = None) -> float:
     """Share of images whose largest logit is that of their label."""
+    _check_labels("accuracy", images, labels)
     return np.count_nonzero(predict(model, images, threads) == labels) / len(labels)
+
+
+def _check_labels(caller: str, images: npt.NDArray[Any], labels: npt.NDArray[Any]) -> None:
+    if not len(images) or np.shape(labels) != (len(images),):
+        raise ValueError(f"{caller}: {len(images)} images, and labels of shape {np.shape(labels)}; pass one class index for each image")
 
 
 def _logits(model: Any, images: npt.NDArray[Any], threads: int | None) -> Iterator[npt.NDArray[Any]]:

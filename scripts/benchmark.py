@@ -255,7 +255,7 @@ def exponents(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def draw(results: Results, path: Path, title: str) -> None:
-    """Bars for each measurement, on logarithmic axes, ours in another colour."""
+    """Bars for each measurement, on a logarithmic axis where they differ much, ours in another colour."""
     from matplotlib.figure import Figure
 
     def values(what: str) -> list[tuple[float, str]]:
@@ -270,13 +270,26 @@ def draw(results: Results, path: Path, title: str) -> None:
         heights, names = zip(*values(what), strict=True)
         bars = panel.barh(names, heights, color=["#d95f02" if name == OURS else "#7f9fbf" for name in names])
         panel.bar_label(bars, [form.format(height) for height in heights], padding=3, fontsize=8)
-        panel.set(title=f"{name_of} ({unit})", xscale="log")
-        panel.margins(x=0.15)
+        least, most = min(heights), max(heights)
+        panel.set_title(f"{name_of} ({unit})")
+        if most > 5 * least:
+            panel.set(xscale="log", xlim=(least / 3, most * 4))
+        else:
+            panel.set_xlim(0, most * 1.2)
+        plain(panel.xaxis)
         panel.tick_params(labelsize=8)
     for panel in panels:  # those that are left
         panel.axis("off")
     figure.suptitle(title, fontsize=9)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=90)
+
+
+def plain(axis: Any) -> None:
+    """Write numbers as people do, 1000 and not 10 to the power of 3, and only the main ones."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def draw_growth(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
@@ -296,9 +309,11 @@ def draw_growth(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> No
         panels[1][column].set(xlabel=axis, ylabel="peak memory (MiB)")
         panels[0][column].legend(fontsize=8)
         for panel in panels[:, column]:
-            panel.grid(which="both", alpha=0.2)
+            panel.set_xticks(sorted({row["value"] for row in rows if row["axis"] == axis}))
+            plain(panel.xaxis), plain(panel.yaxis)
+            panel.grid(alpha=0.3)
     figure.suptitle(title, fontsize=9)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=90)
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -347,7 +362,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"benchmark.py: nothing to measure: of {', '.join(versions)} none is installed", file=sys.stderr)
         return 2
     info = machine()
-    head = f"{info['cpu']}; {args.threads} threads; batch {args.batch_size}; float32; Python {info['python']}"
+    batch = "" if args.growth else f"batch {args.batch_size}; "
+    head = f"{info['cpu']}; {args.threads} threads; {batch}float32; Python {info['python']}"
     print(head)
     print(", ".join(f"{name} {found}" if found else f"{name}: not installed" for name, found in versions.items()))
     folder = args.out or Path("runs") / datetime.now().strftime("benchmark-%Y%m%d-%H%M%S")

@@ -26,7 +26,7 @@ import numpy.typing as npt
 Array: TypeAlias = npt.NDArray[Any]
 Size: TypeAlias = tuple[int, int]  # height, width
 
-BLOCK_BYTES = 4 << 20  # of intermediate results: so many output rows at a time
+BLOCK_BYTES = 3 << 19  # of intermediate results, for the second-level cache: so many output rows at a time
 # Where the processor has AVX-512, OpenBLAS multiplies small matrices without packing them first: up to M * N * K = 1e6, and M * N = 1200
 # for products with a transpose. That runs at 105-115 GFLOP/s, large products at 75-95. Elsewhere nothing is gained by cutting.
 SMALL = bool(getattr(import_module("numpy._core._multiarray_umath"), "__cpu_features__", {}).get("AVX512F"))  # as np.show_runtime does
@@ -57,7 +57,7 @@ def weight_gradient(x: Array, g: Array, stride: Size, padding: Size, size: Size)
     image, columns = _laid_out(x, kw, stride[1], padding[1], ow, dtype)
     gradient = np.ascontiguousarray(g.transpose(2, 1, 3, 0), dtype)  # (N, F, OH, OW) -> (OH, F, OW, N), nearly always as it lies
     total = np.zeros((len(columns), kh * image.shape[1], f), dtype)
-    row_bytes = total[0].nbytes * (ow * len(x) // SMALL_COLUMNS + 1) # at most: a product for every few columns
+    row_bytes = total[0].nbytes * (ow * len(x) * SMALL_GRADIENT // SMALL_PRODUCT + 1)  # of products, as most of them are cut
     for i0, i1 in _parts(oh, max(BLOCK_BYTES // max(row_bytes, 1), 1)):
         for part, column in zip(total, columns, strict=True):
             for taps, seen, of_them in _products(image.shape, f, kh, stride[0], padding[0], (i0, i1), ow, column, dtype.itemsize, True):

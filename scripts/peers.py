@@ -223,7 +223,7 @@ class TensorFlow(Peer):
         optimizer = tf.keras.optimizers.Adagrad(RATE, initial_accumulator_value=0.0, epsilon=EPS)
         loss_fn = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
-        @tf.function  # type: ignore[untyped-decorator]
+        @tf.function
         def step(images: Any, labels: Any) -> Any:
             x = tf.cast(images[..., None], tf.float32) / 255
             with tf.GradientTape() as tape:
@@ -231,7 +231,7 @@ class TensorFlow(Peer):
             optimizer.apply_gradients(zip(tape.gradient(loss, model.trainable_variables), model.trainable_variables, strict=True))
             return loss
 
-        @tf.function  # type: ignore[untyped-decorator]
+        @tf.function
         def predict(images: Any) -> Any:
             return tf.argmax(model(tf.cast(images[..., None], tf.float32) / 255, training=False), axis=1)
 
@@ -288,7 +288,7 @@ class Jax(Peer):
         def loss(weights: Any, images: Any, labels: Any, key: Any) -> Any:
             return -jnp.take_along_axis(jax.nn.log_softmax(forward(weights, images, key)), labels[:, None], axis=1).mean()
 
-        @jax.jit  # type: ignore[untyped-decorator]
+        @jax.jit
         def step(weights: Any, h: Any, images: Any, labels: Any, key: Any) -> Any:
             value, grads = jax.value_and_grad(loss)(weights, images, labels, key)
             pairs = [adagrad(*wgh) for wgh in zip(weights, grads, h, strict=True)]

@@ -89,6 +89,8 @@ def test_the_table_adds_up() -> None:
     assert cells["matmul"][3] == pytest.approx(2 * 3 * 64 * 64 * 8 / 2**20, abs=6e-3), "the product and those of its two rules"
     assert sum(row[4] for row in cells.values()) == pytest.approx(100, abs=0.2)
     assert last.startswith("all ops:") and "on 1 threads" in last and f"{profile.wall / 2e6:.1f} ms" in last
+    with pytest.raises(ValueError, match="steps is 0"):
+        profile.table(steps=0)
     assert tg.Profile().table().splitlines()[-1] == "all ops: 0.0 ms on 0 threads, in 0.0 ms"
 
 

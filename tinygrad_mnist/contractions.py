@@ -14,9 +14,9 @@ the image in place, added up: nothing is copied.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import lru_cache
-from importlib import import_module
 from itertools import groupby, pairwise
 from typing import Any, NamedTuple, TypeAlias
 
@@ -29,7 +29,7 @@ Size: TypeAlias = tuple[int, int]  # height, width
 BLOCK_BYTES = 3 << 19  # of intermediate results, for the second-level cache: so many output rows at a time
 # Where the processor has AVX-512, OpenBLAS multiplies small matrices without packing them first: up to M * N * K = 1e6, and M * N = 1200
 # for products with a transpose. That runs at 105-115 GFLOP/s, large products at 75-95. Elsewhere nothing is gained by cutting.
-SMALL = bool(getattr(import_module("numpy._core._multiarray_umath"), "__cpu_features__", {}).get("AVX512F"))  # as np.show_runtime does
+SMALL = bool(getattr(sys.modules.get("numpy._core._multiarray_umath"), "__cpu_features__", {}).get("AVX512F"))  # as np.show_runtime does
 SMALL_PRODUCT, SMALL_GRADIENT, SMALL_COLUMNS = 1_000_000, 1200, 64
 FEW_CHANNELS = 8  # fewer make flat products: 1.3 instead of 0.5 ms for conv1, 125 images
 

@@ -112,6 +112,8 @@ class Profile(Watcher):
             results; share of the time of all ops. The last line says how much of the wall time that is: the rest is Python, the optimiser,
             and threads waiting.
         """
+        if steps < 1:
+            raise ValueError(f"Profile.table: steps is {steps}; pass the number of steps that were profiled, at least 1")
         rows: dict[str, list[float]] = {}
         for event in self.events:
             row = rows.setdefault(event.op, [0, 0, 0, 0])

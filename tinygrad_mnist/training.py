@@ -85,6 +85,12 @@ def predict(model: Any, images: npt.NDArray[Any], threads: int | None = None) ->
     Returns
     -------
     ndarray of intp, shape (N,)
+
+    Examples
+    --------
+    >>> from tinygrad_mnist import Tensor
+    >>> predict(Tensor, np.array([[0.0, 2.0], [3.0, 1.0]])).tolist()  # a model that takes logits for images
+    [1, 0]
     """
     parts = [logits.argmax(axis=1) for logits in _logits(model, images, threads)]
     return np.concatenate(parts) if parts else np.zeros(0, np.intp)
@@ -98,7 +104,20 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(model: Any, images: npt.NDArray[Any], labels: npt.NDArray[Any], threads: int | None = None) -> Evaluation:
-    """Mean cross-entropy and accuracy, in inference; parameters as `predict`'s, and the true classes, an integer for each image."""
+    """Mean cross-entropy and accuracy, in inference; parameters as `predict`'s, and the true classes, an integer for each image.
+
+    Raises
+    ------
+    ValueError
+        If there is no image, or not one class index for each.
+
+    Examples
+    --------
+    >>> from tinygrad_mnist import Tensor
+    >>> loss, accuracy = evaluate(Tensor, np.zeros((2, 10)), np.array([3, 0]))
+    >>> round(loss, 4), accuracy
+    (2.3026, 0.5)
+    """
     _check_labels("evaluate", images, labels)
     logits = np.concatenate(list(_logits(model, images, threads)))
     with no_grad():

@@ -168,6 +168,24 @@ def test_conv2d_equals_its_definitions_with_first_and_second_gradients(
     equals_derived(inputs, g, [numbers(seed + 3 + i, *kind[:2]) for i, kind in enumerate(kinds)], stride, padding)
 
 
+@given(geometries, counts, seeds, st.booleans(), dtypes, layouts)
+def test_an_activation_is_what_relu_makes_of_it(geometry: Any, filters: int, seed: int, biased: bool, dtype: Any, layout: str) -> None:
+    shape, kernel, stride, padding = geometry
+    shapes = [shape, (filters, shape[1], *kernel), (filters,)][: 2 + biased]
+    inputs = [numbers(seed + i, one, dtype, layout if i == 0 else "C") for i, one in enumerate(shapes)]
+    bias = [None] * (not biased)
+    g = numbers(seed + 6, tg.conv2d(*inputs[:2], None, stride, padding).shape, dtype, layout)
+    merged, apart = (
+        first_and_second(fn, inputs, g, [numbers(seed + 3 + i, one, dtype) for i, one in enumerate(shapes)])
+        for fn in (
+            lambda x, w, *b: tg.conv2d(x, w, *b, *bias, stride, padding, activation="relu"),
+            lambda x, w, *b: tg.relu(tg.conv2d(x, w, *b, *bias, stride, padding)),
+        )
+    )
+    for result, wanted in zip(merged, apart, strict=True):
+        exactly(result, wanted)
+
+
 @given(
     st.tuples(st.integers(1, 7), st.sampled_from([1, 2, 3, 9, 16]), st.integers(2, 9), st.integers(2, 9)), st.sampled_from([3, 16, 24]),
     st.tuples(counts, counts), st.tuples(st.integers(0, 5), st.integers(0, 5)), seeds,
@@ -292,6 +310,7 @@ X, W = np.zeros((2, 3, 5, 6)), np.zeros((4, 3, 3, 2))
         (lambda: tg.conv2d(X, W, np.zeros(3)), ["conv2d", "bias", "(3,)", "(4,)"]),
         (lambda: tg.conv2d(X, W, np.zeros((4, 1))), ["conv2d", "bias", "(4, 1)", "(4,)"]),
         (lambda: tg.conv2d(X, W, 0.5), ["conv2d", "bias", "()", "(4,)"]),
+        (lambda: tg.conv2d(X, W, activation="tanh"), ["conv2d", "activation", "'tanh'", "relu"]),
         (lambda: tg.im2col(X[0], 2), ["im2col", "(3, 5, 6)"]),
         (lambda: tg.im2col(X, (6, 2)), ["im2col", "6 x 2", "5 x 6"]),
         (lambda: tg.max_pool2d(X[0], 2), ["max_pool2d", "(3, 5, 6)"]),

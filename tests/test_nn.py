@@ -140,7 +140,32 @@ def test_exchanging_relu_and_max_pool_changes_nothing(
     np.testing.assert_array_equal(result.data, expected.data, strict=True)
 
 
-def test_the_exchange_leaves_the_list_of_layers_and_other_classes_alone() -> None:
+@settings(deadline=None)
+@given(
+    st.lists(st.sampled_from(["conv", "relu", "pool"]), max_size=6), st.integers(0, 2**32 - 1), st.sampled_from([np.float32, np.float64])
+)
+def test_merging_layers_changes_nothing(names: list[str], seed: int, dtype: Any) -> None:
+    draws = rng(seed)
+    made = {"conv": lambda: nn.Conv2d(2, 2, 3, padding=1, dtype=dtype), "relu": nn.ReLU, "pool": lambda: nn.MaxPool2d(2, 1, 1)}
+    layers = [made[name]() for name in names]
+    for layer in layers:
+        for parameter in nn.parameters(layer).values():
+            parameter.data = draws.integers(-1, 2, parameter.shape).astype(dtype)  # small whole numbers: sums are exact in any order
+    x = tg.Tensor(draws.integers(-2, 3, (2, 2, 5, 4)).astype(dtype), requires_grad=True)
+    wanted = [x, *nn.parameters(layers).values()]
+    plain: Any = x
+    for layer in layers:
+        plain = layer(plain)
+    out = nn.Sequential(*layers)(x)
+    g = draws.integers(-2, 3, out.shape).astype(dtype)
+    if not layers:
+        assert out is x
+        return
+    for result, expected in zip([out, *tg.grad(out, wanted, gradient=g)], [plain, *tg.grad(plain, wanted, gradient=g)], strict=True):
+        np.testing.assert_array_equal(result.data, expected.data, strict=True)
+
+
+def test_merging_leaves_the_list_of_layers_and_other_classes_alone() -> None:
     class Shifted(nn.ReLU):
         def __call__(self, x: Any, rng: Any = None) -> Any:
             return tg.abs(x)
@@ -152,6 +177,13 @@ def test_the_exchange_leaves_the_list_of_layers_and_other_classes_alone() -> Non
     model = nn.Sequential(*(plain := [nn.ReLU(), nn.MaxPool2d(2)]))
     model(x)
     assert model.layers == plain
+
+    class Scaled(nn.Conv2d):
+        def __call__(self, x: Any, rng: Any = None) -> Any:  # takes no activation
+            return 2 * super().__call__(x, rng)
+
+    x, conv = np.ones((1, 1, 3, 3), np.float32), Scaled(1, 2, 3, rng=rng(0))
+    np.testing.assert_array_equal(nn.Sequential(conv, nn.ReLU())(x).data, tg.relu(conv(x)).data)
 
 
 # Parameters ------------------------------------------------------------------------------------------------------------------------------

@@ -462,6 +462,29 @@ def test_rules_record_only_with_create_graph(mode: str) -> None:
     assert recorded == [mode == "create_graph"]
 
 
+def test_what_rules_share_is_computed_once() -> None:
+    calls: list[float] = []
+
+    @tg.primitive
+    def hypotenuse(x: Array, y: Array) -> Array:
+        return np.hypot(x, y)
+
+    def shared(g: Tensor, out: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        calls.append(g.item())
+        return g / out, out
+
+    hypotenuse.defvjp(lambda s, out, x, y: s[0] * x, lambda s, out, x, y: s[0] * y, shared=shared)
+    x, y = leaf(3.0), leaf(4.0)
+    slopes = tg.grad(hypotenuse(x, y), [x, y], gradient=[10.0])
+    assert [slope.item() for slope in slopes] == [6.0, 8.0] and calls == [10.0]
+    tg.grad(hypotenuse(x, 4.0), [x])
+    assert calls == [10.0, 1.0]
+    check_gradients(hypotenuse, np.array(3.0), np.array(-4.0), order=3)
+    with tg.Profile() as profile:
+        hypotenuse(x, y).backward()
+    assert [e.name for e in profile.events if e.phase == "backward"] == ["hypotenuse, shared", "hypotenuse, rule 0", "hypotenuse, rule 1"]
+
+
 def test_a_rule_that_raises_leaves_recording_on() -> None:
     @tg.primitive
     def broken(x: Array) -> Array:

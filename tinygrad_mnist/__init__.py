@@ -16,6 +16,7 @@ from . import parallel as parallel
 from . import training as training
 from .conv import *
 from .functional import *
+from .native import *
 from .ops import *
 from .profiling import *
 from .tensor import *

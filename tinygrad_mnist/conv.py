@@ -6,13 +6,13 @@ layout lives in the strides alone: any input is accepted, and elementwise ops ke
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from . import contractions
+from . import contractions, native
 from .contractions import Size, output_size
-from .ops import getitem, mean, pad, reshape, sum, transpose
+from .ops import _where_positive, getitem, mean, pad, reshape, sum, transpose
 from .tensor import Array, Operand, Tensor, as_tensor, primitive
 
 __all__ = ["avg_pool2d", "col2im", "conv2d", "im2col", "max_pool2d"]
@@ -22,37 +22,79 @@ Pair: TypeAlias = int | tuple[int, int]
 # The convolution as a trilinear form -----------------------------------------------------------------------------------------------------
 # The derivative of each of its three partial derivatives with respect to each of their arguments is another of the three. That is all there
 # is to state: derivatives of every order follow. What computes them is in contractions.py.
-@primitive
-def _conv_output(x: Array, w: Array, *bias: Array, stride: Size, padding: Size) -> Array:
-    return contractions.output(x, w, bias[0] if bias else None, stride, padding)
+def _computing(*arrays: Array) -> Any:
+    """Return the module that computes the three for these: native, or contractions, whose functions define what they are."""
+    return native if native.takes(*arrays) else contractions
 
 
 @primitive
-def _conv_input(g: Array, w: Array, *, stride: Size, padding: Size, size: Size) -> Array:
-    return contractions.input_gradient(g, w, stride, padding, size)
+def _conv_output(x: Array, w: Array, *bias: Array, stride: Size, padding: Size, rectify: bool) -> Any:
+    return _computing(x, w, *bias).output(x, w, bias[0] if bias else None, stride, padding, rectify)
 
 
 @primitive
-def _conv_weight(x: Array, g: Array, *, stride: Size, padding: Size, size: Size) -> Array:
-    return contractions.weight_gradient(x, g, stride, padding, size)
+def _conv_input(g: Array, w: Array, *, stride: Size, padding: Size, size: Size) -> Any:
+    return _computing(g, w).input_gradient(g, w, stride, padding, size)
 
 
+@primitive
+def _conv_weight(x: Array, g: Array, *, stride: Size, padding: Size, size: Size) -> Any:
+    return _computing(x, g).weight_gradient(x, g, stride, padding, size)
+
+
+@primitive
+def _where_rectified(g: Array, y: Array) -> Array:
+    """Write ``g`` where ``y`` is positive, else 0, then its sums over each channel: the gradients of ReLU and bias in one pass.
+
+    (N, C, H, W), (N, C, H, W) -> (H*C*W*N + C,), in this order
+    """
+    if native.takes(g, y):
+        return native.relu_and_bias_gradient(g, y)
+    n, c, h, w = y.shape
+    out = np.empty(y.size + c, g.dtype)
+    kept = out[: y.size].reshape(h, c, w, n).transpose(3, 1, 0, 2)
+    np.multiply(g, np.greater(y, 0), out=kept)
+    np.sum(kept, axis=(0, 2, 3), out=out[y.size :])
+    return out
+
+
+def _parted(both: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Take apart what ``_where_rectified`` wrote for images of `shape`."""
+    n, c, h, w = shape
+    images, sums = getitem(both, slice(None, -c)), getitem(both, slice(-c, None))
+    return transpose(reshape(images, h, c, w, n), 3, 1, 0, 2), sums
+
+
+def _through_relu(g: Tensor, out: Tensor, *inputs: Tensor, rectify: bool, **geometry: Size) -> tuple[Tensor, Tensor | None]:
+    """Return the gradient before the ReLU, if there is one, and that of the bias, if it is known."""
+    return _parted(_where_rectified(g, out), out.shape) if rectify else (g, None)
+
+
+def _where_rectified_again(h: Tensor, out: Tensor, g: Tensor, y: Tensor) -> Tensor:
+    images, sums = _parted(h, y.shape)
+    return _where_positive(images + reshape(sums, 1, y.shape[1], 1, 1), y)
+
+
+_where_rectified.defvjp(_where_rectified_again, None)
 _conv_output.defvjp(
-    lambda g, out, x, w, *bias, **geometry: _conv_input(g, w, size=x.shape[2:], **geometry),
-    lambda g, out, x, w, *bias, **geometry: _conv_weight(x, g, size=w.shape[2:], **geometry),
-    lambda g, out, x, w, bias, **geometry: sum(g, (0, 2, 3)),
+    lambda g, out, x, w, *bias, rectify, **geometry: _conv_input(g[0], w, size=x.shape[2:], **geometry),
+    lambda g, out, x, w, *bias, rectify, **geometry: _conv_weight(x, g[0], size=w.shape[2:], **geometry),
+    lambda g, out, x, w, bias, rectify, **geometry: sum(g[0], (0, 2, 3)) if g[1] is None else g[1],
+    shared=_through_relu,
 )
 _conv_input.defvjp(
-    lambda h, out, g, w, size, **geometry: _conv_output(h, w, **geometry),
+    lambda h, out, g, w, size, **geometry: _conv_output(h, w, rectify=False, **geometry),
     lambda h, out, g, w, size, **geometry: _conv_weight(h, g, size=w.shape[2:], **geometry),
 )
 _conv_weight.defvjp(
     lambda h, out, x, g, size, **geometry: _conv_input(g, h, size=x.shape[2:], **geometry),
-    lambda h, out, x, g, size, **geometry: _conv_output(x, h, **geometry),
+    lambda h, out, x, g, size, **geometry: _conv_output(x, h, rectify=False, **geometry),
 )
 
 
-def conv2d(x: Operand, weight: Operand, bias: Operand | None = None, stride: Pair = 1, padding: Pair = 0) -> Tensor:
+def conv2d(
+    x: Operand, weight: Operand, bias: Operand | None = None, stride: Pair = 1, padding: Pair = 0, *, activation: str | None = None
+) -> Tensor:
     """Two-dimensional convolution (cross-correlation, as in PyTorch) over a batch of images.
 
     Parameters
@@ -62,6 +104,8 @@ def conv2d(x: Operand, weight: Operand, bias: Operand | None = None, stride: Pai
     bias : array_like, shape (F,), optional
     stride, padding : int or (height, width)
         Step of the window; rows and columns of zeros added on every side.
+    activation : "relu", optional
+        What `relu` makes of the result, in the same pass over memory.
 
     Returns
     -------
@@ -71,7 +115,7 @@ def conv2d(x: Operand, weight: Operand, bias: Operand | None = None, stride: Pai
     Raises
     ------
     ValueError
-        If shapes do not fit each other, or the kernel is larger than the padded image.
+        If shapes do not fit each other, the kernel is larger than the padded image, or the activation is another one.
 
     Examples
     --------
@@ -85,17 +129,21 @@ def conv2d(x: Operand, weight: Operand, bias: Operand | None = None, stride: Pai
             f"conv2d: x of shape {x.shape} does not fit weight of shape {weight.shape}; they must be (N, C, H, W) and (F, C, KH, KW) "
             "with the same number of channels C (one grey image: x.reshape(1, 1, height, width))"
         )
+    if activation not in (None, "relu"):
+        raise ValueError(f'conv2d: activation is {activation!r}; it must be None or "relu" (apply other functions to the result)')
     strides, paddings = _pair("conv2d", "stride", stride, 1), _pair("conv2d", "padding", padding, 0)
     _checked_size("conv2d", x.shape, weight.shape[2:], strides, paddings)
     if bias is None:
-        return _conv_output(x, weight, stride=strides, padding=paddings)
+        return _conv_output(x, weight, stride=strides, padding=paddings, rectify=activation is not None)
     bias = as_tensor(bias)
     if bias.shape != weight.shape[:1]:
         raise ValueError(f"conv2d: bias has shape {bias.shape}; for {weight.shape[0]} filters it must be {weight.shape[:1]}")
-    return _conv_output(x, weight, bias, stride=strides, padding=paddings)
+    return _conv_output(x, weight, bias, stride=strides, padding=paddings, rectify=activation is not None)
 
 
 def _pair(op: str, name: str, value: Pair, least: int) -> Size:
+    if type(value) is int and value >= least:  # nearly always
+        return value, value
     pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(pair) != 2 or any(isinstance(v, bool) or not isinstance(v, (int, np.integer)) or v < least for v in pair):
         raise ValueError(f"{op}: {name} must be an integer of at least {least} or a pair (height, width) of such, got {value!r}")
@@ -258,6 +306,8 @@ def max_pool2d(x: Operand, kernel_size: Pair, stride: Pair | None = None, paddin
     _checked_size("max_pool2d", x.shape, kernel, steps, paddings)
     if x.dtype.kind != "f":
         raise TypeError(f"max_pool2d: x is {x.dtype}; padding counts as minus infinity, so convert it to floats first")
+    if (kernel, steps, paddings) == ((2, 2), (2, 2), (0, 0)) and native.takes(x.data):
+        return _max_pool(x)
     x = _framed(x, paddings, -np.inf)
     for axis in (3, 2):  # width first, then height: the first maximum along both is the first one in row-major order
         x = _window_max(x, axis=axis, size=kernel[axis - 2], step=steps[axis - 2])
@@ -318,3 +368,27 @@ def _slots(x: Array, axis: int, size: int, step: int) -> list[Array]:
 _window_max.defvjp(lambda g, out, x, **window: _to_first_max(g, x, out, **window))
 _to_first_max.defvjp(lambda h, out, g, x, top, **window: _at_first_max(h, x, top, **window), None, None)
 _at_first_max.defvjp(lambda h, out, v, x, top, **window: _to_first_max(h, x, top, **window), None, None)
+
+
+# Windows of 2 x 2, side by side, in one pass, where there are native kernels
+@primitive
+def _max_pool(x: Array) -> Array:
+    return native.max_pool(x)
+
+
+@primitive
+def _max_pool_gradient(g: Array, x: Array) -> Array:
+    return native.max_pool_gradient(g, x)
+
+
+@primitive
+def _at_pooled(v: Array, x: Array) -> Any:
+    """Read `v` where `x` has the first maximum of its window: the adjoint of ``_max_pool_gradient``."""
+    columns, rows = {"axis": 3, "size": 2, "step": 2}, {"axis": 2, "size": 2, "step": 2}
+    wide = _window_max.forward(x, **columns)
+    return _at_first_max.forward(_at_first_max.forward(v, x, wide, **columns), wide, _window_max.forward(wide, **rows), **rows)
+
+
+_max_pool.defvjp(lambda g, out, x: _max_pool_gradient(g, x))
+_max_pool_gradient.defvjp(lambda h, out, g, x: _at_pooled(h, x), None)
+_at_pooled.defvjp(lambda h, out, v, x: _max_pool_gradient(h, x), None)

@@ -6,6 +6,7 @@ A layer or a model is any object with ``__call__(x, rng=None)``: no base class, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -66,8 +67,8 @@ class Conv2d:
         self.stride, self.padding = stride, padding
         _pair("Conv2d", "stride", stride, 1), _pair("Conv2d", "padding", padding, 0)  # complain now, not in the first training step
 
-    def __call__(self, x: Operand, rng: np.random.Generator | None = None) -> Tensor:
-        return conv2d(x, self.weight, self.bias, self.stride, self.padding)
+    def __call__(self, x: Operand, rng: np.random.Generator | None = None, *, activation: str | None = None) -> Tensor:
+        return conv2d(x, self.weight, self.bias, self.stride, self.padding, activation=activation)
 
     def __repr__(self) -> str:
         f, c, kh, kw = self.weight.shape
@@ -153,7 +154,8 @@ class SoftmaxCrossEntropy:
 class Sequential:
     """Layers applied one after the other, each with the generator.
 
-    A max-pool that follows a ReLU is computed before it: the values and gradients are the same to the bit, and it is less work.
+    A max-pool that follows a ReLU is computed before it: the values and gradients are the same to the bit, and it is less work. A ReLU that
+    follows a convolution is computed with it, in the same pass over memory.
 
     Examples
     --------
@@ -169,7 +171,7 @@ class Sequential:
 
     def __call__(self, x: Operand, rng: np.random.Generator | None = None) -> Tensor:
         x = as_tensor(x)
-        for layer in _pool_before_relu(self.layers):
+        for layer in _merged(self.layers):
             x = layer(x, rng)
         return x
 
@@ -177,13 +179,18 @@ class Sequential:
         return "Sequential({})".format(", ".join(map(repr, self.layers)))
 
 
-def _pool_before_relu(layers: Sequence[Layer]) -> list[Layer]:
-    """Exchange each ReLU with a max-pool behind it: the same values and gradients, from a quarter of the work (3 % of a step's time)."""
-    order = list(layers)
+def _merged(layers: Sequence[Layer]) -> list[Layer]:
+    """Exchange each ReLU with a max-pool behind it (a quarter of the work), and compute what remain behind a convolution with it."""
+    order, merged = list(layers), list[Layer]()
     for i, pair in enumerate(pairwise(layers)):
         if type(pair[0]) is ReLU and type(pair[1]) is MaxPool2d:
             order[i : i + 2] = pair[::-1]
-    return order
+    for layer in order:
+        if type(layer) is ReLU and merged and type(merged[-1]) is Conv2d:
+            merged[-1] = partial(merged[-1], activation="relu")
+        else:
+            merged.append(layer)
+    return merged
 
 
 def parameters(model: Any) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from . import native
 from .tensor import Array, Operand, Primitive, Rule, Tensor, as_tensor, astype, primitive
 
 __all__ = [
@@ -88,6 +89,13 @@ def _positive_part(x: Array) -> Any:
     return np.maximum(x, np.zeros_like(slab) if slab.size >= 512 else zero)
 
 
+@primitive
+def _where_positive(g: Array, x: Array) -> Any:
+    """``g`` where ``x`` is positive, else 0."""
+    return native.relu_gradient(g, x) if native.takes(g, x) else g * np.greater(x, 0)
+
+
+_where_positive.defvjp(lambda h, out, g, x: _where_positive(h, x), None)
 exp: Primitive = _elementwise("exp", np.exp, "e to the power of ``x``.", "([0.0]) -> [1.], dtype=float64", lambda g, out, x: g * out)
 log: Primitive = _elementwise("log", np.log, "Natural logarithm.", "([1.0]) -> [0.], dtype=float64", lambda g, out, x: g / x)
 sqrt: Primitive = _elementwise("sqrt", np.sqrt, "Square root.", "([9.0]) -> [3.], dtype=float64", lambda g, out, x: g / (2 * out))
@@ -108,7 +116,7 @@ sign: Primitive = _elementwise(
 )
 relu: Primitive = _elementwise(
     "relu", _positive_part, "``max(x, 0)``; its derivative at 0 is 0.", "([-1.0, 2.0]) -> [0., 2.], dtype=float64",
-    lambda g, out, x: g * greater(x, 0),
+    lambda g, out, x: _where_positive(g, x),
 )  # fmt: skip
 
 
@@ -312,7 +320,7 @@ def _reshape(x: Array, *, shape: tuple[int, ...], order: tuple[int, ...] | None 
 
 def _memory_order(x: Array) -> tuple[int, ...] | None:
     """Return the axes from the outermost in memory to the innermost; None if that is their usual order."""
-    return None if x.flags.c_contiguous else tuple(sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis])))
+    return None if x.flags.c_contiguous else tuple(sorted(range(x.ndim), key=lambda axis: -builtins.abs(x.strides[axis])))
 
 
 # The gradient gets the memory order of x: mixed orders would make every step behind it slow (a flatten behind a max-pool: 1 % of the time).

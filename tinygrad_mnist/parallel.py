@@ -73,7 +73,7 @@ def value_and_grad(
         with recording(True):  # also where the caller is in no_grad
             loss = loss_fn(*pieces, None if seed is None else np.random.default_rng([*seed, number]))
         share = len(pieces[0]) / total
-        return loss.item() * share, [g.data * share for g in grad(loss, wanted, retain_graph=False)]
+        return loss.item() * share, [g.data for g in grad(loss, wanted, gradient=np.full_like(loss.data, share), retain_graph=False)]
 
     value, sums = 0.0, [np.zeros_like(p.data) for p in wanted]
     for part, grads in map_shards(shard, *arrays, shard_size=shard_size, threads=threads):

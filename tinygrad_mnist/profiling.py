@@ -83,7 +83,7 @@ class Profile(Watcher):
         self.events.append(Event(name, owner or name, "in rule" if owner else "forward", shapes, thread, begin, end, memory))
         return out
 
-    def rule(self, rule: Callable[..., Tensor], position: int, g: Tensor, node: Tensor) -> Tensor:
+    def rule(self, rule: Callable[..., Any], position: int | None, g: Any, node: Tensor) -> Any:
         """Compute one rule and take the time."""
         assert node.op is not None
         outer, name = getattr(self._rule, "op", None), node.op.__name__
@@ -95,7 +95,8 @@ class Profile(Watcher):
             end = perf_counter_ns()
             self._rule.op = outer
             shapes = tuple([a.shape for a in (g, *(node.inputs or ())) if isinstance(a, Tensor)])
-            self.events.append(Event(f"{name}, rule {position}", name, "backward", shapes, threading.current_thread().name, begin, end, 0))
+            label = f"{name}, shared" if position is None else f"{name}, rule {position}"
+            self.events.append(Event(label, name, "backward", shapes, threading.current_thread().name, begin, end, 0))
 
     def table(self, steps: int = 1) -> str:
         """Time, calls and memory by op, the longest first.

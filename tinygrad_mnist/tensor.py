@@ -204,6 +204,7 @@ class Primitive:
     def __init__(self, forward: Callable[..., Any]) -> None:
         self.forward = forward
         self.rules: Sequence[Rule] = ()
+        self.shared: Callable[..., Any] | None = None
         self.rule_for_each: Callable[..., Tensor] | None = None
         self.partial = True  # some arguments may have no rule
         self.__name__ = self.__qualname__ = getattr(forward, "__name__", "primitive").lstrip("_")
@@ -215,13 +216,16 @@ class Primitive:
             self.arrays = None  # any number
         self.plain = None if self.settings else self.arrays  # so many arguments, and there is nothing to bind
 
-    def defvjp(self, *rules: Rule) -> None:
+    def defvjp(self, *rules: Rule, shared: Callable[..., Any] | None = None) -> None:
         """State the VJP rules, one for each array argument: ``rule(g, out, *inputs, **keywords)``, all Tensors (numbers stay numbers).
 
         ``g`` is the gradient with respect to the output ``out``; the rule returns that with respect to its argument, in Tensor
         operations, so that it can be differentiated again. None stands for an argument without a gradient.
+
+        What several rules begin with can be stated as ``shared``, of the same signature: it is computed once, and they get what it returns
+        in place of ``g``.
         """
-        self.rules = rules
+        self.rules, self.shared = rules, shared
         self.partial = None in rules or self.arrays is None or len(rules) < self.arrays
 
     def defvjp_each(self, rule: Callable[..., Tensor]) -> None:
@@ -434,8 +438,11 @@ class Watcher:
         """Compute a primitive from ndarrays and numbers, in the forward or (inside `rule`) in the backward pass."""
         return op.forward(*arrays, **keywords)
 
-    def rule(self, rule: Callable[..., Tensor], position: int, g: Tensor, node: Tensor) -> Tensor:
-        """Compute the gradient with respect to input `position` of `node` from `g`, that with respect to `node`."""
+    def rule(self, rule: Callable[..., Any], position: int | None, g: Any, node: Tensor) -> Any:
+        """Compute the gradient with respect to input `position` of `node` from `g`, that with respect to `node`.
+
+        A position of None stands for what the rules share: that comes first, and they get its result as `g`.
+        """
         return rule(g, node, *(node.inputs or ()), **node.keywords)
 
 
@@ -583,9 +590,11 @@ def _useful(nodes: list[Tensor], wanted: set[int]) -> set[int]:
     return useful
 
 
-def _distribute(node: Tensor, op: Primitive, g: Tensor, useful: set[int], pending: dict[int, Tensor]) -> None:
+def _distribute(node: Tensor, op: Primitive, g: Any, useful: set[int], pending: dict[int, Tensor]) -> None:
     """Call the rules of the primitive `op` that made `node` and add what they return to the gradients of its inputs."""
-    inputs, keywords, rules = node.inputs or (), node.keywords, op.rules
+    inputs, keywords, rules, shared = node.inputs or (), node.keywords, op.rules, op.shared
+    if shared is not None:
+        g = shared(g, node, *inputs, **keywords) if _watcher is None else _watcher.rule(shared, None, g, node)
     for position, x in enumerate(inputs):
         key = id(x)
         if key not in useful:

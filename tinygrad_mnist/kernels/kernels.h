@@ -1,0 +1,614 @@
+/* The kernels, for one instruction set. native.c includes this once for each, with
+
+       LANES      floats in a vector
+       VECTORS    vectors in a tile: what the inner loops go over at a time
+       BLOCK      filters that are computed together; BLOCK * VECTORS sums are kept in registers
+       ROWS       rows of lowered images, times two vectors of filters, that a weight gradient keeps in registers
+       TARGET     function attributes
+       NAME(x)    x with the name of the instruction set
+
+   Images are (H, C, W, N) in memory, the batch innermost; all numbers are float32. Rates are for one core (Zen 4 at 3.4 GHz, where 110
+   GFLOP/s of multiply-adds is the most that either AVX-512 or AVX2 reaches), 63 images, on the layers of the 21-layer network. */
+
+#define VEC NAME(vec)
+#define LOOSE NAME(loose)
+#define INT NAME(ints)
+#define TILE (VECTORS * LANES)
+
+typedef float VEC __attribute__((vector_size(4 * LANES)));
+typedef float LOOSE __attribute__((vector_size(4 * LANES), aligned(4), may_alias)); /* anywhere in memory */
+typedef int INT __attribute__((vector_size(4 * LANES)));
+
+/* The first `count` lanes; the others are 0. */
+TARGET static inline VEC NAME(load)(const float *from, ptrdiff_t count)
+{
+    VEC v = {0};
+    if (count >= LANES)
+        return *(const LOOSE *)from;
+    memcpy(&v, from, sizeof(float) * count);
+    return v;
+}
+
+TARGET static inline void NAME(store)(float *to, VEC v, ptrdiff_t count)
+{
+    if (count >= LANES)
+        *(LOOSE *)to = v;
+    else
+        memcpy(to, &v, sizeof(float) * count);
+}
+
+/* Where the vector begins that covers lane `at` of `count`: the last one overlaps the one before it, if there is one. */
+static inline ptrdiff_t NAME(fitted)(ptrdiff_t at, ptrdiff_t count)
+{
+    return at + LANES > count && count >= LANES ? count - LANES : at;
+}
+
+TARGET static inline float NAME(across)(VEC v) /* the sum of its lanes */
+{
+    float lanes[LANES], sum = 0;
+    memcpy(lanes, &v, sizeof v); /* indexing v would keep it in memory all the time */
+    for (int lane = 0; lane < LANES; lane++)
+        sum += lanes[lane];
+    return sum;
+}
+
+TARGET static inline VEC NAME(positive)(VEC v) /* max(v, 0); NaN stays NaN */
+{
+    return (VEC)((INT)v & ~(v <= 0));
+}
+
+/* Copy `count` floats (zeros, if `from` is NULL) to the lanes from `at` on of a row that is cut into tiles, `step` floats apart. */
+TARGET static void NAME(spread)(float *to, ptrdiff_t step, ptrdiff_t at, const float *from, ptrdiff_t count)
+{
+    while (count > 0) {
+        ptrdiff_t lane = at % TILE, n = min(count, TILE - lane);
+        float *d = to + at / TILE * step + lane;
+        if (from) {
+            memcpy(d, from, sizeof(float) * n);
+            from += n;
+        } else
+            memset(d, 0, sizeof(float) * n);
+        at += n;
+        count -= n;
+    }
+}
+
+/* The points of B d, `point` floats apart. */
+TARGET static inline __attribute__((always_inline)) void NAME(transform)(const VEC *d, float *to, ptrdiff_t point)
+{
+    const VEC even = d[4] - B2 * d[2], odd = A1 * (d[3] - B2 * d[1]), even2 = d[4] - A2 * d[2], odd2 = B1 * (d[3] - A2 * d[1]);
+    *(LOOSE *)to = (d[4] - (A2 + B2) * d[2]) + A2 * B2 * d[0];
+    *(LOOSE *)(to + point) = even + odd;
+    *(LOOSE *)(to + 2 * point) = even - odd;
+    *(LOOSE *)(to + 3 * point) = even2 + odd2;
+    *(LOOSE *)(to + 4 * point) = even2 - odd2;
+    *(LOOSE *)(to + 5 * point) = (d[5] - (A2 + B2) * d[3]) + A2 * B2 * d[1];
+}
+
+/* Lower row y of an image for the output columns of a strip, into tiles (point, tile, row, lane): a tile's rows lie together.
+
+   Textbook: row l * C + c, lane j * N + n holds x[y, c, j * stride + l - left, n]; 0 outside the image.
+   Winograd: point p, row c, lane n of the tile of output columns j .. j + 3 holds (B d)[p] with d = x[y, c, j - left .. j - left + 5, n].
+   A seventh to a tenth of a convolution's time. */
+TARGET static void
+NAME(lower)(const struct geometry *s, const struct plan *p, const float *x, const float *zeros, ptrdiff_t y, ptrdiff_t first, ptrdiff_t units,
+            float *to)
+{
+    const ptrdiff_t n = s->n, chunk = p->rows * TILE, point = p->tiles * chunk;
+    const float *row = x + y * s->c * s->w * n;
+    if (p->points == 1) {
+        for (ptrdiff_t l = 0; l < s->kw; l++) {
+            ptrdiff_t shift = l - s->left, begin = first, end = first + units;
+            while (begin < end && begin * s->sw + shift < 0)
+                begin++;
+            while (end > begin && (end - 1) * s->sw + shift >= s->w)
+                end--;
+            for (ptrdiff_t c = 0; c < s->c; c++) {
+                float *d = to + (l * s->c + c) * TILE;
+                ptrdiff_t run = s->sw == 1 ? end - begin : 1; /* output columns that see neighbours */
+                NAME(spread)(d, chunk, 0, NULL, (begin - first) * n);
+                for (ptrdiff_t j = begin; j < end; j += run)
+                    NAME(spread)(d, chunk, (j - first) * n, row + (c * s->w + j * s->sw + shift) * n, run * n);
+                NAME(spread)(d, chunk, (end - first) * n, NULL, (first + units - end) * n);
+            }
+        }
+        return;
+    }
+    for (ptrdiff_t c = 0; c < s->c; c++)
+        for (ptrdiff_t u = 0; u < units; u++) {
+            const ptrdiff_t column = COLUMNS * (first + u) - s->left;
+            const float *line = row + c * s->w * n, *from[POINTS];
+            float *tiles = to + u * p->unit_tiles * chunk + c * TILE;
+            VEC d[POINTS];
+            for (int l = 0; l < POINTS; l++)
+                from[l] = column + l >= 0 && column + l < s->w ? line + (column + l) * n : zeros;
+            ptrdiff_t at = 0;
+            for (; at + LANES <= n; at += LANES) {
+                for (int l = 0; l < POINTS; l++)
+                    d[l] = *(const LOOSE *)(from[l] + at);
+                for (int l = 2; l < POINTS; l++) /* for the next channel; that saves a third of the time */
+                    __builtin_prefetch(line + (s->w + column + l) * n + at);
+                NAME(transform)(d, tiles + at / TILE * chunk + at % TILE, point);
+            }
+            if (at < n) {
+                if ((n - LANES) / TILE == at / TILE) /* then the last vector may overlap the one before it; else it would leave its tile */
+                    at = n - LANES;
+                for (int l = 0; l < POINTS; l++)
+                    d[l] = NAME(load)(from[l] + at, n - at);
+                NAME(transform)(d, tiles + at / TILE * chunk + at % TILE, point);
+            }
+        }
+}
+
+/* See to it that the rows of the image that output row i sees are in the ring; returns the rows of the kernel that see any. */
+TARGET static struct range
+NAME(ready)(const struct geometry *s, const struct plan *p, const struct ring *ring, const float *x, ptrdiff_t i, ptrdiff_t first,
+            ptrdiff_t units)
+{
+    const ptrdiff_t y = i * s->sh - s->top;
+    struct range k = {min(y < 0 ? -y : 0, s->kh), max(min(s->h - y, s->kh), 0)};
+    for (ptrdiff_t at = k.begin; at < k.end; at++) {
+        const ptrdiff_t number = (y + at) % s->kh;
+        if (ring->holds[number] != y + at)
+            NAME(lower)(s, p, x, ring->zeros, y + at, first, units, ring->slots + number * ring->slot);
+        ring->holds[number] = y + at;
+    }
+    return k;
+}
+
+/* result[f][lane] = sum over k and r of w[k][r][f] * v[k][r][lane], for BLOCK filters and a tile of `vectors` vectors.
+
+   BLOCK * VECTORS sums in registers, for each row VECTORS loads and BLOCK broadcasts: 100-110 GFLOP/s from the second-level cache. */
+TARGET static inline __attribute__((always_inline)) void
+NAME(sums)(float *restrict result, const float *restrict w, const float *const *v, ptrdiff_t taps, ptrdiff_t rows, const int vectors)
+{
+    VEC sum[BLOCK][VECTORS];
+    for (int f = 0; f < BLOCK; f++)
+        for (int j = 0; j < vectors; j++)
+            sum[f][j] = (VEC){0};
+    for (ptrdiff_t k = 0; k < taps; k++) {
+        const float *at = v[k];
+        for (ptrdiff_t r = 0; r < rows; r++, at += TILE, w += BLOCK) {
+            VEC a[VECTORS];
+            for (int j = 0; j < vectors; j++)
+                a[j] = *(const VEC *)(at + j * LANES);
+            for (int f = 0; f < BLOCK; f++)
+                for (int j = 0; j < vectors; j++)
+                    sum[f][j] += w[f] * a[j];
+        }
+    }
+    for (int f = 0; f < BLOCK; f++)
+        for (int j = 0; j < vectors; j++)
+            *(VEC *)(result + f * TILE + j * LANES) = sum[f][j];
+}
+
+TARGET static void
+NAME(products)(float *result, const float *w, const float *const *v, ptrdiff_t taps, ptrdiff_t rows, ptrdiff_t lanes)
+{
+    const ptrdiff_t vectors = (lanes + LANES - 1) / LANES;
+    if (vectors >= VECTORS)
+        NAME(sums)(result, w, v, taps, rows, VECTORS);
+#if VECTORS > 2
+    else if (vectors == 3)
+        NAME(sums)(result, w, v, taps, rows, 3);
+    else if (vectors == 2)
+        NAME(sums)(result, w, v, taps, rows, 2);
+#endif
+    else
+        NAME(sums)(result, w, v, taps, rows, 1);
+}
+
+/* Lay the filters out as (point, f / BLOCK, k, row, f % BLOCK); for Winograd, point p holds (G w[f, c, k, :])[p]. */
+TARGET static void NAME(lay_out)(const struct geometry *s, const struct plan *p, const float *w, float *to)
+{
+    const ptrdiff_t blocks = (s->f + BLOCK - 1) / BLOCK, point = blocks * s->kh * p->rows * BLOCK;
+    for (ptrdiff_t f = 0; f < s->f; f++)
+        for (ptrdiff_t k = 0; k < s->kh; k++)
+            for (ptrdiff_t c = 0; c < s->c; c++) {
+                const float *from = w + f * s->wf + c * s->wc + k * s->wk;
+                float *d = to + ((f / BLOCK * s->kh + k) * p->rows + c) * BLOCK + f % BLOCK;
+                if (p->points == 1) {
+                    for (ptrdiff_t l = 0; l < s->kw; l++)
+                        d[l * s->c * BLOCK] = from[l * s->wl];
+                    continue;
+                }
+                const float w0 = from[0], w1 = from[s->wl], w2 = from[2 * s->wl];
+                d[0] = G0 * w0;
+                d[point] = GA * ((w0 + A2 * w2) + A1 * w1);
+                d[2 * point] = GA * ((w0 + A2 * w2) - A1 * w1);
+                d[3 * point] = GB * ((w0 + B2 * w2) + B1 * w1);
+                d[4 * point] = GB * ((w0 + B2 * w2) - B1 * w1);
+                d[5 * point] = w2;
+            }
+}
+
+/* Write `lanes` lanes of BLOCK filters, or as many as there are, to the output, with the bias added, and rectified if that is asked for.
+
+   Winograd: as many of the four columns A sums as there are. */
+TARGET static inline __attribute__((always_inline)) void
+NAME(emit)(const struct geometry *s, float (*sums)[BLOCK * TILE], const float *bias, ptrdiff_t filters, float *to, ptrdiff_t lanes,
+           const int points, ptrdiff_t columns, const int rectify)
+{
+    for (ptrdiff_t f = 0; f < filters; f++, to += s->ow * s->n)
+        for (ptrdiff_t lane = 0; lane < lanes; lane += LANES) {
+            const ptrdiff_t at = NAME(fitted)(lane, lanes);
+            const float *m = sums[0] + f * TILE + at, add = bias ? bias[f] : 0;
+            VEC v[COLUMNS] = {*(const LOOSE *)m + add};
+            if (points > 1) {
+                const ptrdiff_t point = BLOCK * TILE;
+                const VEC m1 = *(const LOOSE *)(m + point), m2 = *(const LOOSE *)(m + 2 * point), m3 = *(const LOOSE *)(m + 3 * point);
+                const VEC m4 = *(const LOOSE *)(m + 4 * point), m5 = *(const LOOSE *)(m + 5 * point);
+                const VEC even = m1 + m2, odd = A1 * (m1 - m2), even2 = m3 + m4, odd2 = B1 * (m3 - m4);
+                v[0] += even + even2;
+                v[1] = odd + odd2 + add;
+                v[2] = A2 * even + B2 * even2 + add;
+                v[3] = A2 * odd + B2 * odd2 + (m5 + add);
+            }
+            for (ptrdiff_t j = 0; j < columns; j++)
+                NAME(store)(to + j * s->n + at, rectify ? NAME(positive)(v[j]) : v[j], lanes - at);
+        }
+}
+
+/* out[i, f, j, n] = bias[f] + sum over c, k, l of w[f, c, k, l] * x[i * stride + k - top, c, j * stride + l - left, n], 0 outside x.
+
+   The output's columns are cut into strips. Of a strip, the KH lowered rows that an output row sees are kept in a ring that fits the
+   second-level cache; the next output row needs only its new ones. Textbook (any kernel and stride): 50 GFLOP/s for one input channel,
+   70-100 for more. Winograd (F(4, 3) along the width: four columns of a 3-column kernel take 6 products instead of 12): @@. */
+TARGET static int
+NAME(convolve)(const struct geometry *s, const float *x, const float *w, const float *bias, float *out)
+{
+    const struct plan p = make_plan(s, LANES, TILE);
+    const ptrdiff_t blocks = (s->f + BLOCK - 1) / BLOCK, block = s->kh * p.rows * BLOCK, chunk = p.rows * TILE;
+    struct ring ring;
+    float *filters = reserve(s, p.points * blocks * block, p.points * p.tiles * chunk, 0, &ring);
+    if (!filters)
+        return 1;
+    NAME(lay_out)(s, &p, w, filters);
+    for (ptrdiff_t first = 0; first < p.units; first += p.strip) {
+        const ptrdiff_t units = min(p.strip, p.units - first);
+        for (ptrdiff_t k = 0; k < s->kh; k++)
+            ring.holds[k] = -1;
+        for (ptrdiff_t i = 0; i < s->oh; i++) {
+            const struct range k = NAME(ready)(s, &p, &ring, x, i, first, units);
+            const ptrdiff_t width = p.points > 1 ? s->n : units * s->n, tiles = p.points > 1 ? p.unit_tiles : (width + TILE - 1) / TILE;
+            for (ptrdiff_t t = 0; t < (p.points > 1 ? units * tiles : tiles); t++) {
+                const ptrdiff_t begin = t % tiles * TILE, lanes = min(width - begin, TILE);
+                const ptrdiff_t column = p.points > 1 ? COLUMNS * (first + t / tiles) : first;
+                for (ptrdiff_t b = 0; b < blocks; b++) {
+                    float sums[POINTS][BLOCK * TILE] __attribute__((aligned(64)));
+                    for (ptrdiff_t q = 0; q < p.points; q++) {
+                        for (ptrdiff_t at = k.begin; at < k.end; at++)
+                            ring.rows[at] = ring.slots + (i * s->sh - s->top + at) % s->kh * ring.slot + (q * p.tiles + t) * chunk;
+                        NAME(products)(sums[q], filters + (q * blocks + b) * block + k.begin * p.rows * BLOCK, ring.rows + k.begin,
+                                       k.end - k.begin, p.rows, lanes);
+                    }
+                    float *to = out + ((i * s->f + b * BLOCK) * s->ow + column) * s->n + begin;
+                    const float *add = bias ? bias + b * BLOCK : NULL;
+                    const ptrdiff_t count = min(s->f - b * BLOCK, BLOCK);
+                    if (p.points == 1 && s->rectify)
+                        NAME(emit)(s, sums, add, count, to, lanes, 1, 1, 1);
+                    else if (p.points == 1)
+                        NAME(emit)(s, sums, add, count, to, lanes, 1, 1, 0);
+                    else if (column + COLUMNS > s->ow)
+                        NAME(emit)(s, sums, add, count, to, lanes, POINTS, s->ow - column, s->rectify);
+                    else if (s->rectify)
+                        NAME(emit)(s, sums, add, count, to, lanes, POINTS, COLUMNS, 1);
+                    else
+                        NAME(emit)(s, sums, add, count, to, lanes, POINTS, COLUMNS, 0);
+                }
+            }
+        }
+    }
+    free(filters);
+    return 0;
+}
+
+/* to[q][f] = from[f * stride + q], for LANES columns and rows, or fewer. */
+TARGET static inline void
+NAME(turn)(const float *from, ptrdiff_t stride, ptrdiff_t filters, ptrdiff_t count, VEC *restrict to)
+{
+#if defined(__GNUC__) && !defined(__clang__)
+    if (filters == LANES && count == LANES) {
+        VEC v[LANES];
+        for (int f = 0; f < LANES; f++)
+            v[f] = *(const LOOSE *)(from + f * stride);
+#pragma GCC unroll 4
+        for (int d = 1; d < LANES; d *= 2) { /* exchange blocks of d x d */
+            INT low, high;
+            for (int j = 0; j < LANES; j++) {
+                low[j] = j & d ? LANES + j - d : j;
+                high[j] = j & d ? LANES + j : j + d;
+            }
+#pragma GCC unroll 16
+            for (int f = 0; f < LANES; f++)
+                if (!(f & d)) {
+                    const VEC a = v[f], b = v[f + d];
+                    v[f] = __builtin_shuffle(a, b, low);
+                    v[f + d] = __builtin_shuffle(a, b, high);
+                }
+        }
+        memcpy(to, v, sizeof v);
+        return;
+    }
+#endif
+    for (ptrdiff_t q = 0; q < count; q++)
+        for (ptrdiff_t f = 0; f < filters; f++)
+            to[q][f] = from[f * stride + q];
+}
+
+/* Lower a row of the output's gradient, filters innermost: (point, lane, f), f up to a multiple of LANES.
+
+   Winograd: point p holds (A' g)[p] of four columns g. A twentieth to a tenth of a weight gradient's time. */
+TARGET static void
+NAME(lower_gradient)(const struct geometry *s, const struct plan *p, const float *g, ptrdiff_t first, ptrdiff_t units, ptrdiff_t filters,
+                     float *to)
+{
+    const ptrdiff_t stride = s->ow * s->n, point = p->tiles * TILE * filters, columns = p->points > 1 ? COLUMNS : 1;
+    const ptrdiff_t width = p->points > 1 ? s->n : units * s->n;
+    VEC a[COLUMNS][LANES] = {{{0}}}; /* filters and columns that there are not stay 0 */
+    for (ptrdiff_t u = 0; u < (p->points > 1 ? units : 1); u++) {
+        const ptrdiff_t column = (first + u) * columns, present = min(columns, s->ow - column);
+        if (present < columns)
+            memset(a, 0, sizeof a);
+        for (ptrdiff_t f = 0; f < s->f; f += LANES) {
+            const ptrdiff_t there = min(s->f - f, LANES);
+            if (there < LANES)
+                memset(a, 0, sizeof a);
+            for (ptrdiff_t lane = 0; lane < width; lane += LANES) {
+                const ptrdiff_t at = NAME(fitted)(lane, width), count = min(width - at, LANES);
+                float *d = to + (u * p->unit_tiles * TILE + at) * filters + f;
+                for (ptrdiff_t j = 0; j < present; j++)
+                    NAME(turn)(g + f * stride + (column + j) * s->n + at, stride, there, count, a[j]);
+                for (ptrdiff_t q = 0; q < count; q++, d += filters) {
+                    *(VEC *)d = a[0][q];
+                    if (columns > 1) {
+                        const VEC even = a[0][q] + A2 * a[2][q], odd = A1 * (a[1][q] + A2 * a[3][q]);
+                        const VEC even2 = a[0][q] + B2 * a[2][q], odd2 = B1 * (a[1][q] + B2 * a[3][q]);
+                        *(VEC *)(d + point) = even + odd;
+                        *(VEC *)(d + 2 * point) = even - odd;
+                        *(VEC *)(d + 3 * point) = even2 + odd2;
+                        *(VEC *)(d + 4 * point) = even2 - odd2;
+                        *(VEC *)(d + 5 * point) = a[3][q];
+                    }
+                }
+            }
+        }
+    }
+}
+
+/* total[r][f] += sum over lanes of v[r][lane] * g[lane][f], for `rows` rows and `wide` vectors of filters.
+
+   The sums stay in registers: for each lane `wide` loads and `rows` broadcasts. 95-105 GFLOP/s. */
+TARGET static inline __attribute__((always_inline)) void
+NAME(outer)(float *restrict total, ptrdiff_t filters, const float *restrict v, const float *restrict g, ptrdiff_t lanes, const int rows,
+            const int wide)
+{
+    VEC sum[2 * ROWS][2];
+    for (int r = 0; r < rows; r++)
+        for (int j = 0; j < wide; j++)
+            sum[r][j] = (VEC){0};
+    for (ptrdiff_t lane = 0; lane < lanes; lane++) {
+        VEC a[2];
+        for (int j = 0; j < wide; j++)
+            a[j] = *(const VEC *)(g + lane * filters + j * LANES);
+        for (int r = 0; r < rows; r++)
+            for (int j = 0; j < wide; j++)
+                sum[r][j] += v[r * TILE + lane] * a[j];
+    }
+    for (int r = 0; r < rows; r++)
+        for (int j = 0; j < wide; j++)
+            *(VEC *)(total + r * filters + j * LANES) += sum[r][j];
+}
+
+TARGET static void
+NAME(outers)(float *total, ptrdiff_t filters, const float *v, const float *g, ptrdiff_t lanes, ptrdiff_t rows)
+{
+    ptrdiff_t f = 0, r;
+    for (; f + 2 * LANES <= filters; f += 2 * LANES) {
+        for (r = 0; r + ROWS <= rows; r += ROWS)
+            NAME(outer)(total + r * filters + f, filters, v + r * TILE, g + f, lanes, ROWS, 2);
+        for (; r < rows; r++)
+            NAME(outer)(total + r * filters + f, filters, v + r * TILE, g + f, lanes, 1, 2);
+    }
+    if (f < filters) {
+        for (r = 0; r + 2 * ROWS <= rows; r += 2 * ROWS)
+            NAME(outer)(total + r * filters + f, filters, v + r * TILE, g + f, lanes, 2 * ROWS, 1);
+        for (; r + 3 <= rows; r += 3)
+            NAME(outer)(total + r * filters + f, filters, v + r * TILE, g + f, lanes, 3, 1);
+        for (; r < rows; r++)
+            NAME(outer)(total + r * filters + f, filters, v + r * TILE, g + f, lanes, 1, 1);
+    }
+}
+
+/* total[k][r][f] += sum over lanes of v[k][r][lane] * g[f][lane], for a lowered row of `lanes` lanes; `part` is the size of total[k].
+
+   For few rows, where turning g would take longer than using it: vectors go along the lanes, and the sums are added up across them.
+   taps * rows * wide sums in registers, for each vector taps * rows + wide loads. */
+TARGET static inline __attribute__((always_inline)) void
+NAME(dot)(float *restrict total, ptrdiff_t part, ptrdiff_t filters, const float *const *v, ptrdiff_t first, ptrdiff_t chunk,
+          const float *restrict g, ptrdiff_t stride, ptrdiff_t lanes, const int taps, const int rows, const int wide)
+{
+    VEC sum[9][2];
+    for (int r = 0; r < taps * rows; r++)
+        for (int f = 0; f < wide; f++)
+            sum[r][f] = (VEC){0};
+    ptrdiff_t lane = 0, at = first;
+    for (; lane + LANES <= lanes; lane += LANES, at = first + lane / TILE * chunk + lane % TILE)
+        for (int r = 0; r < taps * rows; r++)
+            for (int f = 0; f < wide; f++)
+                sum[r][f] += *(const VEC *)(v[r / rows] + at + r % rows * TILE) * *(const LOOSE *)(g + f * stride + lane);
+    if (lane < lanes) /* apart from the loop: a call in it would keep the sums out of the registers */
+        for (int r = 0; r < taps * rows; r++)
+            for (int f = 0; f < wide; f++)
+                sum[r][f] += NAME(load)(v[r / rows] + at + r % rows * TILE, lanes - lane) * NAME(load)(g + f * stride + lane, lanes - lane);
+    for (int r = 0; r < taps * rows; r++)
+        for (int f = 0; f < wide; f++)
+            total[r / rows * part + r % rows * filters + f] += NAME(across)(sum[r][f]);
+}
+
+TARGET static void
+NAME(dots)(float *total, ptrdiff_t part, ptrdiff_t filters, const float *const *v, ptrdiff_t chunk, const float *g, ptrdiff_t stride,
+           ptrdiff_t lanes, ptrdiff_t taps, ptrdiff_t rows, ptrdiff_t there)
+{
+    const int whole = taps % 3 == 0 && rows % 3 == 0 && there % 2 == 0;
+    for (ptrdiff_t k = 0; k < taps; k += whole ? 3 : 1)
+        for (ptrdiff_t r = 0; r < rows; r += whole ? 3 : 1)
+            for (ptrdiff_t f = 0; f < there; f += whole ? 2 : 1) {
+                float *to = total + k * part + r * filters + f;
+                if (whole)
+                    NAME(dot)(to, part, filters, v + k, r * TILE, chunk, g + f * stride, stride, lanes, 3, 3, 2);
+                else
+                    NAME(dot)(to, part, filters, v + k, r * TILE, chunk, g + f * stride, stride, lanes, 1, 1, 1);
+            }
+}
+
+/* out[f, c, k, l] = sum over i, j, n of g[i, f, j, n] * x[i * stride + k - top, c, j * stride + l - left, n].
+
+   Strips and ring as in `convolve`. The gradient is turned, so that vectors go along the filters and nothing is summed across lanes; sums
+   of a tile are added to the total, so errors grow with the tiles, not with the numbers. Textbook: 25-30 GFLOP/s for one input channel,
+   70-90 for more. Winograd: 105-160. */
+TARGET static int NAME(weight_gradient)(const struct geometry *s, const float *x, const float *g, float *out)
+{
+    const struct plan p = make_plan(s, LANES, TILE);
+    const ptrdiff_t filters = (s->f + LANES - 1) / LANES * LANES, chunk = p.rows * TILE, part = s->kh * p.rows * filters;
+    const ptrdiff_t gradient = p.tiles * TILE * filters;
+    struct ring ring;
+    float *total = reserve(s, p.points * part, p.points * p.tiles * chunk, p.points * gradient, &ring);
+    if (!total)
+        return 1;
+    for (ptrdiff_t first = 0; first < p.units; first += p.strip) {
+        const ptrdiff_t units = min(p.strip, p.units - first);
+        for (ptrdiff_t k = 0; k < s->kh; k++)
+            ring.holds[k] = -1;
+        for (ptrdiff_t i = 0; i < s->oh; i++) {
+            const struct range k = NAME(ready)(s, &p, &ring, x, i, first, units);
+            const ptrdiff_t width = p.points > 1 ? s->n : units * s->n, tiles = p.points > 1 ? p.unit_tiles : (width + TILE - 1) / TILE;
+            if (k.begin >= k.end)
+                continue;
+            const float *gradient_row = g + i * s->f * s->ow * s->n;
+            if (p.points == 1 && s->kh * p.rows < 16) {
+                for (ptrdiff_t at = k.begin; at < k.end; at++)
+                    ring.rows[at] = ring.slots + (i * s->sh - s->top + at) % s->kh * ring.slot;
+                NAME(dots)(total + k.begin * p.rows * filters, p.rows * filters, filters, ring.rows + k.begin, chunk,
+                           gradient_row + first * s->n, s->ow * s->n, width, k.end - k.begin, p.rows, s->f);
+                continue;
+            }
+            NAME(lower_gradient)(s, &p, gradient_row, first, units, filters, ring.more);
+            for (ptrdiff_t q = 0; q < p.points; q++)
+                for (ptrdiff_t t = 0; t < (p.points > 1 ? units * tiles : tiles); t++)
+                    for (ptrdiff_t at = k.begin; at < k.end; at++) {
+                        const float *v = ring.slots + (i * s->sh - s->top + at) % s->kh * ring.slot + (q * p.tiles + t) * chunk;
+                        NAME(outers)(total + q * part + at * p.rows * filters, filters, v, ring.more + q * gradient + t * TILE * filters,
+                                     min(width - t % tiles * TILE, TILE), p.rows);
+                    }
+        }
+    }
+    for (ptrdiff_t f = 0; f < s->f; f++)
+        for (ptrdiff_t c = 0; c < s->c; c++)
+            for (ptrdiff_t k = 0; k < s->kh; k++) {
+                const float *u = total + (k * p.rows + c) * filters + f;
+                float *d = out + ((f * s->c + c) * s->kh + k) * s->kw;
+                if (p.points == 1) {
+                    for (ptrdiff_t l = 0; l < s->kw; l++)
+                        d[l] = u[l * s->c * filters];
+                    continue;
+                }
+                const float even = GA * (u[part] + u[2 * part]), odd = GA * A1 * (u[part] - u[2 * part]); /* G' of the points */
+                const float even2 = GB * (u[3 * part] + u[4 * part]), odd2 = GB * B1 * (u[3 * part] - u[4 * part]);
+                d[0] = G0 * u[0] + (even + even2);
+                d[1] = odd + odd2;
+                d[2] = A2 * even + B2 * even2 + u[5 * part];
+            }
+    free(total);
+    return 0;
+}
+
+/* out[i, c, j, n] = the maximum of the window x[2i .. 2i + 1, c, 2j .. 2j + 1, n]; NaN if there is one.
+
+   `sizes` are H, C, W, N. As fast as memory. */
+TARGET static inline VEC NAME(larger)(VEC a, VEC b)
+{
+    const INT left = (a >= b) | (a != a);
+    return (VEC)((left & (INT)a) | (~left & (INT)b));
+}
+
+TARGET static void NAME(max_pool)(const ptrdiff_t *sizes, const float *x, float *out)
+{
+    const ptrdiff_t oh = sizes[0] / 2, c = sizes[1], w = sizes[2], n = sizes[3];
+    for (ptrdiff_t line = 0; line < oh * c; line++) {
+        const float *upper = x + ((line / c * 2) * c + line % c) * w * n, *lower = upper + c * w * n;
+        for (ptrdiff_t j = 0; j < w / 2; j++, upper += 2 * n, lower += 2 * n, out += n)
+            for (ptrdiff_t lane = 0; lane < n; lane += LANES) {
+                const ptrdiff_t at = NAME(fitted)(lane, n), count = n - at;
+                const VEC a = NAME(larger)(NAME(load)(upper + at, count), NAME(load)(upper + n + at, count));
+                const VEC b = NAME(larger)(NAME(load)(lower + at, count), NAME(load)(lower + n + at, count));
+                NAME(store)(out + at, NAME(larger)(a, b), count);
+            }
+    }
+}
+
+/* out[.., n] = g of the window where x is its first maximum, row by row; 0 elsewhere, also outside of all windows. As fast as memory. */
+TARGET static void NAME(max_pool_gradient)(const ptrdiff_t *sizes, const float *g, const float *x, float *out)
+{
+    const ptrdiff_t h = sizes[0], c = sizes[1], w = sizes[2], n = sizes[3], below = c * w * n;
+    for (ptrdiff_t line = 0; line < h / 2 * c; line++) {
+        ptrdiff_t from = ((line / c * 2) * c + line % c) * w * n;
+        for (ptrdiff_t j = 0; j < w / 2; j++, from += 2 * n, g += n)
+            for (ptrdiff_t lane = 0; lane < n; lane += LANES) {
+                const ptrdiff_t at = NAME(fitted)(lane, n), count = n - at;
+                const float *seen = x + from + at;
+                float *to = out + from + at;
+                const VEC a = NAME(load)(seen, count), b = NAME(load)(seen + below, count);
+                const VEC upper = NAME(larger)(a, NAME(load)(seen + n, count)), lower = NAME(larger)(b, NAME(load)(seen + below + n, count));
+                const INT all = (INT)NAME(load)(g + at, count), high = all & (upper == NAME(larger)(upper, lower)), low = all & ~high;
+                NAME(store)(to, (VEC)(high & (a == upper)), count);
+                NAME(store)(to + n, (VEC)(high & ~(a == upper)), count);
+                NAME(store)(to + below, (VEC)(low & (b == lower)), count);
+                NAME(store)(to + below + n, (VEC)(low & ~(b == lower)), count);
+            }
+        if (w % 2)
+            for (int k = 0; k < 2; k++)
+                memset(out + from + k * below, 0, sizeof(float) * n);
+    }
+    if (h % 2)
+        memset(out + (h - 1) * below, 0, sizeof(float) * below);
+}
+
+/* out[i, c, q] = g[i, c, q] where y[i, c, q] > 0, else 0; and unless `sums` is NULL, sums[c] = sum over i and q of that.
+
+   `sizes` are the numbers of i, c and q: ReLU's gradient and, in the same pass, the bias gradient of the layer before. As fast as memory. */
+TARGET static void NAME(relu_gradient)(const ptrdiff_t *sizes, const float *g, const float *y, float *out, float *sums)
+{
+    const ptrdiff_t count = sizes[2];
+    if (sums)
+        memset(sums, 0, sizeof(float) * sizes[1]);
+    for (ptrdiff_t line = 0; line < sizes[0] * sizes[1]; line++, g += count, y += count, out += count) {
+        VEC sum[2] = {{0}};
+        ptrdiff_t at = 0;
+        for (; at + 2 * LANES <= count; at += 2 * LANES)
+            for (int j = 0; j < 2; j++) {
+                const ptrdiff_t to = at + j * LANES;
+                const VEC kept = (VEC)((INT)*(const LOOSE *)(g + to) & (*(const LOOSE *)(y + to) > 0));
+                *(LOOSE *)(out + to) = kept;
+                sum[j] += kept;
+            }
+        for (; at < count; at += LANES) {
+            const VEC kept = (VEC)((INT)NAME(load)(g + at, count - at) & (NAME(load)(y + at, count - at) > 0));
+            NAME(store)(out + at, kept, count - at);
+            sum[0] += kept;
+        }
+        if (sums)
+            sums[line % sizes[1]] += NAME(across)(sum[0] + sum[1]);
+    }
+}
+
+#undef VEC
+#undef LOOSE
+#undef INT
+#undef TILE
+#undef LANES
+#undef VECTORS
+#undef BLOCK
+#undef ROWS
+#undef TARGET
+#undef NAME

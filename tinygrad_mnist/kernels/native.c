@@ -1,0 +1,185 @@
+/* Convolution, max-pooling and ReLU's gradient in C11 with the vector extensions of GCC and Clang, for each instruction set.
+
+   A plain shared library: it knows nothing of Python, keeps no state, and may be called from several threads. The kernels, with comments,
+   are in kernels.h.
+
+   Winograd's F(4, 3) (Lavin and Gray, 2016) writes four outputs y of a three-column filter w over six inputs d as
+
+       y = A ((G w) * (B d)),   with the six points 0, a, -a, b, -b and infinity:
+
+       A = 1   1   1   1   1   0    G = G0   0     0       B = aabb   0   -aa-bb    0    1   0
+           0   a  -a   b  -b   0        GA  GA a  GA aa         0   -abb    -bb     a    1   0
+           0  aa  aa  bb  bb   0        GA -GA a  GA aa         0    abb    -bb    -a    1   0
+           0 aaa -aaa bbb -bbb 1        GB  GB b  GB bb         0   -aab    -aa     b    1   0
+                                        GB -GB b  GB bb         0    aab    -aa    -b    1   0
+                                         0   0     1            0   aabb     0   -aa-bb  0   1
+
+   and so the sum of y * g, for any g, as that of (G w) * (B d) * (A' g): the weight gradient is G' of the sums of (B d) * (A' g). With
+   a = 3/4 and b = 3/2 the errors are those of a plain sum in float32, to within a half (with 1 and 2, twice as large). A number that is not
+   finite makes all four outputs so. */
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct geometry {
+    ptrdiff_t n, c, h, w;       /* images (H, C, W, N) */
+    ptrdiff_t f, kh, kw;        /* filters */
+    ptrdiff_t sh, sw, top, left; /* stride and padding */
+    ptrdiff_t oh, ow;           /* output (OH, F, OW, N) */
+    ptrdiff_t wf, wc, wk, wl;   /* how far apart in memory the weights (F, C, KH, KW) are, in floats */
+    ptrdiff_t rectify;          /* whether the output is max(.., 0) */
+};
+
+enum { COLUMNS = 4, POINTS = 6 }; /* of Winograd's F(4, 3) */
+static const float A1 = 0.75f, A2 = 0.5625f, B1 = 1.5f, B2 = 2.25f; /* a, aa, b, bb */
+static const float G0 = 64 / 81.f, GA = -128 / 243.f, GB = 32 / 243.f; /* 1 / aabb, 1 / (2aa (aa - bb)), 1 / (2bb (bb - aa)) */
+
+struct plan {
+    ptrdiff_t points;     /* POINTS for Winograd, 1 for the textbook */
+    ptrdiff_t rows;       /* of a lowered row of the image, for each point */
+    ptrdiff_t units;      /* fours of output columns, or output columns */
+    ptrdiff_t unit_tiles; /* tiles for the images of one unit */
+    ptrdiff_t strip;      /* units that are lowered together */
+    ptrdiff_t tiles;      /* in a strip */
+};
+
+struct ring { /* the lowered rows that one output row sees */
+    float *slots;
+    ptrdiff_t slot;     /* floats from one to the next */
+    ptrdiff_t *holds;   /* which row of the image is in each */
+    const float **rows; /* for pointers to them, in the order of the kernel's rows */
+    float *zeros;       /* a column that is outside of the image */
+    float *more;
+};
+
+struct range {
+    ptrdiff_t begin, end;
+};
+
+enum { LOWERED = 384 << 10 }; /* bytes in a ring: of a second-level cache of 1 MB; 256 to 768 KB are equally fast */
+
+static inline ptrdiff_t min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
+static inline ptrdiff_t max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
+
+static struct plan make_plan(const struct geometry *s, ptrdiff_t lanes, ptrdiff_t tile)
+{
+    const int winograd = s->kw == 3 && s->sw == 1 && s->ow >= 3 && s->c >= 4 && s->f >= 4 && s->n >= 2 * lanes; /* else it does not pay */
+    struct plan p = {.points = 1, .rows = s->c * s->kw, .units = s->ow};
+    if (winograd)
+        p = (struct plan){.points = POINTS, .rows = s->c, .units = (s->ow + COLUMNS - 1) / COLUMNS};
+    p.unit_tiles = (s->n + tile - 1) / tile;
+    const ptrdiff_t bytes = (ptrdiff_t)sizeof(float) * s->kh * p.points * p.rows * (winograd ? p.unit_tiles * tile : s->n);
+    const ptrdiff_t strips = (p.units - 1) / max(LOWERED / bytes, 1) + 1;
+    p.strip = (p.units - 1) / strips + 1;
+    p.tiles = winograd ? p.strip * p.unit_tiles : (p.strip * s->n + tile - 1) / tile;
+    return p;
+}
+
+/* Memory for `count` floats, the rows of a ring of `slot` floats each, zeros, and `more` floats, all 0; NULL if there is none. */
+static float *reserve(const struct geometry *s, ptrdiff_t count, ptrdiff_t slot, ptrdiff_t more, struct ring *ring)
+{
+    const ptrdiff_t line = 16; /* floats in a cache line */
+    const ptrdiff_t slots = (count + line - 1) / line * line, after = slots + s->kh * slot, zeros = after + (more + line - 1) / line * line;
+    const ptrdiff_t floats = zeros + (s->n + line - 1) / line * line;
+    const size_t bytes = sizeof(float) * (size_t)floats + (sizeof(ptrdiff_t) + sizeof(float *)) * (size_t)s->kh;
+    const size_t whole = (bytes + 63) / 64 * 64;
+    float *all = aligned_alloc(64, whole);
+    if (!all)
+        return NULL;
+    memset(all, 0, whole);
+    *ring = (struct ring){.slots = all + slots, .slot = slot, .zeros = all + zeros, .more = all + after};
+    ring->holds = (ptrdiff_t *)(all + floats);
+    ring->rows = (const float **)(ring->holds + s->kh);
+    return all;
+}
+
+#define LANES 4
+#define VECTORS 2
+#define BLOCK 4
+#define ROWS 4
+#define TARGET
+#define NAME(x) x##_baseline
+#include "kernels.h"
+
+#if defined(__x86_64__)
+#define LANES 8
+#define VECTORS 2
+#define BLOCK 4
+#define ROWS 4
+#define TARGET __attribute__((target("avx2,fma")))
+#define NAME(x) x##_avx2
+#include "kernels.h"
+
+#define LANES 16
+#define VECTORS 4
+#define BLOCK 4
+#define ROWS 8
+#define TARGET __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")))
+#define NAME(x) x##_avx512
+#include "kernels.h"
+#endif
+
+struct kernels {
+    int (*convolve)(const struct geometry *, const float *, const float *, const float *, float *);
+    int (*weight_gradient)(const struct geometry *, const float *, const float *, float *);
+    void (*max_pool)(const ptrdiff_t *, const float *, float *);
+    void (*max_pool_gradient)(const ptrdiff_t *, const float *, const float *, float *);
+    void (*relu_gradient)(const ptrdiff_t *, const float *, const float *, float *, float *);
+};
+
+#define KERNELS(set) {convolve_##set, weight_gradient_##set, max_pool_##set, max_pool_gradient_##set, relu_gradient_##set}
+static const struct kernels levels[] = {
+    KERNELS(baseline),
+#if defined(__x86_64__)
+    KERNELS(avx2),
+    KERNELS(avx512),
+#endif
+};
+
+/* What is exported. A level is an instruction set: 0 is the compiler's baseline, 1 AVX2 with FMA, 2 AVX-512. ------------------------------ */
+
+#if defined(__clang__)
+const char *compiler(void) { return "Clang " __clang_version__; }
+#else
+const char *compiler(void) { return "GCC " __VERSION__; }
+#endif
+
+/* The highest level that this processor has. */
+int highest_level(void)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma"))
+        return 0;
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                   __builtin_cpu_supports("avx512vl")
+               ? 2
+               : 1;
+#else
+    return 0;
+#endif
+}
+
+/* These return 1 if there is not enough memory, else 0. */
+int convolve(int level, const struct geometry *s, const float *x, const float *w, const float *bias, float *out)
+{
+    return levels[level].convolve(s, x, w, bias, out);
+}
+
+int weight_gradient(int level, const struct geometry *s, const float *x, const float *g, float *out)
+{
+    return levels[level].weight_gradient(s, x, g, out);
+}
+
+void max_pool(int level, const ptrdiff_t *sizes, const float *x, float *out) { levels[level].max_pool(sizes, x, out); }
+
+void max_pool_gradient(int level, const ptrdiff_t *sizes, const float *g, const float *x, float *out)
+{
+    levels[level].max_pool_gradient(sizes, g, x, out);
+}
+
+void relu_gradient(int level, const ptrdiff_t *sizes, const float *g, const float *y, float *out, float *sums)
+{
+    levels[level].relu_gradient(sizes, g, y, out, sums);
+}

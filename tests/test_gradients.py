@@ -215,7 +215,7 @@ def test_a_function_may_differentiate_something_itself() -> None:
         assert check_gradients(penalty, [0.3, -1.2]).verdict == "pass"
 
 
-@given(arrays((2, 3), np.float32), seeds)
+@given(arrays((2, 3), np.float32, away_from=[0.0]), seeds)  # at 0, tanh is so straight that its differences do not show its rounding
 def test_single_precision(x: Any, seed: int) -> None:
     assert check_gradients(lambda x: tg.softmax(x) * x, x, rng=seed).verdict == "pass"
     inside = check_gradients(lambda x: tg.astype(tg.tanh(tg.astype(x, np.float32)), np.float64), x, rng=seed, inconclusive="ignore")

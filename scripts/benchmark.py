@@ -39,6 +39,7 @@ TURN = 1.0  # seconds of measuring before the next framework has its turn
 REST = 0.3  # seconds in which the threads of the last one stop spinning
 PATIENCE = 60.0  # seconds for all turns of one measurement of one framework
 GOAL = 0.99
+COLORS = {OURS: "#d95f02", f"{OURS}-numpy": "#f4a259"}
 GROWING = f"{OURS},pytorch"
 AXES = {"batch size": (50, 100, 200, 500, 1000, 2000, 5000), "convolutions": (1, 2, 4, 8, 16, 32), "image width": (14, 28, 56, 112, 224)}
 NEVER = float("inf")  # not reached in time
@@ -268,7 +269,7 @@ def draw(results: Results, path: Path, title: str) -> None:
     for what, panel in zip(shown, panels, strict=False):
         name_of, unit, form = METRICS[what]
         heights, names = zip(*values(what), strict=True)
-        bars = panel.barh(names, heights, color=["#d95f02" if name == OURS else "#7f9fbf" for name in names])
+        bars = panel.barh(names, heights, color=[COLORS.get(name, "#7f9fbf") for name in names])
         panel.bar_label(bars, [form.format(height) for height in heights], padding=3, fontsize=8)
         least, most = min(heights), max(heights)
         panel.set_title(f"{name_of} ({unit})")
@@ -363,8 +364,10 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     info = machine()
     batch = "" if args.growth else f"batch {args.batch_size}; "
+    info["native kernels"] = tg.native.described()
     head = f"{info['cpu']}; {args.threads} threads; {batch}float32; Python {info['python']}"
     print(head)
+    print(f"native kernels of tinygrad_mnist: {info['native kernels']}")
     print(", ".join(f"{name} {found}" if found else f"{name}: not installed" for name, found in versions.items()))
     folder = args.out or Path("runs") / datetime.now().strftime("benchmark-%Y%m%d-%H%M%S")
     folder.mkdir(parents=True, exist_ok=True)

@@ -107,6 +107,16 @@ class Ours(Peer):
         y.sum().backward()
 
 
+class OursInNumPy(Ours):
+    """Without the compiled kernels."""
+
+    eager = imported = False  # as with them
+
+    @classmethod
+    def environment(cls, threads: int) -> dict[str, str]:
+        return {**super().environment(threads), "TINYGRAD_MNIST_NATIVE": "0"}
+
+
 class Layered(Peer):
     """The paper's own way: NumPy, every layer's backward written by hand, im2col over the whole batch."""
 
@@ -466,15 +476,15 @@ class Tinygrad(Peer):
 
 
 PEERS: dict[str, type[Peer]] = {
-    "tinygrad_mnist": Ours, "pytorch": PyTorch, "pytorch-channels-last": PyTorchChannelsLast, "tensorflow": TensorFlow, "jax": Jax,
-    "autograd": Autograd, "mygrad": MyGrad, "tinygrad": Tinygrad, "layered-numpy": Layered,
+    "tinygrad_mnist": Ours, "tinygrad_mnist-numpy": OursInNumPy, "pytorch": PyTorch, "pytorch-channels-last": PyTorchChannelsLast,
+    "tensorflow": TensorFlow, "jax": Jax, "autograd": Autograd, "mygrad": MyGrad, "tinygrad": Tinygrad, "layered-numpy": Layered,
 }  # fmt: skip
 
 
 def version(name: str) -> str | None:
     """Version of the framework behind a peer, or None if it is not installed; it is not imported for that."""
     package = PEERS[name].package
-    if PEERS[name] is Ours:
+    if issubclass(PEERS[name], Ours):
         sys.path.insert(0, str(ROOT))
         return str(importlib.import_module(package).__version__)
     if importlib.util.find_spec(package) is None:

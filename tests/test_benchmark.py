@@ -36,13 +36,15 @@ def peers(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_a_comparison_is_printed_stored_and_drawn(tmp_path: Path) -> None:
-    names = "tinygrad_mnist,layered-numpy,mygrad"
+    names = "tinygrad_mnist,tinygrad_mnist-numpy,layered-numpy,mygrad"
     done = run("--peers", names, "--quick", "--repeat", 2, "--batch-size", 20, "--threads", 1, "--out", tmp_path)
     assert "1 threads; batch 20" in done.stdout and "not measured: process start to 99 % test accuracy" in done.stdout
     report = json.loads((tmp_path / "benchmark.json").read_text())
     assert report["versions"]["tinygrad_mnist"] == tg.__version__ and report["machine"]["cpu"]
     ours, layered = report["results"]["tinygrad_mnist"], report["results"]["layered-numpy"]
     assert ours.keys() == {"step", "inference", "chain", "memory", "import"} and layered.keys() == {"step", "inference", "memory"}
+    assert report["results"]["tinygrad_mnist-numpy"].keys() == layered.keys()
+    assert tg.native.described() in done.stdout and report["machine"]["native kernels"] == tg.native.described()
     assert all(len(samples) == (1 if what == "memory" else 2) for what, samples in ours.items())
     assert all(value > 0 for what, samples in ours.items() if what != "import" for value in samples)
     line = next(line for line in done.stdout.splitlines() if line.startswith("  layered-numpy"))
@@ -50,6 +52,13 @@ def test_a_comparison_is_printed_stored_and_drawn(tmp_path: Path) -> None:
     if "mygrad" not in report["results"]:
         assert report["versions"]["mygrad"] is None and "mygrad: not installed" in done.stdout
     assert (tmp_path / "benchmark.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_one_of_ours_does_without_kernels(peers: Any) -> None:
+    environment = {**os.environ, **peers.PEERS["tinygrad_mnist-numpy"].environment(1)}
+    code = "from tinygrad_mnist import native; print(native.LIBRARY)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=SCRIPTS.parent)
+    assert done.stdout == "None\n"
 
 
 def test_unknown_peers_and_bad_numbers_are_refused(tmp_path: Path) -> None:

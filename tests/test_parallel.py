@@ -111,13 +111,15 @@ def test_the_seed_decides_and_each_batch_and_shard_draws_anew() -> None:
     assert len(set(seen)) == len(seen) == 16
 
 
-@given(st.integers(1, 10_000))
+@given(st.integers(1, 10_000) | st.sampled_from([500, 1000, 10_000]))
 def test_default_shards_are_even_and_neither_small_nor_large(n: int) -> None:
     size = parallel.default_shard_size(n)
     shards = [min(size, n - start) for start in range(0, n, size)]
-    assert sum(shards) == n and size <= 150 and (n < 80 or size >= 40)
-    assert n < 80 or len(shards) % (4 if n >= 250 else 2) == 0 or shards[-1] < size, "2 or 4 threads have equally many"
-    assert len(shards) * size - n < len(shards), "equally large, as far as the last one can be"
+    assert sum(shards) == n and size <= 144 and (n < 80 or size >= 40)
+    for threads in (2, 4) if n >= 250 else (2,) if n >= 80 else ():
+        waiting = [sum(shards[i::threads]) for i in range(threads)]  # images of each thread
+        assert max(waiting) - n / threads <= max(0.025 * n, threads), "threads have equally many, or nearly"
+    assert size % 16 == 0 or n not in (500, 1000, 10_000)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

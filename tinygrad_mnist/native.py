@@ -72,15 +72,18 @@ def show_config() -> None:
     from . import __version__
     from .parallel import usable_cores
 
-    if LIBRARY is None:
-        native = f"off ({REASON}); NumPy computes everything"
-    else:
-        native = f"{LEVELS[LEVEL]} ({REASON}), compiled by {LIBRARY.compiler().decode()}"
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     print(f"tinygrad_mnist {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
-    print(f"native kernels: {native}")
+    print(f"native kernels: {described()}")
     print(f"numpy: {np.__version__}, with {blas['name']} {blas['version']}")
     print(f"usable cores: {usable_cores()}")
+
+
+def described() -> str:
+    """Tell which kernels are used, and why."""
+    if LIBRARY is None:
+        return f"off ({REASON}); NumPy computes everything"
+    return f"{LEVELS[LEVEL]} ({REASON}), compiled by {LIBRARY.compiler().decode()}"
 
 
 def output(x: Array, w: Array, bias: Array | None, stride: Size, padding: Size, rectify: bool = False) -> Array:
@@ -99,7 +102,7 @@ def weight_gradient(x: Array, g: Array, stride: Size, padding: Size, size: Size)
     out = np.empty((g.shape[1], x.shape[1], *size), np.float32)
     geometry = _geometry(x.shape, out.shape, out.strides, stride, padding, (g.shape[2], g.shape[3]))
     image, gradient = _laid_out(x), _laid_out(g)
-    _check(LIBRARY.weight_gradient(LEVEL, geometry, image.ctypes.data, gradient.ctypes.data, out.ctypes.data))
+    _check(LIBRARY.weight_gradient(LEVEL, geometry, _address(image), _address(gradient), _address(out)))
     return out
 
 
@@ -109,8 +112,8 @@ def _convolve(x: Array, w: Array, bias: Array | None, stride: Size, padding: Siz
     out = np.empty((size[0], len(w), size[1], len(x)), np.float32)
     geometry = _geometry(x.shape, w.shape, w.strides, stride, padding, size, rectify)
     image = _laid_out(x)
-    add = None if bias is None else bias.ctypes.data
-    _check(LIBRARY.convolve(LEVEL, geometry, image.ctypes.data, w.ctypes.data, add, out.ctypes.data))
+    add = None if bias is None else _address(bias)
+    _check(LIBRARY.convolve(LEVEL, geometry, _address(image), _address(w), add, _address(out)))
     return out.transpose(3, 1, 0, 2)  # (OH, F, OW, N) -> (N, F, OH, OW)
 
 
@@ -118,7 +121,7 @@ def max_pool(x: Array) -> Array:
     """Maximum of each window of 2 x 2, side by side: (N, C, H, W) -> (N, C, H // 2, W // 2)."""
     n, c, h, w = x.shape
     out, image = np.empty((h // 2, c, w // 2, n), np.float32), _laid_out(x)
-    LIBRARY.max_pool(LEVEL, _sizes(h, c, w, n), image.ctypes.data, out.ctypes.data)
+    LIBRARY.max_pool(LEVEL, _sizes(h, c, w, n), _address(image), _address(out))
     return out.transpose(3, 1, 0, 2)
 
 
@@ -126,7 +129,7 @@ def max_pool_gradient(g: Array, x: Array) -> Array:
     """Put each element of `g` where `x` has the first maximum of its window: (N, C, H // 2, W // 2), (N, C, H, W) -> (N, C, H, W)."""
     n, c, h, w = x.shape
     out, image, gradient = np.empty((h, c, w, n), np.float32), _laid_out(x), _laid_out(g)
-    LIBRARY.max_pool_gradient(LEVEL, _sizes(h, c, w, n), gradient.ctypes.data, image.ctypes.data, out.ctypes.data)
+    LIBRARY.max_pool_gradient(LEVEL, _sizes(h, c, w, n), _address(gradient), _address(image), _address(out))
     return out.transpose(3, 1, 0, 2)
 
 
@@ -135,7 +138,7 @@ def relu_gradient(g: Array, y: Array) -> Array:
     out = np.empty_like(y)
     if not (g.strides == y.strides == out.strides and g.flags.aligned and y.flags.aligned):
         g, y, out = np.array(g, order="C"), np.array(y, order="C"), np.empty(y.shape, np.float32)
-    LIBRARY.relu_gradient(LEVEL, _sizes(1, 1, y.size), g.ctypes.data, y.ctypes.data, out.ctypes.data, None)
+    LIBRARY.relu_gradient(LEVEL, _sizes(1, 1, y.size), _address(g), _address(y), _address(out), None)
     return out
 
 
@@ -146,7 +149,7 @@ def relu_and_bias_gradient(g: Array, y: Array) -> Array:
     """
     n, c, h, w = y.shape
     out, gradient, image = np.empty(y.size + c, np.float32), _laid_out(g), _laid_out(y)
-    LIBRARY.relu_gradient(LEVEL, _sizes(h, c, w * n), gradient.ctypes.data, image.ctypes.data, out.ctypes.data, out[y.size :].ctypes.data)
+    LIBRARY.relu_gradient(LEVEL, _sizes(h, c, w * n), _address(gradient), _address(image), _address(out), _address(out[y.size :]))
     return out
 
 
@@ -154,6 +157,16 @@ def _laid_out(x: Array) -> Array:
     """(N, C, H, W) -> (H, C, W, N), contiguous: nearly always as it lies."""
     image = np.ascontiguousarray(x.transpose(2, 1, 3, 0))
     return image if image.flags.aligned else image.copy()
+
+
+_Memory = ctypes.c_char * 1
+
+
+def _address(x: Array) -> Any:
+    """Return where the memory of `x` begins, as ctypes takes it."""
+    if x.flags.writeable and x.flags.c_contiguous:
+        return _Memory.from_buffer(x)  # type: ignore[arg-type]  # a quarter of the time
+    return x.ctypes.data
 
 
 @lru_cache(maxsize=1024)

@@ -116,19 +116,24 @@ def map_shards(
 
 
 def default_shard_size(batch_size: int) -> int:
-    """Cut a batch into nearly equal shards of at most 150, as many as 4 threads can share evenly, or 2 threads if they would be small.
+    """Cut a batch into nearly equal shards of at most 144, as many as 4 threads can share evenly, or 2 threads if they would be small.
 
     It does not depend on the number of threads, so neither does the result. On two cores, shards of 50 to 150 images are fastest: in
-    smaller ones the time goes into Python, larger ones leave the cache.
+    smaller ones the time goes into Python, larger ones leave the cache. Multiples of 16 fill vectors and cache lines, which saves a
+    twentieth of the time: sizes go up to the next one, unless some thread would get more by a fortieth of the batch.
 
     Examples
     --------
     >>> [default_shard_size(n) for n in (64, 100, 500, 1000)]
-    [64, 50, 125, 125]
+    [64, 50, 128, 128]
     """
     sharers = 1 if batch_size < 80 else 2 if batch_size < 250 else 4
-    rounds = -(-batch_size // (150 * sharers))
-    return -(-batch_size // (rounds * sharers))
+    rounds = -(-batch_size // (144 * sharers))
+    size = -(-batch_size // (rounds * sharers))
+    full = size + -size % 16
+    shards = -(-batch_size // full)
+    more = [-(-shards // threads) * full - batch_size / threads for threads in (2, 4) if threads <= sharers]
+    return full if more and max(more) <= batch_size / 40 else size
 
 
 def _batch(arrays: Iterable[npt.ArrayLike]) -> tuple[Array, ...]:

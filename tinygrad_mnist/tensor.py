@@ -226,7 +226,7 @@ class Primitive:
         in place of ``g``.
         """
         self.rules, self.shared = rules, shared
-        self.partial = None in rules or self.arrays is None or len(rules) < self.arrays
+        self.partial = None in rules or (self.arrays is not None and len(rules) < self.arrays)
 
     def defvjp_each(self, rule: Callable[..., Tensor]) -> None:
         """State one rule for a primitive of any number of arrays: ``rule(position, g, out, *inputs, **keywords)``."""
@@ -280,7 +280,7 @@ class Primitive:
             raise _explained(error, self.__name__, given) from error
         out = _wrap(data if type(data) is ndarray else np.asarray(data))
         if wanted and _mode.recording:
-            if self.partial:
+            if self.partial or len(args) > len(self.rules):
                 args, wanted = self._detached_where_no_rule(args)
             if wanted:
                 out.requires_grad, out.op, out.inputs, out.keywords = True, self, args, keywords

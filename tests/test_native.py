@@ -259,7 +259,7 @@ PLANTED = {
     "a point of the transformed image": ("kernels.h", "even2 - odd2;\n    *(LOOSE *)(to + 5", "even2 + odd2;\n    *(LOOSE *)(to + 5"),
     "weights at the wrong stride": ("kernels.h", "f * s->wf + c * s->wc", "f * s->wc + c * s->wf"),
     "a stale row in the ring": ("kernels.h", "if (ring->holds[number] != y + at)", "if (ring->holds[number] < 0)"),
-    "no bias in the fourth column": ("kernels.h", "(m5 + add)", "m5"),
+    "no bias in the fourth column": ("kernels.h", "(m[5] + add)", "m[5]"),
     "the last maximum": ("kernels.h", "high & (a == upper)", "high & ~(b == lower)"),
     "the gradient at 0": ("kernels.h", "(y + to) > 0", "(y + to) >= 0"),
     "sums across too few lanes": ("kernels.h", "0; lane < LANES; lane++)\n        sum", "1; lane < LANES; lane++)\n        sum"),

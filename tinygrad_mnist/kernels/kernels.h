@@ -156,11 +156,13 @@ NAME(ready)(const struct geometry *s, const struct plan *p, const struct ring *r
     return k;
 }
 
-/* result[f][lane] = sum over k and r of w[k][r][f] * v[k][r][lane], for BLOCK filters and a tile of `vectors` vectors.
+/* to[f * stride + lane] = bias[f] + sum over k and r of w[k][r][f] * v[k][r][lane], for BLOCK filters and a tile of `vectors` vectors;
+   rectified if that is asked for.
 
    BLOCK * VECTORS sums in registers, for each row VECTORS loads and BLOCK broadcasts: 100-110 GFLOP/s from the second-level cache. */
 TARGET static inline __attribute__((always_inline)) void
-NAME(sums)(float *restrict result, const float *restrict w, const float *const *v, ptrdiff_t taps, ptrdiff_t rows, const int vectors)
+NAME(sums)(float *restrict to, ptrdiff_t stride, const float *bias, int rectify, const float *restrict w, const float *const *v,
+           ptrdiff_t taps, ptrdiff_t rows, const int vectors)
 {
     VEC sum[BLOCK][VECTORS];
     for (int f = 0; f < BLOCK; f++)
@@ -177,25 +179,35 @@ NAME(sums)(float *restrict result, const float *restrict w, const float *const *
                     sum[f][j] += w[f] * a[j];
         }
     }
+    if (bias)
+        for (int f = 0; f < BLOCK; f++)
+            for (int j = 0; j < vectors; j++)
+                sum[f][j] += bias[f];
+    if (rectify)
+        for (int f = 0; f < BLOCK; f++)
+            for (int j = 0; j < vectors; j++)
+                sum[f][j] = NAME(positive)(sum[f][j]);
     for (int f = 0; f < BLOCK; f++)
         for (int j = 0; j < vectors; j++)
-            *(VEC *)(result + f * TILE + j * LANES) = sum[f][j];
+            *(LOOSE *)(to + f * stride + j * LANES) = sum[f][j];
 }
 
+/* The same for the first `lanes` lanes, or a few more, at most a tile. */
 TARGET static void
-NAME(products)(float *result, const float *w, const float *const *v, ptrdiff_t taps, ptrdiff_t rows, ptrdiff_t lanes)
+NAME(products)(float *to, ptrdiff_t stride, const float *bias, int rectify, const float *w, const float *const *v, ptrdiff_t taps,
+               ptrdiff_t rows, ptrdiff_t lanes)
 {
     const ptrdiff_t vectors = (lanes + LANES - 1) / LANES;
     if (vectors >= VECTORS)
-        NAME(sums)(result, w, v, taps, rows, VECTORS);
+        NAME(sums)(to, stride, bias, rectify, w, v, taps, rows, VECTORS);
 #if VECTORS > 2
     else if (vectors == 3)
-        NAME(sums)(result, w, v, taps, rows, 3);
+        NAME(sums)(to, stride, bias, rectify, w, v, taps, rows, 3);
     else if (vectors == 2)
-        NAME(sums)(result, w, v, taps, rows, 2);
+        NAME(sums)(to, stride, bias, rectify, w, v, taps, rows, 2);
 #endif
     else
-        NAME(sums)(result, w, v, taps, rows, 1);
+        NAME(sums)(to, stride, bias, rectify, w, v, taps, rows, 1);
 }
 
 /* Lay the filters out as (point, f / BLOCK, k, row, f % BLOCK); for Winograd, point p holds (G w[f, c, k, :])[p]. */
@@ -222,28 +234,25 @@ TARGET static void NAME(lay_out)(const struct geometry *s, const struct plan *p,
             }
 }
 
-/* Write `lanes` lanes of BLOCK filters, or as many as there are, to the output, with the bias added, and rectified if that is asked for.
-
-   Winograd: as many of the four columns A sums as there are. */
+/* Write `lanes` lanes of `filters` filters to the output: as many as there are of the columns A sums, with the bias added, rectified if that
+   is asked for. */
 TARGET static inline __attribute__((always_inline)) void
 NAME(emit)(const struct geometry *s, float (*sums)[BLOCK * TILE], const float *bias, ptrdiff_t filters, float *to, ptrdiff_t lanes,
-           const int points, ptrdiff_t columns, const int rectify)
+           const ptrdiff_t columns, const int rectify)
 {
+    const ptrdiff_t point = BLOCK * TILE;
     for (ptrdiff_t f = 0; f < filters; f++, to += s->ow * s->n)
         for (ptrdiff_t lane = 0; lane < lanes; lane += LANES) {
             const ptrdiff_t at = NAME(fitted)(lane, lanes);
-            const float *m = sums[0] + f * TILE + at, add = bias ? bias[f] : 0;
-            VEC v[COLUMNS] = {*(const LOOSE *)m + add};
-            if (points > 1) {
-                const ptrdiff_t point = BLOCK * TILE;
-                const VEC m1 = *(const LOOSE *)(m + point), m2 = *(const LOOSE *)(m + 2 * point), m3 = *(const LOOSE *)(m + 3 * point);
-                const VEC m4 = *(const LOOSE *)(m + 4 * point), m5 = *(const LOOSE *)(m + 5 * point);
-                const VEC even = m1 + m2, odd = A1 * (m1 - m2), even2 = m3 + m4, odd2 = B1 * (m3 - m4);
-                v[0] += even + even2;
-                v[1] = odd + odd2 + add;
-                v[2] = A2 * even + B2 * even2 + add;
-                v[3] = A2 * odd + B2 * odd2 + (m5 + add);
-            }
+            const float *from = sums[0] + f * TILE + at, add = bias ? bias[f] : 0;
+            VEC m[POINTS], v[COLUMNS];
+            for (int q = 0; q < POINTS; q++)
+                m[q] = *(const LOOSE *)(from + q * point);
+            const VEC even = m[1] + m[2], odd = A1 * (m[1] - m[2]), even2 = m[3] + m[4], odd2 = B1 * (m[3] - m[4]);
+            v[0] = (m[0] + add) + (even + even2);
+            v[1] = odd + odd2 + add;
+            v[2] = A2 * even + B2 * even2 + add;
+            v[3] = A2 * odd + B2 * odd2 + (m[5] + add);
             for (ptrdiff_t j = 0; j < columns; j++)
                 NAME(store)(to + j * s->n + at, rectify ? NAME(positive)(v[j]) : v[j], lanes - at);
         }
@@ -276,25 +285,29 @@ NAME(convolve)(const struct geometry *s, const float *x, const float *w, const f
                 const ptrdiff_t column = p.points > 1 ? COLUMNS * (first + t / tiles) : first;
                 for (ptrdiff_t b = 0; b < blocks; b++) {
                     float sums[POINTS][BLOCK * TILE] __attribute__((aligned(64)));
-                    for (ptrdiff_t q = 0; q < p.points; q++) {
-                        for (ptrdiff_t at = k.begin; at < k.end; at++)
-                            ring.rows[at] = ring.slots + (i * s->sh - s->top + at) % s->kh * ring.slot + (q * p.tiles + t) * chunk;
-                        NAME(products)(sums[q], filters + (q * blocks + b) * block + k.begin * p.rows * BLOCK, ring.rows + k.begin,
-                                       k.end - k.begin, p.rows, lanes);
-                    }
                     float *to = out + ((i * s->f + b * BLOCK) * s->ow + column) * s->n + begin;
                     const float *add = bias ? bias + b * BLOCK : NULL;
                     const ptrdiff_t count = min(s->f - b * BLOCK, BLOCK);
-                    if (p.points == 1 && s->rectify)
-                        NAME(emit)(s, sums, add, count, to, lanes, 1, 1, 1);
-                    else if (p.points == 1)
-                        NAME(emit)(s, sums, add, count, to, lanes, 1, 1, 0);
-                    else if (column + COLUMNS > s->ow)
-                        NAME(emit)(s, sums, add, count, to, lanes, POINTS, s->ow - column, s->rectify);
+                    const int whole = p.points == 1 && count == BLOCK && lanes == TILE;
+                    for (ptrdiff_t q = 0; q < p.points; q++) {
+                        for (ptrdiff_t at = k.begin; at < k.end; at++)
+                            ring.rows[at] = ring.slots + (i * s->sh - s->top + at) % s->kh * ring.slot + (q * p.tiles + t) * chunk;
+                        NAME(products)(whole ? to : sums[q], whole ? s->ow * s->n : TILE, whole ? add : NULL, whole && s->rectify,
+                                       filters + (q * blocks + b) * block + k.begin * p.rows * BLOCK, ring.rows + k.begin, k.end - k.begin,
+                                       p.rows, lanes);
+                    }
+                    if (p.points == 1) {
+                        for (ptrdiff_t f = 0; f < (whole ? 0 : count); f++)
+                            for (ptrdiff_t lane = 0; lane < lanes; lane += LANES) {
+                                const VEC v = *(VEC *)(sums[0] + f * TILE + lane) + (add ? add[f] : 0);
+                                NAME(store)(to + f * s->ow * s->n + lane, s->rectify ? NAME(positive)(v) : v, lanes - lane);
+                            }
+                    } else if (column + COLUMNS > s->ow)
+                        NAME(emit)(s, sums, add, count, to, lanes, s->ow - column, s->rectify);
                     else if (s->rectify)
-                        NAME(emit)(s, sums, add, count, to, lanes, POINTS, COLUMNS, 1);
+                        NAME(emit)(s, sums, add, count, to, lanes, COLUMNS, 1);
                     else
-                        NAME(emit)(s, sums, add, count, to, lanes, POINTS, COLUMNS, 0);
+                        NAME(emit)(s, sums, add, count, to, lanes, COLUMNS, 0);
                 }
             }
         }
@@ -420,13 +433,13 @@ NAME(outers)(float *total, ptrdiff_t filters, const float *v, const float *g, pt
     }
 }
 
-/* total[k][r][f] += sum over lanes of v[k][r][lane] * g[f][lane], for a lowered row of `lanes` lanes; `part` is the size of total[k].
+/* total[k][r][f] += v[k][r][lane] * g[f][lane], vectors of lanes, for a lowered row of `lanes` lanes.
 
-   For few rows, where turning g would take longer than using it: vectors go along the lanes, and the sums are added up across them.
+   For few rows, where turning g would take longer than using it: vectors go along the lanes, and are summed across at the very end.
    taps * rows * wide sums in registers, for each vector taps * rows + wide loads. */
 TARGET static inline __attribute__((always_inline)) void
-NAME(dot)(float *restrict total, ptrdiff_t part, ptrdiff_t filters, const float *const *v, ptrdiff_t first, ptrdiff_t chunk,
-          const float *restrict g, ptrdiff_t stride, ptrdiff_t lanes, const int taps, const int rows, const int wide)
+NAME(dot)(VEC *restrict total, ptrdiff_t filters, const float *const *v, ptrdiff_t first, ptrdiff_t chunk, const float *restrict g,
+          ptrdiff_t stride, ptrdiff_t lanes, ptrdiff_t all, const int taps, const int rows, const int wide)
 {
     VEC sum[9][2];
     for (int r = 0; r < taps * rows; r++)
@@ -443,22 +456,22 @@ NAME(dot)(float *restrict total, ptrdiff_t part, ptrdiff_t filters, const float 
                 sum[r][f] += NAME(load)(v[r / rows] + at + r % rows * TILE, lanes - lane) * NAME(load)(g + f * stride + lane, lanes - lane);
     for (int r = 0; r < taps * rows; r++)
         for (int f = 0; f < wide; f++)
-            total[r / rows * part + r % rows * filters + f] += NAME(across)(sum[r][f]);
+            total[(r / rows * all + r % rows) * filters + f] += sum[r][f];
 }
 
 TARGET static void
-NAME(dots)(float *total, ptrdiff_t part, ptrdiff_t filters, const float *const *v, ptrdiff_t chunk, const float *g, ptrdiff_t stride,
-           ptrdiff_t lanes, ptrdiff_t taps, ptrdiff_t rows, ptrdiff_t there)
+NAME(dots)(VEC *total, ptrdiff_t filters, const float *const *v, ptrdiff_t chunk, const float *g, ptrdiff_t stride, ptrdiff_t lanes,
+           ptrdiff_t taps, ptrdiff_t rows, ptrdiff_t there)
 {
     const int whole = taps % 3 == 0 && rows % 3 == 0 && there % 2 == 0;
     for (ptrdiff_t k = 0; k < taps; k += whole ? 3 : 1)
         for (ptrdiff_t r = 0; r < rows; r += whole ? 3 : 1)
             for (ptrdiff_t f = 0; f < there; f += whole ? 2 : 1) {
-                float *to = total + k * part + r * filters + f;
+                VEC *to = total + (k * rows + r) * filters + f;
                 if (whole)
-                    NAME(dot)(to, part, filters, v + k, r * TILE, chunk, g + f * stride, stride, lanes, 3, 3, 2);
+                    NAME(dot)(to, filters, v + k, r * TILE, chunk, g + f * stride, stride, lanes, rows, 3, 3, 2);
                 else
-                    NAME(dot)(to, part, filters, v + k, r * TILE, chunk, g + f * stride, stride, lanes, 1, 1, 1);
+                    NAME(dot)(to, filters, v + k, r * TILE, chunk, g + f * stride, stride, lanes, rows, 1, 1, 1);
             }
 }
 
@@ -471,9 +484,10 @@ TARGET static int NAME(weight_gradient)(const struct geometry *s, const float *x
 {
     const struct plan p = make_plan(s, LANES, TILE);
     const ptrdiff_t filters = (s->f + LANES - 1) / LANES * LANES, chunk = p.rows * TILE, part = s->kh * p.rows * filters;
-    const ptrdiff_t gradient = p.tiles * TILE * filters;
+    const int few = p.points == 1 && s->kh * p.rows < 16;
+    const ptrdiff_t gradient = p.tiles * TILE * filters, vectors = few ? part * LANES : 0; /* of sums that are still to be added up */
     struct ring ring;
-    float *total = reserve(s, p.points * part, p.points * p.tiles * chunk, p.points * gradient, &ring);
+    float *total = reserve(s, p.points * part, p.points * p.tiles * chunk, few ? vectors : p.points * gradient, &ring);
     if (!total)
         return 1;
     for (ptrdiff_t first = 0; first < p.units; first += p.strip) {
@@ -486,11 +500,11 @@ TARGET static int NAME(weight_gradient)(const struct geometry *s, const float *x
             if (k.begin >= k.end)
                 continue;
             const float *gradient_row = g + i * s->f * s->ow * s->n;
-            if (p.points == 1 && s->kh * p.rows < 16) {
+            if (few) {
                 for (ptrdiff_t at = k.begin; at < k.end; at++)
                     ring.rows[at] = ring.slots + (i * s->sh - s->top + at) % s->kh * ring.slot;
-                NAME(dots)(total + k.begin * p.rows * filters, p.rows * filters, filters, ring.rows + k.begin, chunk,
-                           gradient_row + first * s->n, s->ow * s->n, width, k.end - k.begin, p.rows, s->f);
+                NAME(dots)((VEC *)ring.more + k.begin * p.rows * filters, filters, ring.rows + k.begin, chunk, gradient_row + first * s->n,
+                           s->ow * s->n, width, k.end - k.begin, p.rows, s->f);
                 continue;
             }
             NAME(lower_gradient)(s, &p, gradient_row, first, units, filters, ring.more);
@@ -503,6 +517,8 @@ TARGET static int NAME(weight_gradient)(const struct geometry *s, const float *x
                     }
         }
     }
+    for (ptrdiff_t at = 0; at < vectors / LANES; at++)
+        total[at] = NAME(across)(((VEC *)ring.more)[at]);
     for (ptrdiff_t f = 0; f < s->f; f++)
         for (ptrdiff_t c = 0; c < s->c; c++)
             for (ptrdiff_t k = 0; k < s->kh; k++) {

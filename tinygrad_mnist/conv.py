@@ -22,24 +22,24 @@ Pair: TypeAlias = int | tuple[int, int]
 # The convolution as a trilinear form -----------------------------------------------------------------------------------------------------
 # The derivative of each of its three partial derivatives with respect to each of their arguments is another of the three. That is all there
 # is to state: derivatives of every order follow. What computes them is in contractions.py.
-def _computing(*arrays: Array) -> Any:
+def _computing(kernel: tuple[int, ...], *arrays: Array) -> Any:
     """Return the module that computes the three for these: native, or contractions, whose functions define what they are."""
-    return native if native.takes(*arrays) else contractions
+    return native if kernel != (1, 1) and native.takes(*arrays) else contractions  # a 1 x 1 kernel is one product: BLAS is faster
 
 
 @primitive
 def _conv_output(x: Array, w: Array, *bias: Array, stride: Size, padding: Size, rectify: bool) -> Any:
-    return _computing(x, w, *bias).output(x, w, bias[0] if bias else None, stride, padding, rectify)
+    return _computing(w.shape[2:], x, w, *bias).output(x, w, bias[0] if bias else None, stride, padding, rectify)
 
 
 @primitive
 def _conv_input(g: Array, w: Array, *, stride: Size, padding: Size, size: Size) -> Any:
-    return _computing(g, w).input_gradient(g, w, stride, padding, size)
+    return _computing(w.shape[2:], g, w).input_gradient(g, w, stride, padding, size)
 
 
 @primitive
 def _conv_weight(x: Array, g: Array, *, stride: Size, padding: Size, size: Size) -> Any:
-    return _computing(x, g).weight_gradient(x, g, stride, padding, size)
+    return _computing(size, x, g).weight_gradient(x, g, stride, padding, size)
 
 
 @primitive

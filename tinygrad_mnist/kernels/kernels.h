@@ -58,16 +58,16 @@ TARGET static inline VEC NAME(positive)(VEC v) /* max(v, 0); NaN stays NaN */
 }
 
 /* Copy `count` floats (zeros, if `from` is NULL) to the lanes from `at` on of a row that is cut into tiles, `step` floats apart. */
-TARGET static void NAME(spread)(float *to, ptrdiff_t step, ptrdiff_t at, const float *from, ptrdiff_t count)
+TARGET static inline void NAME(spread)(float *to, ptrdiff_t step, ptrdiff_t at, const float *from, ptrdiff_t count)
 {
     while (count > 0) {
-        ptrdiff_t lane = at % TILE, n = min(count, TILE - lane);
+        const ptrdiff_t lane = at % TILE, n = min(count, TILE - lane);
         float *d = to + at / TILE * step + lane;
-        if (from) {
-            memcpy(d, from, sizeof(float) * n);
-            from += n;
-        } else
-            memset(d, 0, sizeof(float) * n);
+        for (ptrdiff_t v = 0; v < n; v += LANES) {
+            const ptrdiff_t first = NAME(fitted)(v, n);
+            NAME(store)(d + first, from ? NAME(load)(from + first, n - first) : (VEC){0}, n - first);
+        }
+        from = from ? from + n : NULL;
         at += n;
         count -= n;
     }
@@ -89,7 +89,7 @@ TARGET static inline __attribute__((always_inline)) void NAME(transform)(const V
 
    Textbook: row l * C + c, lane j * N + n holds x[y, c, j * stride + l - left, n]; 0 outside the image.
    Winograd: point p, row c, lane n of the tile of output columns j .. j + 3 holds (B d)[p] with d = x[y, c, j - left .. j - left + 5, n].
-   A seventh to a tenth of a convolution's time. */
+   A fifth to a tenth of a convolution's time. */
 TARGET static void
 NAME(lower)(const struct geometry *s, const struct plan *p, const float *x, const float *zeros, ptrdiff_t y, ptrdiff_t first, ptrdiff_t units,
             float *to)
@@ -261,8 +261,9 @@ NAME(emit)(const struct geometry *s, float (*sums)[BLOCK * TILE], const float *b
 /* out[i, f, j, n] = bias[f] + sum over c, k, l of w[f, c, k, l] * x[i * stride + k - top, c, j * stride + l - left, n], 0 outside x.
 
    The output's columns are cut into strips. Of a strip, the KH lowered rows that an output row sees are kept in a ring that fits the
-   second-level cache; the next output row needs only its new ones. Textbook (any kernel and stride): 50 GFLOP/s for one input channel,
-   70-100 for more. Winograd (F(4, 3) along the width: four columns of a 3-column kernel take 6 products instead of 12): @@. */
+   second-level cache; the next output row needs only its new ones. Textbook (any kernel and stride): 60-75 GFLOP/s for one input channel,
+   85-100 for more. Winograd (F(4, 3) along the width: four columns of a 3-column kernel take 6 products instead of 12): 120-230 GFLOP/s
+   of the textbook's. */
 TARGET static int
 NAME(convolve)(const struct geometry *s, const float *x, const float *w, const float *bias, float *out)
 {
@@ -478,8 +479,8 @@ NAME(dots)(VEC *total, ptrdiff_t filters, const float *const *v, ptrdiff_t chunk
 /* out[f, c, k, l] = sum over i, j, n of g[i, f, j, n] * x[i * stride + k - top, c, j * stride + l - left, n].
 
    Strips and ring as in `convolve`. The gradient is turned, so that vectors go along the filters and nothing is summed across lanes; sums
-   of a tile are added to the total, so errors grow with the tiles, not with the numbers. Textbook: 25-30 GFLOP/s for one input channel,
-   70-90 for more. Winograd: 105-160. */
+   of a tile are added to the total, so errors grow with the tiles, not with the numbers. Textbook: 65-75 GFLOP/s for one input channel,
+   50-100 for more. Winograd: 115-190. */
 TARGET static int NAME(weight_gradient)(const struct geometry *s, const float *x, const float *g, float *out)
 {
     const struct plan p = make_plan(s, LANES, TILE);

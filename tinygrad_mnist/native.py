@@ -2,6 +2,9 @@
 
 They are optional. What they do not take, or everything where there is no compiled library, is computed by NumPy, in the functions that
 define what it is. The library knows nothing of Python and is called without holding the interpreter.
+
+Both compute the same up to rounding, but a pixel that is not finite, or beyond 1e37, can make its neighbours NaN or infinite in a native
+convolution with a kernel of three columns.
 """
 
 from __future__ import annotations
@@ -36,21 +39,22 @@ def _load() -> tuple[Any, int, str]:
     if path is None:
         return None, 0, "not compiled: there was no C compiler, or it failed, when this was installed; pip install -v shows why"
     try:
-        library = ctypes.CDLL(str(path))
+        library = ctypes.CDLL(str(path.resolve()))
+        for name, pointers in (("convolve", 5), ("weight_gradient", 4), ("max_pool", 3), ("max_pool_gradient", 4), ("relu_gradient", 5)):
+            getattr(library, name).argtypes = [ctypes.c_int, *[ctypes.c_void_p] * pointers]
+        library.compiler.restype, library.geometry_size.restype = ctypes.c_char_p, ctypes.c_size_t
+        if library.geometry_size() != ctypes.sizeof(_geometry((0,) * 4, (0,) * 4, (0,) * 4, (0, 0), (0, 0), (0, 0))):
+            raise AttributeError("its structures differ")
     except OSError as error:
         return None, 0, f"the compiled library cannot be loaded: {error}"
-    for name, pointers in (("convolve", 5), ("weight_gradient", 4), ("max_pool", 3), ("max_pool_gradient", 4), ("relu_gradient", 5)):
-        getattr(library, name).argtypes = [ctypes.c_int, *[ctypes.c_void_p] * pointers]
-    library.compiler.restype = ctypes.c_char_p
+    except AttributeError as error:
+        return None, 0, f"{path} is of another version ({error}); install again"
     level = library.highest_level()
     if wish in LEVELS:
         if LEVELS.index(wish) > level:
             raise ValueError(f"{VARIABLE} is {wish!r}, but this processor has no more than {LEVELS[level]!r}")
         return library, LEVELS.index(wish), f"chosen by {VARIABLE}={wish}"
     return library, level, "the best that this processor has"
-
-
-LIBRARY, LEVEL, REASON = _load()
 
 
 def takes(*arrays: Array) -> bool:
@@ -108,7 +112,7 @@ def weight_gradient(x: Array, g: Array, stride: Size, padding: Size, size: Size)
 
 def _convolve(x: Array, w: Array, bias: Array | None, stride: Size, padding: Size, size: Size, rectify: bool = False) -> Array:
     w = w if w.flags.aligned else w.copy()
-    bias = None if bias is None else np.ascontiguousarray(bias)
+    bias = None if bias is None else np.require(bias, requirements=("C", "A"))
     out = np.empty((size[0], len(w), size[1], len(x)), np.float32)
     geometry = _geometry(x.shape, w.shape, w.strides, stride, padding, size, rectify)
     image = _laid_out(x)
@@ -185,3 +189,6 @@ def _sizes(*sizes: int) -> ctypes.Array[ctypes.c_ssize_t]:
 def _check(status: int) -> None:
     if status:
         raise MemoryError("native kernels: not enough memory for the work space; use smaller batches, or TINYGRAD_MNIST_NATIVE=0")
+
+
+LIBRARY, LEVEL, REASON = _load()

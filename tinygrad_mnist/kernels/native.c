@@ -42,10 +42,12 @@ struct plan {
     ptrdiff_t unit_tiles; /* tiles for the images of one unit */
     ptrdiff_t strip;      /* units that are lowered together */
     ptrdiff_t tiles;      /* in a strip */
+    ptrdiff_t bits, slot; /* floats in a lowered row, and with the bits behind it */
 };
 
 struct ring { /* the lowered rows that one output row sees */
     float *slots;
+    ptrdiff_t count;
     ptrdiff_t slot;     /* floats from one to the next */
     ptrdiff_t *holds;   /* which row of the image is in each */
     const float **rows; /* for pointers to them, in the order of the kernel's rows */
@@ -57,7 +59,10 @@ struct range {
     ptrdiff_t begin, end;
 };
 
-enum { LOWERED = 384 << 10 }; /* bytes in a ring: of a second-level cache of 1 MB; 256 to 768 KB are equally fast */
+enum {
+    LOWERED = 384 << 10, /* bytes in a ring: of a second-level cache of 1 MB; 256 to 768 KB are equally fast */
+    FOLD = 16            /* tiles that a weight gradient sums in float32 */
+};
 
 static inline ptrdiff_t min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 static inline ptrdiff_t max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
@@ -69,28 +74,30 @@ static struct plan make_plan(const struct geometry *s, ptrdiff_t lanes, ptrdiff_
     if (winograd)
         p = (struct plan){.points = POINTS, .rows = s->c, .units = (s->ow + COLUMNS - 1) / COLUMNS};
     p.unit_tiles = (s->n + tile - 1) / tile;
-    const ptrdiff_t bytes = (ptrdiff_t)sizeof(float) * s->kh * p.points * p.rows * (winograd ? p.unit_tiles * tile : s->n);
+    const ptrdiff_t bytes = (ptrdiff_t)sizeof(float) * min(s->kh, s->h) * p.points * p.rows * (winograd ? p.unit_tiles * tile : s->n);
     const ptrdiff_t strips = (p.units - 1) / max(LOWERED / bytes, 1) + 1;
     p.strip = (p.units - 1) / strips + 1;
     p.tiles = winograd ? p.strip * p.unit_tiles : (p.strip * s->n + tile - 1) / tile;
+    p.bits = p.points * p.tiles * p.rows * tile;
+    p.slot = p.bits + (winograd ? p.tiles * COLUMNS * tile : 0);
     return p;
 }
 
-/* Memory for `count` floats, the rows of a ring of `slot` floats each, zeros, and `more` floats, all 0; NULL if there is none. */
-static float *reserve(const struct geometry *s, ptrdiff_t count, ptrdiff_t slot, ptrdiff_t more, struct ring *ring)
+/* Memory for `floats`, the rows of a ring, zeros, and `more` floats, all 0; NULL if there is none. */
+static float *reserve(const struct geometry *s, const struct plan *p, ptrdiff_t floats, ptrdiff_t more, struct ring *ring)
 {
-    const ptrdiff_t line = 16; /* floats in a cache line */
-    const ptrdiff_t slots = (count + line - 1) / line * line, after = slots + s->kh * slot, zeros = after + (more + line - 1) / line * line;
-    const ptrdiff_t floats = zeros + (s->n + line - 1) / line * line;
-    const size_t bytes = sizeof(float) * (size_t)floats + (sizeof(ptrdiff_t) + sizeof(float *)) * (size_t)s->kh;
+    const ptrdiff_t count = min(s->kh, s->h), slot = p->slot, line = 16; /* floats in a cache line */
+    const ptrdiff_t slots = (floats + line - 1) / line * line, after = slots + count * slot, zeros = after + (more + line - 1) / line * line;
+    const ptrdiff_t end = zeros + (s->n + line - 1) / line * line;
+    const size_t bytes = sizeof(float) * (size_t)end + sizeof(ptrdiff_t) * (size_t)count + sizeof(float *) * (size_t)s->kh;
     const size_t whole = (bytes + 63) / 64 * 64;
     float *all = aligned_alloc(64, whole);
     if (!all)
         return NULL;
     memset(all, 0, whole);
-    *ring = (struct ring){.slots = all + slots, .slot = slot, .zeros = all + zeros, .more = all + after};
-    ring->holds = (ptrdiff_t *)(all + floats);
-    ring->rows = (const float **)(ring->holds + s->kh);
+    *ring = (struct ring){.slots = all + slots, .count = count, .slot = slot, .zeros = all + zeros, .more = all + after};
+    ring->holds = (ptrdiff_t *)(all + end);
+    ring->rows = (const float **)(ring->holds + count);
     return all;
 }
 
@@ -144,6 +151,9 @@ const char *compiler(void) { return "Clang " __clang_version__; }
 #else
 const char *compiler(void) { return "GCC " __VERSION__; }
 #endif
+
+/* By which a library of another version is told. */
+size_t geometry_size(void) { return sizeof(struct geometry); }
 
 /* The highest level that this processor has. */
 int highest_level(void)

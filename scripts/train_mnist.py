@@ -71,7 +71,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         "fewer than 10000 images; 0 trains on all, as the paper did)")  # fmt: skip
     add("--limit", metavar="N", type=number(int, 1), help="use only the first N training images")
     add("--threads", metavar="N", type=number(int, 1), help="default: the usable cores; the result does not depend on it")
-    add("--shard-size", metavar="N", type=number(int, 1), help="images that one thread computes at a time (default: up to 150, so that 4 "
+    add("--shard-size", metavar="N", type=number(int, 1), help="images that one thread computes at a time (default: up to 144, so that 4 "
         "threads share a batch evenly); decides the last bits of the result")  # fmt: skip
     add("--profile", metavar="STEPS", nargs="?", type=number(int, 1), const=20, help="say how long each op takes in some steps "
         "(default: 20), and write profile.txt and trace.json (for ui.perfetto.dev) to the run folder; training goes on")  # fmt: skip
@@ -223,7 +223,8 @@ def main(argv: list[str] | None = None) -> int:
         optimizer = OPTIMIZERS[args.optimizer](tg.nn.parameters(model), **settings)
         folder = args.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
         versions = {"tinygrad_mnist": tg.__version__, "numpy": np.__version__, "python": sys.version.split()[0]}
-        config = {**vars(args), "data": data.source, "lr": optimizer.lr, "out": str(folder), "versions": versions}
+        made = {"versions": versions, "native kernels": tg.native.described()}
+        config = {**vars(args), "data": data.source, "lr": optimizer.lr, "out": str(folder), **made}
         run = Run(folder, config, "synthetic" if data.synthetic else data.source.split(" from ")[0])
     except (OSError, ValueError) as error:
         print(f"train_mnist.py: {error}", file=sys.stderr)

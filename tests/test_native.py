@@ -12,6 +12,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -289,14 +290,9 @@ def test_the_path_of_a_library_may_be_relative(monkeypatch: pytest.MonkeyPatch, 
 
 @needs_kernels
 def test_a_library_of_another_version_is_left_out() -> None:
-    class Older:
-        convolve = weight_gradient = max_pool = max_pool_gradient = relu_gradient = compiler = native.LIBRARY.convolve
-
-        class geometry_size:  # noqa: N801  # a function of the library
-            def __new__(cls) -> int:  # type: ignore[misc]
-                return 8
-
-    for library in (Older(), object()):
+    names = "convolve", "weight_gradient", "max_pool", "max_pool_gradient", "relu_gradient", "compiler"
+    functions = {name: lambda: None for name in names}
+    for library in (SimpleNamespace(**functions, geometry_size=lambda: 8), SimpleNamespace()):
         with patch.object(native.ctypes, "CDLL", lambda path, library=library: library), patch.dict(os.environ, {native.VARIABLE: "1"}):
             found, _, reason = native._load()
         assert found is None and "another version" in reason and "install again" in reason

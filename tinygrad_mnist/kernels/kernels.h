@@ -152,7 +152,7 @@ NAME(lower)(const struct geometry *s, const struct plan *p, const float *x, cons
     }
 }
 
-/* See to it that the rows of the image that output row i sees are in the ring; returns the rows of the kernel that see any. */
+/* See to it that the rows of the image that output row i sees are in the ring, and where; returns the rows of the kernel that see any. */
 TARGET static struct range
 NAME(ready)(const struct geometry *s, const struct plan *p, const struct ring *ring, const float *x, ptrdiff_t i, ptrdiff_t first,
             ptrdiff_t units)
@@ -161,27 +161,29 @@ NAME(ready)(const struct geometry *s, const struct plan *p, const struct ring *r
     struct range k = {min(y < 0 ? -y : 0, s->kh), max(min(s->h - y, s->kh), 0)};
     for (ptrdiff_t at = k.begin; at < k.end; at++) {
         const ptrdiff_t number = (y + at) % ring->count;
+        float *row = ring->slots + number * p->slot;
         if (ring->holds[number] != y + at)
-            NAME(lower)(s, p, x, ring->zeros, y + at, first, units, ring->slots + number * ring->slot);
+            NAME(lower)(s, p, x, ring->zeros, y + at, first, units, row);
         ring->holds[number] = y + at;
+        ring->rows[at] = row;
     }
     return k;
 }
 
-/* to[f * stride + lane] = bias[f] + sum over k and r of w[k][r][f] * v[k][r][lane], for BLOCK filters and a tile of `vectors` vectors;
-   rectified if that is asked for.
+/* to[f * stride + lane] = bias[f] + sum over k and r of w[k][r][f] * v[k][r][lane], for BLOCK filters and a tile of `vectors` vectors, which
+   is `offset` floats on in each v[k]; rectified if that is asked for.
 
    BLOCK * VECTORS sums in registers, for each row VECTORS loads and BLOCK broadcasts: 100-110 GFLOP/s from the second-level cache. */
 TARGET static inline __attribute__((always_inline)) void
 NAME(sums)(float *restrict to, ptrdiff_t stride, const float *bias, int rectify, const float *restrict w, const float *const *v,
-           ptrdiff_t taps, ptrdiff_t rows, const int vectors)
+           ptrdiff_t offset, ptrdiff_t taps, ptrdiff_t rows, const int vectors)
 {
     VEC sum[BLOCK][VECTORS];
     for (int f = 0; f < BLOCK; f++)
         for (int j = 0; j < vectors; j++)
             sum[f][j] = (VEC){0};
     for (ptrdiff_t k = 0; k < taps; k++) {
-        const float *at = v[k];
+        const float *at = v[k] + offset;
         for (ptrdiff_t r = 0; r < rows; r++, at += TILE, w += BLOCK) {
             VEC a[VECTORS];
             for (int j = 0; j < vectors; j++)
@@ -206,20 +208,20 @@ NAME(sums)(float *restrict to, ptrdiff_t stride, const float *bias, int rectify,
 
 /* The same for the first `lanes` lanes, or a few more, at most a tile. */
 TARGET static void
-NAME(products)(float *to, ptrdiff_t stride, const float *bias, int rectify, const float *w, const float *const *v, ptrdiff_t taps,
-               ptrdiff_t rows, ptrdiff_t lanes)
+NAME(products)(float *to, ptrdiff_t stride, const float *bias, int rectify, const float *w, const float *const *v, ptrdiff_t offset,
+               ptrdiff_t taps, ptrdiff_t rows, ptrdiff_t lanes)
 {
     const ptrdiff_t vectors = (lanes + LANES - 1) / LANES;
     if (vectors >= VECTORS)
-        NAME(sums)(to, stride, bias, rectify, w, v, taps, rows, VECTORS);
+        NAME(sums)(to, stride, bias, rectify, w, v, offset, taps, rows, VECTORS);
 #if VECTORS > 2
     else if (vectors == 3)
-        NAME(sums)(to, stride, bias, rectify, w, v, taps, rows, 3);
+        NAME(sums)(to, stride, bias, rectify, w, v, offset, taps, rows, 3);
     else if (vectors == 2)
-        NAME(sums)(to, stride, bias, rectify, w, v, taps, rows, 2);
+        NAME(sums)(to, stride, bias, rectify, w, v, offset, taps, rows, 2);
 #endif
     else
-        NAME(sums)(to, stride, bias, rectify, w, v, taps, rows, 1);
+        NAME(sums)(to, stride, bias, rectify, w, v, offset, taps, rows, 1);
 }
 
 /* Lay the filters out as (point, f / BLOCK, k, row, f % BLOCK); for Winograd, point p holds (G w[f, c, k, :])[p]. */
@@ -250,7 +252,7 @@ TARGET static void NAME(lay_out)(const struct geometry *s, const struct plan *p,
 
    Where only zeros are seen, the result has to be the bias exactly: a ReLU behind it must not let gradients through because of rounding. */
 TARGET static int
-NAME(seeing)(const struct plan *p, const struct ring *ring, ptrdiff_t y, struct range k, ptrdiff_t tile, ptrdiff_t lanes, INT (*mask)[VECTORS])
+NAME(seeing)(const struct plan *p, const struct ring *ring, struct range k, ptrdiff_t tile, ptrdiff_t lanes, INT (*mask)[VECTORS])
 {
     INT all[VECTORS];
     for (int v = 0; v < VECTORS; v++)
@@ -259,7 +261,7 @@ NAME(seeing)(const struct plan *p, const struct ring *ring, ptrdiff_t y, struct 
         for (int v = 0; v < VECTORS; v++) {
             INT bits = {0};
             for (ptrdiff_t at = k.begin; at < k.end; at++)
-                bits |= *(INT *)(ring->slots + (y + at) % ring->count * ring->slot + p->bits + (tile * COLUMNS + j) * TILE + v * LANES);
+                bits |= *(const INT *)(ring->rows[at] + p->bits + (tile * COLUMNS + j) * TILE + v * LANES);
             mask[j][v] = (bits << 1) != 0; /* without the sign */
             all[v] &= mask[j][v];
         }
@@ -316,30 +318,25 @@ NAME(convolve)(const struct geometry *s, const float *x, const float *w, const f
         return 1;
     NAME(lay_out)(s, &p, w, filters);
     for (ptrdiff_t first = 0; first < p.units; first += p.strip) {
-        const ptrdiff_t units = min(p.strip, p.units - first), width = p.points > 1 ? s->n : units * s->n;
+        const ptrdiff_t units = next_strip(&p, &ring, first), width = p.points > 1 ? s->n : units * s->n;
         const ptrdiff_t tiles = (width + TILE - 1) / TILE, all = p.points > 1 ? units * tiles : tiles;
-        for (ptrdiff_t k = 0; k < ring.count; k++)
-            ring.holds[k] = -1;
         for (ptrdiff_t i = 0; i < s->oh; i++) {
             const struct range k = NAME(ready)(s, &p, &ring, x, i, first, units);
             for (ptrdiff_t t = 0; t < all; t++) {
                 const ptrdiff_t begin = t % tiles * TILE, lanes = min(width - begin, TILE);
                 const ptrdiff_t column = p.points > 1 ? COLUMNS * (first + t / tiles) : first;
                 INT mask[COLUMNS][VECTORS];
-                const int seeing = p.points == 1 || NAME(seeing)(&p, &ring, i * s->sh - s->top, k, t, lanes, mask);
+                const int seeing = p.points == 1 || NAME(seeing)(&p, &ring, k, t, lanes, mask);
                 for (ptrdiff_t b = 0; b < blocks; b++) {
                     float sums[POINTS][BLOCK * TILE] __attribute__((aligned(64)));
                     float *to = out + ((i * s->f + b * BLOCK) * s->ow + column) * s->n + begin;
                     const float *add = bias ? bias + b * BLOCK : NULL;
                     const ptrdiff_t count = min(s->f - b * BLOCK, BLOCK);
                     const int whole = p.points == 1 && count == BLOCK && lanes == TILE;
-                    for (ptrdiff_t q = 0; q < p.points; q++) {
-                        for (ptrdiff_t at = k.begin; at < k.end; at++)
-                            ring.rows[at] = ring.slots + (i * s->sh - s->top + at) % ring.count * ring.slot + (q * p.tiles + t) * chunk;
+                    for (ptrdiff_t q = 0; q < p.points; q++)
                         NAME(products)(whole ? to : sums[q], whole ? s->ow * s->n : TILE, whole ? add : NULL, whole && s->rectify,
-                                       filters + (q * blocks + b) * block + k.begin * p.rows * BLOCK, ring.rows + k.begin, k.end - k.begin,
-                                       p.rows, lanes);
-                    }
+                                       filters + (q * blocks + b) * block + k.begin * p.rows * BLOCK, ring.rows + k.begin,
+                                       (q * p.tiles + t) * chunk, k.end - k.begin, p.rows, lanes);
                     if (p.points == 1) {
                         for (ptrdiff_t f = 0; f < (whole ? 0 : count); f++)
                             for (ptrdiff_t lane = 0; lane < lanes; lane += LANES) {
@@ -506,8 +503,8 @@ NAME(dot)(VEC *restrict total, ptrdiff_t filters, const float *const *v, ptrdiff
 }
 
 TARGET static void
-NAME(dots)(VEC *total, ptrdiff_t filters, const float *const *v, ptrdiff_t chunk, const float *g, ptrdiff_t stride, ptrdiff_t lanes,
-           ptrdiff_t taps, ptrdiff_t rows, ptrdiff_t there)
+NAME(dots)(VEC *total, ptrdiff_t filters, const float *const *v, ptrdiff_t offset, ptrdiff_t chunk, const float *g, ptrdiff_t stride,
+           ptrdiff_t lanes, ptrdiff_t taps, ptrdiff_t rows, ptrdiff_t there)
 {
     const int whole = taps % 3 == 0 && rows % 3 == 0 && there % 2 == 0;
     for (ptrdiff_t k = 0; k < taps; k += whole ? 3 : 1)
@@ -515,9 +512,9 @@ NAME(dots)(VEC *total, ptrdiff_t filters, const float *const *v, ptrdiff_t chunk
             for (ptrdiff_t f = 0; f < there; f += whole ? 2 : 1) {
                 VEC *to = total + (k * rows + r) * filters + f;
                 if (whole)
-                    NAME(dot)(to, filters, v + k, r * TILE, chunk, g + f * stride, stride, lanes, rows, 3, 3, 2);
+                    NAME(dot)(to, filters, v + k, offset + r * TILE, chunk, g + f * stride, stride, lanes, rows, 3, 3, 2);
                 else
-                    NAME(dot)(to, filters, v + k, r * TILE, chunk, g + f * stride, stride, lanes, rows, 1, 1, 1);
+                    NAME(dot)(to, filters, v + k, offset + r * TILE, chunk, g + f * stride, stride, lanes, rows, 1, 1, 1);
             }
 }
 
@@ -541,10 +538,8 @@ TARGET static int NAME(weight_gradient)(const struct geometry *s, const float *x
     }
     ptrdiff_t unfolded = 0;
     for (ptrdiff_t first = 0; first < p.units; first += p.strip) {
-        const ptrdiff_t units = min(p.strip, p.units - first), width = p.points > 1 ? s->n : units * s->n;
+        const ptrdiff_t units = next_strip(&p, &ring, first), width = p.points > 1 ? s->n : units * s->n;
         const ptrdiff_t tiles = (width + TILE - 1) / TILE, all = p.points > 1 ? units * tiles : tiles;
-        for (ptrdiff_t k = 0; k < ring.count; k++)
-            ring.holds[k] = -1;
         for (ptrdiff_t i = 0; i < s->oh; i++) {
             const struct range k = NAME(ready)(s, &p, &ring, x, i, first, units);
             const float *row = g + i * s->f * s->ow * s->n;
@@ -552,15 +547,13 @@ TARGET static int NAME(weight_gradient)(const struct geometry *s, const float *x
                 NAME(lower_gradient)(s, &p, row, first, units, filters, ring.more);
             for (ptrdiff_t q = 0; q < p.points; q++)
                 for (ptrdiff_t t = 0; t < all; t += few ? FOLD : 1) {
-                    for (ptrdiff_t at = k.begin; at < k.end; at++) {
-                        ring.rows[at] = ring.slots + (i * s->sh - s->top + at) % ring.count * ring.slot + (q * p.tiles + t) * chunk;
-                        if (!few)
-                            NAME(outers)(part + q * point + at * p.rows * filters, filters, ring.rows[at],
-                                         ring.more + q * gradient + t * TILE * filters, min(width - t % tiles * TILE, TILE), p.rows);
-                    }
+                    const ptrdiff_t offset = (q * p.tiles + t) * chunk;
                     if (few)
-                        NAME(dots)((VEC *)part + k.begin * p.rows * filters, filters, ring.rows + k.begin, chunk, row + first * s->n + t * TILE,
-                                   s->ow * s->n, min(width - t * TILE, FOLD * TILE), k.end - k.begin, p.rows, s->f);
+                        NAME(dots)((VEC *)part + k.begin * p.rows * filters, filters, ring.rows + k.begin, offset, chunk,
+                                   row + first * s->n + t * TILE, s->ow * s->n, min(width - t * TILE, FOLD * TILE), k.end - k.begin, p.rows, s->f);
+                    for (ptrdiff_t at = k.begin; at < (few ? k.begin : k.end); at++)
+                        NAME(outers)(part + q * point + at * p.rows * filters, filters, ring.rows[at] + offset,
+                                     ring.more + q * gradient + t * TILE * filters, min(width - t % tiles * TILE, TILE), p.rows);
                 }
             unfolded += all;
             if (unfolded >= (few ? FOLD * FOLD : FOLD) || (i + 1 == s->oh && first + p.strip >= p.units)) {

@@ -18,17 +18,16 @@
    a = 3/4 and b = 3/2 the errors are those of a plain sum in float32, to within a half (with 1 and 2, twice as large). A number that is not
    finite makes all four outputs so. */
 #include <stddef.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct geometry {
-    ptrdiff_t n, c, h, w;       /* images (H, C, W, N) */
-    ptrdiff_t f, kh, kw;        /* filters */
+    ptrdiff_t n, c, h, w;        /* images (H, C, W, N) */
+    ptrdiff_t f, kh, kw;         /* filters */
     ptrdiff_t sh, sw, top, left; /* stride and padding */
-    ptrdiff_t oh, ow;           /* output (OH, F, OW, N) */
-    ptrdiff_t wf, wc, wk, wl;   /* how far apart in memory the weights (F, C, KH, KW) are, in floats */
-    ptrdiff_t rectify;          /* whether the output is max(.., 0) */
+    ptrdiff_t oh, ow;            /* output (OH, F, OW, N) */
+    ptrdiff_t wf, wc, wk, wl;    /* how far apart in memory the weights (F, C, KH, KW) are, in floats */
+    ptrdiff_t rectify;           /* whether the output is max(.., 0) */
 };
 
 enum { COLUMNS = 4, POINTS = 6 }; /* of Winograd's F(4, 3) */
@@ -48,9 +47,8 @@ struct plan {
 struct ring { /* the lowered rows that one output row sees */
     float *slots;
     ptrdiff_t count;
-    ptrdiff_t slot;     /* floats from one to the next */
     ptrdiff_t *holds;   /* which row of the image is in each */
-    const float **rows; /* for pointers to them, in the order of the kernel's rows */
+    const float **rows; /* the one that each row of the kernel sees */
     float *zeros;       /* a column that is outside of the image */
     float *more;
 };
@@ -86,8 +84,8 @@ static struct plan make_plan(const struct geometry *s, ptrdiff_t lanes, ptrdiff_
 /* Memory for `floats`, the rows of a ring, zeros, and `more` floats, all 0; NULL if there is none. */
 static float *reserve(const struct geometry *s, const struct plan *p, ptrdiff_t floats, ptrdiff_t more, struct ring *ring)
 {
-    const ptrdiff_t count = min(s->kh, s->h), slot = p->slot, line = 16; /* floats in a cache line */
-    const ptrdiff_t slots = (floats + line - 1) / line * line, after = slots + count * slot, zeros = after + (more + line - 1) / line * line;
+    const ptrdiff_t count = min(s->kh, s->h), line = 16; /* floats in a cache line */
+    const ptrdiff_t slots = (floats + line - 1) / line * line, after = slots + count * p->slot, zeros = after + (more + line - 1) / line * line;
     const ptrdiff_t end = zeros + (s->n + line - 1) / line * line;
     const size_t bytes = sizeof(float) * (size_t)end + sizeof(ptrdiff_t) * (size_t)count + sizeof(float *) * (size_t)s->kh;
     const size_t whole = (bytes + 63) / 64 * 64;
@@ -95,10 +93,18 @@ static float *reserve(const struct geometry *s, const struct plan *p, ptrdiff_t 
     if (!all)
         return NULL;
     memset(all, 0, whole);
-    *ring = (struct ring){.slots = all + slots, .count = count, .slot = slot, .zeros = all + zeros, .more = all + after};
+    *ring = (struct ring){.slots = all + slots, .count = count, .zeros = all + zeros, .more = all + after};
     ring->holds = (ptrdiff_t *)(all + end);
     ring->rows = (const float **)(ring->holds + count);
     return all;
+}
+
+/* Empty the ring for the strip that begins at unit `first`; returns how many units it has. */
+static ptrdiff_t next_strip(const struct plan *p, const struct ring *ring, ptrdiff_t first)
+{
+    for (ptrdiff_t at = 0; at < ring->count; at++)
+        ring->holds[at] = -1;
+    return min(p->strip, p->units - first);
 }
 
 #define LANES 4

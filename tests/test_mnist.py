@@ -9,10 +9,11 @@ import os
 import re
 import shutil
 import socket
+import struct
+import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -77,16 +78,18 @@ def listing(folder: Path) -> dict[str, bytes]:
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No test sees the user's cache or settings, or a host other than this one; SET is the MNIST to be found."""
 
-    def local(url: str, timeout: float) -> Any:
-        assert url.startswith("http://127.0.0.1:")
-        return urlopen(url, timeout=timeout)
+    def local(host: str, *rest: Any, **options: Any) -> Any:
+        assert host.encode("idna") == b"127.0.0.1"
+        return getaddrinfo(host, *rest, **options)
 
     def digits(n: int, rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         return np.zeros((n, 28, 28), np.uint8), rng.integers(0, 10, n, np.uint8)
 
-    urlopen = urllib.request.urlopen
-    monkeypatch.setattr(urllib.request, "urlopen", local)
+    getaddrinfo = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", local)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+    for name in ("NO_PROXY", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("TINYGRAD_MNIST_DATA", raising=False)
     monkeypatch.setenv("TINYGRAD_MNIST_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(mnist, "DIGESTS", {n: hashlib.sha256(encode_idx(a)).hexdigest() for n, a in SET.items()})
@@ -101,12 +104,25 @@ class Mirrors(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Answer)
         self.requests: list[str] = []
         self.over = threading.Event()
+        self.meeting = threading.Barrier(2, timeout=5)
 
     def __getitem__(self, kind: str) -> str:
         return f"http://127.0.0.1:{self.server_port}/{kind}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """The client may hang up."""
+
+
+REDIRECTIONS = {
+    "moved": "/good/",
+    "flood": "/good/",  # and the page that says so has no end
+    "circle": "/circle/",
+    "to-file": "file:///etc/",
+    "to-port": "http://127.0.0.1:99999999999999999999/",
+    "to-brackets": "http://[/",
+}
+ENDLESS = ("flood", "endless")
+GARBLED = "\x1b[2J\rall is well"
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -124,20 +140,42 @@ class Answer(BaseHTTPRequestHandler):
             body = b"<html>Sign in to the hotel's network</html>"
         if kind == "damaged":
             body = body[:-8] + bytes([body[-8] ^ 1]) + body[-7:]
+        if kind == "long":
+            body = gzip.compress(gzip.decompress(body) + b"more")
         if kind == "partial":
             kind = "lost" if name.startswith("t10k") else "good"
-        self.send_response({"lost": 404, "busy": 503}.get(kind, 200))
-        self.send_header("Content-Length", str(len(body) if kind != "endless" else 1 << 40))
+        if kind == "meeting":
+            self.server.meeting.wait()
+        if kind in ("silent", "late"):
+            self.server.over.wait(10 if kind == "silent" else 0.05)
+        while kind == "greeting" and not self.server.over.wait(0.01):
+            self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if kind == "mute":
+            return
+        status = 302 if kind in REDIRECTIONS else {"lost": 404, "busy": 503, "garbled": 500}.get(kind, 200)
+        self.send_response(status, GARBLED if kind == "garbled" else None)
+        if kind in REDIRECTIONS:
+            self.send_header("Location", REDIRECTIONS[kind] + name)
+        if kind == "chunk":
+            self.send_header("Transfer-Encoding", "chunked")
+            body = b"%x\r\n" % len(body) + body[:9]
+        elif kind != "unsized":
+            length = {"short": len(body) - 9, "huge": 1 << 62}.get(kind, len(body))
+            self.send_header("Content-Length", str(length if kind not in ENDLESS else 1 << 40))
         self.end_headers()
         if kind == "slow":
             self.server.over.wait(10)
-        elif kind == "cut":
+        elif kind in ("cut", "reset"):
             self.wfile.write(body[: len(body) // 2])
-        elif kind in ("drip", "endless"):
+        elif kind == "drip" or kind in ENDLESS:
             while not self.server.over.wait(0.01 if kind == "drip" else 0):
                 self.wfile.write(bytes(1 if kind == "drip" else 1 << 16))
         else:
             self.wfile.write(body)
+        if kind == "reset":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.rfile.close()  # it holds the socket, too
+            self.connection.close()  # by RST, not FIN
 
     def log_message(self, format: str, *args: Any) -> None:
         """Quiet."""
@@ -154,6 +192,31 @@ def mirrors() -> Iterator[Mirrors]:
             server.over.set()
             server.shutdown()
             thread.join()
+
+
+@pytest.fixture
+def refused() -> Iterator[str]:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound, not listening
+        yield f"127.0.0.1:{unused.getsockname()[1]}"
+
+
+CHILD = """
+import os, resource, signal, sys, time
+from tinygrad_mnist import files
+from tinygrad_mnist.data import mnist
+mnist.DIGESTS = {digests}
+{prelude}
+sys.stdout.buffer.write(b"".join(map(mnist.encode_idx, mnist.load_mnist(mirrors=sys.argv[1:]))))
+"""
+LOADED = b"".join(map(encode_idx, SET.values()))
+posix = pytest.mark.skipif(os.name != "posix", reason="POSIX only")
+
+
+def process(mirror: str, prelude: str = "") -> subprocess.Popen[bytes]:
+    """Another process that loads SET, and writes it to its standard output."""
+    command = [sys.executable, "-W", "error", "-c", CHILD.format(digests=mnist.DIGESTS, prelude=prelude), mirror]
+    return subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 # A folder that is given -----------------------------------------------------------------------------------------------
@@ -297,9 +360,21 @@ BAD = {
     "html": "content: not an IDX file; it begins with 3c 68 74 6d",
     "damaged": "content: the gzip data is damaged",
     "cut": "content: the gzip data is damaged or cut off",
+    "short": "content: the gzip data is damaged or cut off",
+    "long": "more follow",
+    "chunk": "IncompleteRead",
+    "reset": "reset by peer",
+    "mute": "closed connection without response",
+    "silent": "timed out",
     "slow": "timed out",
     "drip": "not complete after 0.4 s",
+    "greeting": "not complete after 0.4 s",
     "endless": "longer than 100000 bytes",
+    "garbled": "HTTP Error 500:  [2J all is well",
+    "circle": "infinite loop",
+    "to-file": "Redirection to url 'file:///etc/train-images-idx3-ubyte.gz' is not allowed",
+    "to-port": "",  # the words are up to the platform
+    "to-brackets": "Invalid IPv6 URL",
 }
 
 
@@ -312,24 +387,77 @@ def test_a_bad_mirror_gives_way_to_the_next(
     begin = time.monotonic()
     with pytest.raises(
         DataUnavailableError, match=re.escape(f"{mirrors[kind]}{IMAGES}.gz: ") + ".*" + re.escape(BAD[kind])
-    ):
+    ) as caught:
         load_mnist(mirrors=[mirrors[kind]], timeout=0.2)
     assert time.monotonic() - begin < 2
+    assert str(caught.value).isprintable()  # in one line, that is, and nothing that a terminal obeys
     assert not cache.exists()
+    del mirrors.requests[:]
     assert_is(load_mnist(mirrors=[mirrors[kind], mirrors["good"]], timeout=0.2))
-    assert len(mirrors.requests) == 2 + 4  # a mirror that failed is not asked again
+    assert [path for path in mirrors.requests if kind not in path] == [f"/good/{name}" for name in BODIES]
+    assert len(mirrors.requests) == 1 + 4 or kind == "circle"  # a mirror that failed is not asked again
 
 
-def test_all_mirrors_and_reasons_are_named(mirrors: Mirrors) -> None:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))  # bound, not listening: refuses
-        refused = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        with pytest.raises(DataUnavailableError) as caught:
-            load_mnist(mirrors=[refused, mirrors["lost"], mirrors["html"]], timeout=1)
+@pytest.mark.parametrize("kind", ["moved", "flood", "late", "unsized", "huge", "raw"])
+def test_a_mirror_may_answer_in_other_ways(cache: Path, mirrors: Mirrors, kind: str) -> None:
+    assert_is(load_mnist(mirrors=[mirrors[kind]], timeout=1))
+    assert sorted(listing(cache)) == sorted([*BODIES, "mnist.npz"])
+
+
+@pytest.mark.parametrize(
+    ("mirror", "reason"),
+    [
+        ("", "unknown url type"),
+        ("nonsense", "unknown url type"),
+        ("gopher://127.0.0.1", "unknown url type: gopher"),
+        ("http:", "no host given"),
+        ("http://[", "Invalid IPv6 URL"),
+        ("http://127.0.0.1:port", "InvalidURL: nonnumeric port"),
+        ("http://127.0.0.1:99999999999999999999", ""),
+        ("http://a..b", "label"),
+        ("http://127.0.0.1/\n", "InvalidURL"),
+        ("http://\ud800", "can't encode"),
+        ("ftp://{refused}", "refused"),
+        ("https://{refused}", "refused"),
+        ("https://{served}", "SSL|timed out"),
+        ("file:///nowhere", "No such file"),
+    ],
+)
+def test_a_bad_address_gives_way_to_the_next(mirrors: Mirrors, refused: str, mirror: str, reason: str) -> None:
+    mirror = mirror.format(refused=refused, served=f"127.0.0.1:{mirrors.server_port}")
+    name = re.escape(re.sub("[\n\ud800]", " ", f"{mirror}/{IMAGES}.gz: "))
+    with pytest.raises(DataUnavailableError, match=f"{name}.*({reason})") as caught:
+        load_mnist(mirrors=[mirror], timeout=0.2)
+    assert str(caught.value).isprintable()
+    assert_is(load_mnist(mirrors=[mirror, mirrors["good"]], timeout=0.2))
+
+
+@pytest.mark.parametrize(
+    ("proxy", "reason"),
+    [
+        ("http://{refused}", "refused"),
+        ("http://{served}", "closed connection without response|Tunnel connection failed: 501"),
+        ("http://127.0.0.1:port", "InvalidURL: nonnumeric port"),
+    ],
+)
+def test_a_bad_proxy_is_named_for_each_mirror(
+    mirrors: Mirrors, refused: str, monkeypatch: pytest.MonkeyPatch, proxy: str, reason: str
+) -> None:
+    monkeypatch.delenv("no_proxy")
+    for scheme in ("http", "https"):
+        monkeypatch.setenv(
+            f"{scheme}_proxy", proxy.format(refused=refused, served=f"127.0.0.1:{mirrors.server_port}")
+        )
+    with pytest.raises(DataUnavailableError, match=f"; http://a/{IMAGES}.gz: .*({reason}).*; https://b/.*({reason})"):
+        load_mnist(mirrors=["http://a", "https://b"], timeout=0.2)
+
+
+def test_all_mirrors_and_reasons_are_named(mirrors: Mirrors, refused: str) -> None:
+    tried = [f"http://{refused}", mirrors["lost"], mirrors["html"]]
+    with pytest.raises(DataUnavailableError) as caught:
+        load_mnist(mirrors=tried, timeout=1)
     message = str(caught.value)
-    positions = [
-        message.index(f"{mirror.rstrip('/')}/{IMAGES}.gz: ") for mirror in (refused, mirrors["lost"], mirrors["html"])
-    ]
+    positions = [message.index(f"{mirror.rstrip('/')}/{IMAGES}.gz: ") for mirror in tried]
     assert positions == sorted(positions) and "refused" in message and "\n" not in message
 
 
@@ -348,6 +476,38 @@ def test_many_at_once_share_one_cache(cache: Path, mirrors: Mirrors) -> None:
         for data in pool.map(lambda _: load_mnist(mirrors=[mirrors["good"]]), range(24)):
             assert_is(data)
     assert sorted(listing(cache)) == sorted([*BODIES, "mnist.npz"])
+
+
+@posix
+def test_two_processes_share_one_cache(cache: Path, mirrors: Mirrors) -> None:
+    prelude = "files._reached = lambda point: time.sleep(0.005)"
+    with process(mirrors["meeting"], prelude) as one, process(mirrors["meeting"], prelude) as other:
+        for each in (one, other):
+            out, err = each.communicate()
+            assert out == LOADED, err.decode()
+    assert len(mirrors.requests) == 2 * 4  # each file was fetched by both at once
+    assert sorted(listing(cache)) == sorted([*BODIES, "mnist.npz"])
+    assert {name: body for name, body in listing(cache).items() if name != "mnist.npz"} == BODIES
+    assert_is(load_mnist(mirrors=()))
+
+
+@posix
+@pytest.mark.parametrize(
+    ("nth", "point"), [(1, "half written"), (2, "synced"), (4, "renamed"), (5, "half written"), (5, "synced")]
+)
+def test_a_process_killed_while_it_writes_poisons_nothing(cache: Path, mirrors: Mirrors, nth: int, point: str) -> None:
+    kill = f"point == {point!r} and next(turns) == {nth} and os.kill(os.getpid(), signal.SIGKILL)"
+    with process(mirrors["good"], f"turns = iter(range(1, 9)); files._reached = lambda point: {kill}") as killed:
+        _, err = killed.communicate()
+    assert killed.returncode == -9, err.decode()
+    whole = dict(list(BODIES.items())[: nth if point == "renamed" else nth - 1])
+    left = listing(cache)
+    assert {name: body for name, body in left.items() if not name.endswith(".part")} == whole
+    assert len(left) == len(whole) + (point != "renamed")
+    for addresses in ([mirrors["good"]], ()):
+        assert_is(load_mnist(mirrors=addresses))
+    assert len(mirrors.requests) == min(nth, 4) + 4 - len(whole)  # only what is missing is fetched
+    assert {name: body for name, body in listing(cache).items() if name in BODIES} == BODIES
 
 
 # The cache ------------------------------------------------------------------------------------------------------------
@@ -429,18 +589,51 @@ def test_a_cache_that_cannot_be_made_only_costs_a_warning(
     assert "the data is used from memory" in caplog.text and cache.is_file()
 
 
-@pytest.mark.parametrize("step", ["tempfile.mkstemp", "os.fsync", "os.replace"])
+@pytest.mark.parametrize(
+    "step", ["pathlib.Path.mkdir", "tinygrad_mnist.files.open", "half written", "written", "os.fsync", "synced", "os.replace"]
+)
 def test_a_write_that_fails_leaves_nothing_behind(
-    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
+    cache: Path, mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
+) -> None:
+    def fail(*args: object, **options: object) -> None:
+        if "." in step or args == (step,):
+            raise OSError(28, "No space left on device")
+
+    put(cache, {name: array for name, array in SET.items() if name != LABELS})
+    before = listing(cache)
+    monkeypatch.setattr(step if "." in step else "tinygrad_mnist.files._reached", fail, raising=False)
+    assert_is(load_mnist(mirrors=[mirrors["good"]]))
+    assert caplog.text.count("No space left on device") == 2  # the download, the decoded arrays
+    assert listing(cache) == before
+
+
+@posix
+def test_a_disk_that_gets_full_only_costs_warnings(cache: Path, mirrors: Mirrors) -> None:
+    with process(mirrors["good"], "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))") as child:
+        out, err = child.communicate()
+    assert out == LOADED, err.decode()
+    fitting = {name: body for name, body in BODIES.items() if len(body) <= 4096}
+    assert listing(cache) == fitting and 0 < len(fitting) < 4
+    for name in {*BODIES, "mnist.npz"} - {*fitting}:
+        assert f"cannot write {cache / name} (" in err.decode()
+
+
+def test_a_read_only_cache_only_costs_warnings(
+    cache: Path, mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*args: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise PermissionError(13, "Permission denied")
 
-    put(cache)
-    before = listing(cache)
-    monkeypatch.setattr(step, fail)
-    assert_is(load_mnist(mirrors=()))
-    assert "No space left on device" in caplog.text and listing(cache) == before
+    put(cache, {IMAGES: SET[IMAGES]})
+    cache.chmod(0o500)
+    if os.name != "posix" or os.geteuid() == 0:  # the mode means nothing to them
+        monkeypatch.setattr("tinygrad_mnist.files.open", fail, raising=False)
+    try:
+        assert_is(load_mnist(mirrors=[mirrors["good"]]))
+    finally:
+        cache.chmod(0o700)
+    assert caplog.text.count("Permission denied") == 4 and list(listing(cache)) == [IMAGES]
+    assert len(mirrors.requests) == 3
 
 
 def test_an_interrupted_write_leaves_the_old_file(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -484,9 +677,12 @@ def test_no_home_is_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
     def homeless() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.delenv("TINYGRAD_MNIST_CACHE")
+    monkeypatch.setenv("TINYGRAD_MNIST_CACHE", "~/own")
     monkeypatch.setattr(Path, "home", homeless)
-    assert "Name a cache folder in TINYGRAD_MNIST_CACHE" in find_mnist().source
+    monkeypatch.setattr(Path, "expanduser", lambda path: homeless())
+    for _ in range(2):
+        assert "Name a cache folder in TINYGRAD_MNIST_CACHE" in find_mnist().source
+        monkeypatch.setenv("TINYGRAD_MNIST_CACHE", "")
 
 
 def test_the_examples_run() -> None:

@@ -7,7 +7,7 @@ import io
 import logging
 import os
 import sys
-import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..files import write_atomically
 from .idx import IdxError, decode_idx, encode_idx, read_idx
 
 __all__ = ["MIRRORS", "DataUnavailableError", "Dataset", "cache_dir", "find_mnist", "load_mnist"]
@@ -139,16 +140,16 @@ def cache_dir() -> Path:
     Raises
     ------
     DataUnavailableError
-        If the user has no home folder.
+        If there is no such home folder.
 
     Examples
     --------
     >>> cache_dir().is_absolute()
     True
     """
-    if chosen := os.environ.get("TINYGRAD_MNIST_CACHE"):
-        return Path(chosen).expanduser().absolute()
     try:
+        if chosen := os.environ.get("TINYGRAD_MNIST_CACHE"):
+            return Path(chosen).expanduser().absolute()
         home = Path.home()
     except RuntimeError as error:
         raise DataUnavailableError(f"{error} Name a cache folder in TINYGRAD_MNIST_CACHE. {REMEDY}") from error
@@ -222,7 +223,7 @@ def _from_cache_or_mirrors(folder: Path, mirrors: Sequence[str], timeout: float)
                 _save(folder / f"{name}.gz", body)
                 used.append(mirror)
         except (OSError, ValueError) as error:
-            reasons.append(f"{url}: {error}")
+            reasons.append("".join(c if c.isprintable() else " " for c in f"{url}: {error}"))  # one line, whatever the mirror sent
     if len(arrays) < len(DIGESTS):
         raise DataUnavailableError(f"no MNIST to be had: {'; '.join(reasons)}. {REMEDY}")
     buffer = io.BytesIO()
@@ -252,44 +253,61 @@ def _verified(name: str, array: npt.NDArray[Any], where: str) -> Array:
 
 
 def _download(url: str, timeout: float) -> bytes:
-    import urllib.request  # here, because importing it takes 25 ms and hardly a process downloads anything
-    from http.client import HTTPException
-    from urllib.error import HTTPError
+    """What is at the address. The work is done by a thread, which after the last deadline is left to itself: no timeout of a socket
+    ends a slow name server, or headers that never do."""
+    body, over, errors = bytearray(), threading.Event(), []
+
+    def work() -> None:
+        try:
+            _receive(url, timeout, body, over)
+        except (OSError, ValueError) as error:
+            errors.append(error)
+        except Exception as error:  # HTTPException; OverflowError for a port, MemoryError for a length
+            errors.append(OSError(f"{type(error).__name__}: {error}"))
 
     print(f"downloading {url} ", end="", file=sys.stderr, flush=True)
-    body, start = bytearray(), time.monotonic()
+    thread, end = threading.Thread(target=work, daemon=True), time.monotonic() + SLOWEST * timeout
     try:
-        with urllib.request.urlopen(url, timeout=timeout) as response:
-            while chunk := response.read1(1 << 16):
-                body += chunk
-                if len(body) % (1 << 20) < len(chunk):  # one dot per MiB
-                    print(".", end="", file=sys.stderr, flush=True)
-                if len(body) > MAX_BYTES:
-                    raise OSError(f"longer than {MAX_BYTES} bytes")
-                if time.monotonic() - start > SLOWEST * timeout:
-                    raise TimeoutError(f"not complete after {SLOWEST * timeout:g} s")
-    except HTTPError as error:
-        error.close()  # it is the response, too, and holds the connection
-        raise
-    except HTTPException as error:
-        raise OSError(f"{type(error).__name__}: {error}") from error
+        thread.start()
+        while thread.is_alive() and (left := end - time.monotonic()) > 0:
+            thread.join(min(left, 0.2))  # in steps, because on Windows Ctrl+C waits for the end of each
+        if thread.is_alive():
+            raise TimeoutError(f"not complete after {SLOWEST * timeout:g} s")
     finally:
+        over.set()
         print(f" {len(body) / 1e6:.1f} MB received", file=sys.stderr)
+    if errors:
+        raise errors[0]
     return bytes(body)
 
 
+def _receive(url: str, timeout: float, body: bytearray, over: threading.Event) -> None:
+    import urllib.request  # here, because importing it takes 25 ms and hardly a process downloads anything
+    from http.client import HTTPResponse
+
+    class Shorten(urllib.request.BaseHandler):
+        """Close what comes with an error or a redirection, which would be read to the end first, and may have none."""
+
+        def http_response(self, request: urllib.request.Request, response: HTTPResponse) -> HTTPResponse:
+            if not 200 <= response.status < 300:
+                response.close()
+            return response
+
+        https_response = http_response
+
+    with urllib.request.build_opener(Shorten).open(url, timeout=timeout) as response:
+        while (chunk := response.read1(1 << 16)) and not over.is_set():
+            body += chunk
+            if len(body) % (1 << 20) < len(chunk):  # one dot per MiB
+                print(".", end="", file=sys.stderr, flush=True)
+            if len(body) > MAX_BYTES:
+                raise OSError(f"longer than {MAX_BYTES} bytes")
+
+
 def _save(path: Path, data: bytes | memoryview) -> None:
-    """Write all of it or nothing, also when killed or when two processes write at once; to fail is no error."""
+    """Write all of it or nothing; to fail is no error."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, part = tempfile.mkstemp(".part", f"{path.name}.", path.parent)
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        finally:
-            Path(part).unlink(missing_ok=True)  # still there only if something failed
+        write_atomically(path, data)
     except OSError as error:
         log.warning("cannot write %s (%s); the data is used from memory", path, error)

@@ -109,16 +109,22 @@ def test_the_trace_is_what_perfetto_reads(tmp_path: Path) -> None:
     assert len(exps) == 4 and all(e["args"] == {"shapes": [[1, 3]], "bytes": 24} and e["cat"] == "forward" for e in exps)
 
 
-def test_there_is_one_profile_at_a_time() -> None:
+def test_profiles_record_inside_each_other_and_each_is_entered_once() -> None:
     first, second = tg.Profile(), tg.Profile()
     with first:
-        for other in (first, second):
-            with pytest.raises(RuntimeError, match="a Profile is active already"), other:
-                pass
+        with pytest.raises(RuntimeError, match="Profile: this one is active already"), first:
+            pass
         tg.exp(leaf(2))
+        with second:
+            for profile in (first, second):
+                with pytest.raises(RuntimeError, match="Profile: this one is active already"), profile:
+                    pass
+            tg.exp(leaf(2))
     with second:
         tg.exp(leaf(2))
-    assert len(first.events) == len(second.events) == 1
+    assert len(first.events) == len(second.events) == 2
+    outer, inner = first.events[1], second.events[0]
+    assert outer[:5] == inner[:5] and inner.begin <= outer.begin <= outer.end <= inner.end, "the inner one is asked first"
 
 
 def test_a_rule_that_differentiates_goes_on_belonging_to_its_op() -> None:

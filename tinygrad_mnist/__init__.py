@@ -13,7 +13,9 @@ from . import data as data
 from . import nn as nn
 from . import optim as optim
 from . import parallel as parallel
+from . import schedules as schedules
 from . import training as training
+from .anomaly import *
 from .conv import *
 from .functional import *
 from .native import *

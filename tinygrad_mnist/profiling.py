@@ -35,7 +35,7 @@ class Profile(Watcher):
     """Record how long each op takes, forward and backward, while in its context; in all threads, and for as many contexts as you like.
 
     What a backward pass does outside of rules is recorded as forward ops: `copy`, of the gradients that `grad` returns. The adding up of
-    gradients is not recorded. One profile can be active at a time.
+    gradients is not recorded. Several profiles can be active, inside each other: each records everything.
 
     Attributes
     ----------

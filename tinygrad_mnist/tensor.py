@@ -270,8 +270,8 @@ class Primitive:
                 args = _operands(args)
                 arrays = [a.data if isinstance(a, Tensor) else a for a in args]
                 wanted = any(a.requires_grad for a in args if isinstance(a, Tensor))
-            if _watcher is not None:
-                data = _watcher.forward(self, arrays, keywords)
+            if (watcher := _watcher) is not None:  # read once: another thread may leave its context meanwhile
+                data = watcher.forward(self, arrays, keywords)
             elif keywords:
                 data = self.forward(*arrays, **keywords)
             else:
@@ -432,34 +432,59 @@ def grad(
 
 
 class Watcher:
-    """Stands between the engine and the primitives, in all threads, while `watching`: what profilers and debuggers override."""
+    """Stands between the engine and the primitives, in all threads, while `watching`: what profilers and debuggers override.
+
+    Watchers can be active inside each other: what an override calls with ``super()`` is the one below, and the lowest computes.
+    """
+
+    below: Watcher | None = None
 
     def forward(self, op: Primitive, arrays: Sequence[Any], keywords: dict[str, Any]) -> Any:
         """Compute a primitive from ndarrays and numbers, in the forward or (inside `rule`) in the backward pass."""
-        return op.forward(*arrays, **keywords)
+        below = self.below
+        return op.forward(*arrays, **keywords) if below is None else below.forward(op, arrays, keywords)
 
     def rule(self, rule: Callable[..., Any], position: int | None, g: Any, node: Tensor) -> Any:
         """Compute the gradient with respect to input `position` of `node` from `g`, that with respect to `node`.
 
         A position of None stands for what the rules share: that comes first, and they get its result as `g`.
         """
-        return rule(g, node, *(node.inputs or ()), **node.keywords)
+        below = self.below
+        return rule(g, node, *(node.inputs or ()), **node.keywords) if below is None else below.rule(rule, position, g, node)
 
 
-_watcher: Watcher | None = None
+_watcher: Watcher | None = None  # the uppermost
+_watcher_lock = threading.RLock()  # the collector may end a forgotten generator, and its context, while its thread is in here
+
+
+def _watchers() -> Iterator[Watcher]:
+    """Go through the active watchers, from the uppermost down."""
+    watcher = _watcher
+    while watcher is not None:
+        yield watcher
+        watcher = watcher.below
 
 
 @contextmanager
 def watching(watcher: Watcher) -> Iterator[None]:
-    """Within this context let `watcher` compute every primitive and every rule, in all threads; there can be one at a time."""
+    """Within this context let `watcher` compute every primitive and every rule, in all threads, on top of those that are active already.
+
+    Contexts may be left in any order, as they are on several threads.
+    """
     global _watcher
-    if _watcher is not None:
-        raise RuntimeError(f"{type(watcher).__name__}: a {type(_watcher).__name__} is active already; leave its context first")
-    _watcher = watcher
+    with _watcher_lock:
+        if any(active is watcher for active in _watchers()):
+            raise RuntimeError(f"{type(watcher).__name__}: this one is active already; leave its context first, or make another one")
+        watcher.below, _watcher = _watcher, watcher
     try:
         yield
     finally:
-        _watcher = None
+        with _watcher_lock:
+            if _watcher is watcher:
+                _watcher = watcher.below
+            else:
+                next(above for above in _watchers() if above.below is watcher).below = watcher.below
+            watcher.below = None
 
 
 @contextmanager
@@ -592,17 +617,17 @@ def _useful(nodes: list[Tensor], wanted: set[int]) -> set[int]:
 
 def _distribute(node: Tensor, op: Primitive, g: Any, useful: set[int], pending: dict[int, Tensor]) -> None:
     """Call the rules of the primitive `op` that made `node` and add what they return to the gradients of its inputs."""
-    inputs, keywords, rules, shared = node.inputs or (), node.keywords, op.rules, op.shared
+    inputs, keywords, rules, shared, watcher = node.inputs or (), node.keywords, op.rules, op.shared, _watcher
     if shared is not None:
-        g = shared(g, node, *inputs, **keywords) if _watcher is None else _watcher.rule(shared, None, g, node)
+        g = shared(g, node, *inputs, **keywords) if watcher is None else watcher.rule(shared, None, g, node)
     for position, x in enumerate(inputs):
         key = id(x)
         if key not in useful:
             continue
         rule = rules[position] if rules else op.rule(position)
         assert rule is not None
-        if _watcher is not None:
-            gx = _watcher.rule(rule, position, g, node)
+        if watcher is not None:
+            gx = watcher.rule(rule, position, g, node)
         elif keywords:
             gx = rule(g, node, *inputs, **keywords)
         else:

@@ -1,37 +1,64 @@
 #!/usr/bin/env python
-"""Train the 21-layer network on MNIST. The defaults are the paper's, but for the images held out for validation."""
+"""Train the 21-layer network on MNIST, so that it can be stopped at any moment and continued to the bit.
+
+The defaults are the paper's, but for the images held out for validation, which select the weights. The test images are read once, at the
+end.
+"""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.util
 import itertools
-import json
 import math
 import os
+import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from any folder, installed or not
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # works from any folder, installed or not
 
 for library in ("OPENBLAS", "MKL", "OMP"):  # shards run side by side: one thread each for their matrix products, also without threadpoolctl
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 import numpy as np
 
+import models
 import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
 from tinygrad_mnist.checkpoint import save_weights
-from tinygrad_mnist.training import Step, accuracy, fit, hold_out, plot_curves
+from tinygrad_mnist.plots import plot_curves
+from tinygrad_mnist.runs import Run, code_version
+from tinygrad_mnist.training import Step, Trainer, accuracy, best_epoch, hold_out
 
 OPTIMIZERS = {"adagrad": tg.optim.AdaGrad, "sgd": tg.optim.SGD, "adam": tg.optim.Adam}
-INTERRUPTED = 130
+SCHEDULES = {"constant": tg.schedules.constant, "cosine": tg.schedules.cosine, "step": tg.schedules.step_decay}
+DECIDES: dict[str, Any] = {  # what decides the result: stored in the run folder, and not to be changed on the way
+    "epochs": 8, "batch_size": 500, "optimizer": "adagrad", "lr": None, "momentum": 0.9, "schedule": "constant", "init": "he", "depth": 6,
+    "seed": 0, "validation": None, "patience": None, "limit": None, "shard_size": None, "paper_protocol": False,
+}  # fmt: skip
+SESSION: dict[str, Any] = {  # what may differ each time
+    "data": None, "out": None, "resume": None, "threads": None, "checkpoint_every": (0, 30.0), "profile": None, "no_plots": False,
+    "quiet": False,
+}  # fmt: skip
 WARM_UP = 5  # steps that are not profiled: the first ones still ask the system for memory
+MEASURED = 1000  # images that the accuracy on the training images, and the paper's on the test images, is measured on
+PAPER = "  [PAPER PROTOCOL: the test images are looked at during training]"
+
+
+class Parser(argparse.ArgumentParser):
+    """Ends with one line and code 2 where argparse would show the usage, too."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and how to find out what is right."""
+        self.exit(2, f"{self.prog}: {message} (--help lists all options)\n")
 
 
 def number(kind: type, least: float) -> Callable[[str], Any]:
@@ -49,26 +76,43 @@ def number(kind: type, least: float) -> Callable[[str], Any]:
     return parse
 
 
-def arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+def interval(text: str) -> tuple[int, float]:
+    """Argument type: a number of steps, or of seconds; the other one is 0."""
+    value = number(float, 1e-3)(text[:-1]) if text.endswith("s") else number(int, 1)(text)
+    return (0, value) if text.endswith("s") else (value, 0.0)
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse what is given: nothing else is in the result."""
+    parser = Parser(
         description=__doc__,
-        epilog="exit codes: 0 done, 1 failed, 2 bad arguments or data, 130 interrupted (the run folder is complete up to there)",
+        epilog="exit codes: 0 done; 1 failed (numbers no longer finite, disk full: the last checkpoint is whole); 2 bad arguments or "
+        "data; 129, 130, 143 stopped by SIGHUP, SIGINT (Ctrl-C), SIGTERM: the step was finished and saved, go on with --resume",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=28, width=110),
+        argument_default=argparse.SUPPRESS,
     )
     add = parser.add_argument
     add("--data", metavar="DIR", help='folder with the four MNIST files, or "synthetic" (default: $TINYGRAD_MNIST_DATA, '
         "the cache, a download; if there is none, synthetic digits)")  # fmt: skip
     add("--out", metavar="DIR", type=Path, help="run folder to create (default: runs/DATE-TIME)")
-    add("--epochs", type=number(int, 1), default=8, help="times to go through the training images (default: %(default)s)")
-    add("--batch-size", type=number(int, 1), default=500, help="images per step (default: %(default)s)")
-    add("--optimizer", choices=OPTIMIZERS, default="adagrad", help="(default: %(default)s)")
+    add("--resume", metavar="DIR", type=Path, help="go on with an interrupted run, exactly; it knows its own options")
+    add("--checkpoint-every", metavar="N", type=interval, help="save so often: N steps, or seconds as in 30s (default: 30s); also when "
+        "stopped and at the end")  # fmt: skip
+    add("--epochs", type=number(int, 1), help="times to go through the training images (default: 8)")
+    add("--batch-size", type=number(int, 1), help="images per step (default: 500)")
+    add("--optimizer", choices=OPTIMIZERS, help="(default: adagrad)")
     add("--lr", type=number(float, 0), help="learning rate (default: 0.01; 0.001 for adam)")
-    add("--momentum", type=number(float, 0), default=0.9, help="for sgd (default: %(default)s)")
-    add("--init", choices=["he", "xavier"], default="he", help="initial weights (default: %(default)s)")
-    add("--depth", type=int, choices=[6, 5, 4], default=6, help="number of convolutions (default: %(default)s, 21 layers)")
-    add("--seed", type=number(int, 0), default=0, help="decides weights, order and dropout (default: %(default)s)")
-    add("--validation", metavar="N", type=number(int, 0), help="training images held out to validate on (default: 1000, or a tenth of "
-        "fewer than 10000 images; 0 trains on all, as the paper did)")  # fmt: skip
+    add("--momentum", type=number(float, 0), help="for sgd (default: 0.9)")
+    add("--schedule", choices=SCHEDULES, help="of the learning rate; step: a tenth of it after 1/2 and again after 3/4 (default: constant)")
+    add("--init", choices=["he", "xavier"], help="initial weights (default: he)")
+    add("--depth", type=int, choices=[6, 5, 4], help="number of convolutions (default: 6, 21 layers)")
+    add("--seed", type=number(int, 0), help="decides weights, order and dropout (default: 0)")
+    add("--validation", metavar="N", type=number(int, 0), help="training images held out, with all digits in proportion, to select the "
+        "weights (default: 5000, or a tenth of fewer than 50000 images; 0 trains on all and takes the last weights)")  # fmt: skip
+    add("--patience", metavar="N", type=number(int, 1), help="stop when N epochs in a row were no better on the images held out "
+        "(default: never)")  # fmt: skip
+    add("--paper-protocol", action="store_true", help="as the paper did: train on all images, look at 1000 training and 1000 test images "
+        "before each epoch, take the last weights; everything says so")  # fmt: skip
     add("--limit", metavar="N", type=number(int, 1), help="use only the first N training images")
     add("--threads", metavar="N", type=number(int, 1), help="default: the usable cores; the result does not depend on it")
     add("--shard-size", metavar="N", type=number(int, 1), help="images that one thread computes at a time (default: up to 144, so that 4 "
@@ -77,42 +121,47 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         "(default: 20), and write profile.txt and trace.json (for ui.perfetto.dev) to the run folder; training goes on")  # fmt: skip
     add("--no-plots", action="store_true", help="do not draw curves.png")
     add("--quiet", action="store_true", help="no progress bar and no epoch lines, only the data source and the result")
-    return parser.parse_args(argv)
+    given = parser.parse_args(argv)
+    if hasattr(given, "resume") and hasattr(given, "out"):
+        parser.error("--resume goes on in the run's own folder; leave out --out")
+    if hasattr(given, "paper_protocol") and (getattr(given, "validation", 0) or hasattr(given, "patience")):
+        parser.error("--paper-protocol holds no images out; leave out --validation and --patience")
+    return given
 
 
-class Run:
-    """The run folder: configuration, metrics line by line, weights, curves."""
+class Stop:
+    """Note SIGINT, SIGTERM and SIGHUP, so that a step can be finished; a second one ends it at once."""
 
-    def __init__(self, folder: Path, config: dict[str, Any], label: str) -> None:
-        if folder.exists() and not folder.is_dir():
-            raise FileExistsError(f"the run folder {folder} is a file; choose another --out")
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise FileExistsError(f"the run folder {folder} is not empty; choose another --out")
-        self.folder, self.label, self.rows = folder, label, list[dict[str, Any]]()
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        self.file = open(folder / "metrics.jsonl", "w", encoding="utf-8")  # closed in finish
+    signal = 0
 
-    def record(self, event: str, **values: Any) -> None:
-        """Add a line to metrics.jsonl; every one says which kind of data it was measured on."""
-        self.rows.append({"event": event, **values, "data": self.label})
-        print(json.dumps(self.rows[-1], allow_nan=False), file=self.file, flush=True)
+    def __enter__(self) -> Stop:
+        found = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        found = [s for s in found if s == signal.SIGINT or signal.getsignal(s) != signal.SIG_IGN]  # nohup goes on ignoring SIGHUP
+        self.before = {s: signal.signal(s, self.note) for s in found}
+        return self
 
-    def finish(self, model: Any, plots: bool) -> None:
-        """Write what a later look at the run needs (no weights, where training has spoilt them)."""
-        self.file.close()
-        if model is not None:
-            save_weights(self.folder / "weights.npz", tg.nn.parameters(model))
-        if plots:
-            plot_curves(self.rows, self.folder / "curves.png", f"{self.folder.name}, {self.label}")
+    def note(self, number: int, frame: Any) -> None:
+        """Handle a signal."""
+        if self.signal:
+            raise KeyboardInterrupt
+        self.signal = number
+
+    def __exit__(self, *exception: object) -> None:
+        for s, handler in self.before.items():
+            signal.signal(s, handler)
 
 
 def missing_extras(args: argparse.Namespace) -> str | None:
     """Name what the chosen options need and is not installed, before any time is spent."""
-    wanted = {"tqdm": ("the progress bar", "--quiet", not args.quiet), "matplotlib": ("curves.png", "--no-plots", not args.no_plots)}
-    for module, (purpose, option, needed) in wanted.items():
+    wanted = {
+        "safetensors": ("a checkpoint", "", True),
+        "filelock": ("a run folder", "", True),
+        "tqdm": ("the progress bar", ", or pass --quiet", not args.quiet),
+        "matplotlib": ("curves.png", ", or pass --no-plots", not args.no_plots),
+    }
+    for module, (purpose, instead, needed) in wanted.items():
         if needed and importlib.util.find_spec(module) is None:
-            return f"{purpose} needs {module}: pip install 'tinygrad_mnist[train]', or pass {option}"
+            return f"{purpose} needs {module}: pip install 'tinygrad_mnist[train]'{instead}"
     return None
 
 
@@ -144,20 +193,92 @@ def profiled(steps: Iterator[Step], count: int, report: Callable[[tg.Profile, in
             report(profile, done)
 
 
-def train(args: argparse.Namespace, data: tg.data.Dataset, run: Run, model: DeepConvNet, optimizer: tg.optim.Optimizer) -> None:
-    """Train, telling the run folder and the person in front of the screen how it goes."""
-    _, split, draws = np.random.default_rng(args.seed).spawn(3)
+def fingerprint(data: tg.data.Dataset) -> str:
+    """SHA-256 of all images and labels."""
+    digest = hashlib.sha256()
+    for array in data[:4]:
+        digest.update(str(array.shape).encode() + np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def new_config(args: argparse.Namespace, data: tg.data.Dataset) -> dict[str, Any]:
+    """Everything that decides a new run, and what it was begun with."""
+    config = {name: getattr(args, name) for name in DECIDES}
+    available = len(data.images[: args.limit])
+    if config["validation"] is None:
+        config["validation"] = 0 if args.paper_protocol else min(5000, available // 10)
+    if config["validation"] >= available:
+        raise ValueError(f"--validation {config['validation']} leaves nothing of {available} images to train on; use a smaller one")
+    if args.patience and not config["validation"]:
+        raise ValueError("--patience needs images to validate on; use --validation 1000, say")
+    if config["lr"] is None:
+        config["lr"] = 0.001 if args.optimizer == "adam" else 0.01
+    folder = args.data if args.data in (None, "synthetic") else str(Path(args.data).expanduser().resolve())
+    return {**config, "data": folder, "data source": data.source, "data sha256": fingerprint(data), "begun with": begun_with()}
+
+
+def begun_with() -> dict[str, str]:
+    """What the last bits of a result depend on, beside the configuration."""
+    return {
+        "tinygrad_mnist": tg.__version__, "code": code_version(tg, models), "numpy": np.__version__, "python": sys.version.split()[0],
+        "native kernels": tg.native.described(),
+    }  # fmt: skip
+
+
+def resumed(given: argparse.Namespace, say: Callable[[str], None]) -> tuple[Run, argparse.Namespace]:
+    """Take up a run; its own options hold."""
+    run = Run.resume(given.resume, say)
+    try:
+        options = {name: run.config.get(name) for name in (*DECIDES, "data")}
+        argv = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if not isinstance(value, bool | None)]
+        stored = arguments(argv + ["--paper-protocol"] * (options["paper_protocol"] is True))  # checks them, too
+        changed = [name for name in DECIDES if hasattr(given, name) and getattr(given, name) != getattr(stored, name, DECIDES[name])]
+        if changed:
+            option, has = f"--{changed[0].replace('_', '-')}", getattr(stored, changed[0], DECIDES[changed[0]])
+            raise ValueError(f"{option} cannot be changed on the way (the run has {has}); leave it out, or begin a new run")
+        if (now := begun_with()) != (then := run.config.get("begun with")):
+            differing = [f"{key} {then.get(key)} -> {now[key]}" for key in now if isinstance(then, dict) and then.get(key) != now[key]]
+            say(f"begun with something else ({'; '.join(differing)}): the last bits may differ from those of an uninterrupted run")
+        return run, argparse.Namespace(**{**DECIDES, **SESSION, **vars(stored), **vars(given)})
+    except BaseException:
+        run.close()
+        raise
+
+
+def make_trainer(args: argparse.Namespace, data: tg.data.Dataset) -> Trainer:
+    """Model, optimiser and data of a run, as its configuration says."""
+    init, split, draws = np.random.default_rng(args.seed).spawn(3)
+    model = DeepConvNet(rng=init, init=args.init, depth=args.depth)
+    settings = {"momentum": args.momentum} if args.optimizer == "sgd" else {}
+    optimizer = OPTIMIZERS[args.optimizer](tg.nn.parameters(model), lr=args.lr, **settings)
     images, labels = data.images[: args.limit], data.labels[: args.limit]
     training, held = hold_out(labels, args.validation, split)
-    note = "  [SYNTHETIC DIGITS]" if data.synthetic else ""
+    monitor = {"train": (images[training[:MEASURED]], labels[training[:MEASURED]])}
+    if len(held):
+        monitor["validation"] = images[held], labels[held]
+    if args.paper_protocol:
+        monitor["test"] = data.test_images[:MEASURED], data.test_labels[:MEASURED]
+    return Trainer(
+        model, optimizer, images[training], labels[training], epochs=args.epochs, batch_size=args.batch_size, rng=draws, monitor=monitor,
+        schedule=SCHEDULES[args.schedule], patience=args.patience, shard_size=args.shard_size, threads=args.threads,
+    )  # fmt: skip
+
+
+def train(args: argparse.Namespace, data: tg.data.Dataset, run: Run, trainer: Trainer, stop: Stop) -> None:
+    """Train, telling the run folder and the person in front of the screen how it goes; returns early when stopped."""
+    label = {"data": "synthetic" if data.synthetic else data.source.split(" from ")[0]}
+    if args.paper_protocol:
+        label["protocol"] = "paper"
+    note = "  [SYNTHETIC DIGITS]" * data.synthetic + PAPER * args.paper_protocol
     bar, say = None, lambda text: None
     if not args.quiet:
         from tqdm import tqdm
 
-        bar = tqdm(total=args.epochs * len(training), unit=" images", smoothing=0.05, dynamic_ncols=True, mininterval=0.5)
+        bar = tqdm(total=args.epochs * len(trainer.images), unit=" images", smoothing=0.05, dynamic_ncols=True, mininterval=0.5,
+                   initial=(trainer.epoch - 1) * len(trainer.images) + trainer.batch * args.batch_size)  # fmt: skip
         say = bar.write
-    losses: list[float] = []
-    begun = time.perf_counter()
+    begun = time.perf_counter() - run.seconds
+    saved = time.perf_counter()
 
     def report(profile: tg.Profile, count: int) -> None:
         if not count:
@@ -168,85 +289,126 @@ def train(args: argparse.Namespace, data: tg.data.Dataset, run: Run, model: Deep
         (run.folder / "profile.txt").write_text(table + "\n", encoding="utf-8")
         profile.save_trace(run.folder / "trace.json")
 
-    steps = fit(model, optimizer, images[training], labels[training], epochs=args.epochs, batch_size=args.batch_size, rng=draws,
-                shard_size=args.shard_size, threads=args.threads)  # fmt: skip
+    def record_epoch(row: dict[str, Any]) -> None:
+        run.record("epoch", **row, **label)
+        seconds = time.perf_counter() - begun
+        run.record_time(seconds, epoch=row["epoch"])
+        shown = [f"{name.removesuffix('_accuracy')} {score:.4f}" for name, score in row.items() if name.endswith("_accuracy")]
+        loss = f"loss {row['mean_loss']:.4f}" if "mean_loss" in row else "untrained"
+        say("  ".join([f"epoch {row['epoch']}/{args.epochs}", loss, *shown, f"{seconds:.1f} s{note}"]))
+
+    if args.paper_protocol and not trainer.step:
+        record_epoch({"epoch": 0, **trainer.measure()})
+    steps = trainer.steps()
     if args.profile:
         steps = profiled(steps, args.profile, report)
     try:
-        for step in steps:
-            if not math.isfinite(step.loss):
-                where = f"in step {step.step} with learning rate {optimizer.lr:g}"
-                raise FloatingPointError(f"the loss is {step.loss} {where}; use a smaller --lr")
-            losses.append(step.loss)
-            run.record("step", epoch=step.epoch, step=step.step, loss=step.loss)
+        while not stop.signal and (step := next(steps, None)) is not None:
+            run.record("step", epoch=step.epoch, step=step.step, loss=step.loss, lr=step.lr, **label)
             if bar is not None:
                 bar.set_description(f"epoch {step.epoch}/{args.epochs}", refresh=False)
                 bar.set_postfix(loss=f"{step.loss:.3f}", refresh=False)
                 bar.update(step.images)
             if step.last:
-                scores = {"train_accuracy": accuracy(model, images[training[:1000]], labels[training[:1000]], args.threads)}
-                if len(held):
-                    scores["validation_accuracy"] = accuracy(model, images[held], labels[held], args.threads)
-                seconds = time.perf_counter() - begun
-                run.record("epoch", epoch=step.epoch, mean_loss=float(np.mean(losses)), **scores, seconds=seconds)
-                shown = "  ".join(f"{name.replace('_accuracy', '')} {score:.4f}" for name, score in scores.items())
-                say(f"epoch {step.epoch}/{args.epochs}  loss {np.mean(losses):.4f}  {shown}  {seconds:.1f} s{note}")
-                losses.clear()
+                record_epoch(trainer.history[-1])
+            every, seconds = args.checkpoint_every
+            if stop.signal or (step.step % every == 0 if every else time.perf_counter() - saved >= seconds):
+                run.save(trainer.step, time.perf_counter() - begun, trainer=trainer.state_dict())
+                saved = time.perf_counter()
     finally:
         steps.close()
         if bar is not None:
             bar.close()
-    test = accuracy(model, data.test_images, data.test_labels, args.threads)
+    if stop.signal:
+        return
+    state = trainer.state_dict()
+    tg.nn.load_parameters(trainer.model, trainer.selected())
+    epoch = trainer.history[best_epoch(trainer.scores())]["epoch"] if trainer.best else trainer.history[-1]["epoch"]
+    test = accuracy(trainer.model, data.test_images, data.test_labels, args.threads)
+    run.record("test", epoch=epoch, test_accuracy=test, images=len(data.test_labels), **label)
     seconds = time.perf_counter() - begun
-    run.record("test", test_accuracy=test, images=len(data.test_labels), seconds=seconds)
-    print(f"test accuracy {test:.4f} on all {len(data.test_labels):,} images; {seconds:.1f} s; peak memory {peak_memory()}{note}")
+    run.record_time(seconds, done=True)
+    run.save(trainer.step, seconds, trainer=state)
+    which = f"weights of epoch {epoch}, {'selected by validation' if trainer.best else 'the last'}"
+    print(f"test accuracy {test:.4f} on all {len(data.test_labels):,} images ({which}); {seconds:.1f} s; peak memory {peak_memory()}{note}")
+
+
+def finish(args: argparse.Namespace, run: Run, trainer: Trainer) -> None:
+    """Write what a later look at the run needs."""
+    save_weights(run.folder / "weights.safetensors", trainer.selected())
+    if not args.no_plots and run.rows:
+        plot_curves(run.rows, run.folder / "curves.png", f"{run.folder.name}, {run.rows[-1]['data']}{PAPER * args.paper_protocol}")
+    print(f"run folder: {run.folder}")
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = arguments(argv)
+    given = arguments(argv)
+    args, run = argparse.Namespace(**{**DECIDES, **SESSION, **vars(given)}), None
+
+    def say(text: str) -> None:
+        print(f"train_mnist.py: {text}", file=sys.stderr)
+
     if problem := missing_extras(args):
-        print(f"train_mnist.py: {problem}", file=sys.stderr)
+        say(problem)
         return 2
     try:
+        if args.resume:
+            run, args = resumed(given, say)
         data = tg.data.find_mnist(args.data)
         name, _, why = data.source.partition(" (")
         print(f"{'!' * 24} {name} {'!' * 24} ({why}" if data.synthetic else f"data: {data.source}")
-        available = len(data.images[: args.limit])
-        if args.validation is None:
-            args.validation = min(1000, available // 10)
-        if args.validation >= available:
-            raise ValueError(f"--validation {args.validation} leaves nothing of {available} images to train on; use a smaller one")
-        model = DeepConvNet(rng=np.random.default_rng(args.seed).spawn(3)[0], init=args.init, depth=args.depth)
-        settings = {} if args.lr is None else {"lr": args.lr}
-        if args.optimizer == "sgd":
-            settings["momentum"] = args.momentum
-        optimizer = OPTIMIZERS[args.optimizer](tg.nn.parameters(model), **settings)
-        folder = args.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
-        versions = {"tinygrad_mnist": tg.__version__, "numpy": np.__version__, "python": sys.version.split()[0]}
-        made = {"versions": versions, "native kernels": tg.native.described()}
-        config = {**vars(args), "data": data.source, "lr": optimizer.lr, "out": str(folder), **made}
-        run = Run(folder, config, "synthetic" if data.synthetic else data.source.split(" from ")[0])
-    except (OSError, ValueError) as error:
-        print(f"train_mnist.py: {error}", file=sys.stderr)
+        if run is None:
+            config = new_config(args, data)
+            args = argparse.Namespace(**{**vars(args), **{name: config[name] for name in DECIDES}})
+        elif run.config.get("data sha256") != fingerprint(data):
+            raise ValueError(f"not the data that the run was begun with ({run.config.get('data source')}); pass its folder: --data DIR")
+        trainer = make_trainer(args, data)
+        if run is None:
+            run = Run.create(args.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S"), config)
+        elif run.state is not None:
+            trainer.load_state_dict(run.state["trainer"])
+    except (OSError, ValueError, KeyError, TypeError) as error:  # the last two: from a run folder that something else has written
+        if run is not None:
+            run.close()
+        say(str(error) if isinstance(error, OSError | ValueError) else f"{args.resume} is not a run of this script ({error!r})")
         return 2
     except KeyboardInterrupt:
-        print("interrupted before training", file=sys.stderr)
-        return INTERRUPTED
+        say("interrupted before training")
+        return 128 + signal.SIGINT
     if not args.quiet:
-        count = sum(p.size for p in tg.nn.parameters(model).values())
-        print(f"model: {len(model.layers)} layers, {count:,} parameters; {args.optimizer}, learning rate {optimizer.lr:g}")
-    code = 0
+        count = sum(p.size for p in trainer.weights.values())
+        print(f"model: {len(trainer.model.layers)} layers, {count:,} parameters; {args.optimizer}, learning rate {args.lr:g}")
+        if trainer.step:
+            print(f"going on after step {trainer.step}")
+    go_on = f"go on with --resume {run.folder}"
     try:
-        train(args, data, run, model, optimizer)
+        with Stop() as stop:
+            if any(row["event"] == "test" for row in run.rows):
+                print("this run is complete")
+            else:
+                train(args, data, run, trainer, stop)
+            finish(args, run, trainer)
+        if stop.signal:
+            say(f"stopped by {signal.Signals(stop.signal).name} after step {trainer.step}; {go_on}")
+            return 128 + stop.signal
     except KeyboardInterrupt:
-        print("interrupted: writing what there is", file=sys.stderr)
-        code = INTERRUPTED
+        say(f"interrupted at once, the last checkpoint stays; {go_on}")
+        return 128 + signal.SIGINT
     except FloatingPointError as error:
-        print(f"train_mnist.py: {error}", file=sys.stderr)
-        code = 1
-    run.finish(None if code == 1 else model, plots=not args.no_plots)
-    print(f"run folder: {folder}")
-    return code
+        say(f"{error}\nuse a smaller --lr; {last_checkpoint(run)}")
+        return 1
+    except OSError as error:
+        say(f"{error}; {last_checkpoint(run)}: free space or mend that, then {go_on}")
+        return 1
+    finally:
+        run.close()
+    return 0
+
+
+def last_checkpoint(run: Run) -> str:
+    """Say what there is to go back to."""
+    files = run.checkpoints.files()
+    return f"the last good checkpoint is {files[0]}" if files else "there is no checkpoint yet"
 
 
 if __name__ == "__main__":

@@ -1,52 +1,365 @@
-"""Weights on disk: NumPy's .npz, never pickle, written all or not at all."""
+"""Weights and checkpoints on disk: safetensors, or .npz for weights. Nothing is unpickled, nothing believed before it is checked.
+
+A file that is written here carries a SHA-256 of all its bytes, so that damage anywhere is seen before anything is loaded. Errors come
+before memory is taken: sizes and names are read from the header, and compared with the file's length and with what is wanted.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
+import logging
+import math
 import os
-from collections.abc import Mapping
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .tensor import Array, Operand, as_tensor
+from .files import write_atomically
+from .nn import misfits, parameters
+from .tensor import Array, Operand, Tensor, as_tensor
 
-__all__ = ["load_weights", "save_weights"]
+__all__ = ["CheckpointError", "CheckpointManager", "load_checkpoint", "load_weights", "save_checkpoint", "save_weights"]
+
+DTYPES = {
+    "BOOL": "bool", "U8": "uint8", "U16": "uint16", "U32": "uint32", "U64": "uint64", "I8": "int8", "I16": "int16", "I32": "int32",
+    "I64": "int64", "F16": "float16", "F32": "float32", "F64": "float64",
+}  # fmt: skip
+NAMESPACE = "tinygrad_mnist"  # of our one entry in the metadata: "sha256:DIGEST STATE" (several entries would come in any order)
+MARK, BLANK = b"sha256:", b"0" * 64  # the digest is that of the file with zeros in its own place
+HEADER_LIMIT = 4 << 20
+MAX_BYTES = 1 << 32
+DEFLATE_RATIO = 1032  # no deflate stream expands to more than this many times its size
+ARRAY = "$array"  # the key that stands for an array in a checkpoint's state
+log = logging.getLogger(__name__)
+
+
+class CheckpointError(ValueError):
+    """A file of weights or a checkpoint that is damaged, or not what is wanted: the message says which, why, and what to do."""
 
 
 def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Operand]) -> None:
-    """Write arrays by name to an .npz file; an interruption leaves the old file, or none, never half of one.
+    """Write arrays by name; an interruption leaves the old file, or none, never half of one.
 
     Parameters
     ----------
     path : str or PathLike
+        Ending in ``.safetensors`` (needs the ``train`` extra) or ``.npz``.
     weights : dict of str to Tensor or ndarray
         For instance ``tg.nn.parameters(model)``.
+
+    Raises
+    ------
+    ValueError
+        If the name ends in something else, or a value is NaN or infinite.
+    OSError
+        If the file cannot be written; what was there before is still there.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "weights.npz")
+    ...     save_weights(path, {"bias": np.zeros(3)})
+    ...     load_weights(path)
+    {'bias': array([0., 0., 0.])}
     """
-    path = Path(path)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            np.savez(file, **{name: as_tensor(value).data for name, value in weights.items()})  # type: ignore[arg-type]  # a name may be allow_pickle
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)  # still there only if something failed
+    path, arrays = Path(path), {name: as_tensor(value).data for name, value in weights.items()}
+    for name, array in arrays.items():
+        _check_finite(f"save_weights: {name}", array)
+    if path.suffix == ".npz":
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]  # a name may be allow_pickle
+        write_atomically(path, buffer.getbuffer())
+    elif path.suffix == ".safetensors":
+        write_atomically(path, _encoded(arrays, None))
+    else:
+        raise ValueError(f"save_weights: {path.name} says no format; let its name end in .safetensors or .npz")
 
 
-def load_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
-    """Read what `save_weights` wrote; give it to ``tg.nn.load_parameters``.
+def load_weights(path: str | os.PathLike[str], like: Any = None, *, max_bytes: int = MAX_BYTES) -> dict[str, Array]:
+    """Read a file of weights, safetensors or .npz (told apart by content, whatever the name); give it to ``tg.nn.load_parameters``.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        Also from other programs. A checksum is compared if there is one: `save_weights` writes it.
+    like : model or dict of str to Tensor, optional
+        What the weights are for. The file must have exactly its names, shapes and dtypes; this is found out before values are read.
+    max_bytes : int
+        Refuse a larger file, or values that would take more.
 
     Raises
     ------
     FileNotFoundError
-    ValueError
-        If the file is damaged, or holds Python objects instead of numbers.
+    CheckpointError
+        If the file is damaged, holds Python objects, NaN or infinity, or does not fit `like`: then every difference is listed.
     """
+    with _opened(Path(path), max_bytes) as file:
+        if like is not None:
+            wanted = like if isinstance(like, Mapping) else parameters(like)
+            if wrong := misfits({name: (p.shape, p.dtype) for name, p in wanted.items()}, file.entries):
+                raise CheckpointError(f"{path} does not fit the model: {'; '.join(wrong)}")
+        return {name: file.read(name) for name in file.entries}
+
+
+def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
+    """Write everything that is needed to go on later into one safetensors file, all or nothing (needs the ``train`` extra).
+
+    Parameters
+    ----------
+    path : str or PathLike
+    state : dict
+        Nested dicts with string keys, lists, Tensors, arrays, numbers, strings, booleans and None: whatever `load_checkpoint` is to give
+        back (arrays bit for bit; Tensors as arrays, tuples as lists).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If something cannot be stored, or a number is NaN or infinite; the message says where it is.
+    OSError
+        If the file cannot be written; what was there before is still there.
+
+    Examples
+    --------
+    A loop of your own, that can go on where it was:
+
+    >>> import pathlib, tempfile, tinygrad_mnist as tg
+    >>> layer, rng = tg.nn.Linear(2, 1), np.random.default_rng(0)
+    >>> optimizer = tg.optim.AdaGrad(tg.nn.parameters(layer))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "checkpoint.safetensors")
+    ...     save_checkpoint(path, {"weights": tg.nn.parameters(layer), "optimizer": optimizer.state_dict(),
+    ...                            "rng": rng.bit_generator.state, "step": 7})
+    ...     state = load_checkpoint(path)
+    >>> tg.nn.load_parameters(layer, state["weights"])
+    >>> optimizer.load_state_dict(state["optimizer"])
+    >>> rng.bit_generator.state = state["rng"]
+    >>> state["step"]
+    7
+    """
+    arrays: dict[str, Array] = {}
+    write_atomically(path, _encoded(arrays, _taken_apart(state, "", arrays)))
+
+
+def load_checkpoint(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+    CheckpointError
+        If the file is damaged anywhere, or is no checkpoint.
+    """
+    with _opened(Path(path), max_bytes) as file:
+        if not isinstance(file.state, dict):
+            raise CheckpointError(f"{path} is no checkpoint but a file of weights, or another program's; read it with load_weights")
+        arrays = {name: file.read(name) for name in file.entries}
+        try:
+            state: dict[str, Any] = _put_together(file.state, arrays)
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{path} is damaged: its state names an array that is not there ({error}); use an older one") from error
+        return state
+
+
+class CheckpointManager:
+    """The newest checkpoints in a folder: the last one, and those before it to fall back on.
+
+    Parameters
+    ----------
+    folder : str or PathLike
+        Exists. Its files are called ``checkpoint-STEP.safetensors``.
+    keep : int
+        How many to keep.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], keep: int = 2) -> None:
+        self.folder, self.keep = Path(folder), keep
+
+    def files(self) -> list[Path]:
+        """List the checkpoints, the newest first."""
+        found = [file for file in self.folder.iterdir() if re.fullmatch(r"checkpoint-\d+\.safetensors", file.name)]
+        return sorted(found, key=lambda file: int(file.stem.split("-")[1]), reverse=True)
+
+    def save(self, step: int, state: Mapping[str, Any]) -> Path:
+        """Write a checkpoint, then delete those that are not to be kept."""
+        path = self.folder / f"checkpoint-{step:08d}.safetensors"
+        save_checkpoint(path, state)
+        for old in self.files()[self.keep :]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def restore(self, say: Callable[[str], None] = log.warning) -> dict[str, Any] | None:
+        """Read the newest checkpoint that is whole; None if there is none at all.
+
+        Damaged ones are told to `say`, and renamed to ``….damaged`` once an older one has been read in their place.
+
+        Raises
+        ------
+        CheckpointError
+            If there are checkpoints, and all of them are damaged.
+        """
+        reasons: dict[Path, str] = {}
+        for file in self.files():
+            try:
+                state = load_checkpoint(file)
+            except (CheckpointError, OSError) as error:
+                reasons[file] = str(error)
+                continue
+            for damaged, reason in reasons.items():
+                os.replace(damaged, damaged.with_suffix(".damaged"))
+                say(f"{reason}; going on from the one before, {file.name}")
+            return state
+        if reasons:
+            raise CheckpointError(f"no checkpoint in {self.folder} can be read: {'; '.join(reasons.values())}; begin the run again")
+        return None
+
+
+# Both formats, opened: what is there is known from headers, values are read one array at a time -------------------------------------------
+class _File(NamedTuple):
+    entries: dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
+    read: Callable[[str], Array]
+    state: Any = None
+
+
+@contextmanager
+def _opened(path: Path, max_bytes: int) -> Iterator[_File]:
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file in it")
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise CheckpointError(f"{path} has {size} bytes, more than the {max_bytes} accepted; raise max_bytes if that is meant")
+        format_ = _npz if file.read(2) == b"PK" else _safetensors
+        file.seek(0)
+        try:
+            with format_(path, file, size, max_bytes) as found:
+                yield _File(found.entries, lambda name: _check_finite(f"{path}: {name}", found.read(name)), found.state)
+        except (CheckpointError, ImportError):
+            raise
+        except Exception as error:  # on damaged bytes, NumPy's, zipfile's and safetensors' parsers raise nearly anything
+            problem = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise CheckpointError(f"{path} is damaged or no file of weights ({problem}); restore it, or train again") from error
+
+
+@contextmanager
+def _safetensors(path: Path, file: io.BufferedReader, size: int, max_bytes: int) -> Iterator[_File]:
+    start = file.read(8)
+    length = int.from_bytes(start, "little")
+    if len(start) < 8 or length > min(size - 8, HEADER_LIMIT):
+        claim = f"a header of {length} bytes" if len(start) == 8 else "no header"
+        raise CheckpointError(f"{path} is damaged or no file of weights: it has {claim} in {size} bytes; restore it, or train again")
+    header = file.read(length)
+    stated = re.search(MARK + rb"([0-9a-f]{64})", header)
+    if stated or MARK in header or NAMESPACE.encode() in header:  # then it is ours, and nobody's to read if the digest is spoilt
+        digest = hashlib.sha256(start + (header.replace(stated[1], BLANK, 1) if stated else header))
+        if not stated or hashlib.file_digest(file, lambda: digest).hexdigest().encode() != stated[1]:
+            raise CheckpointError(f"{path} is damaged: its bytes do not have the SHA-256 that it states; restore it, or use an older one")
+    with _library().safe_open(path, framework="np") as opened:
+        entries = {}
+        for name in opened.keys():
+            part = opened.get_slice(name)
+            if part.get_dtype() not in DTYPES:
+                raise CheckpointError(f"{path}: {name} is {part.get_dtype()}, which NumPy does not have; convert it to F32")
+            entries[name] = tuple(part.get_shape()), np.dtype(DTYPES[part.get_dtype()])
+        text = (opened.metadata() or {}).get(NAMESPACE, "")[len(MARK) + len(BLANK) :]
+        yield _File(entries, opened.get_tensor, json.loads(text) if text else None)
+
+
+@contextmanager
+def _npz(path: Path, file: io.BufferedReader, size: int, max_bytes: int) -> Iterator[_File]:
+    with zipfile.ZipFile(file) as archive:
+        file.seek(max(size - 22 - len(archive.comment), 0))  # the end record, whose number of members zipfile does not compare
+        if int.from_bytes(file.read(12)[10:], "little") != len(archive.infolist()):
+            raise CheckpointError(f"{path} is damaged: it says that it holds another number of arrays than it does; restore it")
+        headers = {}
+        for member in archive.infolist():
+            name = member.filename.removesuffix(".npy")
+            with archive.open(member) as opened:
+                version = np.lib.format.read_magic(opened)
+                read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+                shape, fortran, dtype = read(opened)
+                needed = math.prod(shape) * dtype.itemsize
+                room = member.compress_size * (DEFLATE_RATIO if member.compress_type == zipfile.ZIP_DEFLATED else 1)
+                if dtype.kind not in "biuf":
+                    raise CheckpointError(f"{path}: {name} holds {dtype} and no numbers, which is never read; store numbers")
+                if name in headers or not opened.tell() + needed == member.file_size <= room or member.compress_size > size:
+                    raise CheckpointError(f"{path} is damaged: {name} claims {needed} bytes ({dtype} {shape}) in too few; restore it")
+                headers[name] = member, opened.tell(), shape, fortran, dtype
+        if sum(math.prod(h[2]) * h[4].itemsize for h in headers.values()) > max_bytes:
+            raise CheckpointError(f"{path} holds more than the {max_bytes} bytes accepted; raise max_bytes if that is meant")
+
+        def values(name: str) -> Array:
+            member, begin, shape, fortran, dtype = headers[name]
+            data = bytearray()  # grows with what arrives
+            with archive.open(member) as opened:
+                while chunk := opened.read(1 << 20):  # to the end, where the checksum is compared
+                    data += chunk
+            array: Array = np.frombuffer(memoryview(data)[begin:], dtype).reshape(shape, order="F" if fortran else "C")
+            return array.astype(dtype.newbyteorder("="), copy=False)
+
+        yield _File({name: (h[2], h[4].newbyteorder("=")) for name, h in headers.items()}, values)
+
+
+def _encoded(arrays: Mapping[str, Array], state: Any) -> bytearray:
+    """Return the bytes of a safetensors file with its own checksum."""
+    text = "" if state is None else json.dumps(state, allow_nan=False)
+    metadata = {NAMESPACE: (MARK + BLANK).decode() + text}
+    plain = {name: np.array(array, array.dtype.newbyteorder("="), order="C") for name, array in arrays.items()}
+    data = bytearray(_library().numpy.save(plain, metadata))
+    length = int.from_bytes(data[:8], "little")
+    if length > HEADER_LIMIT:
+        raise ValueError(f"a checkpoint's names and numbers may take {HEADER_LIMIT} bytes, these take {length}; store long lists as arrays")
+    place = data.index(MARK + BLANK) + len(MARK)
+    data[place : place + len(BLANK)] = hashlib.sha256(data).hexdigest().encode()
+    return data
+
+
+def _taken_apart(value: Any, where: str, arrays: dict[str, Array]) -> Any:
+    """Return what JSON can hold of `value`, and put its arrays into `arrays` by their paths."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"save_checkpoint: {where} is {value}; only finite numbers are kept")
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (Tensor, np.ndarray)):
+        array = value.data if isinstance(value, Tensor) else value
+        if where in arrays or str(array.dtype.newbyteorder("=")) not in DTYPES.values():
+            raise TypeError(f"save_checkpoint: cannot store the array {where} ({array.dtype}): no numbers, or there are two of this name")
+        arrays[where] = _check_finite(f"save_checkpoint: {where}", array)
+        return {ARRAY: where}
+    if isinstance(value, Mapping):
+        if wrong := [key for key in value if not isinstance(key, str) or key == ARRAY]:
+            raise TypeError(f"save_checkpoint: the key {wrong[0]!r} in {where or 'the state'} cannot be stored; use other strings")
+        return {key: _taken_apart(part, f"{where}/{key}".lstrip("/"), arrays) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_taken_apart(part, f"{where}/{position}", arrays) for position, part in enumerate(value)]
+    raise TypeError(f"save_checkpoint: cannot store {where}, a {type(value).__name__}; pass dicts, lists, arrays, numbers, strings")
+
+
+def _put_together(value: Any, arrays: Mapping[str, Array]) -> Any:
+    if isinstance(value, dict):
+        return arrays[value[ARRAY]] if ARRAY in value else {key: _put_together(part, arrays) for key, part in value.items()}
+    return [_put_together(part, arrays) for part in value] if isinstance(value, list) else value
+
+
+def _check_finite(what: str, array: Array) -> Array:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        count = array.size - np.count_nonzero(np.isfinite(array))
+        raise CheckpointError(f"{what} has {count} of {array.size} values that are NaN or infinite; use one from before that")
+    return array
+
+
+def _library() -> Any:
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # on damaged bytes, NumPy's and zipfile's parsers raise nearly anything
-        raise ValueError(f"{path} is damaged or no file of weights ({type(error).__name__}: {error}); train again or restore it") from error
+        import safetensors.numpy
+    except ImportError as error:
+        raise ImportError(".safetensors files need the library; pip install 'tinygrad_mnist[train]', or use .npz for weights") from error
+    return safetensors

@@ -96,7 +96,10 @@ class Optimizer:
         for setting in self.settings:
             setattr(self, setting, saved[setting])
         self.steps = saved["steps"]
-        self.state = {name: {slot: a.astype(self.params[name].dtype) for slot, a in slots.items()} for name, slots in state.items()}
+        self.state = {  # in the parameters' order in memory, as it was
+            name: {slot: np.positive(a, out=np.empty_like(self.params[name].data)) for slot, a in slots.items()}
+            for name, slots in state.items()
+        }
 
 
 class SGD(Optimizer):

@@ -1,52 +1,43 @@
-"""The training loop as a stream of steps, and what people look at: accuracy, held-out images, curves."""
+"""The training loop as a stream of steps that can be stopped and continued; accuracy; held-out images, and what they select."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from .anomaly import detect_anomaly
 from .data import batches
 from .functional import cross_entropy
-from .nn import parameters
+from .nn import load_parameters, parameters
 from .optim import Optimizer
 from .parallel import map_shards, value_and_grad
-from .tensor import no_grad
+from .tensor import Array, no_grad
 
-__all__ = ["Evaluation", "Step", "accuracy", "evaluate", "fit", "hold_out", "plot_curves", "predict"]
+__all__ = ["Evaluation", "Step", "Trainer", "accuracy", "best_epoch", "evaluate", "fit", "hold_out", "predict", "should_stop"]
 
 
 class Step(NamedTuple):
-    """One step of training: what `fit` yields."""
+    """One step of training: what `Trainer.steps` yields."""
 
     epoch: int  # from 1
     step: int  # from 1, over all epochs
     loss: float  # mean over the batch, in nats, from the forward pass that the gradient came from
     images: int  # in the batch
     last: bool  # of its epoch
+    lr: float  # learning rate
 
 
-def fit(
-    model: Any,
-    optimizer: Optimizer,
-    images: npt.NDArray[Any],
-    labels: npt.NDArray[Any],
-    *,
-    epochs: int,
-    batch_size: int = 500,
-    rng: np.random.Generator,
-    shard_size: int | None = None,
-    threads: int | None = None,
-) -> Iterator[Step]:
-    """Train a model, one optimiser step for each item that is taken from the returned iterator.
+class Trainer:
+    """Training that can stop between any two steps and go on later, also in another process, to the bit.
 
     Parameters
     ----------
     model : object
-        With ``loss(images, labels, rng) -> Tensor``.
+        With ``loss(images, labels, rng) -> Tensor``; to be measured, also ``model(images) -> logits``.
     optimizer : Optimizer
         Of the model's parameters.
     images, labels : ndarray
@@ -54,21 +45,201 @@ def fit(
     epochs, batch_size : int
     rng : numpy.random.Generator
         Decides the order of the images and what dropout drops.
+    schedule : callable, optional
+        ``schedule(step, steps)``, the factor on the optimiser's learning rate in a step (counted from 0) of so many: see
+        `tinygrad_mnist.schedules`.
+    monitor : dict of str to (images, labels), optional
+        What to measure after each epoch. Images called ``"validation"`` select the best weights.
+    patience : int, optional
+        Stop when so many epochs in a row were no better than the best one before them, as measured by validation.
     shard_size, threads : int, optional
         See `parallel.value_and_grad`; the result does not depend on `threads`.
 
-    Yields
+    Attributes
+    ----------
+    epoch, batch, step : int
+        Where training stands: the epoch (from 1) of the next step, the batches of it that are done, and all steps that are done.
+    history : list of dict
+        For each epoch its number, its mean loss, and what was measured: ``NAME_accuracy`` and ``NAME_loss``.
+    best : dict of str to ndarray, or None
+        Weights after the best epoch so far.
+
+    Raises
     ------
-    Step
+    FloatingPointError
+        In `steps`, by the first step that has a NaN or an infinity in loss, gradients, weights or optimiser state: it says where.
+
+    Examples
+    --------
+    >>> import tinygrad_mnist as tg
+    >>> from models.mlp import MLP
+    >>> def trainer():
+    ...     model = MLP(np.random.default_rng(0))
+    ...     optimizer = tg.optim.AdaGrad(tg.nn.parameters(model))
+    ...     return Trainer(model, optimizer, *tg.data.synthetic_digits(60), epochs=2, batch_size=20, rng=np.random.default_rng(1))
+    >>> whole, first, second = trainer(), trainer(), trainer()
+    >>> losses = [step.loss for step in whole.steps()]
+    >>> for step in first.steps():
+    ...     if step.step == 4:
+    ...         break
+    >>> second.load_state_dict(first.state_dict())
+    >>> [step.loss for step in second.steps()] == losses[4:]
+    True
     """
-    weights = parameters(model)
-    step = 0
-    for epoch in range(1, epochs + 1):
-        for index in (order := list(batches(len(images), batch_size, rng))):
-            loss, grads = value_and_grad(model.loss, weights, images[index], labels[index], rng=rng, shard_size=shard_size, threads=threads)
-            optimizer.step(grads)
-            step += 1
-            yield Step(epoch, step, loss, len(index), index is order[-1])
+
+    def __init__(
+        self,
+        model: Any,
+        optimizer: Optimizer,
+        images: npt.NDArray[Any],
+        labels: npt.NDArray[Any],
+        *,
+        epochs: int,
+        batch_size: int = 500,
+        rng: np.random.Generator,
+        schedule: Callable[[int, int], float] | None = None,
+        monitor: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]] | None = None,
+        patience: int | None = None,
+        shard_size: int | None = None,
+        threads: int | None = None,
+    ) -> None:
+        _check_labels("Trainer", images, labels)
+        self.model, self.optimizer, self.images, self.labels, self.rng = model, optimizer, images, labels, rng
+        self.epochs, self.schedule, self.monitor, self.patience = epochs, schedule, dict(monitor or {}), patience
+        self.shard_size, self.threads = shard_size, threads
+        self.weights, self.lr = parameters(model), optimizer.lr
+        self.cuts = list(batches(len(images), batch_size))
+        self.epoch, self.batch, self.step = 1, 0, 0
+        self.order: npt.NDArray[np.intp] | None = None  # of the images in this epoch; drawn when it begins
+        self.losses: list[float] = []  # of this epoch
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Array] | None = None
+
+    def steps(self) -> Iterator[Step]:
+        """Go on to the end, one optimiser step for each item that is taken; between two of them the state can be saved."""
+        while self.epoch <= self.epochs and not (self.patience and should_stop(self.scores(), self.patience)):
+            if self.order is None:
+                self.order = self.rng.permutation(len(self.images))
+            index = self.order[self.cuts[self.batch]]
+            if self.schedule is not None:
+                self.optimizer.lr = self.lr * self.schedule(self.step, self.epochs * len(self.cuts))
+            self.losses.append(self._update(index))
+            self.batch, self.step = self.batch + 1, self.step + 1
+            step = Step(self.epoch, self.step, self.losses[-1], len(index), self.batch == len(self.cuts), self.optimizer.lr)
+            if step.last:
+                self._end_epoch()
+            yield step
+
+    def measure(self) -> dict[str, float]:
+        """Loss and accuracy, now, on everything that is monitored."""
+        found = {name: evaluate(self.model, *labelled, self.threads) for name, labelled in self.monitor.items()}
+        return {f"{name}_{kind}": value for name, scores in found.items() for kind, value in scores._asdict().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides how training goes on, for `tinygrad_mnist.checkpoint.save_checkpoint`."""
+        return {
+            "weights": {name: p.data for name, p in self.weights.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "lr": self.lr,
+            "rng": self.rng.bit_generator.state,
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "step": self.step,
+            "order": None if self.order is None else self.order.astype(np.int32 if len(self.order) < 2**31 else np.int64),
+            "losses": np.array(self.losses),
+            "history": [dict(row) for row in self.history],
+            "best": None if self.best is None else dict(self.best),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`, of a trainer that was made in the same way.
+
+        Raises
+        ------
+        ValueError
+            If the state is of another model, optimiser or number of images.
+        """
+        if missing := self.state_dict().keys() - state.keys():
+            raise ValueError(f"Trainer: the saved state lacks {', '.join(sorted(missing))}; it was written by something else")
+        order = None if state["order"] is None else np.asarray(state["order"], np.intp)
+        if order is not None and not np.array_equal(np.sort(order), np.arange(len(self.images))):
+            raise ValueError(f"Trainer: the saved order is not one of {len(self.images)} images; train with the same data")
+        self.optimizer.load_state_dict(state["optimizer"])
+        load_parameters(self.model, state["weights"])
+        self.rng.bit_generator.state = state["rng"]
+        self.lr, self.order = state["lr"], order
+        self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
+        self.losses, self.history, self.best = list(state["losses"].tolist()), list(state["history"]), state["best"]
+
+    def selected(self) -> dict[str, Array]:
+        """Return the weights to use: after the best epoch, as measured by validation; without validation, those of now."""
+        return {name: p.data for name, p in self.weights.items()} if self.best is None else self.best
+
+    def _update(self, index: npt.NDArray[np.intp]) -> float:
+        def value_and_gradients(threads: int | None) -> tuple[float, dict[str, Array]]:
+            return value_and_grad(
+                self.model.loss, self.weights, self.images[index], self.labels[index],
+                rng=self.rng, shard_size=self.shard_size, threads=threads,
+            )  # fmt: skip
+
+        before = self.rng.bit_generator.state
+        loss, grads = value_and_gradients(self.threads)
+        if not math.isfinite(loss) or _spoilt(grads):
+            self.rng.bit_generator.state = before
+            gradients = "".join(f", the gradient of {name} is not finite" for name in _spoilt(grads)[:1])
+            where = f"step {self.step + 1}: the loss is {loss}{gradients}"
+            with detect_anomaly() as watcher:  # the same step again, op by op: it raises where a NaN or an infinity appears
+                try:
+                    value_and_gradients(threads=1)
+                except FloatingPointError as error:
+                    raise FloatingPointError(f"{where}; {error}") from error
+            raise FloatingPointError(f"{where}; {watcher.first_infinity or 'adding up the shards made it so'}")
+        self.optimizer.step(grads)
+        state = {f"{slot} of {name}": array for name, slots in self.optimizer.state.items() for slot, array in slots.items()}
+        if spoilt := _spoilt({name: p.data for name, p in self.weights.items()} | state):
+            raise FloatingPointError(f"step {self.step + 1}: the optimiser makes {spoilt[0]} infinite or NaN")
+        return loss
+
+    def _end_epoch(self) -> None:
+        self.history.append({"epoch": self.epoch, "mean_loss": float(np.mean(self.losses)), **self.measure()})
+        if "validation" in self.monitor and best_epoch(self.scores()) == len(self.history) - 1:
+            self.best = {name: p.data for name, p in self.weights.items()}  # the optimiser gives parameters new arrays
+        self.epoch, self.batch, self.order, self.losses = self.epoch + 1, 0, None, []
+
+    def scores(self) -> list[tuple[float, float]]:
+        """Accuracy in validation after each epoch, and of equal ones the lower loss: what selects."""
+        return [(row["validation_accuracy"], -row["validation_loss"]) for row in self.history if "validation_accuracy" in row]
+
+
+def _spoilt(arrays: Mapping[str, Array]) -> list[str]:
+    return [name for name, array in arrays.items() if not np.isfinite(array).all()]
+
+
+def fit(model: Any, optimizer: Optimizer, images: npt.NDArray[Any], labels: npt.NDArray[Any], **settings: Any) -> Iterator[Step]:
+    """Train a model: ``Trainer(model, optimizer, images, labels, **settings).steps()``, where nothing is to be saved or measured."""
+    return Trainer(model, optimizer, images, labels, **settings).steps()
+
+
+def best_epoch(scores: Sequence[Any]) -> int:
+    """Position of the first of the highest scores.
+
+    Examples
+    --------
+    >>> best_epoch([0.97, 0.98, 0.98])
+    1
+    """
+    return max(range(len(scores)), key=scores.__getitem__)
+
+
+def should_stop(scores: Sequence[Any], patience: int) -> bool:
+    """Whether the last `patience` scores are no higher than the best one before them.
+
+    Examples
+    --------
+    >>> should_stop([0.97, 0.98, 0.98], patience=2), should_stop([0.97, 0.98, 0.98, 0.97], patience=2)
+    (False, True)
+    """
+    return len(scores) > patience and best_epoch(scores) < len(scores) - patience
 
 
 def predict(model: Any, images: npt.NDArray[Any], threads: int | None = None) -> npt.NDArray[np.intp]:
@@ -164,40 +335,3 @@ def hold_out(labels: npt.NDArray[Any], count: int, rng: np.random.Generator) -> 
     by_class = order[np.argsort(labels[order], kind="stable")]
     held = by_class[(np.arange(count) * len(labels)) // max(count, 1)]  # evenly spaced over the classes
     return np.setdiff1d(order, held), np.sort(held)
-
-
-def plot_curves(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], title: str) -> None:
-    """Draw the loss of every step and the accuracy of every epoch into a PNG.
-
-    Parameters
-    ----------
-    rows : sequence of dict
-        The lines of ``metrics.jsonl``, as `scripts/train_mnist.py` writes them.
-    path : str or PathLike
-    title : str
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plot_curves: drawing needs Matplotlib; install it with pip install 'tinygrad_mnist[train]'") from error
-    steps = [row for row in rows if row["event"] == "step"]
-    epochs = [row for row in rows if row["event"] == "epoch"]
-    per_epoch = max((row["step"] for row in steps if row["epoch"] == 1), default=1)
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    left.plot([r["step"] / per_epoch for r in steps], [r["loss"] for r in steps], color="#9ecae1", linewidth=0.8, label="each step")
-    left.plot([r["epoch"] - 0.5 for r in epochs], [r["mean_loss"] for r in epochs], color="#08519c", marker="o", label="mean of the epoch")
-    left.set(title="Training loss", xlabel="epoch", ylabel="cross-entropy (nats)", ylim=(0, None))
-    left.legend()
-    for name, color, marker in (("train", "#d95f02", "s"), ("validation", "#1b9e77", "o")):
-        known = [row for row in epochs if row.get(f"{name}_accuracy") is not None]
-        right.plot([r["epoch"] for r in known], [100 * r[f"{name}_accuracy"] for r in known], color=color, marker=marker, label=name)
-    for row in (row for row in rows if row["event"] == "test"):
-        percent = 100 * row["test_accuracy"]
-        right.axhline(percent, color="#555555", linestyle="--", label=f"test, at the end: {percent:.2f} %")
-    right.set(title="Accuracy", xlabel="epoch", ylabel="correct (%)")
-    right.grid(alpha=0.3)
-    right.xaxis.get_major_locator().set_params(integer=True)
-    right.legend()
-    figure.suptitle(title, fontsize=10)
-    figure.savefig(path, dpi=120)

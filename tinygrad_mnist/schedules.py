@@ -1,0 +1,38 @@
+"""Learning-rate schedules: pure functions of where training stands, so that a continued run needs to know nothing else.
+
+Each takes the number of the step, from 0, and how many there will be, and returns the factor on the optimiser's learning rate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+__all__ = ["constant", "cosine", "step_decay"]
+
+
+def constant(step: int, steps: int) -> float:
+    """Return 1: the learning rate stays as it is."""
+    return 1.0
+
+
+def cosine(step: int, steps: int) -> float:
+    """Fall from 1 to 0 along half a cosine (Loshchilov and Hutter, 2017, without restarts).
+
+    Examples
+    --------
+    >>> [round(cosine(step, 4), 3) for step in range(5)]
+    [1.0, 0.854, 0.5, 0.146, 0.0]
+    """
+    return (1 + math.cos(math.pi * step / steps)) / 2
+
+
+def step_decay(step: int, steps: int, milestones: Sequence[float] = (0.5, 0.75), gamma: float = 0.1) -> float:
+    """Multiply by `gamma` at each milestone, given as a share of all steps.
+
+    Examples
+    --------
+    >>> [round(step_decay(step, 4), 6) for step in range(4)]
+    [1.0, 1.0, 0.1, 0.01]
+    """
+    return gamma ** sum(step >= share * steps for share in milestones)

@@ -85,6 +85,7 @@ def interval(text: str) -> tuple[int, float]:
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse what is given: nothing else is in the result."""
     parser = Parser(
+        prog="train_mnist.py",
         description=__doc__,
         epilog="exit codes: 0 done; 1 failed (numbers no longer finite, disk full: the last checkpoint is whole); 2 bad arguments or "
         "data; 129, 130, 143 stopped by SIGHUP, SIGINT (Ctrl-C), SIGTERM: the step was finished and saved, go on with --resume",
@@ -213,7 +214,7 @@ def new_config(args: argparse.Namespace, data: tg.data.Dataset) -> dict[str, Any
         raise ValueError("--patience needs images to validate on; use --validation 1000, say")
     if config["lr"] is None:
         config["lr"] = 0.001 if args.optimizer == "adam" else 0.01
-    folder = args.data if args.data in (None, "synthetic") else str(Path(args.data).expanduser().resolve())
+    folder = args.data if args.data in (None, "synthetic") else os.path.abspath(os.path.expanduser(args.data))
     return {**config, "data": folder, "data source": data.source, "data sha256": fingerprint(data), "begun with": begun_with()}
 
 

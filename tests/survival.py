@@ -64,29 +64,40 @@ def flat(state: Any, path: str = "") -> dict[str, Any]:
     """A nested state as one dict of bytes and numbers, which == can compare."""
     if isinstance(state, np.ndarray):
         return {path: (str(state.dtype), state.shape, state.tobytes())}
-    if isinstance(state, dict | list):
+    if isinstance(state, dict | list | tuple):
         parts = state.items() if isinstance(state, dict) else enumerate(state)
         return {key: value for name, part in parts for key, value in flat(part, f"{path}/{name}").items()}
     return {path: state}
 
 
-def killed_until_done(out: Path, options: Sequence[Any], kills: int, rng: np.random.Generator) -> list[str]:
-    """Train into `out`, killed `kills` times at drawn moments, then let it end; returns what happened, in words."""
+def lines(out: Path) -> int:
+    """How many lines of metrics there are."""
+    return (out / "metrics.jsonl").read_bytes().count(b"\n") if (out / "metrics.jsonl").exists() else 0
+
+
+def killed_until_done(out: Path, options: Sequence[Any], kills: int, rng: np.random.Generator, pace: int = 5) -> list[str]:
+    """Train into `out`, killed `kills` times at drawn moments, after about `pace` more steps each time, then let it end.
+
+    Half of the kills come from within, between the steps of a write; some of the others come before the first step.
+    Returns what happened, in words.
+    """
     story: list[str] = []
+    steps = 0
     while len(story) < kills:
         session = ["--resume", out] if (out / "config.json").exists() else [*options, "--out", out]
         session += ["--threads", rng.choice([1, 2, 4]), "--checkpoint-every", rng.choice(["1", "2", "7", "0.05s"])]
         in_a_write = bool(rng.random() < 0.5)
-        write = (int(rng.integers(1, 30)), float(rng.choice([0, 0.01]))) if in_a_write else None
+        write = (int(rng.integers(1, 4 * pace)), float(rng.choice([0, 0.01]))) if in_a_write else None
         process = start(*session, write=write)
         if not in_a_write:
-            time.sleep(rng.uniform(0.1, 1.2))
+            until, goal = time.monotonic() + (60 if rng.random() < 0.7 else rng.uniform(0, 0.8)), steps + int(rng.integers(1, pace + 1))
+            while time.monotonic() < until and lines(out) < goal and process.poll() is None:
+                time.sleep(0.002)
+            time.sleep(rng.uniform(0, 0.03))
             process.send_signal(signal.SIGKILL)
         code, said = ended(process)
-        assert code in (-signal.SIGKILL, 0), f"after {story}: {said}"
-        if code == 0:
-            raise AssertionError(f"done after {len(story)} of {kills} kills; train longer")
-        steps = len((out / "metrics.jsonl").read_bytes().splitlines()) if (out / "metrics.jsonl").exists() else 0
+        assert code == -signal.SIGKILL, f"{said} after {len(story)} of {kills} kills: {story}"
+        steps = lines(out)
         parts = len(list(out.glob("*.part"))) if out.exists() else 0
         story.append(f"killed {'in a write' if parts else 'between writes'} at line {steps}")
         files = CheckpointManager(out).files() if out.exists() else []

@@ -7,21 +7,20 @@ import gzip
 import io
 import re
 import struct
-import tracemalloc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from damage import damaged, little_memory, peak_below, ten_thousand
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tinygrad_mnist.data import IdxError, decode_idx, encode_idx, idx, read_idx
 
+__all__ = ["little_memory"]  # a fixture
 dtypes = st.sampled_from([np.uint8, np.int8, np.int16, np.int32, np.float32, np.float64])
 arrays = hnp.arrays(dtypes, hnp.array_shapes(min_dims=1, max_dims=5, min_side=0, max_side=4))
 SMALL = np.arange(24, dtype=np.int16).reshape(2, 3, 4) - 300  # values whose two bytes differ
@@ -29,16 +28,6 @@ SMALL = np.arange(24, dtype=np.int16).reshape(2, 3, 4) - 300  # values whose two
 
 def decode(data: bytes) -> npt.NDArray[Any]:
     return decode_idx(io.BytesIO(data), "a.idx")
-
-
-@contextmanager
-def peak_below(limit: int) -> Iterator[None]:
-    tracemalloc.start()
-    try:
-        yield
-        assert tracemalloc.get_traced_memory()[1] < limit
-    finally:
-        tracemalloc.stop()
 
 
 @given(arrays)
@@ -108,6 +97,33 @@ def test_a_drawn_file_is_refused_or_fully_described(code: int, shape: list[int],
         assert encode_idx(decode(data)) == data
     except IdxError:
         pass
+
+
+def check_damaged(data: bytes) -> None:
+    """A file is refused in one line, or it is a whole one, of what it says; neither takes much memory."""
+    try:
+        with peak_below(1_500_000 + 8 * len(data)):
+            found = decode(data)
+    except IdxError as error:
+        assert str(error).startswith("a.idx: ") and "\n" not in str(error)
+    else:
+        assert encode_idx(found) == (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
+
+
+WHOLE = (encode_idx(SMALL), gzip.compress(encode_idx(SMALL)), encode_idx(np.zeros((3, 0, 2), np.uint8)), gzip.compress(bytes(100)))
+
+
+@given(damaged(*WHOLE))
+def test_damaged_files_are_refused_or_fully_described(data: bytes) -> None:
+    check_damaged(data)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("little_memory")
+@ten_thousand
+@given(damaged(*WHOLE))
+def test_ten_thousand_damaged_files(data: bytes) -> None:
+    check_damaged(data)
 
 
 def test_every_damaged_gzip_byte_gives_an_error_or_the_same_array() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -14,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from damage import damaged, peak_below
-from hypothesis import HealthCheck, example, given, settings
+from damage import damaged, little_memory, one_folder, peak_below, ten_thousand
+from hypothesis import example, given
 from survival import SCRIPT, ended, killed_until_done, result, start
 
 import tinygrad_mnist as tg
@@ -24,6 +23,7 @@ from tinygrad_mnist import files
 from tinygrad_mnist.checkpoint import CheckpointError, CheckpointManager, load_checkpoint, load_weights, save_checkpoint
 from tinygrad_mnist.runs import Run, code_version, read_metrics
 
+__all__ = ["little_memory"]  # a fixture
 SMALL = ["--epochs", "3", "--batch-size", "50", "--seed", "5", "--validation", "100", "--depth", "4", "--optimizer", "adagrad"]
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither these signals nor these limits")
 
@@ -57,6 +57,18 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(wh
     story = killed_until_done(tmp_path / "run", [*options], kills=4, rng=np.random.default_rng(2))
     assert result(tmp_path / "run") == result(whole), story
     assert not list((tmp_path / "run").glob("*.part"))
+
+
+@posix
+@pytest.mark.slow
+def test_sixty_kills(options: list[Any], tmp_path: Path) -> None:
+    options = [*options, "--epochs", "60", "--schedule", "cosine"]
+    code, said = ended(start(*options, "--out", tmp_path / "whole"))
+    assert code == 0, said
+    story = killed_until_done(tmp_path / "run", options, kills=60, rng=np.random.default_rng())
+    print("\n".join(story))
+    assert result(tmp_path / "run") == result(tmp_path / "whole"), story
+    assert sum("in a write" in line for line in story) >= 5, "kills must also fall into writes"
 
 
 @posix
@@ -253,6 +265,8 @@ def test_a_full_disk_is_named_and_the_run_goes_on_later(
     whole: Path, options: list[Any], tmp_path: Path, limit: int, every: str, full: str
 ) -> None:
     """No file may grow beyond a limit: to a program this looks like a disk that fills in the middle of a write."""
+    import resource
+
     out = tmp_path / "run"
     command = [sys.executable, SCRIPT, *options, "--quiet", "--no-plots", "--out", out, "--checkpoint-every", every]
     done = subprocess.run(
@@ -299,16 +313,8 @@ def test_an_out_that_cannot_be_made_ends_before_training(script: Any, options: l
 LINES = b'{"event": "step", "step": 1, "loss": 2.25, "data": "MNIST"}\n{"event": "epoch", "epoch": 1, "mean_loss": 2.5e-1}\n'
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # every example writes its file anew
-@given(data=damaged(LINES))
-@example(data=b"[" * 200_000 + b"\n")
-@example(data=b'{"event": "x", "y": ' + b"9" * 5000 + b"}\n")
-@example(data=b'{"event": "x", "y": 1e999}\n')
-@example(data=b'{"event": "x", "y": NaN}\n')
-@example(data=LINES[:-1])
-@example(data=b"\xff\xfe\n")
-def test_metrics_are_refused_by_line_or_made_of_finite_numbers(tmp_path: Path, data: bytes) -> None:
-    path = tmp_path / "metrics.jsonl"
+def read_or_refused(path: Path, data: bytes) -> None:
+    """Metrics of these bytes are finite, or the error says in which line they are not."""
     path.write_bytes(data)
     try:
         with peak_below(1_000_000 + 60 * len(data)):
@@ -319,6 +325,26 @@ def test_metrics_are_refused_by_line_or_made_of_finite_numbers(tmp_path: Path, d
         assert len(found) == len(data.splitlines())
         assert all(isinstance(row["event"], str) for row in found)
         json.dumps(found, allow_nan=False)
+
+
+@one_folder
+@given(data=damaged(LINES))
+@example(data=b"[" * 200_000 + b"\n")
+@example(data=b'{"event": "x", "y": ' + b"9" * 5000 + b"}\n")
+@example(data=b'{"event": "x", "y": 1e999}\n')
+@example(data=b'{"event": "x", "y": NaN}\n')
+@example(data=LINES[:-1])
+@example(data=b"\xff\xfe\n")
+def test_metrics_are_refused_by_line_or_made_of_finite_numbers(tmp_path: Path, data: bytes) -> None:
+    read_or_refused(tmp_path / "metrics.jsonl", data)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("little_memory")
+@ten_thousand
+@given(data=damaged(LINES))
+def test_ten_thousand_damaged_metrics(tmp_path: Path, data: bytes) -> None:
+    read_or_refused(tmp_path / "metrics.jsonl", data)
 
 
 def test_a_huge_metrics_file_is_not_read(tmp_path: Path) -> None:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
+import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from survival import SCRIPT, flat
 
 import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
 from models.mlp import MLP
-from tinygrad_mnist.checkpoint import load_weights
-from tinygrad_mnist.training import accuracy, fit, hold_out
-
-SCRIPT = Path(__file__).parents[1] / "scripts" / "train_mnist.py"
+from tinygrad_mnist import training
+from tinygrad_mnist.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from tinygrad_mnist.training import Trainer, accuracy, best_epoch, fit, hold_out, should_stop
 
 
 def rows(out: Path, event: str) -> list[dict]:
@@ -82,6 +85,7 @@ def test_the_seed_decides_and_threads_do_not(script, folder, tmp_path):
     "options, words",
     [
         (["--epochs", "0"], "at least 1"),
+        (["--epochs", "-1"], "at least 1"),
         (["--epochs", "many"], "whole number"),
         (["--batch-size", "0"], "at least 1"),
         (["--lr", "nan"], "finite"),
@@ -90,6 +94,18 @@ def test_the_seed_decides_and_threads_do_not(script, folder, tmp_path):
         (["--validation", "600"], "nothing of 600 images"),
         (["--depth", "7"], "choose from"),
         (["--optimizer", "adamax"], "choose from"),
+        (["--momentum", "inf"], "finite"),
+        (["--checkpoint-every", "0"], "at least 1"),
+        (["--checkpoint-every", "nans"], "finite"),
+        (["--threads", "0"], "at least 1"),
+        (["--seed", "-3"], "at least 0"),
+        (["--limit", "1", "--validation", "1"], "nothing of 1 images"),
+        (["--patience", "2", "--validation", "0"], "needs images to validate on"),
+        (["--paper-protocol", "--validation", "10"], "holds no images out"),
+        (["--paper-protocol", "--patience", "1"], "holds no images out"),
+        (["--schedule", "linear"], "choose from"),
+        (["--learning-rat", "1"], "unrecognized"),
+        (["--data", "~nobody-of-this-name/mnist"], "is not a folder"),
     ],
 )
 def test_bad_arguments_end_with_one_line_and_code_2(script, folder, tmp_path, capsys, options, words):
@@ -97,7 +113,8 @@ def test_bad_arguments_end_with_one_line_and_code_2(script, folder, tmp_path, ca
         code = script.main(["--data", str(folder), "--out", str(tmp_path / "out"), *options])
     except SystemExit as stop:  # argparse's own way
         code = stop.code
-    assert code == 2 and words in capsys.readouterr().err.splitlines()[-1]
+    error = capsys.readouterr().err
+    assert code == 2 and words in error and error.count("\n") == 1 and error.startswith("train_mnist.py: ")
     assert not (tmp_path / "out").exists(), "a run that did not begin must leave nothing"
 
 
@@ -172,3 +189,196 @@ def test_fit_lowers_the_loss_and_its_steps_tell_the_truth():
     tg.nn.load_parameters(model, before)
     again = list(fit(model, tg.optim.Adam(weights), images, labels, epochs=8, batch_size=128, rng=np.random.default_rng(1)))
     assert again == steps
+
+
+# Stopped and continued -------------------------------------------------------------------------------------------------------------------
+class SmallNet:
+    """Everything that could keep a state: convolution, dropout, a shared generator."""
+
+    def __init__(self, dtype: type, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        self.conv = tg.nn.Conv2d(1, 4, 5, stride=3, rng=rng, dtype=dtype)
+        self.out = tg.nn.Linear(4 * 8 * 8, 10, rng=rng, dtype=dtype)
+        self.dtype = dtype
+
+    def __call__(self, images, rng=None):
+        x = tg.relu(self.conv(tg.data.as_input(images, self.dtype))).reshape(len(images), -1)
+        return self.out(tg.dropout(x, 0.3, rng))
+
+    def loss(self, images, labels, rng=None):
+        return tg.cross_entropy(self(images, rng), labels)
+
+
+IMAGES, LABELS = tg.data.synthetic_digits(70, rng=np.random.default_rng(3))
+
+
+def small_trainer(dtype=np.float32, kind=tg.optim.AdaGrad, schedule=None, batch_size=20, epochs=3, seed=0, **settings):
+    model = SmallNet(dtype, seed)
+    monitor = {"validation": (IMAGES[50:], LABELS[50:])}
+    optimizer = kind(tg.nn.parameters(model), lr=0.01, **settings)
+    return Trainer(
+        model, optimizer, IMAGES[:50], LABELS[:50], epochs=epochs, batch_size=batch_size, rng=np.random.default_rng(seed + 1),
+        schedule=schedule, monitor=monitor, shard_size=8,
+    )  # fmt: skip
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # every example writes its file anew
+@given(st.data())
+def test_a_trainer_goes_on_to_the_bit_from_any_step(tmp_path, data):
+    kind, settings_ = data.draw(st.sampled_from([(tg.optim.AdaGrad, {}), (tg.optim.Adam, {}), (tg.optim.SGD, {"momentum": 0.9})]))
+    schedule = data.draw(st.sampled_from([None, tg.schedules.cosine, tg.schedules.step_decay]))
+    how = {"dtype": data.draw(st.sampled_from([np.float32, np.float64])), "kind": kind, "schedule": schedule, **settings_}
+    how["batch_size"] = data.draw(st.integers(7, 60))
+    whole, first, second = small_trainer(**how), small_trainer(**how), small_trainer(**how, seed=9)
+    first.threads, second.threads = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
+    steps = list(whole.steps())
+    stop = data.draw(st.integers(0, len(steps)))
+    begun = list(itertools.islice(first.steps(), stop))
+    save_checkpoint(tmp_path / "c", first.state_dict())
+    second.load_state_dict(load_checkpoint(tmp_path / "c"))
+    assert begun + list(second.steps()) == steps
+    assert flat(second.state_dict()) == flat(whole.state_dict()) and second.history == whole.history
+
+
+def test_a_state_that_does_not_fit_is_refused():
+    trainer, state = small_trainer(), small_trainer().state_dict()
+    next(trainer.steps())
+    with pytest.raises(ValueError, match="lacks order, rng"):
+        trainer.load_state_dict({key: value for key, value in state.items() if key not in ("rng", "order")})
+    for order in (np.arange(49), np.zeros(50, int), np.arange(1, 51)):
+        with pytest.raises(ValueError, match="not one of 50 images"):
+            trainer.load_state_dict({**state, "order": order})
+    with pytest.raises(ValueError, match="AdaGrad: the saved state does not fit: it is the state of SGD"):
+        trainer.load_state_dict({**state, "optimizer": {**state["optimizer"], "kind": "SGD"}})
+    with pytest.raises(ValueError, match="out.bias is missing"):
+        trainer.load_state_dict({**state, "weights": {name: w for name, w in state["weights"].items() if name != "out.bias"}})
+
+
+# Selection and schedules -----------------------------------------------------------------------------------------------------------------
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=12), st.integers(1, 4))
+def test_training_stops_when_the_best_is_patience_epochs_old(scores, patience):
+    best = scores.index(max(scores))
+    assert best_epoch(scores) == best
+    assert should_stop(scores, patience) == (len(scores) - 1 - best >= patience)
+
+
+def test_the_best_weights_are_those_of_the_epoch_that_validation_chose(monkeypatch):
+    trainer, scores = small_trainer(epochs=9), iter([(0.1, 2.0), (0.5, 2.0), (0.5, 1.5), (0.4, 0.1), (0.5, 1.5), (0.2, 0.1), (0.9, 0.1)])
+    monkeypatch.setattr(training, "evaluate", lambda *args: training.Evaluation(*next(scores)[::-1]))
+    trainer.patience = 3
+    after = [trainer.state_dict()["weights"] for step in trainer.steps() if step.last]
+    assert len(trainer.history) == len(after) == 6, "three epochs after the third were no better"
+    assert flat(trainer.selected()) == flat(after[2]) != flat(after[5])
+    trainer.best = None
+    assert flat(trainer.selected()) == flat(after[5])
+
+
+@given(st.integers(1, 1000), st.data())
+def test_schedules_fall_from_1(steps, data):
+    step = data.draw(st.integers(0, steps - 1))
+    assert tg.schedules.constant(step, steps) == 1
+    for schedule in (tg.schedules.cosine, tg.schedules.step_decay):
+        assert schedule(0, steps) == 1 and 0 < schedule(step + 1, steps + 1) <= schedule(step, steps + 1) <= 1
+    assert tg.schedules.cosine(step, steps) == pytest.approx(np.cos(np.pi * step / steps / 2) ** 2, abs=1e-12)
+    assert tg.schedules.step_decay(step, steps) == pytest.approx(10.0 ** -((2 * step >= steps) + (4 * step >= 3 * steps)))
+
+
+def test_a_schedule_is_followed():
+    trainer = small_trainer(schedule=tg.schedules.cosine)
+    assert [step.lr for step in trainer.steps()] == [0.01 * tg.schedules.cosine(step, 9) for step in range(9)]
+
+
+# Numbers that are not finite -------------------------------------------------------------------------------------------------------------
+@tg.primitive
+def spoilt_in_backward(x):
+    return x * 1
+
+
+spoilt_in_backward.defvjp(lambda g, out, x: g * np.nan)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of the overflow that this is about
+@pytest.mark.parametrize(
+    "layer, spoil, words",
+    [
+        ("conv", lambda x: tg.log(x - x - 1), "NaN first appeared in the output of log, forward, in conv"),
+        ("out", lambda x: tg.exp(x * 1e30), "infinity first appeared in the output of exp, forward, in out"),
+        ("conv", spoilt_in_backward, "NaN first appeared in the backward of spoilt_in_backward, gradient by input 0, in conv"),
+        ("out", lambda x: tg.sqrt(x * 0), "infinity first appeared in the backward of sqrt, gradient by input 0, in out"),
+    ],
+)
+@pytest.mark.parametrize("profiled", [False, True])
+def test_the_first_bad_step_says_where_and_leaves_the_last_good_state(layer, spoil, words, profiled):
+    class Spoilt:
+        def __init__(self, inner):
+            self.inner, self.on = inner, False
+            self.weight = inner.weight
+
+        def __call__(self, x, rng=None):
+            y = self.inner(x, rng)
+            return spoil(y) if self.on else y
+
+    trainer = small_trainer()
+    setattr(trainer.model, layer, spoilt := Spoilt(getattr(trainer.model, layer)))
+    steps = trainer.steps()
+    with tg.Profile() if profiled else nullcontext():
+        for _ in range(4):
+            next(steps)
+        good = flat(trainer.state_dict())
+        spoilt.on = True
+        with pytest.raises(FloatingPointError, match=rf"^step 5: .*{re.escape(words)}") as found:
+            next(steps)
+    assert Path(__file__).name in str(found.value), "the stack"
+    assert flat(trainer.state_dict()) == good
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of the overflow that this is about
+def test_an_update_that_overflows_stops_before_it_can_be_saved():
+    trainer = small_trainer(kind=tg.optim.SGD)
+    trainer.optimizer.lr = 1e39
+    with pytest.raises(FloatingPointError, match="step 1: the optimiser makes .* infinite or NaN"):
+        next(trainer.steps())
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of the overflow that this is about
+def test_a_run_that_turns_bad_keeps_its_last_checkpoint_and_can_be_resumed(script, folder, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    options = ["--data", str(folder), "--batch-size", "50", "--epochs", "1", "--quiet", "--no-plots", "--checkpoint-every", "2"]
+    with monkeypatch.context() as patch:
+        patch.setitem(script.SCHEDULES, "cosine", lambda step, steps: 1e35 if step == 5 else 1.0)
+        assert script.main([*options, "--out", str(out), "--schedule", "cosine", "--validation", "0"]) == 1
+    error = capsys.readouterr().err
+    assert "step 7: the loss is" in error and "in layers." in error and "checkpoint-00000006.safetensors" in error
+    assert "Traceback" not in error and not (out / "weights.safetensors").exists()
+    assert [row["step"] for row in rows(out, "step")] == list(range(1, 7))
+
+
+# The paper's protocol --------------------------------------------------------------------------------------------------------------------
+def test_the_papers_protocol_looks_at_the_test_images_and_says_so_everywhere(script, folder, tmp_path, capsys):
+    out = tmp_path / "paper"
+    assert script.main(["--data", str(folder), "--paper-protocol", "--epochs", "2", "--batch-size", "50", "--out", str(out)]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    measured = [line for line in shown if "accuracy" in line or line.startswith("epoch")]
+    assert len(measured) == 4 and all("[PAPER PROTOCOL: the test images are looked at during training]" in line for line in measured)
+    assert {json.loads(line)["protocol"] for line in (out / "metrics.jsonl").read_text().splitlines()} == {"paper"}
+    epochs = rows(out, "epoch")
+    assert [row["epoch"] for row in epochs] == [0, 1, 2] and all("test_accuracy" in row and "train_accuracy" in row for row in epochs)
+    assert epochs[0]["test_accuracy"] < 0.4 and "mean_loss" not in epochs[0], "the untrained network"
+    assert json.loads((out / "config.json").read_text())["validation"] == 0 and rows(out, "test")[0]["epoch"] == 2
+
+
+def test_the_test_images_are_read_once_at_the_end(script, folder, tmp_path, monkeypatch):
+    seen, data = [], tg.data.find_mnist(folder)
+
+    class Watched(np.ndarray):
+        def __getitem__(self, index):
+            seen.append(len((out / "metrics.jsonl").read_text().splitlines()) if (out / "metrics.jsonl").exists() else 0)
+            return super().__getitem__(index)
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(tg.data, "find_mnist", lambda path: data._replace(test_images=data.test_images.view(Watched)))
+    measured = []
+    monkeypatch.setattr(script, "accuracy", lambda model, *labelled: measured.append(labelled) or accuracy(model, *labelled))
+    assert script.main(["--data", str(folder), "--epochs", "2", "--batch-size", "60", "--out", str(out), "--quiet", "--no-plots"]) == 0
+    assert len(measured) == 1 and set(seen) <= {0, 20}, "before the first line (the fingerprint), and after 18 steps and 2 epochs"
+    assert json.loads((out / "config.json").read_text())["validation"] == 60 and len(rows(out, "epoch")) == 2

@@ -31,9 +31,9 @@ DTYPES = {
     "BOOL": "bool", "U8": "uint8", "U16": "uint16", "U32": "uint32", "U64": "uint64", "I8": "int8", "I16": "int16", "I32": "int32",
     "I64": "int64", "F16": "float16", "F32": "float32", "F64": "float64",
 }  # fmt: skip
-NAMESPACE = "tinygrad_mnist"  # of our one entry in the metadata: "sha256:DIGEST STATE" (several entries would come in any order)
+OURS = b"tinygrad_mnist"  # the name of our one entry in the metadata, "sha256:DIGEST STATE" (several would come in any order)
 MARK, BLANK = b"sha256:", b"0" * 64  # the digest is that of the file with zeros in its own place
-HEADER_LIMIT = 4 << 20
+HEADER_LIMIT, CHUNK = 4 << 20, 1 << 18
 MAX_BYTES = 1 << 32
 DEFLATE_RATIO = 1032  # no deflate stream expands to more than this many times its size
 ARRAY = "$array"  # the key that stands for an array in a checkpoint's state
@@ -76,7 +76,11 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Operand]) -
     if path.suffix == ".npz":
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)  # type: ignore[arg-type]  # a name may be allow_pickle
-        write_atomically(path, buffer.getbuffer())
+        with zipfile.ZipFile(buffer, "a") as archive:
+            archive.comment = OURS + MARK + BLANK
+        data = buffer.getbuffer()
+        data[-len(BLANK) :] = hashlib.sha256(data).hexdigest().encode()
+        write_atomically(path, data)
     elif path.suffix == ".safetensors":
         write_atomically(path, _encoded(arrays, None))
     else:
@@ -256,11 +260,8 @@ def _safetensors(path: Path, file: io.BufferedReader, size: int, max_bytes: int)
         claim = f"a header of {length} bytes" if len(start) == 8 else "no header"
         raise CheckpointError(f"{path} is damaged or no file of weights: it has {claim} in {size} bytes; restore it, or train again")
     header = file.read(length)
-    stated = re.search(MARK + rb"([0-9a-f]{64})", header)
-    if stated or MARK in header or NAMESPACE.encode() in header:  # then it is ours, and nobody's to read if the digest is spoilt
-        digest = hashlib.sha256(start + (header.replace(stated[1], BLANK, 1) if stated else header))
-        if not stated or hashlib.file_digest(file, lambda: digest).hexdigest().encode() != stated[1]:
-            raise CheckpointError(f"{path} is damaged: its bytes do not have the SHA-256 that it states; restore it, or use an older one")
+    if MARK in header or OURS in header:
+        _check_digest(path, file, 8 + header.index(MARK) + len(MARK) if MARK in header else size)
     with _library().safe_open(path, framework="np") as opened:
         entries = {}
         for name in opened.keys():
@@ -268,16 +269,20 @@ def _safetensors(path: Path, file: io.BufferedReader, size: int, max_bytes: int)
             if part.get_dtype() not in DTYPES:
                 raise CheckpointError(f"{path}: {name} is {part.get_dtype()}, which NumPy does not have; convert it to F32")
             entries[name] = tuple(part.get_shape()), np.dtype(DTYPES[part.get_dtype()])
-        text = (opened.metadata() or {}).get(NAMESPACE, "")[len(MARK) + len(BLANK) :]
+        text = (opened.metadata() or {}).get(OURS.decode(), "")[len(MARK) + len(BLANK) :]
         yield _File(entries, opened.get_tensor, json.loads(text) if text else None)
 
 
 @contextmanager
 def _npz(path: Path, file: io.BufferedReader, size: int, max_bytes: int) -> Iterator[_File]:
+    file.seek(max(size - 2 * len(OURS + MARK + BLANK), 0))
+    end = file.read()
+    if MARK in end or OURS in end:  # the comment, at the very end
+        _check_digest(path, file, size - len(BLANK))
+    place = end.rfind(b"PK\x05\x06")  # the end record, of 22 bytes with the comment's length at its end
+    if place >= 0 and place + 22 + int.from_bytes(end[place + 20 : place + 22], "little") != len(end):
+        raise CheckpointError(f"{path} is damaged: it is cut off at the end; restore it, or train again")
     with zipfile.ZipFile(file) as archive:
-        file.seek(max(size - 22 - len(archive.comment), 0))  # the end record, whose number of members zipfile does not compare
-        if int.from_bytes(file.read(12)[10:], "little") != len(archive.infolist()):
-            raise CheckpointError(f"{path} is damaged: it says that it holds another number of arrays than it does; restore it")
         headers = {}
         for member in archive.infolist():
             name = member.filename.removesuffix(".npy")
@@ -299,7 +304,7 @@ def _npz(path: Path, file: io.BufferedReader, size: int, max_bytes: int) -> Iter
             member, begin, shape, fortran, dtype = headers[name]
             data = bytearray()  # grows with what arrives
             with archive.open(member) as opened:
-                while chunk := opened.read(1 << 20):  # to the end, where the checksum is compared
+                while chunk := opened.read(CHUNK):  # to the end, where the checksum is compared
                     data += chunk
             array: Array = np.frombuffer(memoryview(data)[begin:], dtype).reshape(shape, order="F" if fortran else "C")
             return array.astype(dtype.newbyteorder("="), copy=False)
@@ -307,10 +312,24 @@ def _npz(path: Path, file: io.BufferedReader, size: int, max_bytes: int) -> Iter
         yield _File({name: (h[2], h[4].newbyteorder("=")) for name, h in headers.items()}, values)
 
 
+def _check_digest(path: Path, file: io.BufferedReader, place: int) -> None:
+    """Compare the SHA-256 that a file of ours states at `place` with that of its bytes."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while chunk := file.read(min(CHUNK, place - file.tell())):
+        digest.update(chunk)
+    stated = file.read(len(BLANK))
+    digest.update(BLANK)
+    while chunk := file.read(CHUNK):
+        digest.update(chunk)
+    if digest.hexdigest().encode() != stated:
+        raise CheckpointError(f"{path} is damaged: its bytes do not have the SHA-256 that it states; restore it, or use an older one")
+
+
 def _encoded(arrays: Mapping[str, Array], state: Any) -> bytearray:
     """Return the bytes of a safetensors file with its own checksum."""
     text = "" if state is None else json.dumps(state, allow_nan=False)
-    metadata = {NAMESPACE: (MARK + BLANK).decode() + text}
+    metadata = {OURS.decode(): (MARK + BLANK).decode() + text}
     plain = {name: np.array(array, array.dtype.newbyteorder("="), order="C") for name, array in arrays.items()}
     data = bytearray(_library().numpy.save(plain, metadata))
     length = int.from_bytes(data[:8], "little")

@@ -32,10 +32,11 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str],
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot([r["step"] / per_epoch for r in steps], [r["loss"] for r in steps], color="#9ecae1", linewidth=0.8, label="each step")
-    left.plot([r["epoch"] - 0.5 for r in epochs], [r["mean_loss"] for r in epochs], color="#08519c", marker="o", label="mean of the epoch")
+    trained = [row for row in epochs if "mean_loss" in row]  # not epoch 0, the untrained network
+    left.plot([r["epoch"] - 0.5 for r in trained], [r["mean_loss"] for r in trained], color="#08519c", marker="o", label="mean of an epoch")
     left.set(title="Training loss", xlabel="epoch", ylabel="cross-entropy (nats)", ylim=(0, None))
     left.legend()
-    for name, color, marker in (("train", "#d95f02", "s"), ("validation", "#1b9e77", "o")):
+    for name, color, marker in (("train", "#d95f02", "s"), ("validation", "#1b9e77", "o"), ("test", "#7570b3", "^")):
         known = [row for row in epochs if row.get(f"{name}_accuracy") is not None]
         right.plot([r["epoch"] for r in known], [100 * r[f"{name}_accuracy"] for r in known], color=color, marker=marker, label=name)
     for row in (row for row in rows if row["event"] == "test"):

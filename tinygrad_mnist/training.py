@@ -185,14 +185,17 @@ class Trainer:
         before = self.rng.bit_generator.state
         loss, grads = value_and_gradients(self.threads)
         if not math.isfinite(loss) or _spoilt(grads):
-            self.rng.bit_generator.state = before
             gradients = "".join(f", the gradient of {name} is not finite" for name in _spoilt(grads)[:1])
             where = f"step {self.step + 1}: the loss is {loss}{gradients}"
+            self.rng.bit_generator.state = before
             with detect_anomaly() as watcher:  # the same step again, op by op: it raises where a NaN or an infinity appears
                 try:
                     value_and_gradients(threads=1)
                 except FloatingPointError as error:
-                    raise FloatingPointError(f"{where}; {error}") from error
+                    before_that = f"{watcher.first_infinity}; then " if watcher.first_infinity else ""
+                    raise FloatingPointError(f"{where}; {before_that}{error}") from error
+                finally:
+                    self.rng.bit_generator.state = before
             raise FloatingPointError(f"{where}; {watcher.first_infinity or 'adding up the shards made it so'}")
         self.optimizer.step(grads)
         state = {f"{slot} of {name}": array for name, slots in self.optimizer.state.items() for slot, array in slots.items()}

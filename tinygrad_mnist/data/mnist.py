@@ -125,7 +125,7 @@ def find_mnist(
     if given == "synthetic":
         return _synthetic("asked for by name")
     if given is not None:
-        return _from_folder(Path(given).expanduser(), "given" if path is not None else "from TINYGRAD_MNIST_DATA")
+        return _from_folder(Path(os.path.expanduser(given)), "given" if path is not None else "from TINYGRAD_MNIST_DATA")
     try:
         return _from_cache_or_mirrors(cache_dir(), mirrors, timeout)
     except DataUnavailableError as error:

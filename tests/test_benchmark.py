@@ -120,6 +120,7 @@ def test_training_to_the_goal_ends_there_or_at_the_limit(peers: Any, monkeypatch
     assert ours["accuracy"][2] == benchmark.NEVER and "not in time" in benchmark.table(results)
 
 
+@pytest.mark.slow
 def test_growth_is_measured_for_every_axis(peers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import benchmark
 

@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -316,6 +316,10 @@ def train(args: argparse.Namespace, data: tg.data.Dataset, run: Run, trainer: Tr
             if stop.signal or (step.step % every == 0 if every else time.perf_counter() - saved >= seconds):
                 run.save(trainer.step, time.perf_counter() - begun, trainer=trainer.state_dict())
                 saved = time.perf_counter()
+    except FloatingPointError:
+        with suppress(ValueError):  # a state that is spoilt already is not saved
+            run.save(trainer.step, time.perf_counter() - begun, trainer=trainer.state_dict())
+        raise
     finally:
         steps.close()
         if bar is not None:

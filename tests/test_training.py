@@ -21,7 +21,7 @@ import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
 from models.mlp import MLP
 from tinygrad_mnist import training
-from tinygrad_mnist.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from tinygrad_mnist.checkpoint import CheckpointManager, load_checkpoint, load_weights, save_checkpoint
 from tinygrad_mnist.training import Trainer, accuracy, best_epoch, fit, hold_out, should_stop
 
 
@@ -343,7 +343,7 @@ def test_an_update_that_overflows_stops_before_it_can_be_saved():
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of the overflow that this is about
 def test_a_run_that_turns_bad_keeps_its_last_checkpoint_and_can_be_resumed(script, folder, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
-    options = ["--data", str(folder), "--batch-size", "50", "--epochs", "1", "--quiet", "--no-plots", "--checkpoint-every", "2"]
+    options = ["--data", str(folder), "--batch-size", "50", "--epochs", "1", "--quiet", "--no-plots", "--checkpoint-every", "5"]
     with monkeypatch.context() as patch:
         patch.setitem(script.SCHEDULES, "cosine", lambda step, steps: 1e35 if step == 5 else 1.0)
         assert script.main([*options, "--out", str(out), "--schedule", "cosine", "--validation", "0"]) == 1
@@ -351,6 +351,8 @@ def test_a_run_that_turns_bad_keeps_its_last_checkpoint_and_can_be_resumed(scrip
     assert "step 7: the loss is" in error and "in layers." in error and "checkpoint-00000006.safetensors" in error
     assert "Traceback" not in error and not (out / "weights.safetensors").exists()
     assert [row["step"] for row in rows(out, "step")] == list(range(1, 7))
+    last = load_checkpoint(CheckpointManager(out).files()[0])
+    assert last["trainer"]["step"] == 6 and last["run"]["metrics"].tobytes() == (out / "metrics.jsonl").read_bytes()
 
 
 # The paper's protocol --------------------------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ arrays = dtypes.flatmap(
     )
 )
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
-keys = texts.filter(lambda key: key != checkpoint.ARRAY and "/" not in key)
+keys = texts.filter(lambda key: key not in (checkpoint.ARRAY, checkpoint.STATE) and "/" not in key)
 states = st.dictionaries(
     keys,
     st.recursive(
@@ -171,6 +171,9 @@ def test_other_programs_files_are_read(tmp_path: Path) -> None:
     assert_same(load_weights(tmp_path / "z.npz"), x)
     with pytest.raises(CheckpointError, match="is no checkpoint but a file of weights"):
         load_checkpoint(tmp_path / "w")
+    save_checkpoint(tmp_path / "c", {"weights": x})
+    with pytest.raises(CheckpointError, match="is a checkpoint; read it with load_checkpoint"):
+        load_weights(tmp_path / "c")
 
 
 # Damage ---------------------------------------------------------------------------------------------------------------------------------
@@ -207,7 +210,7 @@ def read_or_refused(path: Path, data: bytes) -> Any:
 
 def one_of_ours(found: Any) -> bool:
     """Whether arrays are those that were written, all of them; other programs' .npz have no checksum of the whole, and may lack some."""
-    plain = {key.removeprefix("weights/"): value for key, value in found.items()} if "weights" not in found else found["weights"]
+    plain = found.get("weights", found)
     assert_same({key: plain[key] for key in sorted(plain)}, {key: WEIGHTS[key] for key in sorted(plain)})
     return len(plain) == len(WEIGHTS)
 
@@ -266,8 +269,8 @@ def crafted(header: Any, data: bytes = b"", length: int | None = None) -> bytes:
 
 def signed(text: str) -> bytes:
     """A checkpoint with a right checksum and any state."""
-    header = json.dumps({"__metadata__": {"tinygrad_mnist": f"sha256:{'0' * 64}{text}"}}).encode()
-    data = crafted(header)
+    header = {"__metadata__": {"tinygrad_mnist": f"sha256:{'0' * 64}"}, checkpoint.STATE: entry([len(text)], 0, len(text), "U8")}
+    data = crafted(json.dumps(header, separators=(",", ":")).encode(), text.encode())
     return data.replace(b"0" * 64, hashlib.sha256(data).hexdigest().encode())
 
 
@@ -312,7 +315,8 @@ HOSTILE = {
     "bfloat16": crafted({"a": entry([2], 0, 4, "BF16")}, bytes(4)),
     "NaN": crafted({"a": entry([1], 0, 4)}, struct.pack("<f", float("nan"))),
     "infinite": crafted({"a": entry([1], 0, 4)}, struct.pack("<f", float("inf"))),
-    "checksum of something else": signed("").replace(b"sha256:", b"sha256:" + b"0"),
+    "checksum of something else": signed("{}").replace(b"}", b" ", 1),
+    "checksum that is spoilt": signed("{}").replace(b"sha256:", b"SHA256:"),
     "state nested too deep": signed("[" * 200_000),
     "state of a huge number": signed('{"a": ' + "9" * 10_000 + "}"),
     "array that is not there": signed('{"a": {"$array": "b"}}'),
@@ -362,8 +366,10 @@ def test_a_file_larger_than_accepted_is_not_read(tmp_path: Path) -> None:
 def test_what_is_no_file_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         load_weights(tmp_path / "none")
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(FileNotFoundError, match="no file"):
         load_checkpoint(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no file"):
+        load_weights(os.devnull)
 
 
 # Writes that fail -----------------------------------------------------------------------------------------------------------------------

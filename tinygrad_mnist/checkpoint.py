@@ -31,12 +31,12 @@ DTYPES = {
     "BOOL": "bool", "U8": "uint8", "U16": "uint16", "U32": "uint32", "U64": "uint64", "I8": "int8", "I16": "int16", "I32": "int32",
     "I64": "int64", "F16": "float16", "F32": "float32", "F64": "float64",
 }  # fmt: skip
-OURS = b"tinygrad_mnist"  # the name of our one entry in the metadata, "sha256:DIGEST STATE" (several would come in any order)
+OURS = b"tinygrad_mnist"  # the one entry of our metadata (several would come in any order): "sha256:DIGEST"
 MARK, BLANK = b"sha256:", b"0" * 64  # the digest is that of the file with zeros in its own place
-HEADER_LIMIT, CHUNK = 4 << 20, 1 << 18
-MAX_BYTES = 1 << 32
+START = b'{"__metadata__":{"' + OURS + b'":"' + MARK
+HEADER_LIMIT, STATE_LIMIT, MAX_BYTES, CHUNK = 4 << 20, 64 << 20, 1 << 32, 1 << 18
 DEFLATE_RATIO = 1032  # no deflate stream expands to more than this many times its size
-ARRAY = "$array"  # the key that stands for an array in a checkpoint's state
+ARRAY, STATE = "$array", "$state"  # the key that stands for an array in a checkpoint's state; the array with that state, as JSON
 log = logging.getLogger(__name__)
 
 
@@ -82,7 +82,7 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Operand]) -
         data[-len(BLANK) :] = hashlib.sha256(data).hexdigest().encode()
         write_atomically(path, data)
     elif path.suffix == ".safetensors":
-        write_atomically(path, _encoded(arrays, None))
+        write_atomically(path, _encoded(arrays))
     else:
         raise ValueError(f"save_weights: {path.name} says no format; let its name end in .safetensors or .npz")
 
@@ -106,6 +106,8 @@ def load_weights(path: str | os.PathLike[str], like: Any = None, *, max_bytes: i
         If the file is damaged, holds Python objects, NaN or infinity, or does not fit `like`: then every difference is listed.
     """
     with _opened(Path(path), max_bytes) as file:
+        if STATE in file.entries:
+            raise CheckpointError(f"{path} is a checkpoint; read it with load_checkpoint, and take its weights")
         if like is not None:
             wanted = like if isinstance(like, Mapping) else parameters(like)
             if wrong := misfits({name: (p.shape, p.dtype) for name, p in wanted.items()}, file.entries):
@@ -149,7 +151,10 @@ def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> N
     7
     """
     arrays: dict[str, Array] = {}
-    write_atomically(path, _encoded(arrays, _taken_apart(state, "", arrays)))
+    text = json.dumps(_taken_apart(state, "", arrays), allow_nan=False).encode()
+    if len(text) > STATE_LIMIT:
+        raise ValueError(f"save_checkpoint: beside arrays a state may take {STATE_LIMIT} bytes, not {len(text)}; store lists as arrays")
+    write_atomically(path, _encoded({**arrays, STATE: np.frombuffer(text, np.uint8)}))
 
 
 def load_checkpoint(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
@@ -162,14 +167,16 @@ def load_checkpoint(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES)
         If the file is damaged anywhere, or is no checkpoint.
     """
     with _opened(Path(path), max_bytes) as file:
-        if not isinstance(file.state, dict):
+        if math.prod(file.entries.get(STATE, ((0,),))[0]) not in range(1, STATE_LIMIT + 1):
             raise CheckpointError(f"{path} is no checkpoint but a file of weights, or another program's; read it with load_weights")
-        arrays = {name: file.read(name) for name in file.entries}
+        state = json.loads(file.read(STATE).tobytes())
+        arrays = {name: file.read(name) for name in file.entries if name != STATE}
         try:
-            state: dict[str, Any] = _put_together(file.state, arrays)
+            if not isinstance(found := _put_together(state, arrays), dict):
+                raise TypeError("it is no dict")
         except (KeyError, TypeError) as error:
-            raise CheckpointError(f"{path} is damaged: its state names an array that is not there ({error}); use an older one") from error
-        return state
+            raise CheckpointError(f"{path} is damaged: its state does not fit its arrays ({error}); use an older one") from error
+        return found
 
 
 class CheckpointManager:
@@ -188,7 +195,7 @@ class CheckpointManager:
 
     def files(self) -> list[Path]:
         """List the checkpoints, the newest first."""
-        found = [file for file in self.folder.iterdir() if re.fullmatch(r"checkpoint-\d+\.safetensors", file.name)]
+        found = [file for file in self.folder.iterdir() if re.fullmatch(r"checkpoint-[0-9]{8,18}\.safetensors", file.name)]
         return sorted(found, key=lambda file: int(file.stem.split("-")[1]), reverse=True)
 
     def save(self, step: int, state: Mapping[str, Any]) -> Path:
@@ -229,13 +236,12 @@ class CheckpointManager:
 class _File(NamedTuple):
     entries: dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
     read: Callable[[str], Array]
-    state: Any = None
 
 
 @contextmanager
 def _opened(path: Path, max_bytes: int) -> Iterator[_File]:
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; name a file in it")
+    if not path.is_file():  # nor is a pipe or a device read, which may never end
+        raise FileNotFoundError(f"{path} is {'no file' if path.exists() else 'not there'}; name a file of weights, or a checkpoint")
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > max_bytes:
@@ -244,7 +250,7 @@ def _opened(path: Path, max_bytes: int) -> Iterator[_File]:
         file.seek(0)
         try:
             with format_(path, file, size, max_bytes) as found:
-                yield _File(found.entries, lambda name: _check_finite(f"{path}: {name}", found.read(name)), found.state)
+                yield _File(found.entries, lambda name: _check_finite(f"{path}: {name}", found.read(name)))
         except (CheckpointError, ImportError):
             raise
         except Exception as error:  # on damaged bytes, NumPy's, zipfile's and safetensors' parsers raise nearly anything
@@ -260,8 +266,8 @@ def _safetensors(path: Path, file: io.BufferedReader, size: int, max_bytes: int)
         claim = f"a header of {length} bytes" if len(start) == 8 else "no header"
         raise CheckpointError(f"{path} is damaged or no file of weights: it has {claim} in {size} bytes; restore it, or train again")
     header = file.read(length)
-    if MARK in header or OURS in header:
-        _check_digest(path, file, 8 + header.index(MARK) + len(MARK) if MARK in header else size)
+    if OURS in header or header[: len(START)].endswith(MARK):  # ours, also if one of the two is damaged
+        _check_digest(path, file, 8 + len(START))
     with _library().safe_open(path, framework="np") as opened:
         entries = {}
         for name in opened.keys():
@@ -269,8 +275,7 @@ def _safetensors(path: Path, file: io.BufferedReader, size: int, max_bytes: int)
             if part.get_dtype() not in DTYPES:
                 raise CheckpointError(f"{path}: {name} is {part.get_dtype()}, which NumPy does not have; convert it to F32")
             entries[name] = tuple(part.get_shape()), np.dtype(DTYPES[part.get_dtype()])
-        text = (opened.metadata() or {}).get(OURS.decode(), "")[len(MARK) + len(BLANK) :]
-        yield _File(entries, opened.get_tensor, json.loads(text) if text else None)
+        yield _File(entries, opened.get_tensor)
 
 
 @contextmanager
@@ -326,16 +331,15 @@ def _check_digest(path: Path, file: io.BufferedReader, place: int) -> None:
         raise CheckpointError(f"{path} is damaged: its bytes do not have the SHA-256 that it states; restore it, or use an older one")
 
 
-def _encoded(arrays: Mapping[str, Array], state: Any) -> bytearray:
+def _encoded(arrays: Mapping[str, Array]) -> bytearray:
     """Return the bytes of a safetensors file with its own checksum."""
-    text = "" if state is None else json.dumps(state, allow_nan=False)
-    metadata = {OURS.decode(): (MARK + BLANK).decode() + text}
     plain = {name: np.array(array, array.dtype.newbyteorder("="), order="C") for name, array in arrays.items()}
-    data = bytearray(_library().numpy.save(plain, metadata))
-    length = int.from_bytes(data[:8], "little")
-    if length > HEADER_LIMIT:
-        raise ValueError(f"a checkpoint's names and numbers may take {HEADER_LIMIT} bytes, these take {length}; store long lists as arrays")
-    place = data.index(MARK + BLANK) + len(MARK)
+    data = bytearray(_library().numpy.save(plain, {OURS.decode(): (MARK + BLANK).decode()}))
+    if (length := int.from_bytes(data[:8], "little")) > HEADER_LIMIT:
+        raise ValueError(f"names and shapes of {len(plain)} arrays take {length} bytes, more than {HEADER_LIMIT}; join some of them")
+    if not data.startswith(START + BLANK, 8):
+        raise RuntimeError("this version of safetensors does not write metadata first, as all before it; install an older one")
+    place = 8 + len(START)
     data[place : place + len(BLANK)] = hashlib.sha256(data).hexdigest().encode()
     return data
 
@@ -355,7 +359,7 @@ def _taken_apart(value: Any, where: str, arrays: dict[str, Array]) -> Any:
         arrays[where] = _check_finite(f"save_checkpoint: {where}", array)
         return {ARRAY: where}
     if isinstance(value, Mapping):
-        if wrong := [key for key in value if not isinstance(key, str) or key == ARRAY]:
+        if wrong := [key for key in value if not isinstance(key, str) or key in (ARRAY, STATE)]:
             raise TypeError(f"save_checkpoint: the key {wrong[0]!r} in {where or 'the state'} cannot be stored; use other strings")
         return {key: _taken_apart(part, f"{where}/{key}".lstrip("/"), arrays) for key, part in value.items()}
     if isinstance(value, (list, tuple)):

@@ -298,7 +298,10 @@ def train(args: argparse.Namespace, data: tg.data.Dataset, run: Run, trainer: Tr
         loss = f"loss {row['mean_loss']:.4f}" if "mean_loss" in row else "untrained"
         say("  ".join([f"epoch {row['epoch']}/{args.epochs}", loss, *shown, f"{seconds:.1f} s{note}"]))
 
-    if args.paper_protocol and not trainer.step:
+    def save(state: dict[str, Any]) -> None:
+        run.save(trainer.step, time.perf_counter() - begun, trainer=state)
+
+    if args.paper_protocol and not run.rows:
         record_epoch({"epoch": 0, **trainer.measure()})
     steps = trainer.steps()
     if args.profile:
@@ -313,27 +316,28 @@ def train(args: argparse.Namespace, data: tg.data.Dataset, run: Run, trainer: Tr
             if step.last:
                 record_epoch(trainer.history[-1])
             every, seconds = args.checkpoint_every
-            if stop.signal or (step.step % every == 0 if every else time.perf_counter() - saved >= seconds):
-                run.save(trainer.step, time.perf_counter() - begun, trainer=trainer.state_dict())
+            if step.step % every == 0 if every else time.perf_counter() - saved >= seconds:
+                save(trainer.state_dict())
                 saved = time.perf_counter()
+        state = trainer.state_dict()
+        if stop.signal:
+            save(state)
+            return
     except FloatingPointError:
         with suppress(ValueError):  # a state that is spoilt already is not saved
-            run.save(trainer.step, time.perf_counter() - begun, trainer=trainer.state_dict())
+            save(trainer.state_dict())
         raise
     finally:
         steps.close()
         if bar is not None:
             bar.close()
-    if stop.signal:
-        return
-    state = trainer.state_dict()
     tg.nn.load_parameters(trainer.model, trainer.selected())
     epoch = trainer.history[best_epoch(trainer.scores())]["epoch"] if trainer.best else trainer.history[-1]["epoch"]
     test = accuracy(trainer.model, data.test_images, data.test_labels, args.threads)
     run.record("test", epoch=epoch, test_accuracy=test, images=len(data.test_labels), **label)
     seconds = time.perf_counter() - begun
     run.record_time(seconds, done=True)
-    run.save(trainer.step, seconds, trainer=state)
+    save(state)
     which = f"weights of epoch {epoch}, {'selected by validation' if trainer.best else 'the last'}"
     print(f"test accuracy {test:.4f} on all {len(data.test_labels):,} images ({which}); {seconds:.1f} s; peak memory {peak_memory()}{note}")
 
@@ -388,12 +392,12 @@ def main(argv: list[str] | None = None) -> int:
     go_on = f"go on with --resume {run.folder}"
     try:
         with Stop() as stop:
-            if any(row["event"] == "test" for row in run.rows):
+            if complete(run):
                 print("this run is complete")
             else:
                 train(args, data, run, trainer, stop)
             finish(args, run, trainer)
-        if stop.signal:
+        if stop.signal and not complete(run):
             say(f"stopped by {signal.Signals(stop.signal).name} after step {trainer.step}; {go_on}")
             return 128 + stop.signal
     except KeyboardInterrupt:
@@ -408,6 +412,11 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         run.close()
     return 0
+
+
+def complete(run: Run) -> bool:
+    """Whether the test images have been read."""
+    return any(row["event"] == "test" for row in run.rows)
 
 
 def last_checkpoint(run: Run) -> str:

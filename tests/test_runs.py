@@ -110,20 +110,57 @@ def test_1_2_and_4_threads_give_the_same_files(whole: Path, options: list[Any], 
 
 
 # Damaged folders ------------------------------------------------------------------------------------------------------------------------
-@pytest.fixture
-def half(script: Any, options: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run that was stopped after 12 steps, with checkpoints of steps 9 and 12."""
-    out, record = tmp_path / "half", Run.record
+def stopped(script: Any, *options: Any, at: int) -> int:
+    """Train until a step, where SIGTERM comes, or (0) before the first one; returns the exit code."""
+    record, trainer = Run.record, script.make_trainer
 
-    def stop_at_12(run: Run, event: str, **values: Any) -> Any:
-        if values.get("step") == 12:
+    def stop_there(run: Run, event: str, **values: Any) -> Any:
+        if values.get("step") == at:
             os.kill(os.getpid(), signal.SIGTERM)
         return record(run, event, **values)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "record", stop_at_12)
-        code = script.main([*map(str, options), "--out", str(out), "--quiet", "--no-plots", "--checkpoint-every", "3"])
-    assert code == 128 + signal.SIGTERM and [file.name[-14:-12] for file in CheckpointManager(out).files()] == ["12", "09"]
+    def stop_at_once(*arguments: Any) -> Any:
+        made = trainer(*arguments)
+        measure = made.measure
+        made.measure = lambda: at or os.kill(os.getpid(), signal.SIGTERM) or measure()
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "record", stop_there)
+        if not at:
+            patch.setattr(script, "make_trainer", stop_at_once)
+        return script.main([*map(str, options), "--quiet", "--no-plots"])
+
+
+@posix
+@pytest.mark.parametrize(
+    "more, at",
+    [
+        (["--paper-protocol"], 0),
+        (["--paper-protocol"], 12),
+        (["--optimizer", "sgd", "--schedule", "step", "--lr", "0.02"], 20),
+        (["--optimizer", "adam", "--validation", "300", "--patience", "1", "--epochs", "6"], 12),
+        (["--batch-size", "10000", "--shard-size", "37", "--profile", "1"], 3),
+        (["--batch-size", "499", "--init", "xavier", "--schedule", "cosine"], 4),
+    ],
+    ids=str,
+)
+def test_every_kind_of_run_goes_on_to_the_bit(script: Any, folder: Path, tmp_path: Path, more: list[str], at: int) -> None:
+    options = ["--data", folder, "--epochs", "4", "--batch-size", "50", "--limit", "500", "--depth", "4", *more]
+    assert script.main([*map(str, options), "--out", str(tmp_path / "whole"), "--quiet", "--no-plots"]) == 0
+    assert stopped(script, *options, "--out", tmp_path / "run", at=at) == 128 + signal.SIGTERM
+    steps = [row["step"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if row["event"] == "step"]
+    assert steps == list(range(1, at + 1))
+    assert resume(script, tmp_path / "run", "--threads", "1") == 0
+    assert result(tmp_path / "run") == result(tmp_path / "whole")
+
+
+@pytest.fixture
+def half(script: Any, options: list[Any], tmp_path: Path) -> Path:
+    """A run that was stopped after 12 steps, with checkpoints of steps 9 and 12."""
+    out = tmp_path / "half"
+    assert stopped(script, *options, "--out", out, "--checkpoint-every", "3", at=12) == 128 + signal.SIGTERM
+    assert [file.name[-14:-12] for file in CheckpointManager(out).files()] == ["12", "09"]
     return out
 
 

@@ -37,8 +37,8 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str],
     left.set(title="Training loss", xlabel="epoch", ylabel="cross-entropy (nats)", ylim=(0, None))
     left.legend()
     for name, color, marker in (("train", "#d95f02", "s"), ("validation", "#1b9e77", "o"), ("test", "#7570b3", "^")):
-        known = [row for row in epochs if row.get(f"{name}_accuracy") is not None]
-        right.plot([r["epoch"] for r in known], [100 * r[f"{name}_accuracy"] for r in known], color=color, marker=marker, label=name)
+        if known := [row for row in epochs if f"{name}_accuracy" in row]:
+            right.plot([r["epoch"] for r in known], [100 * r[f"{name}_accuracy"] for r in known], color=color, marker=marker, label=name)
     for row in (row for row in rows if row["event"] == "test"):
         percent = 100 * row["test_accuracy"]
         right.axhline(percent, color="#555555", linestyle="--", label=f"test, at the end: {percent:.2f} %")

@@ -63,17 +63,25 @@ class Parser(argparse.ArgumentParser):
 
 def number(kind: type, least: float) -> Callable[[str], Any]:
     """Argument type: a finite number of at least `least`."""
+    what = f"a whole number of at least {least:g} and below 2**63" if kind is int else f"a finite number of at least {least:g}"
 
     def parse(text: str) -> Any:
         try:
             value = kind(text)
         except ValueError:
             value = math.nan
-        if not (math.isfinite(value) and value >= least):
-            raise argparse.ArgumentTypeError(f"{text!r} is not a finite {'whole ' if kind is int else ''}number of at least {least:g}")
+        if not least <= value < (2**63 if kind is int else math.inf):
+            raise argparse.ArgumentTypeError(f"{text[:50]!r} is not {what}")
         return value
 
     return parse
+
+
+def folder(text: str) -> Path:
+    """Argument type: a folder's name."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; name a folder (. is this one)")
+    return Path(text)
 
 
 def interval(text: str) -> tuple[int, float]:
@@ -95,8 +103,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--data", metavar="DIR", help='folder with the four MNIST files, or "synthetic" (default: $TINYGRAD_MNIST_DATA, '
         "the cache, a download; if there is none, synthetic digits)")  # fmt: skip
-    add("--out", metavar="DIR", type=Path, help="run folder to create (default: runs/DATE-TIME)")
-    add("--resume", metavar="DIR", type=Path, help="go on with an interrupted run, exactly; it knows its own options")
+    add("--out", metavar="DIR", type=folder, help="run folder to create (default: runs/DATE-TIME)")
+    add("--resume", metavar="DIR", type=folder, help="go on with an interrupted run, exactly; it knows its own options")
     add("--checkpoint-every", metavar="N", type=interval, help="save so often: N steps, or seconds as in 30s (default: 30s); also when "
         "stopped and at the end")  # fmt: skip
     add("--epochs", type=number(int, 1), help="times to go through the training images (default: 8)")
@@ -143,9 +151,9 @@ class Stop:
 
     def note(self, number: int, frame: Any) -> None:
         """Handle a signal."""
-        if self.signal:
+        again, self.signal = self.signal, number
+        if again:
             raise KeyboardInterrupt
-        self.signal = number
 
     def __exit__(self, *exception: object) -> None:
         for s, handler in self.before.items():
@@ -214,8 +222,9 @@ def new_config(args: argparse.Namespace, data: tg.data.Dataset) -> dict[str, Any
         raise ValueError("--patience needs images to validate on; use --validation 1000, say")
     if config["lr"] is None:
         config["lr"] = 0.001 if args.optimizer == "adam" else 0.01
-    folder = args.data if args.data in (None, "synthetic") else os.path.abspath(os.path.expanduser(args.data))
-    return {**config, "data": folder, "data source": data.source, "data sha256": fingerprint(data), "begun with": begun_with()}
+    named = args.data or os.environ.get("TINYGRAD_MNIST_DATA") or None
+    place = named if named in (None, "synthetic") else os.path.abspath(os.path.expanduser(named))
+    return {**config, "data": place, "data source": data.source, "data sha256": fingerprint(data), "begun with": begun_with()}
 
 
 def begun_with() -> dict[str, str]:
@@ -278,8 +287,8 @@ def train(args: argparse.Namespace, data: tg.data.Dataset, run: Run, trainer: Tr
         bar = tqdm(total=args.epochs * len(trainer.images), unit=" images", smoothing=0.05, dynamic_ncols=True, mininterval=0.5,
                    initial=(trainer.epoch - 1) * len(trainer.images) + trainer.batch * args.batch_size)  # fmt: skip
         say = bar.write
-    begun = time.perf_counter() - run.seconds
     saved = time.perf_counter()
+    begun = saved - run.seconds
 
     def report(profile: tg.Profile, count: int) -> None:
         if not count:
@@ -301,6 +310,8 @@ def train(args: argparse.Namespace, data: tg.data.Dataset, run: Run, trainer: Tr
     def save(state: dict[str, Any]) -> None:
         run.save(trainer.step, time.perf_counter() - begun, trainer=state)
 
+    if run.state is None:
+        save(trainer.state_dict())
     if args.paper_protocol and not run.rows:
         record_epoch({"epoch": 0, **trainer.measure()})
     steps = trainer.steps()
@@ -374,8 +385,10 @@ def main(argv: list[str] | None = None) -> int:
         trainer = make_trainer(args, data)
         if run is None:
             run = Run.create(args.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S"), config)
-        elif run.state is not None:
-            trainer.load_state_dict(run.state["trainer"])
+        else:
+            if run.state is not None:
+                trainer.load_state_dict(run.state["trainer"])
+            run.begin()
     except (OSError, ValueError, KeyError, TypeError) as error:  # the last two: from a run folder that something else has written
         if run is not None:
             run.close()
@@ -389,9 +402,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"model: {len(trainer.model.layers)} layers, {count:,} parameters; {args.optimizer}, learning rate {args.lr:g}")
         if trainer.step:
             print(f"going on after step {trainer.step}")
-    go_on = f"go on with --resume {run.folder}"
+    go_on, stop = f"go on with --resume {run.folder}", Stop()
     try:
-        with Stop() as stop:
+        with stop:
             if complete(run):
                 print("this run is complete")
             else:
@@ -402,11 +415,11 @@ def main(argv: list[str] | None = None) -> int:
             return 128 + stop.signal
     except KeyboardInterrupt:
         say(f"interrupted at once, the last checkpoint stays; {go_on}")
-        return 128 + signal.SIGINT
+        return 128 + (stop.signal or signal.SIGINT)
     except FloatingPointError as error:
         say(f"{error}\nuse a smaller --lr; {last_checkpoint(run)}")
         return 1
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter: a state that is too large for a checkpoint
         say(f"{error}; {last_checkpoint(run)}: free space or mend that, then {go_on}")
         return 1
     finally:
@@ -426,4 +439,6 @@ def last_checkpoint(run: Run) -> str:
 
 
 if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a folder may have any name
     sys.exit(main())

@@ -26,6 +26,7 @@ import tinygrad_mnist as tg
 from models.mlp import MLP
 from tinygrad_mnist import checkpoint, files
 from tinygrad_mnist.checkpoint import CheckpointError, CheckpointManager, load_checkpoint, load_weights, save_checkpoint, save_weights
+from tinygrad_mnist.runs import read_metrics
 
 __all__ = ["little_memory"]  # a fixture
 FORMATS = ["w.npz", "w.safetensors"]
@@ -39,7 +40,7 @@ arrays = dtypes.flatmap(
     )
 )
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
-keys = texts.filter(lambda key: key not in (checkpoint.ARRAY, checkpoint.STATE) and "/" not in key)
+keys = texts.filter(lambda key: key.isprintable() and key not in (checkpoint.ARRAY, checkpoint.STATE) and "/" not in key)
 states = st.dictionaries(
     keys,
     st.recursive(
@@ -118,17 +119,40 @@ def test_every_kind_of_generator_goes_on_where_it_was(tmp_path: Path) -> None:
     [
         ({"a": {"b": {1, 2}}}, "cannot store a/b, a set"),
         ({"a": [0, float("nan")]}, "a/1 is nan"),
-        ({"a": np.array([1, np.inf])}, "save_checkpoint: a has 1 of 2 values that are NaN or infinite"),
+        ({"a": np.array([1, np.inf])}, "save_checkpoint: 'a' has 1 of 2 values that are NaN or infinite"),
         ({"a": {3: 4}}, "the key 3 in a"),
         ({checkpoint.ARRAY: "a"}, "cannot be stored"),
-        ({"a/b": np.zeros(1), "a": {"b": np.zeros(1)}}, "two of this name"),
-        ({"a": np.array([None])}, "no numbers"),
+        ({"a/b": np.zeros(1), "a": {"b": np.zeros(1)}}, "two arrays of the name a/b"),
+        ({"a": np.array([None])}, "no array of numbers"),
+        ({"a": np.zeros(1, np.longdouble)}, "no array of numbers"),
+        ({"__metadata__": np.zeros(1)}, "no name to store an array by"),
+        ({"a\0b": np.zeros(1)}, "no name to store an array by"),
+        ({"a" * 1001: np.zeros(1)}, "no name to store an array by"),
     ],
 )
 def test_what_cannot_be_stored_is_named_and_nothing_written(tmp_path: Path, state: dict[str, Any], words: str) -> None:
     with pytest.raises((TypeError, ValueError), match=re.escape(words)):
         save_checkpoint(tmp_path / "c", state)
     assert not list(tmp_path.iterdir())
+
+
+@both
+@pytest.mark.parametrize("key", ["a\0b", "__metadata__", "a" * 70_000, "\ud800"], ids=["NUL", "metadata", "long", "surrogate"])
+def test_weights_with_a_name_that_cannot_be_stored_are_refused(tmp_path: Path, name: str, key: str) -> None:
+    with pytest.raises(ValueError, match="no name to store an array by"):
+        save_weights(tmp_path / name, {key: np.zeros(1)})
+    assert not list(tmp_path.iterdir())
+
+
+@both
+def test_any_other_name_will_do(tmp_path: Path, name: str) -> None:
+    weights = {key: np.full(3, i) for i, key in enumerate(["allow_pickle", "file", "../up", "a.npy", "", "weiß/層", "tinygrad_mnist"])}
+    save_weights(tmp_path / name, weights)
+    found = load_weights(tmp_path / name)
+    assert_same({key: found[key] for key in weights}, weights)
+    if name == "w.npz":
+        with np.load(tmp_path / name) as archive:
+            assert archive["allow_pickle"].tolist() == [0, 0, 0]
 
 
 def test_a_name_without_a_format_is_refused(tmp_path: Path) -> None:
@@ -165,10 +189,13 @@ def test_every_difference_from_the_model_is_listed(tmp_path: Path, name: str) ->
 
 def test_other_programs_files_are_read(tmp_path: Path) -> None:
     x = {"a": np.arange(3, dtype=np.float32), "b": np.zeros((2, 0))}
-    safetensors.numpy.save_file(x, tmp_path / "w", metadata={"format": "pt"})
-    assert_same(load_weights(tmp_path / "w"), x)
-    np.savez_compressed(tmp_path / "z.npz", **x)
-    assert_same(load_weights(tmp_path / "z.npz"), x)
+    for metadata in ({"source": "sha256:" + "a" * 64}, {"tinygrad": "x"}, None, {"format": "pt"}):
+        safetensors.numpy.save_file(x, tmp_path / "w", metadata=metadata)
+        assert_same(load_weights(tmp_path / "w"), x)
+    for names in (list("ab"), ["tinygrad_mnist.a", "sha256:b"]):
+        y = dict(zip(names, x.values(), strict=True))
+        np.savez_compressed(tmp_path / "z.npz", **y)
+        assert_same(load_weights(tmp_path / "z.npz"), y)
     with pytest.raises(CheckpointError, match="is no checkpoint but a file of weights"):
         load_checkpoint(tmp_path / "w")
     save_checkpoint(tmp_path / "c", {"weights": x})
@@ -330,6 +357,7 @@ HOSTILE = {
     "npz with code in the header": npz(("a.npy", npy("__import__('os').mkdir('sprung')", "(1,)", bytes(4)))),
     "npz with a long header": npz(("a.npy", npy("'<f4'", "(" + "1," * 30_000 + ")", bytes(4)))),
     "npz with one name twice": npz(("a.npy", npy("'<f4'", "(1,)", bytes(4))), ("a", npy("'<f4'", "(1,)", bytes(4)))),
+    "npz with a header of a gigabyte": npz(("a.npy", b"\x93NUMPY\x02\x00" + struct.pack("<I", 1 << 30) + bytes(1 << 24))),
     "npz with no array": npz(("a.txt", b"hello")),
     "npz with text": npz(("a.npy", npy("'<U1'", "(1,)", b"\xff\xff\xff\xff"))),
     "npz with NaN": npz(("a.npy", npy("'<f4'", "(1,)", struct.pack("<f", float("nan"))))),
@@ -363,6 +391,14 @@ def test_a_file_larger_than_accepted_is_not_read(tmp_path: Path) -> None:
         load_weights(tmp_path / "w")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for load in (load_weights, load_checkpoint, read_metrics):
+        with pytest.raises(FileNotFoundError, match="no file"):
+            load(tmp_path / "pipe")
+
+
 def test_what_is_no_file_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         load_weights(tmp_path / "none")
@@ -388,6 +424,20 @@ def test_a_write_that_stops_anywhere_leaves_the_old_file_or_the_new(tmp_path: Pa
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(path, {"n": 2})
     assert load_checkpoint(path) == {"n": 2 if point == "renamed" else 1} and os.listdir(tmp_path) == [path.name]
+
+
+def test_a_link_keeps_its_target_and_a_file_its_permissions(tmp_path: Path) -> None:
+    path, link = tmp_path / "c.npz", tmp_path / ("n" * 240)
+    path.touch(0o600)
+    link.symlink_to(path)
+    files.write_atomically(link, b"new")
+    assert link.is_symlink() and path.read_bytes() == b"new" and path.stat().st_mode & 0o777 == 0o600
+    files.write_atomically(tmp_path / ("m" * 255), b"")
+    with pytest.raises(OSError, match="."):
+        files.write_atomically(tmp_path / "missing" / "c", b"x")
+    with pytest.raises(OSError, match="."):
+        files.write_atomically("", b"x")
+    assert not files.leftovers(tmp_path)
 
 
 @pytest.mark.parametrize("call", ["os.fsync", "os.replace"])
@@ -426,6 +476,15 @@ def test_a_damaged_newest_gives_way_to_the_one_before_said_aloud(tmp_path: Path,
     assert sorted(file.name for file in tmp_path.iterdir()) == ["checkpoint-00000001.safetensors", "checkpoint-00000002.damaged"]
     manager.save(2, {"step": 2})
     assert manager.restore(said.append) == {"step": 2} and len(said) == 1
+
+
+def test_a_manager_keeps_what_it_has_just_written(tmp_path: Path) -> None:
+    manager = CheckpointManager(tmp_path, keep=1)
+    for step in (5, 7, 3):
+        assert load_checkpoint(manager.save(step, {"step": step})) == {"step": step}
+    for wrong in (lambda: CheckpointManager(tmp_path, keep=0), lambda: manager.save(-1, {})):
+        with pytest.raises(ValueError, match="at least"):
+            wrong()
 
 
 def test_if_all_are_damaged_that_is_an_error_and_nothing_is_moved(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
@@ -95,6 +96,10 @@ def test_the_seed_decides_and_threads_do_not(script, folder, tmp_path):
         (["--depth", "7"], "choose from"),
         (["--optimizer", "adamax"], "choose from"),
         (["--momentum", "inf"], "finite"),
+        (["--seed", "1" + "0" * 400], "below 2**63"),
+        (["--batch-size", "1" + "0" * 5000], "below 2**63"),
+        (["--out", ""], "it is empty"),
+        (["--resume", ""], "it is empty"),
         (["--checkpoint-every", "0"], "at least 1"),
         (["--checkpoint-every", "nans"], "finite"),
         (["--threads", "0"], "at least 1"),
@@ -131,6 +136,15 @@ def test_a_missing_extra_is_named_before_training(script, folder, tmp_path, caps
     assert script.main(["--data", str(folder), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert "tinygrad_mnist[train]" in error and option in error
+
+
+@pytest.mark.parametrize("name", ["a$\\x$b", "with space", "\udcff" if sys.platform == "linux" else "ü", "-"])
+def test_a_folder_of_any_name_will_do(folder, tmp_path, name):
+    out = tmp_path / name
+    command = [sys.executable, SCRIPT, "--data", folder, "--epochs", "1", "--limit", "60", "--quiet", "--out", out]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG") and (out / "weights.safetensors").exists()
 
 
 def test_synthetic_data_is_announced_and_every_metric_says_so(script, tmp_path, capsys, monkeypatch):
@@ -252,6 +266,67 @@ def test_a_state_that_does_not_fit_is_refused():
         trainer.load_state_dict({**state, "optimizer": {**state["optimizer"], "kind": "SGD"}})
     with pytest.raises(ValueError, match="out.bias is missing"):
         trainer.load_state_dict({**state, "weights": {name: w for name, w in state["weights"].items() if name != "out.bias"}})
+    with pytest.raises(ValueError, match="step 3, epoch 2, batch 0 are none of 3 epochs of 5 batches"):
+        small_trainer(batch_size=10).load_state_dict(list(small_states())[3])
+
+
+def small_states():
+    trainer = small_trainer()
+    yield trainer.state_dict()
+    yield from (trainer.state_dict() for _ in trainer.steps())
+
+
+STRANGE = [None, True, -1, 99, 1.5, float("inf"), 10**400, "x", [], {}, [3], {"x": 1}, np.zeros(3), np.zeros(1000, int)]
+
+
+@given(st.data())
+def test_a_state_of_strange_parts_is_refused_or_can_be_gone_on_from(data):
+    state = data.draw(st.sampled_from(list(small_states())))
+    whole = flat(state)
+    path = data.draw(st.sampled_from([[key] for key in state] + [["optimizer", key] for key in state["optimizer"]] + [["rng", "state"]]))
+    holder = state
+    for key in path[:-1]:
+        holder[key] = dict(holder[key])
+        holder = holder[key]
+    holder[path[-1]] = data.draw(st.sampled_from(STRANGE))
+    trainer = small_trainer()
+    before = flat(trainer.state_dict())
+    try:
+        trainer.load_state_dict(state)
+    except ValueError as error:
+        assert str(error).startswith("Trainer: ") and "\n" not in str(error)
+        assert flat(trainer.state_dict()) == before
+    else:
+        assert flat(state) == whole or path[-1] in ("lr", "eps", "steps", "best"), "what can be anything of the right kind"
+        list(trainer.steps())
+
+
+@pytest.mark.parametrize(
+    "how, words",
+    [
+        ({"epochs": -1}, "epochs is -1"),
+        ({"epochs": 1.5}, "epochs is 1.5"),
+        ({"patience": 0, "monitor": {"validation": (IMAGES, LABELS)}}, "patience is 0"),
+        ({"patience": 1}, "must have images called 'validation'"),
+        ({"rng": None}, "rng is NoneType"),
+        ({"batch_size": 0}, "batch_size is 0"),
+    ],
+)
+def test_a_trainer_refuses_what_makes_no_sense(how, words):
+    model = SmallNet(np.float32, 0)
+    with pytest.raises((TypeError, ValueError), match=words):
+        Trainer(model, tg.optim.SGD(tg.nn.parameters(model)), IMAGES, LABELS, **{"epochs": 1, "rng": np.random.default_rng(0), **how})
+    with pytest.raises(ValueError, match="0 images"):
+        Trainer(model, tg.optim.SGD(tg.nn.parameters(model)), IMAGES[:0], LABELS[:0], epochs=1, rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("factor", [-0.1, float("nan"), float("inf")])
+def test_a_schedule_that_makes_no_sense_is_named(factor):
+    with pytest.raises(ValueError, match=f"the schedule returned {factor} for step 0"):
+        next(small_trainer(schedule=lambda step, steps: factor).steps())
+    for schedule in (tg.schedules.cosine, tg.schedules.step_decay):
+        with pytest.raises(ValueError, match="count from 0"):
+            schedule(0, 0)
 
 
 # Selection and schedules -----------------------------------------------------------------------------------------------------------------
@@ -338,6 +413,28 @@ def test_an_update_that_overflows_stops_before_it_can_be_saved():
     trainer.optimizer.lr = 1e39
     with pytest.raises(FloatingPointError, match="step 1: the optimiser makes .* infinite or NaN"):
         next(trainer.steps())
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of the overflow that this is about
+@pytest.mark.parametrize("options", [["--lr", "1e5"], ["--lr", "1e8", "--validation", "0"], ["--lr", "1e6", "--optimizer", "sgd"]], ids=str)
+def test_measuring_that_turns_bad_says_where(script, folder, tmp_path, capsys, options):
+    options = ["--data", str(folder), "--limit", "60", "--epochs", "1", "--batch-size", "1000", "--quiet", "--no-plots", *options]
+    assert script.main([*options, "--out", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert "train_mnist.py: after step 1, on the train images: " in error and "in layers." in error and "checkpoint-00000000" in error
+    assert not rows(tmp_path / "out", "epoch")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_logits_that_are_not_finite_are_no_prediction(bad):
+    logits = np.zeros((3, 4))
+    logits[1, 2] = bad
+    words = "a logit is NaN: input 0 of multiply is NaN already" if np.isnan(bad) else "the loss is inf; no op made it"
+    with pytest.raises(FloatingPointError, match=words):
+        training.evaluate(lambda x: tg.multiply(x, 1.0), logits, np.zeros(3, int))
+    if np.isnan(bad):
+        with pytest.raises(FloatingPointError, match="a logit is NaN"):
+            accuracy(tg.Tensor, logits, np.zeros(3, int))
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of the overflow that this is about

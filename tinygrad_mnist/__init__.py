@@ -13,6 +13,7 @@ from . import data as data
 from . import nn as nn
 from . import optim as optim
 from . import parallel as parallel
+from . import runs as runs
 from . import schedules as schedules
 from . import training as training
 from .anomaly import *

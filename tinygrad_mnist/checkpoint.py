@@ -31,9 +31,9 @@ DTYPES = {
     "BOOL": "bool", "U8": "uint8", "U16": "uint16", "U32": "uint32", "U64": "uint64", "I8": "int8", "I16": "int16", "I32": "int32",
     "I64": "int64", "F16": "float16", "F32": "float32", "F64": "float64",
 }  # fmt: skip
-OURS = b"tinygrad_mnist"  # the one entry of our metadata (several would come in any order): "sha256:DIGEST"
-MARK, BLANK = b"sha256:", b"0" * 64  # the digest is that of the file with zeros in its own place
-START = b'{"__metadata__":{"' + OURS + b'":"' + MARK
+NAME = b'tinygrad_mnist":"sha256:'  # before our checksum, in the one entry of our metadata (several would come in any order) or comment
+START = b'{"__metadata__":{"' + NAME
+BLANK = b"0" * 64  # the checksum is that of the file with zeros in its own place
 HEADER_LIMIT, STATE_LIMIT, MAX_BYTES, CHUNK = 4 << 20, 64 << 20, 1 << 32, 1 << 18
 DEFLATE_RATIO = 1032  # no deflate stream expands to more than this many times its size
 ARRAY, STATE = "$array", "$state"  # the key that stands for an array in a checkpoint's state; the array with that state, as JSON
@@ -71,20 +71,12 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Operand]) -
     {'bias': array([0., 0., 0.])}
     """
     path, arrays = Path(path), {name: as_tensor(value).data for name, value in weights.items()}
-    for name, array in arrays.items():
-        _check_finite(f"save_weights: {name}", array)
-    if path.suffix == ".npz":
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)  # type: ignore[arg-type]  # a name may be allow_pickle
-        with zipfile.ZipFile(buffer, "a") as archive:
-            archive.comment = OURS + MARK + BLANK
-        data = buffer.getbuffer()
-        data[-len(BLANK) :] = hashlib.sha256(data).hexdigest().encode()
-        write_atomically(path, data)
-    elif path.suffix == ".safetensors":
-        write_atomically(path, _encoded(arrays))
-    else:
+    encoders = {".npz": _npz_bytes, ".safetensors": _safetensors_bytes}
+    if path.suffix not in encoders:
         raise ValueError(f"save_weights: {path.name} says no format; let its name end in .safetensors or .npz")
+    for name, array in arrays.items():
+        _check_storable(f"save_weights: {name!r}", name, array)
+    write_atomically(path, encoders[path.suffix](arrays))
 
 
 def load_weights(path: str | os.PathLike[str], like: Any = None, *, max_bytes: int = MAX_BYTES) -> dict[str, Array]:
@@ -154,7 +146,7 @@ def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> N
     text = json.dumps(_taken_apart(state, "", arrays), allow_nan=False).encode()
     if len(text) > STATE_LIMIT:
         raise ValueError(f"save_checkpoint: beside arrays a state may take {STATE_LIMIT} bytes, not {len(text)}; store lists as arrays")
-    write_atomically(path, _encoded({**arrays, STATE: np.frombuffer(text, np.uint8)}))
+    write_atomically(path, _safetensors_bytes({**arrays, STATE: np.frombuffer(text, np.uint8)}))
 
 
 def load_checkpoint(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
@@ -187,10 +179,12 @@ class CheckpointManager:
     folder : str or PathLike
         Exists. Its files are called ``checkpoint-STEP.safetensors``.
     keep : int
-        How many to keep.
+        How many to keep, at least 1.
     """
 
     def __init__(self, folder: str | os.PathLike[str], keep: int = 2) -> None:
+        if keep < 1:
+            raise ValueError(f"CheckpointManager: keep is {keep}; keep at least 1 checkpoint")
         self.folder, self.keep = Path(folder), keep
 
     def files(self) -> list[Path]:
@@ -199,10 +193,12 @@ class CheckpointManager:
         return sorted(found, key=lambda file: int(file.stem.split("-")[1]), reverse=True)
 
     def save(self, step: int, state: Mapping[str, Any]) -> Path:
-        """Write a checkpoint, then delete those that are not to be kept."""
+        """Write a checkpoint, then delete those with the lowest numbers that are not to be kept."""
+        if step < 0:
+            raise ValueError(f"CheckpointManager: step is {step}; it must be at least 0")
         path = self.folder / f"checkpoint-{step:08d}.safetensors"
         save_checkpoint(path, state)
-        for old in self.files()[self.keep :]:
+        for old in [file for file in self.files() if file != path][self.keep - 1 :]:
             old.unlink(missing_ok=True)
         return path
 
@@ -266,7 +262,7 @@ def _safetensors(path: Path, file: io.BufferedReader, size: int, max_bytes: int)
         claim = f"a header of {length} bytes" if len(start) == 8 else "no header"
         raise CheckpointError(f"{path} is damaged or no file of weights: it has {claim} in {size} bytes; restore it, or train again")
     header = file.read(length)
-    if OURS in header or header[: len(START)].endswith(MARK):  # ours, also if one of the two is damaged
+    if _resembles(header[len(START) - len(NAME) :], NAME):
         _check_digest(path, file, 8 + len(START))
     with _library().safe_open(path, framework="np") as opened:
         entries = {}
@@ -280,9 +276,9 @@ def _safetensors(path: Path, file: io.BufferedReader, size: int, max_bytes: int)
 
 @contextmanager
 def _npz(path: Path, file: io.BufferedReader, size: int, max_bytes: int) -> Iterator[_File]:
-    file.seek(max(size - 2 * len(OURS + MARK + BLANK), 0))
+    file.seek(max(size - 22 - len(NAME + BLANK), 0))
     end = file.read()
-    if MARK in end or OURS in end:  # the comment, at the very end
+    if _resembles(end[22:], NAME):
         _check_digest(path, file, size - len(BLANK))
     place = end.rfind(b"PK\x05\x06")  # the end record, of 22 bytes with the comment's length at its end
     if place >= 0 and place + 22 + int.from_bytes(end[place + 20 : place + 22], "little") != len(end):
@@ -292,9 +288,9 @@ def _npz(path: Path, file: io.BufferedReader, size: int, max_bytes: int) -> Iter
         for member in archive.infolist():
             name = member.filename.removesuffix(".npy")
             with archive.open(member) as opened:
-                version = np.lib.format.read_magic(opened)
-                read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-                shape, fortran, dtype = read(opened)
+                if np.lib.format.read_magic(opened) != (1, 0):  # enough for arrays of numbers; others may have headers of gigabytes
+                    raise CheckpointError(f"{path}: {name} is no .npy of version 1, as NumPy writes numbers; store it anew with np.savez")
+                shape, fortran, dtype = np.lib.format.read_array_header_1_0(opened)
                 needed = math.prod(shape) * dtype.itemsize
                 room = member.compress_size * (DEFLATE_RATIO if member.compress_type == zipfile.ZIP_DEFLATED else 1)
                 if dtype.kind not in "biuf":
@@ -331,10 +327,28 @@ def _check_digest(path: Path, file: io.BufferedReader, place: int) -> None:
         raise CheckpointError(f"{path} is damaged: its bytes do not have the SHA-256 that it states; restore it, or use an older one")
 
 
-def _encoded(arrays: Mapping[str, Array]) -> bytearray:
+def _resembles(data: bytes, wanted: bytes) -> bool:
+    """Whether data begins with what is wanted; it may be damaged, but not more than by half."""
+    return 2 * sum(a == b for a, b in zip(data, wanted, strict=False)) > len(wanted)
+
+
+def _npz_bytes(arrays: Mapping[str, Array]) -> bytearray:
+    """Return the bytes of an .npz file with its own checksum."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:  # not np.savez, which has names that are not for arrays
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+        archive.comment = NAME + BLANK
+    data = bytearray(buffer.getbuffer())
+    data[-len(BLANK) :] = hashlib.sha256(data).hexdigest().encode()
+    return data
+
+
+def _safetensors_bytes(arrays: Mapping[str, Array]) -> bytearray:
     """Return the bytes of a safetensors file with its own checksum."""
     plain = {name: np.array(array, array.dtype.newbyteorder("="), order="C") for name, array in arrays.items()}
-    data = bytearray(_library().numpy.save(plain, {OURS.decode(): (MARK + BLANK).decode()}))
+    data = bytearray(_library().numpy.save(plain, {"tinygrad_mnist": "sha256:" + BLANK.decode()}))
     if (length := int.from_bytes(data[:8], "little")) > HEADER_LIMIT:
         raise ValueError(f"names and shapes of {len(plain)} arrays take {length} bytes, more than {HEADER_LIMIT}; join some of them")
     if not data.startswith(START + BLANK, 8):
@@ -354,9 +368,9 @@ def _taken_apart(value: Any, where: str, arrays: dict[str, Array]) -> Any:
         return value
     if isinstance(value, (Tensor, np.ndarray)):
         array = value.data if isinstance(value, Tensor) else value
-        if where in arrays or str(array.dtype.newbyteorder("=")) not in DTYPES.values():
-            raise TypeError(f"save_checkpoint: cannot store the array {where} ({array.dtype}): no numbers, or there are two of this name")
-        arrays[where] = _check_finite(f"save_checkpoint: {where}", array)
+        if where in arrays:
+            raise ValueError(f"save_checkpoint: there are two arrays of the name {where}; use keys without /")
+        arrays[where] = _check_storable(f"save_checkpoint: {where!r}", where, array)
         return {ARRAY: where}
     if isinstance(value, Mapping):
         if wrong := [key for key in value if not isinstance(key, str) or key in (ARRAY, STATE)]:
@@ -371,6 +385,14 @@ def _put_together(value: Any, arrays: Mapping[str, Array]) -> Any:
     if isinstance(value, dict):
         return arrays[value[ARRAY]] if ARRAY in value else {key: _put_together(part, arrays) for key, part in value.items()}
     return [_put_together(part, arrays) for part in value] if isinstance(value, list) else value
+
+
+def _check_storable(what: str, name: str, array: Array) -> Array:
+    if str(array.dtype.newbyteorder("=")) not in DTYPES.values():
+        raise TypeError(f"{what} is {array.dtype}, and no array of numbers that any machine can read; convert it")
+    if name == "__metadata__" or not name.isprintable() or len(name) > 1000:
+        raise ValueError(f"{what} is no name to store an array by; use a shorter one, of printable characters")
+    return _check_finite(what, array)
 
 
 def _check_finite(what: str, array: Array) -> Array:

@@ -86,6 +86,11 @@ class Optimizer:
             raise ValueError(f"{type(self).__name__}: the saved state does not fit: it lacks {', '.join(missing)}")
         state = {name: {slot: np.array(array) for slot, array in slots.items()} for name, slots in saved["state"].items()}
         wrong = [] if saved["kind"] == type(self).__name__ else [f"it is the state of {saved['kind']}"]
+        for setting in self.settings:
+            values = saved[setting] if isinstance(saved[setting], (list, tuple)) else [saved[setting]]
+            if not all(isinstance(value, (int, float)) and np.isfinite(value) for value in values):
+                wrong.append(f"{setting} is {saved[setting]!r}")
+        wrong += [f"steps is {saved['steps']!r}"] if not isinstance(saved["steps"], int) or saved["steps"] < 0 else []
         wrong += [f"parameter {name} is only on one side" for name in sorted(state.keys() ^ self.state.keys())]
         for name in state.keys() & self.state.keys():
             shapes = [{slot: array.shape for slot, array in s[name].items()} for s in (state, self.state)]

@@ -46,7 +46,7 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str],
     right.grid(alpha=0.3)
     right.xaxis.get_major_locator().set_params(integer=True)
     right.legend()
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title.encode(errors="replace").decode(), fontsize=10, parse_math=False)  # it may be the name of any folder
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=120, format="png")
     write_atomically(path, buffer.getbuffer())

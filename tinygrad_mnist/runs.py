@@ -13,6 +13,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from .checkpoint import CheckpointError, CheckpointManager
-from .files import write_atomically
+from .files import leftovers, read_whole, write_atomically
 
 __all__ = ["Run", "code_version", "read_metrics"]
 
@@ -31,7 +32,7 @@ MAX_BYTES = 1 << 28  # of a metrics file: some million steps
 class Run:
     """A run folder that this process holds, until `close` or its end (also by a kill).
 
-    Made by `create` and `resume`.
+    Made by `create`, or by `resume` and then `begin`.
 
     Attributes
     ----------
@@ -51,14 +52,12 @@ class Run:
             from filelock import FileLock, Timeout
         except ImportError as error:
             raise ImportError("a run folder needs filelock; pip install 'tinygrad_mnist[train]'") from error
-        self.folder, self.config = folder, dict[str, Any]()
+        self.folder, self.seconds = folder, 0.0
+        self.config: dict[str, Any] = {}
         self.rows: list[dict[str, Any]] = []
-        self.times: list[dict[str, Any]] = []
-        self.seconds = 0.0
         self.state: dict[str, Any] | None = None
-        self._metrics = bytearray()
-        self._file: io.FileIO | None = None
         self.checkpoints = CheckpointManager(folder)
+        self._metrics, self._times = _Lines(folder / "metrics.jsonl"), _Lines(folder / "times.jsonl")
         self._lock = FileLock(folder / LOCK)
         try:
             self._lock.acquire(timeout=0)
@@ -76,6 +75,7 @@ class Run:
         """
         folder = Path(folder)
         cls._check_new(folder)
+        new = not folder.exists()
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -87,14 +87,17 @@ class Run:
             write_atomically(folder / "config.json", (json.dumps(run.config, indent=2, allow_nan=False) + "\n").encode())
         except BaseException:
             run.close()
+            if new and not (folder / "config.json").exists():
+                (folder / LOCK).unlink(missing_ok=True)
+                with suppress(OSError):
+                    folder.rmdir()
             raise
+        run.begin()
         return run
 
     @classmethod
     def resume(cls, folder: str | os.PathLike[str], say: Callable[[str], None]) -> Run:
         """Take up a run where its newest checkpoint that can be read stands; `state` is None if it has none yet.
-
-        ``metrics.jsonl`` is written anew before the next line is added: the lines up to the checkpoint.
 
         Raises
         ------
@@ -110,7 +113,7 @@ class Run:
             raise FileNotFoundError(f"{folder} is no run folder; name the folder of an interrupted run")
         run = cls(folder)
         try:
-            for part in folder.glob("*.part"):  # left behind by a kill during a write
+            for part in leftovers(folder):
                 part.unlink()
             run.state = run.checkpoints.restore(say)
             if run.state is None:
@@ -119,9 +122,9 @@ class Run:
                 return run
             try:
                 saved = run.state["run"]
-                run._metrics = bytearray(saved["metrics"].tobytes())
-                run.config, run.seconds, run.times = dict(saved["config"]), float(saved["seconds"]), list(saved["times"])
-                run.rows = _parsed(run._metrics, "its metrics")
+                run._metrics.data, run._times.data = (bytearray(saved[name].tobytes()) for name in ("metrics", "times"))
+                run.config, run.seconds = dict(saved["config"]), float(saved["seconds"])
+                run.rows = _parsed(run._metrics.data, "its metrics")
             except (KeyError, TypeError, AttributeError, ValueError) as error:
                 raise CheckpointError(f"the newest checkpoint in {folder} is not one of a run ({error!r}); begin the run again") from error
         except BaseException:
@@ -129,48 +132,69 @@ class Run:
             raise
         return run
 
+    def begin(self) -> None:
+        """Write ``metrics.jsonl`` and ``times.jsonl`` anew, up to where the run stands: what came after the checkpoint comes once more."""
+        self._metrics.begin()
+        self._times.begin()
+
     @staticmethod
     def _check_new(folder: Path) -> None:
         if folder.exists() and not folder.is_dir():
             raise FileExistsError(f"the run folder {folder} is a file; choose another --out")
         if (folder / "config.json").exists():
             raise FileExistsError(f"{folder} holds a run already; go on with --resume {folder}, or choose another --out")
-        if folder.is_dir() and any(file.name != LOCK and file.suffix != ".part" for file in folder.iterdir()):
+        if folder.is_dir() and {file.name for file in folder.iterdir()} - {LOCK, *(part.name for part in leftovers(folder))}:
             raise FileExistsError(f"the run folder {folder} is not empty; choose another --out")
 
     def record(self, event: str, **values: Any) -> dict[str, Any]:
         """Add a line to ``metrics.jsonl``."""
         row = {"event": event, **values}
-        line = (json.dumps(row, allow_nan=False) + "\n").encode()
-        path = self.folder / "metrics.jsonl"
-        try:
-            if self._file is None:
-                write_atomically(path, self._metrics)
-                self._file = open(path, "ab", buffering=0)
-            if (written := self._file.write(line)) != len(line):
-                raise OSError(errno.ENOSPC, f"only {written} of {len(line)} bytes were written")
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(path)) from error
+        self._metrics.add(row)
         self.rows.append(row)
-        self._metrics += line
         return row
 
     def record_time(self, seconds: float, **values: Any) -> None:
         """Add a line to ``times.jsonl``: when something was done, in seconds of training."""
-        self.times.append({**values, "seconds": round(seconds, 3)})
-        write_atomically(self.folder / "times.jsonl", "".join(json.dumps(row) + "\n" for row in self.times).encode())
+        self._times.add({**values, "seconds": round(seconds, 3)})
 
     def save(self, step: int, seconds: float, **state: Any) -> Path:
         """Write a checkpoint of `state`, with configuration, metrics and times."""
-        metrics = np.frombuffer(self._metrics, np.uint8).copy()  # a copy: nothing that is looked at can grow
-        run = {"config": self.config, "metrics": metrics, "seconds": seconds, "times": self.times}
+        metrics, times = (np.frombuffer(bytes(lines.data), np.uint8) for lines in (self._metrics, self._times))
+        run = {"config": self.config, "metrics": metrics, "seconds": seconds, "times": times}
         return self.checkpoints.save(step, {"run": run, **state})
 
     def close(self) -> None:
         """Let others have the folder."""
+        self._metrics.close()
+        self._times.close()
+        self._lock.release()
+
+
+class _Lines:
+    """A file that grows by lines of JSON, each of them written at once; also kept in memory, for checkpoints."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.data = path, bytearray()
+        self._file: io.FileIO | None = None
+
+    def begin(self) -> None:
+        write_atomically(self.path, self.data)
+        self._file = open(self.path, "ab", buffering=0)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        if self._file is None:
+            raise RuntimeError(f"{self.path}: call the run's begin() first")
+        line = (json.dumps(row, allow_nan=False) + "\n").encode()
+        try:
+            if (written := self._file.write(line)) != len(line):
+                raise OSError(errno.ENOSPC, f"only {written} of {len(line)} bytes were written")
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
+        self.data += line
+
+    def close(self) -> None:
         if self._file is not None:
             self._file.close()
-        self._lock.release()
 
 
 def read_metrics(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> list[dict[str, Any]]:
@@ -191,9 +215,7 @@ def read_metrics(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) ->
     ...     read_metrics(path)[0]["loss"]
     2.25
     """
-    if os.path.getsize(path) > max_bytes:
-        raise ValueError(f"{path} has more than the {max_bytes} bytes accepted; raise max_bytes if that is meant")
-    return _parsed(Path(path).read_bytes(), str(path))
+    return _parsed(read_whole(path, max_bytes), str(path))
 
 
 def _parsed(data: bytes | bytearray, name: str) -> list[dict[str, Any]]:
@@ -218,7 +240,7 @@ def _parsed(data: bytes | bytearray, name: str) -> list[dict[str, Any]]:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_bytes())
+        config = json.loads(read_whole(path, 1 << 20))
         if not isinstance(config, dict):
             raise ValueError("it is no object")
     except FileNotFoundError:

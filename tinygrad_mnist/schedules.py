@@ -24,7 +24,7 @@ def cosine(step: int, steps: int) -> float:
     >>> [round(cosine(step, 4), 3) for step in range(5)]
     [1.0, 0.854, 0.5, 0.146, 0.0]
     """
-    return (1 + math.cos(math.pi * step / steps)) / 2
+    return (1 + math.cos(math.pi * _share(step, steps))) / 2
 
 
 def step_decay(step: int, steps: int, milestones: Sequence[float] = (0.5, 0.75), gamma: float = 0.1) -> float:
@@ -35,4 +35,10 @@ def step_decay(step: int, steps: int, milestones: Sequence[float] = (0.5, 0.75),
     >>> [round(step_decay(step, 4), 6) for step in range(4)]
     [1.0, 1.0, 0.1, 0.01]
     """
-    return gamma ** sum(step >= share * steps for share in milestones)
+    return gamma ** sum(_share(step, steps) >= share for share in milestones)
+
+
+def _share(step: int, steps: int) -> float:
+    if not 0 <= step <= steps or steps < 1:
+        raise ValueError(f"step {step} of {steps} steps: count from 0, of at least 1")
+    return step / steps

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from .anomaly import detect_anomaly
 from .data import batches
 from .functional import cross_entropy
-from .nn import load_parameters, parameters
+from .nn import load_parameters, misfits, parameters
 from .optim import Optimizer
 from .parallel import map_shards, value_and_grad
 from .tensor import Array, no_grad
@@ -104,6 +104,12 @@ class Trainer:
         threads: int | None = None,
     ) -> None:
         _check_labels("Trainer", images, labels)
+        if not isinstance(rng, np.random.Generator):
+            raise TypeError(f"Trainer: rng is {type(rng).__name__}; pass np.random.default_rng(seed)")
+        if not isinstance(epochs, int) or epochs < 0:
+            raise ValueError(f"Trainer: epochs is {epochs!r}; pass a whole number of at least 0")
+        if patience is not None and (patience < 1 or "validation" not in (monitor or {})):
+            raise ValueError(f"Trainer: patience is {patience}; it must be at least 1, and monitor must have images called 'validation'")
         self.model, self.optimizer, self.images, self.labels, self.rng = model, optimizer, images, labels, rng
         self.epochs, self.schedule, self.monitor, self.patience = epochs, schedule, dict(monitor or {}), patience
         self.shard_size, self.threads = shard_size, threads
@@ -122,7 +128,10 @@ class Trainer:
                 self.order = self.rng.permutation(len(self.images))
             index = self.order[self.cuts[self.batch]]
             if self.schedule is not None:
-                self.optimizer.lr = self.lr * self.schedule(self.step, self.epochs * len(self.cuts))
+                factor = self.schedule(self.step, self.epochs * len(self.cuts))
+                if not (math.isfinite(factor) and factor >= 0):
+                    raise ValueError(f"Trainer: the schedule returned {factor} for step {self.step}; it must be finite and at least 0")
+                self.optimizer.lr = self.lr * factor
             self.losses.append(self._update(index))
             self.batch, self.step = self.batch + 1, self.step + 1
             step = Step(self.epoch, self.step, self.losses[-1], len(index), self.batch == len(self.cuts), self.optimizer.lr)
@@ -132,11 +141,25 @@ class Trainer:
 
     def measure(self) -> dict[str, float]:
         """Loss and accuracy, now, on everything that is monitored."""
-        found = {name: evaluate(self.model, *labelled, self.threads) for name, labelled in self.monitor.items()}
-        return {f"{name}_{kind}": value for name, scores in found.items() for kind, value in scores._asdict().items()}
+        scores: dict[str, float] = {}
+        for name, labelled in self.monitor.items():
+            try:
+                found = evaluate(self.model, *labelled, self.threads)
+            except FloatingPointError as error:
+                raise FloatingPointError(f"after step {self.step}, on the {name} images: {error}") from error
+            scores |= {f"{name}_{kind}": value for kind, value in found._asdict().items()}
+        return scores
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that decides how training goes on, for `tinygrad_mnist.checkpoint.save_checkpoint`."""
+        """Everything that decides how training goes on, for `tinygrad_mnist.checkpoint.save_checkpoint`.
+
+        Raises
+        ------
+        ValueError
+            If measuring has failed at the end of an epoch: that is no place to go on from.
+        """
+        if self.batch == len(self.cuts):
+            raise ValueError("Trainer: the epoch could not be measured; go on from an earlier state")
         return {
             "weights": {name: p.data for name, p in self.weights.items()},
             "optimizer": self.optimizer.state_dict(),
@@ -157,19 +180,34 @@ class Trainer:
         Raises
         ------
         ValueError
-            If the state is of another model, optimiser or number of images.
+            If the state is of another model, optimiser, number of images or size of batches, or makes no sense; nothing has changed then.
         """
         if missing := self.state_dict().keys() - state.keys():
             raise ValueError(f"Trainer: the saved state lacks {', '.join(sorted(missing))}; it was written by something else")
-        order = None if state["order"] is None else np.asarray(state["order"], np.intp)
-        if order is not None and not np.array_equal(np.sort(order), np.arange(len(self.images))):
-            raise ValueError(f"Trainer: the saved order is not one of {len(self.images)} images; train with the same data")
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            order, losses, history = state["order"], np.asarray(state["losses"], float).tolist(), [dict(row) for row in state["history"]]
+            order = None if order is None else np.asarray(order, np.intp)
+            epoch, batch, step, lr = int(state["epoch"]), int(state["batch"]), int(state["step"]), float(state["lr"])
+            wanted = {name: (p.shape, p.dtype) for name, p in self.weights.items()}
+            for weights in (state["weights"], state["best"]) if state["best"] else (state["weights"],):
+                if wrong := misfits(wanted, {name: (array.shape, array.dtype) for name, array in weights.items()}):
+                    raise ValueError("; ".join(wrong))
+            if order is not None and not np.array_equal(np.sort(order), np.arange(len(self.images))):
+                raise ValueError(f"its order is not one of {len(self.images)} images")
+            keys = {"epoch", "mean_loss", *(f"{name}_{kind}" for name in self.monitor for kind in Evaluation._fields)}
+            if any(row.keys() != keys or not all(isinstance(value, (int, float)) for value in row.values()) for row in history):
+                raise ValueError(f"its history is not one of {', '.join(sorted(keys))}")
+            whole = step == (epoch - 1) * len(self.cuts) + batch and len(losses) == batch and len(history) == epoch - 1
+            if not (whole and 1 <= epoch <= self.epochs + 1 and 0 <= batch < len(self.cuts) and (order is not None or not batch)):
+                raise ValueError(f"step {step}, epoch {epoch}, batch {batch} are none of {self.epochs} epochs of {len(self.cuts)} batches")
+            type(self.rng.bit_generator)().state = state["rng"]  # fails, if it does, here
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+            raise ValueError(f"Trainer: the saved state does not fit: {error}; go on with the same data, model and settings") from error
         load_parameters(self.model, state["weights"])
         self.rng.bit_generator.state = state["rng"]
-        self.lr, self.order = state["lr"], order
-        self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
-        self.losses, self.history, self.best = list(state["losses"].tolist()), list(state["history"]), state["best"]
+        self.epoch, self.batch, self.step, self.lr = epoch, batch, step, lr
+        self.order, self.losses, self.history, self.best = order, losses, history, state["best"]
 
     def selected(self) -> dict[str, Array]:
         """Return the weights to use: after the best epoch, as measured by validation; without validation, those of now."""
@@ -188,15 +226,10 @@ class Trainer:
             gradients = "".join(f", the gradient of {name} is not finite" for name in _spoilt(grads)[:1])
             where = f"step {self.step + 1}: the loss is {loss}{gradients}"
             self.rng.bit_generator.state = before
-            with detect_anomaly() as watcher:  # the same step again, op by op: it raises where a NaN or an infinity appears
-                try:
-                    value_and_gradients(threads=1)
-                except FloatingPointError as error:
-                    before_that = f"{watcher.first_infinity}; then " if watcher.first_infinity else ""
-                    raise FloatingPointError(f"{where}; {before_that}{error}") from error
-                finally:
-                    self.rng.bit_generator.state = before
-            raise FloatingPointError(f"{where}; {watcher.first_infinity or 'adding up the shards made it so'}")
+            try:
+                raise FloatingPointError(f"{where}; {_culprit(lambda: value_and_gradients(threads=1))}")
+            finally:
+                self.rng.bit_generator.state = before
         self.optimizer.step(grads)
         state = {f"{slot} of {name}": array for name, slots in self.optimizer.state.items() for slot, array in slots.items()}
         if spoilt := _spoilt({name: p.data for name, p in self.weights.items()} | state):
@@ -212,6 +245,16 @@ class Trainer:
     def scores(self) -> list[tuple[float, float]]:
         """Accuracy in validation after each epoch, and of equal ones the lower loss: what selects."""
         return [(row["validation_accuracy"], -row["validation_loss"]) for row in self.history if "validation_accuracy" in row]
+
+
+def _culprit(function: Callable[[], Any]) -> str:
+    """Compute something once more, op by op, and say where the first NaN, or the first infinity of finite numbers, appeared."""
+    with detect_anomaly() as watcher:
+        try:
+            function()
+        except FloatingPointError as error:
+            return f"{watcher.first_infinity}; then {error}" if watcher.first_infinity else str(error)
+    return watcher.first_infinity or "no op made it: it was given, or came from adding up"
 
 
 def _spoilt(arrays: Mapping[str, Array]) -> list[str]:
@@ -231,6 +274,8 @@ def best_epoch(scores: Sequence[Any]) -> int:
     >>> best_epoch([0.97, 0.98, 0.98])
     1
     """
+    if not scores:
+        raise ValueError("best_epoch: there are no scores yet")
     return max(range(len(scores)), key=scores.__getitem__)
 
 
@@ -284,6 +329,8 @@ def evaluate(model: Any, images: npt.NDArray[Any], labels: npt.NDArray[Any], thr
     ------
     ValueError
         If there is no image, or not one class index for each.
+    FloatingPointError
+        If a logit is NaN, or the loss not finite: it says where that began.
 
     Examples
     --------
@@ -294,8 +341,11 @@ def evaluate(model: Any, images: npt.NDArray[Any], labels: npt.NDArray[Any], thr
     """
     _check_labels("evaluate", images, labels)
     logits = np.concatenate(list(_logits(model, images, threads)))
-    with no_grad():
-        return Evaluation(cross_entropy(logits, labels).item(), float(np.mean(logits.argmax(axis=1) == labels)))
+    with no_grad(), np.errstate(invalid="ignore"):  # infinity minus infinity is told below
+        loss = cross_entropy(logits, labels).item()
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"evaluate: the loss is {loss}; {_culprit(lambda: list(_logits(model, images, threads=1)))}")
+    return Evaluation(loss, float(np.mean(logits.argmax(axis=1) == labels)))
 
 
 def accuracy(model: Any, images: npt.NDArray[Any], labels: npt.NDArray[Any], threads: int | None = None) -> float:
@@ -313,6 +363,8 @@ def _logits(model: Any, images: npt.NDArray[Any], threads: int | None) -> Iterat
     def infer(number: int, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         with no_grad():
             out: npt.NDArray[Any] = model(x).data
+            if np.isnan(out).any():
+                raise FloatingPointError(f"a logit is NaN: {_culprit(lambda: model(x))}")
             return out
 
     return map_shards(infer, images, threads=threads) if len(images) else iter(())
@@ -334,6 +386,7 @@ def hold_out(labels: npt.NDArray[Any], count: int, rng: np.random.Generator) -> 
     """
     if not 0 <= count < len(labels):
         raise ValueError(f"hold_out: cannot hold out {count} of {len(labels)} examples; at least one must remain for training")
+    labels = np.asarray(labels)
     order = rng.permutation(len(labels))
     by_class = order[np.argsort(labels[order], kind="stable")]
     held = by_class[(np.arange(count) * len(labels)) // max(count, 1)]  # evenly spaced over the classes

@@ -299,6 +299,7 @@ def test_a_state_of_strange_parts_is_refused_or_can_be_gone_on_from(data):
     else:
         assert flat(state) == whole or path[-1] in ("lr", "eps", "steps", "best"), "what can be anything of the right kind"
         list(trainer.steps())
+        assert trainer.selected().keys() == trainer.weights.keys()
 
 
 @pytest.mark.parametrize(

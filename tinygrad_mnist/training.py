@@ -189,7 +189,7 @@ class Trainer:
             order = None if order is None else np.asarray(order, np.intp)
             epoch, batch, step, lr = int(state["epoch"]), int(state["batch"]), int(state["step"]), float(state["lr"])
             wanted = {name: (p.shape, p.dtype) for name, p in self.weights.items()}
-            for weights in (state["weights"], state["best"]) if state["best"] else (state["weights"],):
+            for weights in (state["weights"], state["weights"] if state["best"] is None else state["best"]):
                 if wrong := misfits(wanted, {name: (array.shape, array.dtype) for name, array in weights.items()}):
                     raise ValueError("; ".join(wrong))
             if order is not None and not np.array_equal(np.sort(order), np.arange(len(self.images))):

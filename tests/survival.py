@@ -15,6 +15,7 @@ import numpy as np
 
 from tinygrad_mnist.checkpoint import CheckpointManager
 
+POSIX = os.name == "posix"
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "train_mnist.py"
 IN_A_WRITE = """
@@ -37,7 +38,15 @@ def start(*options: Any, write: tuple[int, float] | None = None) -> subprocess.P
     argv = [str(part) for part in (SCRIPT, "--quiet", "--no-plots", *options)]
     if write is not None:
         argv = ["-c", IN_A_WRITE.format(root=str(ROOT), count=write[0], delay=write[1], argv=argv)]
-    return subprocess.Popen([sys.executable, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=as_in_a_terminal if POSIX else None
+    )
+
+
+def as_in_a_terminal() -> None:
+    """Take the signals that a process in the background, or under nohup, is started to ignore."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:

@@ -24,7 +24,7 @@ from hypothesis.extra import numpy as hnp
 
 import tinygrad_mnist as tg
 from models.mlp import MLP
-from tinygrad_mnist import checkpoint, files
+from tinygrad_mnist import arrayfiles, checkpoint, files
 from tinygrad_mnist.checkpoint import CheckpointError, CheckpointManager, load_checkpoint, load_weights, save_checkpoint, save_weights
 from tinygrad_mnist.runs import read_metrics
 
@@ -32,7 +32,7 @@ __all__ = ["little_memory"]  # a fixture
 FORMATS = ["w.npz", "w.safetensors"]
 both = pytest.mark.parametrize("name", FORMATS)
 
-dtypes = st.sampled_from(sorted(checkpoint.DTYPES.values()))
+dtypes = st.sampled_from(sorted(arrayfiles.DTYPES.values()))
 finite = {"allow_nan": False, "allow_infinity": False}
 arrays = dtypes.flatmap(
     lambda dtype: hnp.arrays(

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -38,3 +39,14 @@ def script(monkeypatch: pytest.MonkeyPatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def little_memory() -> Iterator[None]:
+    """Let the process have 200 MB more than it has: what asks for more fails, also in libraries whose memory Python does not see."""
+    resource = pytest.importorskip("resource", reason="this system cannot limit the memory of a process")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() if Path("/proc/self/statm").exists() else 1 << 33
+    resource.setrlimit(resource.RLIMIT_AS, (size + 200_000_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)

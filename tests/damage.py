@@ -6,9 +6,7 @@ import struct
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
@@ -45,17 +43,6 @@ def damaged(draw: st.DrawFn, *wholes: bytes) -> bytes:
             other = draw(st.integers(0, max(len(data) - 1, 0)))
             data[at : at + length], data[other : other + length] = data[other : other + length], data[at : at + length]
     return bytes(data)
-
-
-@pytest.fixture
-def little_memory() -> Iterator[None]:
-    """Let the process have 200 MB more than it has: what asks for more fails, also in libraries whose memory Python does not see."""
-    resource = pytest.importorskip("resource", reason="this system cannot limit the memory of a process")
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() if Path("/proc/self/statm").exists() else 1 << 33
-    resource.setrlimit(resource.RLIMIT_AS, (size + 200_000_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 @contextmanager

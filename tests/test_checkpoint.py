@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
-from damage import damaged, little_memory, one_folder, peak_below, ten_thousand
+from damage import damaged, one_folder, peak_below, ten_thousand
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -28,7 +28,6 @@ from tinygrad_mnist import arrayfiles, checkpoint, files
 from tinygrad_mnist.checkpoint import CheckpointError, CheckpointManager, load_checkpoint, load_weights, save_checkpoint, save_weights
 from tinygrad_mnist.runs import read_metrics
 
-__all__ = ["little_memory"]  # a fixture
 FORMATS = ["w.npz", "w.safetensors"]
 both = pytest.mark.parametrize("name", FORMATS)
 

@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from damage import damaged, little_memory, peak_below, ten_thousand
+from damage import damaged, peak_below, ten_thousand
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tinygrad_mnist.data import IdxError, decode_idx, encode_idx, idx, read_idx
 
-__all__ = ["little_memory"]  # a fixture
 dtypes = st.sampled_from([np.uint8, np.int8, np.int16, np.int32, np.float32, np.float64])
 arrays = hnp.arrays(dtypes, hnp.array_shapes(min_dims=1, max_dims=5, min_side=0, max_side=4))
 SMALL = np.arange(24, dtype=np.int16).reshape(2, 3, 4) - 300  # values whose two bytes differ

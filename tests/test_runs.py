@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from damage import damaged, little_memory, one_folder, peak_below, ten_thousand
+from damage import damaged, one_folder, peak_below, ten_thousand
 from hypothesis import example, given
 from survival import SCRIPT, ended, killed_until_done, result, start
 
@@ -25,7 +25,6 @@ from tinygrad_mnist import files, runs
 from tinygrad_mnist.checkpoint import CheckpointError, CheckpointManager, load_checkpoint, load_weights, save_checkpoint
 from tinygrad_mnist.runs import Run, code_version, read_metrics
 
-__all__ = ["little_memory"]  # a fixture
 SMALL = ["--epochs", "3", "--batch-size", "50", "--seed", "5", "--validation", "100", "--depth", "4", "--optimizer", "adagrad"]
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither these signals nor these limits")
 

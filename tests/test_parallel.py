@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
-from tinygrad_mnist import nn, parallel, training
+from tinygrad_mnist import evaluation, nn, parallel
 from tinygrad_mnist.training import accuracy, evaluate, predict
 
 
@@ -300,7 +300,7 @@ def test_ctrl_c_comes_through_and_later_shards_are_not_begun(threads: int) -> No
 def test_predictions_and_evaluations_are_those_of_the_whole(n: int, threads: int | None) -> None:
     model, (x, labels) = Classifier(), batch(n + 1)
     logits = model.net(x).data
-    with mock.patch.object(training, "map_shards", partial(parallel.map_shards, shard_size=7)):
+    with mock.patch.object(evaluation, "map_shards", partial(parallel.map_shards, shard_size=7)):
         np.testing.assert_array_equal(predict(model.net, x[:n], threads), logits[:n].argmax(axis=1))
         loss, share = evaluate(model.net, x, labels, threads)
         assert share == accuracy(model.net, x, labels, threads) == np.mean(logits.argmax(axis=1) == labels)

@@ -42,7 +42,7 @@ OPTIMIZERS = {"adagrad": tg.optim.AdaGrad, "sgd": tg.optim.SGD, "adam": tg.optim
 SCHEDULES = {"constant": tg.schedules.constant, "cosine": tg.schedules.cosine, "step": tg.schedules.step_decay}
 DECIDES: dict[str, Any] = {  # what decides the result: stored in the run folder, and not to be changed on the way
     "epochs": 8, "batch_size": 500, "optimizer": "adagrad", "lr": None, "momentum": 0.9, "schedule": "constant", "init": "he", "depth": 6,
-    "seed": 0, "validation": None, "patience": None, "limit": None, "shard_size": None, "paper_protocol": False,
+    "seed": 0, "validation": None, "patience": None, "limit": None, "shard_size": None, "paper_protocol": False, "augment": False,
 }  # fmt: skip
 SESSION: dict[str, Any] = {  # what may differ each time
     "data": None, "out": None, "resume": None, "threads": None, "checkpoint_every": (0, 30.0), "profile": None, "no_plots": False,
@@ -122,6 +122,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "(default: never)")  # fmt: skip
     add("--paper-protocol", action="store_true", help="as the paper did: train on all images, look at 1000 training and 1000 test images "
         "before each epoch, take the last weights; everything says so")  # fmt: skip
+    add("--augment", action="store_true", help="train on images that are shifted, turned, stretched and bent anew each time")
     add("--limit", metavar="N", type=number(int, 1), help="use only the first N training images")
     add("--threads", metavar="N", type=number(int, 1), help="default: the usable cores; the result does not depend on it")
     add("--shard-size", metavar="N", type=number(int, 1), help="images that one thread computes at a time (default: up to 144, so that 4 "
@@ -241,7 +242,7 @@ def resumed(given: argparse.Namespace, say: Callable[[str], None]) -> tuple[Run,
     try:
         options = {name: run.config.get(name) for name in (*DECIDES, "data")}
         argv = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if not isinstance(value, bool | None)]
-        stored = arguments(argv + ["--paper-protocol"] * (options["paper_protocol"] is True))  # checks them, too
+        stored = arguments(argv + [f"--{name.replace('_', '-')}" for name, value in options.items() if value is True])  # checks them, too
         changed = [name for name in DECIDES if hasattr(given, name) and getattr(given, name) != getattr(stored, name, DECIDES[name])]
         if changed:
             option, has = f"--{changed[0].replace('_', '-')}", getattr(stored, changed[0], DECIDES[changed[0]])
@@ -270,7 +271,8 @@ def make_trainer(args: argparse.Namespace, data: tg.data.Dataset) -> Trainer:
         monitor["test"] = data.test_images[:MEASURED], data.test_labels[:MEASURED]
     return Trainer(
         model, optimizer, images[training], labels[training], epochs=args.epochs, batch_size=args.batch_size, rng=draws, monitor=monitor,
-        schedule=SCHEDULES[args.schedule], patience=args.patience, shard_size=args.shard_size, threads=args.threads,
+        schedule=SCHEDULES[args.schedule], augment=tg.data.augment if args.augment else None, patience=args.patience,
+        shard_size=args.shard_size, threads=args.threads,
     )  # fmt: skip
 
 

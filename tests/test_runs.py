@@ -143,6 +143,7 @@ def stopped(script: Any, *options: Any, at: int) -> int:
         (["--optimizer", "adam", "--validation", "300", "--patience", "1", "--epochs", "6"], 12),
         (["--batch-size", "10000", "--shard-size", "37", "--profile", "1"], 3),
         (["--batch-size", "499", "--init", "xavier", "--schedule", "cosine"], 4),
+        (["--augment"], 9),
     ],
     ids=str,
 )

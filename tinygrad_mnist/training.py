@@ -14,7 +14,7 @@ from .evaluation import Evaluation, accuracy, best_epoch, check_labels, culprit,
 from .nn import load_parameters, misfits, parameters
 from .optim import Optimizer
 from .parallel import value_and_grad
-from .tensor import Array
+from .tensor import Array, Tensor
 
 __all__ = ["Evaluation", "Step", "Trainer", "accuracy", "best_epoch", "evaluate", "fit", "hold_out", "predict", "should_stop"]
 
@@ -47,6 +47,8 @@ class Trainer:
     schedule : callable, optional
         ``schedule(step, steps)``, the factor on the optimiser's learning rate in a step (counted from 0) of so many: see
         `tinygrad_mnist.schedules`.
+    augment : callable, optional
+        ``augment(images, rng)``, the images to train on in place of those of a shard: see `tinygrad_mnist.data.augment`.
     monitor : dict of str to (images, labels), optional
         What to measure after each epoch. Images called ``"validation"`` select the best weights.
     patience : int, optional
@@ -97,6 +99,7 @@ class Trainer:
         batch_size: int = 500,
         rng: np.random.Generator,
         schedule: Callable[[int, int], float] | None = None,
+        augment: Callable[[npt.NDArray[Any], np.random.Generator], npt.NDArray[Any]] | None = None,
         monitor: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]] | None = None,
         patience: int | None = None,
         shard_size: int | None = None,
@@ -110,7 +113,7 @@ class Trainer:
         if patience is not None and (patience < 1 or "validation" not in (monitor or {})):
             raise ValueError(f"Trainer: patience is {patience}; it must be at least 1, and monitor must have images called 'validation'")
         self.model, self.optimizer, self.images, self.labels, self.rng = model, optimizer, images, labels, rng
-        self.epochs, self.schedule, self.monitor, self.patience = epochs, schedule, dict(monitor or {}), patience
+        self.epochs, self.schedule, self.augment, self.monitor, self.patience = epochs, schedule, augment, dict(monitor or {}), patience
         self.shard_size, self.threads = shard_size, threads
         self.weights, self.lr = parameters(model), optimizer.lr
         self.cuts = list(batches(len(images), batch_size))
@@ -212,10 +215,14 @@ class Trainer:
         """Return the weights to use: after the best epoch, as measured by validation; without validation, those of now."""
         return {name: p.data for name, p in self.weights.items()} if self.best is None else self.best
 
+    def _loss(self, images: npt.NDArray[Any], labels: npt.NDArray[Any], rng: np.random.Generator) -> Tensor:
+        loss: Tensor = self.model.loss(images if self.augment is None else self.augment(images, rng), labels, rng)
+        return loss
+
     def _update(self, index: npt.NDArray[np.intp]) -> float:
         def value_and_gradients(threads: int | None) -> tuple[float, dict[str, Array]]:
             return value_and_grad(
-                self.model.loss, self.weights, self.images[index], self.labels[index],
+                self._loss, self.weights, self.images[index], self.labels[index],
                 rng=self.rng, shard_size=self.shard_size, threads=threads,
             )  # fmt: skip
 

@@ -1,0 +1,105 @@
+"""New images from old ones: moved, turned, stretched and bent a little, so that a network sees no image twice."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["augment"]
+
+Array = npt.NDArray[np.float32]
+
+
+def augment(
+    images: npt.NDArray[np.uint8],
+    rng: np.random.Generator,
+    *,
+    shift: float = 2.0,
+    rotation: float = 10.0,
+    stretch: float = 0.1,
+    bend: float = 1.0,
+    smoothness: float = 5.0,
+) -> npt.NDArray[np.uint8]:
+    """Distort grey images at random, each in its own way.
+
+    Each pixel of the result is looked up, by bilinear interpolation, at a place in the image: its own, turned and stretched about the
+    middle, shifted, and moved by a smooth random field (elastic distortion: Simard, Steinkraus and Platt, 2003). Outside is 0.
+
+    Parameters
+    ----------
+    images : ndarray of uint8, shape (N, H, W)
+    rng : numpy.random.Generator
+    shift : float
+        Largest shift along each axis, in pixels; uniform.
+    rotation : float
+        Largest angle, in degrees; uniform.
+    stretch : float
+        Largest change of size along each axis, as a share; uniform.
+    bend : float
+        Standard deviation of the smooth field, in pixels.
+    smoothness : float
+        Standard deviation of the Gaussian that makes it smooth, in pixels.
+
+    Returns
+    -------
+    ndarray of uint8, shape (N, H, W)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `images` are no grey images of dtype uint8, or a setting is negative or not finite.
+
+    Examples
+    --------
+    >>> image = np.zeros((1, 5, 5), np.uint8)
+    >>> image[0, 2, 1:4] = 200
+    >>> augment(image, np.random.default_rng(0), shift=0, rotation=0, stretch=0, bend=0)[0, 2].tolist()
+    [0, 200, 200, 200, 0]
+    >>> augment(image, np.random.default_rng(0), shift=0, rotation=90, stretch=0, bend=0).shape
+    (1, 5, 5)
+    """
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 3:
+        found = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
+        raise TypeError(f"augment: images are {found}; pass uint8 pixels from 0 to 255 of shape (N, H, W)")
+    settings = {"shift": shift, "rotation": rotation, "stretch": stretch, "bend": bend, "smoothness": smoothness}
+    if wrong := [f"{name} is {value!r}" for name, value in settings.items() if not (math.isfinite(value) and value >= 0)]:
+        raise ValueError(f"augment: {', '.join(wrong)}; it must be finite and at least 0")
+    n, height, width = images.shape
+    limits = np.array([math.radians(rotation), stretch, stretch, shift, shift])
+    angle, taller, wider, down, right = (limits[:, None] * rng.uniform(-1, 1, (5, n))).astype(np.float32)
+    y, x = (np.arange(length, dtype=np.float32) - (length - 1) / 2 for length in (height, width))
+    cos, sin, taller, wider, down, right = (a[:, None, None] for a in (np.cos(angle), np.sin(angle), 1 + taller, 1 + wider, down, right))
+    rows, columns = y[:, None] * taller, x * wider  # (N, H, 1), (N, 1, W): from the middle
+    places = np.stack([cos * rows + sin * columns + (height - 1) / 2 + down, cos * columns - sin * rows + (width - 1) / 2 + right])
+    if bend:
+        field = rng.standard_normal((2, n, height, width), np.float32)
+        places += bend * (_gaussian(height, smoothness) @ field @ _gaussian(width, smoothness))
+    return _looked_up(images, places)
+
+
+@cache
+def _gaussian(n: int, deviation: float) -> Array:
+    """Symmetric matrix (n, n) that smooths and keeps the variance of independent numbers in the middle (less at the edges)."""
+    distance = np.arange(n) - np.arange(n)[:, None]
+    weights = np.exp(-((distance / max(deviation, 0.1)) ** 2) / 2)  # from 0.1 pixels down, nothing but the middle is left
+    return np.asarray(weights / np.sqrt((weights**2).sum(axis=0).max()), np.float32)
+
+
+def _looked_up(images: npt.NDArray[np.uint8], places: Array) -> npt.NDArray[np.uint8]:
+    """Interpolate images (N, H, W) at row and column (2, N, H, W)."""
+    n, height, width = images.shape
+    padded = np.zeros((n, height + 3, width + 3), np.float32)  # one row and column before, two after: all that lies outside is there
+    padded[:, 1:-2, 1:-2] = images
+    rows, columns = np.clip(places[0] + 1, 0, height + 1), np.clip(places[1] + 1, 0, width + 1)
+    top, left = rows.astype(np.int32), columns.astype(np.int32)
+    rows -= top
+    columns -= left
+    first = (np.arange(n, dtype=np.int32)[:, None, None] * (height + 3) + top) * (width + 3) + left
+    flat = padded.ravel()
+    upper = flat[first] * (1 - columns) + flat[first + 1] * columns
+    first += width + 3
+    lower = flat[first] * (1 - columns) + flat[first + 1] * columns
+    return np.asarray(np.rint(upper * (1 - rows) + lower * rows), np.uint8)

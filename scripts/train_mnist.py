@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -175,6 +176,16 @@ def missing_extras(args: argparse.Namespace) -> str | None:
     return None
 
 
+def tell(text: str, write: Callable[[str], None] = print) -> None:
+    """Print to people; that nobody reads it (any more) is no failure of the run."""
+    try:
+        write(text)
+        if sys.stdout:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def peak_memory() -> str:
     """Largest memory that this process has had, for people."""
     try:
@@ -287,8 +298,9 @@ def train(args: argparse.Namespace, data: tg.data.Dataset, run: Run, trainer: Tr
         from tqdm import tqdm
 
         bar = tqdm(total=args.epochs * len(trainer.images), unit=" images", smoothing=0.05, dynamic_ncols=True, mininterval=0.5,
-                   initial=(trainer.epoch - 1) * len(trainer.images) + trainer.batch * args.batch_size)  # fmt: skip
-        say = bar.write
+                   initial=(trainer.epoch - 1) * len(trainer.images) + trainer.batch * args.batch_size,
+                   disable=sys.stderr is None)  # fmt: skip
+        say = partial(tell, write=bar.write if sys.stdout else print)
     saved = time.perf_counter()
     begun = saved - run.seconds
 
@@ -352,7 +364,7 @@ def train(args: argparse.Namespace, data: tg.data.Dataset, run: Run, trainer: Tr
     run.record_time(seconds, done=True)
     save(state)
     which = f"weights of epoch {epoch}, {'selected by validation' if trainer.best else 'the last'}"
-    print(f"test accuracy {test:.4f} on all {len(data.test_labels):,} images ({which}); {seconds:.1f} s; peak memory {peak_memory()}{note}")
+    tell(f"test accuracy {test:.4f} on all {len(data.test_labels):,} images ({which}); {seconds:.1f} s; peak memory {peak_memory()}{note}")
 
 
 def finish(args: argparse.Namespace, run: Run, trainer: Trainer) -> None:
@@ -360,7 +372,7 @@ def finish(args: argparse.Namespace, run: Run, trainer: Trainer) -> None:
     save_weights(run.folder / "weights.safetensors", trainer.selected())
     if not args.no_plots and run.rows:
         plot_curves(run.rows, run.folder / "curves.png", f"{run.folder.name}, {run.rows[-1]['data']}{PAPER * args.paper_protocol}")
-    print(f"run folder: {run.folder}")
+    tell(f"run folder: {run.folder}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -378,7 +390,7 @@ def main(argv: list[str] | None = None) -> int:
             run, args = resumed(given, say)
         data = tg.data.find_mnist(args.data)
         name, _, why = data.source.partition(" (")
-        print(f"{'!' * 24} {name} {'!' * 24} ({why}" if data.synthetic else f"data: {data.source}")
+        tell(f"{'!' * 24} {name} {'!' * 24} ({why}" if data.synthetic else f"data: {data.source}")
         if run is None:
             config = new_config(args, data)
             args = argparse.Namespace(**{**vars(args), **{name: config[name] for name in DECIDES}})
@@ -401,14 +413,14 @@ def main(argv: list[str] | None = None) -> int:
         return 128 + signal.SIGINT
     if not args.quiet:
         count = sum(p.size for p in trainer.weights.values())
-        print(f"model: {len(trainer.model.layers)} layers, {count:,} parameters; {args.optimizer}, learning rate {args.lr:g}")
+        tell(f"model: {len(trainer.model.layers)} layers, {count:,} parameters; {args.optimizer}, learning rate {args.lr:g}")
         if trainer.step:
-            print(f"going on after step {trainer.step}")
+            tell(f"going on after step {trainer.step}")
     go_on, stop = f"go on with --resume {run.folder}", Stop()
     try:
         with stop:
             if complete(run):
-                print("this run is complete")
+                tell("this run is complete")
             else:
                 train(args, data, run, trainer, stop)
             finish(args, run, trainer)
@@ -441,6 +453,6 @@ def last_checkpoint(run: Run) -> str:
 
 
 if __name__ == "__main__":
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # each may be closed
         stream.reconfigure(errors="backslashreplace")  # a folder may have any name
     sys.exit(main())

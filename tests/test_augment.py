@@ -26,6 +26,8 @@ class Drawn:
     def __init__(self, *values: float) -> None:
         self.values = np.array(values)
 
+    standard_normal = None
+
     def uniform(self, low: float, high: float, shape: tuple[int, int]) -> Any:
         assert (low, high) == (-1, 1)
         return np.broadcast_to(self.values[:, None], shape)
@@ -79,7 +81,7 @@ def test_right_angles_turn_the_image(x: Images, quarters: int) -> None:
 
 def test_stretching_by_half_takes_every_other_pixel() -> None:
     x = np.arange(49, dtype=np.uint8).reshape(1, 7, 7) + 100
-    out = augment(x, Drawn(0, 1, 1, 0, 0), **{**NOTHING, "stretch": 1})
+    out = augment(x, Drawn(0, 2, 2, 0, 0), **{**NOTHING, "stretch": 0.5})
     expected = np.zeros((1, 7, 7), np.uint8)
     expected[:, 2:5, 2:5] = x[:, 1:6:2, 1:6:2]
     assert np.array_equal(out[:, 2:5, 2:5], expected[:, 2:5, 2:5])
@@ -110,13 +112,21 @@ def test_digits_stay_digits_and_every_one_changes_in_its_own_way(seed: int) -> N
         (np.zeros((1, 28, 28), np.float32), {}, r"images are float32 \(1, 28, 28\)"),
         (np.zeros((28, 28), np.uint8), {}, r"uint8 \(28, 28\); pass"),
         ([[1]], {}, "images are list"),
-        (np.zeros((1, 2, 2), np.uint8), {"shift": -1}, "shift is -1"),
-        (np.zeros((1, 2, 2), np.uint8), {"bend": math.nan, "rotation": math.inf}, "rotation is inf, bend is nan"),
+        (np.zeros((1, 2, 2), np.uint8), {"shift": -1}, "shift is -1, not from 0 to"),
+        (np.zeros((1, 2, 2), np.uint8), {"bend": math.nan, "rotation": math.inf}, "rotation is inf, .*; bend is nan"),
+        (np.zeros((1, 2, 2), np.uint8), {"stretch": 1.5}, "stretch is 1.5, not from 0 to 0.99"),
     ],
 )
 def test_what_makes_no_sense_is_refused(x: Any, how: dict[str, float], words: str) -> None:
     with pytest.raises((TypeError, ValueError), match=words):
         augment(x, np.random.default_rng(0), **how)
+    with pytest.raises(TypeError, match="rng is NoneType"):
+        augment(np.zeros((1, 2, 2), np.uint8), None)
+
+
+@pytest.mark.parametrize("shape", [(0, 28, 28), (3, 0, 5), (2, 5, 0)])
+def test_no_pixels_stay_no_pixels(shape: tuple[int, ...]) -> None:
+    assert augment(np.zeros(shape, np.uint8), np.random.default_rng(0)).shape == shape
 
 
 def test_a_trainer_uses_new_images_each_time_and_the_threads_do_not_matter() -> None:

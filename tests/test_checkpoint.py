@@ -117,6 +117,7 @@ def test_every_kind_of_generator_goes_on_where_it_was(tmp_path: Path) -> None:
     "state, words",
     [
         ({"a": {"b": {1, 2}}}, "cannot store a/b, a set"),
+        ([1], "the state is a list"),
         ({"a": [0, float("nan")]}, "a/1 is nan"),
         ({"a": np.array([1, np.inf])}, "save_checkpoint: 'a' has 1 of 2 values that are NaN or infinite"),
         ({"a": {3: 4}}, "the key 3 in a"),
@@ -434,8 +435,10 @@ def test_a_link_keeps_its_target_and_a_file_its_permissions(tmp_path: Path) -> N
     files.write_atomically(tmp_path / ("m" * 255), b"")
     with pytest.raises(OSError, match="."):
         files.write_atomically(tmp_path / "missing" / "c", b"x")
-    with pytest.raises(OSError, match="."):
-        files.write_atomically("", b"x")
+    for wrong in ("", tmp_path, os.devnull):
+        with pytest.raises(OSError, match="not a file that can be written anew"):
+            files.write_atomically(wrong, b"x")
+    assert not os.path.isfile(os.devnull)
     assert not files.leftovers(tmp_path)
 
 

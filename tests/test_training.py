@@ -147,6 +147,17 @@ def test_a_folder_of_any_name_will_do(folder, tmp_path, name):
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG") and (out / "weights.safetensors").exists()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="another system's shell does this in another way")
+@pytest.mark.parametrize("end", ["| head -1", "| sleep 0.1", ">&-", "2>&-", ">&- 2>&-", ">/dev/full"])
+def test_that_nobody_reads_what_is_printed_is_no_failure(folder, tmp_path, end):
+    if "/dev/" in end and not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    command = f"{sys.executable} {SCRIPT} --data {folder} --epochs 2 --limit 300 --batch-size 50 --no-plots --out {tmp_path / 'out'}"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command} {end}"], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert (tmp_path / "out" / "weights.safetensors").exists() and len(rows(tmp_path / "out", "test")) == 1
+
+
 def test_synthetic_data_is_announced_and_every_metric_says_so(script, tmp_path, capsys, monkeypatch):
     few = [*tg.data.synthetic_digits(200), *tg.data.synthetic_digits(100, np.random.default_rng(1))]
     data = tg.data.Dataset(*few, source="SYNTHETIC DIGITS, not MNIST (no network)", synthetic=True)
@@ -266,8 +277,14 @@ def test_a_state_that_does_not_fit_is_refused():
         trainer.load_state_dict({**state, "optimizer": {**state["optimizer"], "kind": "SGD"}})
     with pytest.raises(ValueError, match="out.bias is missing"):
         trainer.load_state_dict({**state, "weights": {name: w for name, w in state["weights"].items() if name != "out.bias"}})
-    with pytest.raises(ValueError, match="step 3, epoch 2, batch 0 are none of 3 epochs of 5 batches"):
-        small_trainer(batch_size=10).load_state_dict(list(small_states())[3])
+    for batch_size in (10, 21):
+        with pytest.raises(ValueError, match=f"its batch size is 20, here {batch_size}"):
+            small_trainer(batch_size=batch_size).load_state_dict(list(small_states())[3])
+    with pytest.raises(ValueError, match="step 9, epoch 4, batch 0 are none of 2 epochs of 3 batches"):
+        small_trainer(epochs=2).load_state_dict(list(small_states())[-1])
+    for strange in (None, [1]):
+        with pytest.raises(ValueError, match="pass what state_dict"):
+            trainer.load_state_dict(strange)
 
 
 def small_states():
@@ -297,7 +314,7 @@ def test_a_state_of_strange_parts_is_refused_or_can_be_gone_on_from(data):
         assert str(error).startswith("Trainer: ") and "\n" not in str(error)
         assert flat(trainer.state_dict()) == before
     else:
-        assert flat(state) == whole or path[-1] in ("lr", "eps", "steps", "best"), "what can be anything of the right kind"
+        assert flat(state) == whole or path[-1] in ("lr", "eps", "steps"), "what can be anything of the right kind"
         list(trainer.steps())
         assert trainer.selected().keys() == trainer.weights.keys()
 

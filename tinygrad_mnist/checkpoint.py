@@ -122,6 +122,8 @@ def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> N
     >>> state["step"]
     7
     """
+    if not isinstance(state, Mapping):
+        raise TypeError(f"save_checkpoint: the state is a {type(state).__name__}; pass a dict")
     arrays: dict[str, Array] = {}
     text = json.dumps(_taken_apart(state, "", arrays), allow_nan=False).encode()
     if len(text) > STATE_LIMIT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -38,6 +39,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | bytearray | mem
     [('a.txt', b'all of it')]
     """
     path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():  # a folder; or a device, which would be replaced
+        raise OSError(errno.EINVAL, "not a file that can be written anew", str(path))
     part = path.parent / f"{path.name[:50]}.{uuid.uuid4().hex[:12]}.part"
     try:
         try:

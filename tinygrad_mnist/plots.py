@@ -45,7 +45,8 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str],
     right.set(title="Accuracy", xlabel="epoch", ylabel="correct (%)")
     right.grid(alpha=0.3)
     right.xaxis.get_major_locator().set_params(integer=True)
-    right.legend()
+    if right.get_legend_handles_labels()[0]:  # not before the first epoch's end
+        right.legend()
     figure.suptitle(title.encode(errors="replace").decode(), fontsize=10, parse_math=False)  # it may be the name of any folder
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=120, format="png")

@@ -62,7 +62,7 @@ class Run:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise BlockingIOError(f"another process is training in {folder}; let it end, or choose another --out") from None
+            raise BlockingIOError(f"another process is training in {folder}; let it end, or use another folder") from None
 
     @classmethod
     def create(cls, folder: str | os.PathLike[str], config: Mapping[str, Any]) -> Run:

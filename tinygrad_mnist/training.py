@@ -116,7 +116,7 @@ class Trainer:
         self.epochs, self.schedule, self.augment, self.monitor, self.patience = epochs, schedule, augment, dict(monitor or {}), patience
         self.shard_size, self.threads = shard_size, threads
         self.weights, self.lr = parameters(model), optimizer.lr
-        self.cuts = list(batches(len(images), batch_size))
+        self.batch_size, self.cuts = batch_size, list(batches(len(images), batch_size))
         self.epoch, self.batch, self.step = 1, 0, 0
         self.order: npt.NDArray[np.intp] | None = None  # of the images in this epoch; drawn when it begins
         self.losses: list[float] = []  # of this epoch
@@ -173,6 +173,8 @@ class Trainer:
             "order": None if self.order is None else self.order.astype(np.int32 if len(self.order) < 2**31 else np.int64),
             "losses": np.array(self.losses),
             "history": [dict(row) for row in self.history],
+            "images": len(self.images),
+            "batch_size": self.batch_size,
             "best": None if self.best is None else dict(self.best),
         }
 
@@ -183,22 +185,33 @@ class Trainer:
         ------
         ValueError
             If the state is of another model, optimiser, number of images or size of batches, or makes no sense; nothing has changed then.
+            (Schedule, augmentation and the images themselves are not compared.)
         """
+        if not isinstance(state, Mapping):
+            raise ValueError(f"Trainer: the saved state is a {type(state).__name__}; pass what state_dict() returned")
         if missing := self.state_dict().keys() - state.keys():
             raise ValueError(f"Trainer: the saved state lacks {', '.join(sorted(missing))}; it was written by something else")
         try:
-            order, losses, history = state["order"], np.asarray(state["losses"], float).tolist(), [dict(row) for row in state["history"]]
-            order = None if order is None else np.asarray(order, np.intp)
-            epoch, batch, step, lr = int(state["epoch"]), int(state["batch"]), int(state["step"]), float(state["lr"])
+            losses, history = np.asarray(state["losses"], float).tolist(), [dict(row) for row in state["history"]]
+            order = None if state["order"] is None else np.asarray(state["order"])
+            epoch, batch, step, lr = (state[key] for key in ("epoch", "batch", "step", "lr"))
+            for key, here in (("images", len(self.images)), ("batch_size", self.batch_size)):
+                if state[key] != here:
+                    raise ValueError(f"its {key.replace('_', ' ')} is {state[key]}, here {here}")
+            if not all(type(n) is int for n in (epoch, batch, step)) or not 0 <= lr < math.inf or not np.isfinite(losses).all():
+                raise ValueError("epoch, batch and step must be whole numbers, learning rate and losses finite")
             wanted = {name: (p.shape, p.dtype) for name, p in self.weights.items()}
             for weights in (state["weights"], state["weights"] if state["best"] is None else state["best"]):
-                if wrong := misfits(wanted, {name: (array.shape, array.dtype) for name, array in weights.items()}):
+                if wrong := misfits(wanted, {name: (array.shape, array.dtype) for name, array in weights.items()}) or _spoilt(weights):
                     raise ValueError("; ".join(wrong))
-            if order is not None and not np.array_equal(np.sort(order), np.arange(len(self.images))):
+            if order is not None and (order.dtype.kind != "i" or not np.array_equal(np.sort(order), np.arange(len(self.images)))):
                 raise ValueError(f"its order is not one of {len(self.images)} images")
             keys = {"epoch", "mean_loss", *(f"{name}_{kind}" for name in self.monitor for kind in Evaluation._fields)}
-            if any(row.keys() != keys or not all(isinstance(value, (int, float)) for value in row.values()) for row in history):
+            known = (row.keys() == keys and row["epoch"] == i and np.isfinite(list(row.values())).all() for i, row in enumerate(history, 1))
+            if not all(known):
                 raise ValueError(f"its history is not one of {', '.join(sorted(keys))}")
+            if (state["best"] is None) == (bool(history) and "validation" in self.monitor):
+                raise ValueError("its best weights and its history do not go together")
             whole = step == (epoch - 1) * len(self.cuts) + batch and len(losses) == batch and len(history) == epoch - 1
             if not (whole and 1 <= epoch <= self.epochs + 1 and 0 <= batch < len(self.cuts) and (order is not None or not batch)):
                 raise ValueError(f"step {step}, epoch {epoch}, batch {batch} are none of {self.epochs} epochs of {len(self.cuts)} batches")
@@ -209,7 +222,8 @@ class Trainer:
         load_parameters(self.model, state["weights"])
         self.rng.bit_generator.state = state["rng"]
         self.epoch, self.batch, self.step, self.lr = epoch, batch, step, lr
-        self.order, self.losses, self.history, self.best = order, losses, history, state["best"]
+        self.order = None if order is None else order.astype(np.intp)
+        self.losses, self.history, self.best = losses, history, state["best"]
 
     def selected(self) -> dict[str, Array]:
         """Return the weights to use: after the best epoch, as measured by validation; without validation, those of now."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -26,20 +26,21 @@ def augment(
     """Distort grey images at random, each in its own way.
 
     Each pixel of the result is looked up, by bilinear interpolation, at a place in the image: its own, turned and stretched about the
-    middle, shifted, and moved by a smooth random field (elastic distortion: Simard, Steinkraus and Platt, 2003). Outside is 0.
+    middle, shifted, and moved by a smooth random field (elastic distortion: Simard, Steinkraus and Platt, 2003). Outside is 0. It takes
+    45 KB for each image of 28 x 28 pixels while it works.
 
     Parameters
     ----------
     images : ndarray of uint8, shape (N, H, W)
     rng : numpy.random.Generator
     shift : float
-        Largest shift along each axis, in pixels; uniform.
+        Largest shift of that place along each axis, in pixels; uniform.
     rotation : float
         Largest angle, in degrees; uniform.
     stretch : float
-        Largest change of size along each axis, as a share; uniform.
+        Largest change of its distance from the middle along each axis, as a share, below 1; uniform.
     bend : float
-        Standard deviation of the smooth field, in pixels.
+        Standard deviation of the smooth field in the middle, in pixels; towards the edges it is less, in corners a half.
     smoothness : float
         Standard deviation of the Gaussian that makes it smooth, in pixels.
 
@@ -50,7 +51,7 @@ def augment(
     Raises
     ------
     TypeError, ValueError
-        If `images` are no grey images of dtype uint8, or a setting is negative or not finite.
+        If `images` are no grey images of dtype uint8, `rng` is no generator, or a setting is negative or beyond all sense.
 
     Examples
     --------
@@ -64,23 +65,28 @@ def augment(
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 3:
         found = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
         raise TypeError(f"augment: images are {found}; pass uint8 pixels from 0 to 255 of shape (N, H, W)")
+    if not hasattr(rng, "uniform") or not hasattr(rng, "standard_normal"):
+        raise TypeError(f"augment: rng is {type(rng).__name__}; pass np.random.default_rng(seed)")
     settings = {"shift": shift, "rotation": rotation, "stretch": stretch, "bend": bend, "smoothness": smoothness}
-    if wrong := [f"{name} is {value!r}" for name, value in settings.items() if not (math.isfinite(value) and value >= 0)]:
-        raise ValueError(f"augment: {', '.join(wrong)}; it must be finite and at least 0")
+    limits = {**dict.fromkeys(settings, 1e6), "rotation": 360, "stretch": 0.99}
+    if wrong := [f"{name} is {v!r}, not from 0 to {limits[name]:g}" for name, v in settings.items() if not 0 <= v <= limits[name]]:
+        raise ValueError(f"augment: {'; '.join(wrong)}")
     n, height, width = images.shape
-    limits = np.array([math.radians(rotation), stretch, stretch, shift, shift])
-    angle, taller, wider, down, right = (limits[:, None] * rng.uniform(-1, 1, (5, n))).astype(np.float32)
+    if not images.size:
+        return images.copy()
+    spread = np.array([math.radians(rotation), stretch, stretch, shift, shift])
+    angle, taller, wider, down, right = (spread[:, None] * rng.uniform(-1, 1, (5, n))).astype(np.float32)
     y, x = (np.arange(length, dtype=np.float32) - (length - 1) / 2 for length in (height, width))
     cos, sin, taller, wider, down, right = (a[:, None, None] for a in (np.cos(angle), np.sin(angle), 1 + taller, 1 + wider, down, right))
     rows, columns = y[:, None] * taller, x * wider  # (N, H, 1), (N, 1, W): from the middle
     places = np.stack([cos * rows + sin * columns + (height - 1) / 2 + down, cos * columns - sin * rows + (width - 1) / 2 + right])
     if bend:
         field = rng.standard_normal((2, n, height, width), np.float32)
-        places += bend * (_gaussian(height, smoothness) @ field @ _gaussian(width, smoothness))
+        places += bend * (_gaussian(height, float(smoothness)) @ field @ _gaussian(width, float(smoothness)))
     return _looked_up(images, places)
 
 
-@cache
+@lru_cache(maxsize=16)
 def _gaussian(n: int, deviation: float) -> Array:
     """Symmetric matrix (n, n) that smooths and keeps the variance of independent numbers in the middle (less at the edges)."""
     distance = np.arange(n) - np.arange(n)[:, None]
@@ -97,7 +103,7 @@ def _looked_up(images: npt.NDArray[np.uint8], places: Array) -> npt.NDArray[np.u
     top, left = rows.astype(np.int32), columns.astype(np.int32)
     rows -= top
     columns -= left
-    first = (np.arange(n, dtype=np.int32)[:, None, None] * (height + 3) + top) * (width + 3) + left
+    first = (np.arange(n)[:, None, None] * (height + 3) + top) * (width + 3) + left
     flat = padded.ravel()
     upper = flat[first] * (1 - columns) + flat[first + 1] * columns
     first += width + 3

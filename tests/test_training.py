@@ -138,7 +138,7 @@ def test_a_missing_extra_is_named_before_training(script, folder, tmp_path, caps
     assert "tinygrad_mnist[train]" in error and option in error
 
 
-@pytest.mark.parametrize("name", ["a$\\x$b", "with space", "\udcff" if sys.platform == "linux" else "ü", "-"])
+@pytest.mark.parametrize("name", ["a$\\x$b", "- \udcff" if sys.platform == "linux" else "- ü"])
 def test_a_folder_of_any_name_will_do(folder, tmp_path, name):
     out = tmp_path / name
     command = [sys.executable, SCRIPT, "--data", folder, "--epochs", "1", "--limit", "60", "--quiet", "--out", out]
@@ -148,7 +148,7 @@ def test_a_folder_of_any_name_will_do(folder, tmp_path, name):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="another system's shell does this in another way")
-@pytest.mark.parametrize("end", ["| head -1", "| sleep 0.1", ">&-", "2>&-", ">&- 2>&-", ">/dev/full"])
+@pytest.mark.parametrize("end", ["| head -1", "| sleep 0.1", ">&- 2>&-", ">/dev/full"])
 def test_that_nobody_reads_what_is_printed_is_no_failure(folder, tmp_path, end):
     if "/dev/" in end and not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")

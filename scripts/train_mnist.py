@@ -23,8 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # works from any folder, installed or not
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from any folder, installed or not
 
 for library in ("OPENBLAS", "MKL", "OMP"):  # shards run side by side: one thread each for their matrix products, also without threadpoolctl
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
@@ -108,15 +107,16 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--resume", metavar="DIR", type=folder, help="go on with an interrupted run, exactly; it knows its own options")
     add("--checkpoint-every", metavar="N", type=interval, help="save so often: N steps, or seconds as in 30s (default: 30s); also when "
         "stopped and at the end")  # fmt: skip
-    add("--epochs", type=number(int, 1), help="times to go through the training images (default: 8)")
-    add("--batch-size", type=number(int, 1), help="images per step (default: 500)")
-    add("--optimizer", choices=OPTIMIZERS, help="(default: adagrad)")
+    add("--epochs", type=number(int, 1), help=f"times to go through the training images (default: {DECIDES['epochs']})")
+    add("--batch-size", type=number(int, 1), help=f"images per step (default: {DECIDES['batch_size']})")
+    add("--optimizer", choices=OPTIMIZERS, help=f"(default: {DECIDES['optimizer']})")
     add("--lr", type=number(float, 0), help="learning rate (default: 0.01; 0.001 for adam)")
-    add("--momentum", type=number(float, 0), help="for sgd (default: 0.9)")
-    add("--schedule", choices=SCHEDULES, help="of the learning rate; step: a tenth of it after 1/2 and again after 3/4 (default: constant)")
-    add("--init", choices=["he", "xavier"], help="initial weights (default: he)")
+    add("--momentum", type=number(float, 0), help=f"for sgd (default: {DECIDES['momentum']})")
+    add("--schedule", choices=SCHEDULES, help="of the learning rate; step: a tenth of it after 1/2 and again after 3/4 (default: "
+        f"{DECIDES['schedule']})")  # fmt: skip
+    add("--init", choices=["he", "xavier"], help=f"initial weights (default: {DECIDES['init']})")
     add("--depth", type=int, choices=[6, 5, 4], help="number of convolutions (default: 6, 21 layers)")
-    add("--seed", type=number(int, 0), help="decides weights, order and dropout (default: 0)")
+    add("--seed", type=number(int, 0), help=f"decides weights, order and dropout (default: {DECIDES['seed']})")
     add("--validation", metavar="N", type=number(int, 0), help="training images held out, with all digits in proportion, to select the "
         "weights (default: 5000, or a tenth of fewer than 50000 images; 0 trains on all and takes the last weights)")  # fmt: skip
     add("--patience", metavar="N", type=number(int, 1), help="stop when N epochs in a row were no better on the images held out "
@@ -253,15 +253,16 @@ def resumed(given: argparse.Namespace, say: Callable[[str], None]) -> tuple[Run,
     try:
         options = {name: run.config.get(name) for name in (*DECIDES, "data")}
         argv = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if not isinstance(value, bool | None)]
-        stored = arguments(argv + [f"--{name.replace('_', '-')}" for name, value in options.items() if value is True])  # checks them, too
-        changed = [name for name in DECIDES if hasattr(given, name) and getattr(given, name) != getattr(stored, name, DECIDES[name])]
-        if changed:
-            option, has = f"--{changed[0].replace('_', '-')}", getattr(stored, changed[0], DECIDES[changed[0]])
-            raise ValueError(f"{option} cannot be changed on the way (the run has {has}); leave it out, or begin a new run")
+        argv += [f"--{name.replace('_', '-')}" for name, value in options.items() if value is True]
+        stored = {**DECIDES, **SESSION, **vars(arguments(argv))}  # checked like any others
+        for name in DECIDES:
+            if getattr(given, name, stored[name]) != stored[name]:
+                option = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{option} cannot be changed on the way (the run has {stored[name]}); leave it out, or begin a new run")
         if (now := begun_with()) != (then := run.config.get("begun with")):
             differing = [f"{key} {then.get(key)} -> {now[key]}" for key in now if isinstance(then, dict) and then.get(key) != now[key]]
             say(f"begun with something else ({'; '.join(differing)}): the last bits may differ from those of an uninterrupted run")
-        return run, argparse.Namespace(**{**DECIDES, **SESSION, **vars(stored), **vars(given)})
+        return run, argparse.Namespace(**{**stored, **vars(given)})
     except BaseException:
         run.close()
         raise
@@ -364,6 +365,8 @@ def train(args: argparse.Namespace, data: tg.data.Dataset, run: Run, trainer: Tr
     run.record_time(seconds, done=True)
     save(state)
     which = f"weights of epoch {epoch}, {'selected by validation' if trainer.best else 'the last'}"
+    if trainer.epoch <= args.epochs:
+        which += f"; stopped early, after epoch {trainer.epoch - 1}"
     tell(f"test accuracy {test:.4f} on all {len(data.test_labels):,} images ({which}); {seconds:.1f} s; peak memory {peak_memory()}{note}")
 
 

@@ -210,7 +210,7 @@ mnist.DIGESTS = {digests}
 sys.stdout.buffer.write(b"".join(map(mnist.encode_idx, mnist.load_mnist(mirrors=sys.argv[1:]))))
 """
 LOADED = b"".join(map(encode_idx, SET.values()))
-posix = pytest.mark.skipif(os.name != "posix", reason="POSIX only")
+posix = pytest.mark.skipif(os.name != "posix", reason="the processes are killed with SIGKILL, and their files limited with resource")
 
 
 def process(mirror: str, prelude: str = "") -> subprocess.Popen[bytes]:

@@ -206,7 +206,7 @@ def _origin(file: str) -> str:
 
 def _self(frame: FrameType) -> Any:
     """Return the object whose method a frame runs."""
-    return frame.f_locals["self"] if frame.f_code.co_varnames[:1] == ("self",) and "self" in frame.f_locals else None
+    return frame.f_locals.get("self") if frame.f_code.co_varnames[:1] == ("self",) else None
 
 
 def _reference(owner: Any) -> Callable[[], Any]:

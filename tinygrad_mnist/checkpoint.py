@@ -141,7 +141,7 @@ def load_checkpoint(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES)
         If the file is damaged anywhere, or is no checkpoint.
     """
     with opened(Path(path), max_bytes) as file:
-        if math.prod(file.entries.get(STATE, ((0,),))[0]) not in range(1, STATE_LIMIT + 1):
+        if not 0 < math.prod(file.entries[STATE][0] if STATE in file.entries else (0,)) <= STATE_LIMIT:
             raise CheckpointError(f"{path} is no checkpoint but a file of weights, or another program's; read it with load_weights")
         state = json.loads(file.read(STATE).tobytes())
         arrays = {name: file.read(name) for name in file.entries if name != STATE}

@@ -85,6 +85,7 @@ class Run:
             cls._check_new(folder)  # once more: another process may have begun a run meanwhile
             run.config = dict(config)
             write_atomically(folder / "config.json", (json.dumps(run.config, indent=2, allow_nan=False) + "\n").encode())
+            run.begin()
         except BaseException:
             run.close()
             if new and not (folder / "config.json").exists():
@@ -92,7 +93,6 @@ class Run:
                 with suppress(OSError):
                     folder.rmdir()
             raise
-        run.begin()
         return run
 
     @classmethod

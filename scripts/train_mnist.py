@@ -8,10 +8,7 @@ end.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import importlib.util
 import itertools
-import math
 import os
 import signal
 import sys
@@ -21,67 +18,33 @@ from contextlib import nullcontext, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from any folder, installed or not
+sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])  # works from any folder, installed or not
 
 for library in ("OPENBLAS", "MKL", "OMP"):  # shards run side by side: one thread each for their matrix products, also without threadpoolctl
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 import numpy as np
+from command_line import Parser, Stop, announce, fingerprint, folder, missing_extras, number, tell
 
 import models
 import tinygrad_mnist as tg
-from models.deep_convnet import DeepConvNet
+from models.recipes import LEARNING_RATE, MODEL, OPTIMIZERS, RECIPES, SCHEDULES, TRAINING, held_out, make_trainer, settings
 from tinygrad_mnist.checkpoint import save_weights
 from tinygrad_mnist.plots import plot_curves
 from tinygrad_mnist.runs import Run, code_version
-from tinygrad_mnist.training import Step, Trainer, accuracy, best_epoch, hold_out
+from tinygrad_mnist.training import Step, Trainer, accuracy, best_epoch
 
-OPTIMIZERS = {"adagrad": tg.optim.AdaGrad, "sgd": tg.optim.SGD, "adam": tg.optim.Adam}
-SCHEDULES = {"constant": tg.schedules.constant, "cosine": tg.schedules.cosine, "step": tg.schedules.step_decay}
 DECIDES: dict[str, Any] = {  # what decides the result: stored in the run folder, and not to be changed on the way
-    "epochs": 8, "batch_size": 500, "optimizer": "adagrad", "lr": None, "momentum": 0.9, "schedule": "constant", "init": "he", "depth": 6,
-    "seed": 0, "validation": None, "patience": None, "limit": None, "shard_size": None, "paper_protocol": False, "augment": False,
+    "recipe": "paper", **TRAINING, **{name: MODEL[name] for name in ("init", "depth", "dropout", "logit_dropout", "rescale")},
 }  # fmt: skip
 SESSION: dict[str, Any] = {  # what may differ each time
     "data": None, "out": None, "resume": None, "threads": None, "checkpoint_every": (0, 30.0), "profile": None, "no_plots": False,
     "quiet": False,
 }  # fmt: skip
 WARM_UP = 5  # steps that are not profiled: the first ones still ask the system for memory
-MEASURED = 1000  # images that the accuracy on the training images, and the paper's on the test images, is measured on
 PAPER = "  [PAPER PROTOCOL: the test images are looked at during training]"
-
-
-class Parser(argparse.ArgumentParser):
-    """Ends with one line and code 2 where argparse would show the usage, too."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong and how to find out what is right."""
-        self.exit(2, f"{self.prog}: {message} (--help lists all options)\n")
-
-
-def number(kind: type, least: float) -> Callable[[str], Any]:
-    """Argument type: a finite number of at least `least`."""
-    what = f"a whole number of at least {least:g} and below 2**63" if kind is int else f"a finite number of at least {least:g}"
-
-    def parse(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not least <= value < (2**63 if kind is int else math.inf):
-            raise argparse.ArgumentTypeError(f"{text[:50]!r} is not {what}")
-        return value
-
-    return parse
-
-
-def folder(text: str) -> Path:
-    """Argument type: a folder's name."""
-    if not text:
-        raise argparse.ArgumentTypeError("it is empty; name a folder (. is this one)")
-    return Path(text)
 
 
 def interval(text: str) -> tuple[int, float]:
@@ -107,6 +70,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--resume", metavar="DIR", type=folder, help="go on with an interrupted run, exactly; it knows its own options")
     add("--checkpoint-every", metavar="N", type=interval, help="save so often: N steps, or seconds as in 30s (default: 30s); also when "
         "stopped and at the end")  # fmt: skip
+    add("--recipe", choices=RECIPES, help="settings to begin with: the paper's, or our best ones for this network, which take longer; the "
+        f"options below change them (default: {DECIDES['recipe']}, whose values are given)")  # fmt: skip
     add("--epochs", type=number(int, 1), help=f"times to go through the training images (default: {DECIDES['epochs']})")
     add("--batch-size", type=number(int, 1), help=f"images per step (default: {DECIDES['batch_size']})")
     add("--optimizer", choices=OPTIMIZERS, help=f"(default: {DECIDES['optimizer']})")
@@ -123,7 +88,13 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "(default: never)")  # fmt: skip
     add("--paper-protocol", action="store_true", help="as the paper did: train on all images, look at 1000 training and 1000 test images "
         "before each epoch, take the last weights; everything says so")  # fmt: skip
-    add("--augment", action="store_true", help="train on images that are shifted, turned, stretched and bent anew each time")
+    add("--augment", metavar="STRENGTH", nargs="?", type=number(float, 0), const=1.0, help="train on images that are shifted, turned, "
+        "stretched and bent anew each time (1 if no strength is given; default: 0, not at all)")  # fmt: skip
+    add("--average", metavar="DECAY", type=number(float, 0), help="use a moving average of the weights, 0.999, say (default: 0, do not)")
+    add("--dropout", metavar="P", type=number(float, 0), help=f"of hidden units, in training (default: {DECIDES['dropout']})")
+    add("--logit-dropout", metavar="P", type=number(float, 0), help=f"of logits, in training (default: {DECIDES['logit_dropout']})")
+    add("--rescale", choices=["test", "train"], help="when dropout makes up for what it drops; train is the inverted kind "
+        f"(default: {DECIDES['rescale']})")  # fmt: skip
     add("--limit", metavar="N", type=number(int, 1), help="use only the first N training images")
     add("--threads", metavar="N", type=number(int, 1), help="default: the usable cores; the result does not depend on it")
     add("--shard-size", metavar="N", type=number(int, 1), help="images that one thread computes at a time (default: up to 144, so that 4 "
@@ -138,52 +109,6 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if hasattr(given, "paper_protocol") and (getattr(given, "validation", 0) or hasattr(given, "patience")):
         parser.error("--paper-protocol holds no images out; leave out --validation and --patience")
     return given
-
-
-class Stop:
-    """Note SIGINT, SIGTERM and SIGHUP, so that a step can be finished; a second one ends it at once."""
-
-    signal = 0
-
-    def __enter__(self) -> Stop:
-        found = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-        found = [s for s in found if s == signal.SIGINT or signal.getsignal(s) != signal.SIG_IGN]  # nohup goes on ignoring SIGHUP
-        self.before = {s: signal.signal(s, self.note) for s in found}
-        return self
-
-    def note(self, number: int, frame: Any) -> None:
-        """Handle a signal."""
-        again, self.signal = self.signal, number
-        if again:
-            raise KeyboardInterrupt
-
-    def __exit__(self, *exception: object) -> None:
-        for s, handler in self.before.items():
-            signal.signal(s, handler)
-
-
-def missing_extras(args: argparse.Namespace) -> str | None:
-    """Name what the chosen options need and is not installed, before any time is spent."""
-    wanted = {
-        "safetensors": ("a checkpoint", "", True),
-        "filelock": ("a run folder", "", True),
-        "tqdm": ("the progress bar", ", or pass --quiet", not args.quiet),
-        "matplotlib": ("curves.png", ", or pass --no-plots", not args.no_plots),
-    }
-    for module, (purpose, instead, needed) in wanted.items():
-        if needed and importlib.util.find_spec(module) is None:
-            return f"{purpose} needs {module}: pip install 'tinygrad_mnist[train]'{instead}"
-    return None
-
-
-def tell(text: str, write: Callable[[str], None] = print) -> None:
-    """Print to people; that nobody reads it (any more) is no failure of the run."""
-    try:
-        write(text)
-        if sys.stdout:
-            sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def peak_memory() -> str:
@@ -214,26 +139,17 @@ def profiled(steps: Iterator[Step], count: int, report: Callable[[tg.Profile, in
             report(profile, done)
 
 
-def fingerprint(data: tg.data.Dataset) -> str:
-    """SHA-256 of all images and labels."""
-    digest = hashlib.sha256()
-    for array in data[:4]:
-        digest.update(str(array.shape).encode() + np.ascontiguousarray(array).data)
-    return digest.hexdigest()
-
-
 def new_config(args: argparse.Namespace, data: tg.data.Dataset) -> dict[str, Any]:
     """Everything that decides a new run, and what it was begun with."""
     config = {name: getattr(args, name) for name in DECIDES}
     available = len(data.images[: args.limit])
-    if config["validation"] is None:
-        config["validation"] = 0 if args.paper_protocol else min(5000, available // 10)
+    config["validation"] = held_out(config, available)
     if config["validation"] >= available:
         raise ValueError(f"--validation {config['validation']} leaves nothing of {available} images to train on; use a smaller one")
     if args.patience and not config["validation"]:
         raise ValueError("--patience needs images to validate on; use --validation 1000, say")
     if config["lr"] is None:
-        config["lr"] = 0.001 if args.optimizer == "adam" else 0.01
+        config["lr"] = LEARNING_RATE[args.optimizer]
     named = args.data or os.environ.get("TINYGRAD_MNIST_DATA") or None
     place = named if named in (None, "synthetic") else os.path.abspath(os.path.expanduser(named))
     return {**config, "data": place, "data source": data.source, "data sha256": fingerprint(data), "begun with": begun_with()}
@@ -266,26 +182,6 @@ def resumed(given: argparse.Namespace, say: Callable[[str], None]) -> tuple[Run,
     except BaseException:
         run.close()
         raise
-
-
-def make_trainer(args: argparse.Namespace, data: tg.data.Dataset) -> Trainer:
-    """Model, optimiser and data of a run, as its configuration says."""
-    init, split, draws = np.random.default_rng(args.seed).spawn(3)
-    model = DeepConvNet(rng=init, init=args.init, depth=args.depth)
-    settings = {"momentum": args.momentum} if args.optimizer == "sgd" else {}
-    optimizer = OPTIMIZERS[args.optimizer](tg.nn.parameters(model), lr=args.lr, **settings)
-    images, labels = data.images[: args.limit], data.labels[: args.limit]
-    training, held = hold_out(labels, args.validation, split)
-    monitor = {"train": (images[training[:MEASURED]], labels[training[:MEASURED]])}
-    if len(held):
-        monitor["validation"] = images[held], labels[held]
-    if args.paper_protocol:
-        monitor["test"] = data.test_images[:MEASURED], data.test_labels[:MEASURED]
-    return Trainer(
-        model, optimizer, images[training], labels[training], epochs=args.epochs, batch_size=args.batch_size, rng=draws, monitor=monitor,
-        schedule=SCHEDULES[args.schedule], augment=tg.data.augment if args.augment else None, patience=args.patience,
-        shard_size=args.shard_size, threads=args.threads,
-    )  # fmt: skip
 
 
 def train(args: argparse.Namespace, data: tg.data.Dataset, run: Run, trainer: Trainer, stop: Stop) -> None:
@@ -380,26 +276,28 @@ def finish(args: argparse.Namespace, run: Run, trainer: Trainer) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     given = arguments(argv)
-    args, run = argparse.Namespace(**{**DECIDES, **SESSION, **vars(given)}), None
+    args, run = argparse.Namespace(**{**DECIDES, **SESSION, **RECIPES[getattr(given, "recipe", "paper")], **vars(given)}), None
 
     def say(text: str) -> None:
         print(f"train_mnist.py: {text}", file=sys.stderr)
 
-    if problem := missing_extras(args):
+    needed = [("safetensors", "a checkpoint", ""), ("filelock", "a run folder", "")]
+    needed += [] if args.quiet else [("tqdm", "the progress bar", ", or pass --quiet")]
+    needed += [] if args.no_plots else [("matplotlib", "curves.png", ", or pass --no-plots")]
+    if problem := missing_extras(needed):
         say(problem)
         return 2
     try:
         if args.resume:
             run, args = resumed(given, say)
         data = tg.data.find_mnist(args.data)
-        name, _, why = data.source.partition(" (")
-        tell(f"{'!' * 24} {name} {'!' * 24} ({why}" if data.synthetic else f"data: {data.source}")
+        announce(data)
         if run is None:
             config = new_config(args, data)
             args = argparse.Namespace(**{**vars(args), **{name: config[name] for name in DECIDES}})
         elif run.config.get("data sha256") != fingerprint(data):
             raise ValueError(f"not the data that the run was begun with ({run.config.get('data source')}); pass its folder: --data DIR")
-        trainer = make_trainer(args, data)
+        trainer = make_trainer(settings(**{name: getattr(args, name) for name in DECIDES if name != "recipe"}), data, args.threads)
         if run is None:
             run = Run.create(args.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S"), config)
         else:

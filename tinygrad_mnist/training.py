@@ -49,6 +49,10 @@ class Trainer:
         `tinygrad_mnist.schedules`.
     augment : callable, optional
         ``augment(images, rng)``, the images to train on in place of those of a shard: see `tinygrad_mnist.data.augment`.
+    average : float, optional
+        Below 1. Measure, select and return a moving average of the weights, which keeps this share of itself in each step (less
+        in the first ones), in place of the weights of the last step: with a high learning rate it is better than any of them (Polyak and
+        Juditsky, 1992).
     monitor : dict of str to (images, labels), optional
         What to measure after each epoch. Images called ``"validation"`` select the best weights.
     patience : int, optional
@@ -64,6 +68,8 @@ class Trainer:
         For each epoch its number, its mean loss, and what was measured: ``NAME_accuracy`` and ``NAME_loss``.
     best : dict of str to ndarray, or None
         Weights after the best epoch so far.
+    averaged : dict of str to ndarray, or None
+        Their average, if one is asked for.
 
     Raises
     ------
@@ -100,6 +106,7 @@ class Trainer:
         rng: np.random.Generator,
         schedule: Callable[[int, int], float] | None = None,
         augment: Callable[[npt.NDArray[Any], np.random.Generator], npt.NDArray[Any]] | None = None,
+        average: float | None = None,
         monitor: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]] | None = None,
         patience: int | None = None,
         shard_size: int | None = None,
@@ -112,10 +119,13 @@ class Trainer:
             raise ValueError(f"Trainer: epochs is {epochs!r}; pass a whole number of at least 0")
         if patience is not None and (patience < 1 or "validation" not in (monitor or {})):
             raise ValueError(f"Trainer: patience is {patience}; it must be at least 1, and monitor must have images called 'validation'")
+        if average is not None and not 0 <= average < 1:
+            raise ValueError(f"Trainer: average is {average}; it must be at least 0 and below 1")
         self.model, self.optimizer, self.images, self.labels, self.rng = model, optimizer, images, labels, rng
         self.epochs, self.schedule, self.augment, self.monitor, self.patience = epochs, schedule, augment, dict(monitor or {}), patience
-        self.shard_size, self.threads = shard_size, threads
+        self.shard_size, self.threads, self.average = shard_size, threads, average
         self.weights, self.lr = parameters(model), optimizer.lr
+        self.averaged = None if average is None else self._now()
         self.batch_size, self.cuts = batch_size, list(batches(len(images), batch_size))
         self.epoch, self.batch, self.step = 1, 0, 0
         self.order: npt.NDArray[np.intp] | None = None  # of the images in this epoch; drawn when it begins
@@ -135,6 +145,9 @@ class Trainer:
                     raise ValueError(f"Trainer: the schedule returned {factor} for step {self.step}; it must be finite and at least 0")
                 self.optimizer.lr = self.lr * factor
             self.losses.append(self._update(index))
+            if self.average is not None and self.averaged is not None:
+                fresh = 1 - min(self.average, (self.step + 1) / (self.step + 10))
+                self.averaged = {name: old + fresh * (self.weights[name].data - old) for name, old in self.averaged.items()}
             self.batch, self.step = self.batch + 1, self.step + 1
             step = Step(self.epoch, self.step, self.losses[-1], len(index), self.batch == len(self.cuts), self.optimizer.lr)
             if step.last:
@@ -144,12 +157,19 @@ class Trainer:
     def measure(self) -> dict[str, float]:
         """Loss and accuracy, now, on everything that is monitored."""
         scores: dict[str, float] = {}
-        for name, labelled in self.monitor.items():
-            try:
-                found = evaluate(self.model, *labelled, self.threads)
-            except FloatingPointError as error:
-                raise FloatingPointError(f"after step {self.step}, on the {name} images: {error}") from error
-            scores |= {f"{name}_{kind}": value for kind, value in found._asdict().items()}
+        trained = self._now()
+        try:
+            if self.averaged is not None:
+                load_parameters(self.model, self.averaged)
+            for name, labelled in self.monitor.items():
+                try:
+                    found = evaluate(self.model, *labelled, self.threads)
+                except FloatingPointError as error:
+                    raise FloatingPointError(f"after step {self.step}, on the {name} images: {error}") from error
+                scores |= {f"{name}_{kind}": value for kind, value in found._asdict().items()}
+        finally:
+            if self.averaged is not None:
+                load_parameters(self.model, trained)
         return scores
 
     def state_dict(self) -> dict[str, Any]:
@@ -163,7 +183,8 @@ class Trainer:
         if self.batch == len(self.cuts):
             raise ValueError("Trainer: the epoch could not be measured; go on from an earlier state")
         return {
-            "weights": {name: p.data for name, p in self.weights.items()},
+            "weights": self._now(),
+            "averaged": None if self.averaged is None else dict(self.averaged),
             "optimizer": self.optimizer.state_dict(),
             "lr": self.lr,
             "rng": self.rng.bit_generator.state,
@@ -201,7 +222,9 @@ class Trainer:
             if not all(type(n) is int for n in (epoch, batch, step)) or not 0 <= lr < math.inf or not np.isfinite(losses).all():
                 raise ValueError("epoch, batch and step must be whole numbers, learning rate and losses finite")
             wanted = {name: (p.shape, p.dtype) for name, p in self.weights.items()}
-            for weights in (state["weights"], state["weights"] if state["best"] is None else state["best"]):
+            if (state["averaged"] is None) != (self.average is None):
+                raise ValueError("its weights are averaged, or these here, not both")
+            for weights in (state["weights"], *(state[key] for key in ("averaged", "best") if state[key] is not None)):
                 if wrong := misfits(wanted, {name: (array.shape, array.dtype) for name, array in weights.items()}) or _spoilt(weights):
                     raise ValueError("; ".join(wrong))
             if order is not None and (order.dtype.kind != "i" or not np.array_equal(np.sort(order), np.arange(len(self.images)))):
@@ -223,11 +246,17 @@ class Trainer:
         self.rng.bit_generator.state = state["rng"]
         self.epoch, self.batch, self.step, self.lr = epoch, batch, step, lr
         self.order = None if order is None else order.astype(np.intp)
-        self.losses, self.history, self.best = losses, history, state["best"]
+        self.losses, self.history, self.best, self.averaged = losses, history, state["best"], state["averaged"]
 
     def selected(self) -> dict[str, Array]:
         """Return the weights to use: after the best epoch, as measured by validation; without validation, those of now."""
-        return {name: p.data for name, p in self.weights.items()} if self.best is None else self.best
+        return self._in_use() if self.best is None else self.best
+
+    def _now(self) -> dict[str, Array]:
+        return {name: p.data for name, p in self.weights.items()}  # not copied: a step gives parameters new arrays
+
+    def _in_use(self) -> dict[str, Array]:
+        return self._now() if self.averaged is None else self.averaged
 
     def _loss(self, images: npt.NDArray[Any], labels: npt.NDArray[Any], rng: np.random.Generator) -> Tensor:
         loss: Tensor = self.model.loss(images if self.augment is None else self.augment(images, rng), labels, rng)
@@ -252,14 +281,14 @@ class Trainer:
                 self.rng.bit_generator.state = before
         self.optimizer.step(grads)
         state = {f"{slot} of {name}": array for name, slots in self.optimizer.state.items() for slot, array in slots.items()}
-        if spoilt := _spoilt({name: p.data for name, p in self.weights.items()} | state):
+        if spoilt := _spoilt(self._now() | state):
             raise FloatingPointError(f"step {self.step + 1}: the optimiser makes {spoilt[0]} infinite or NaN")
         return loss
 
     def _end_epoch(self) -> None:
         self.history.append({"epoch": self.epoch, "mean_loss": float(np.mean(self.losses)), **self.measure()})
         if "validation" in self.monitor and best_epoch(self.scores()) == len(self.history) - 1:
-            self.best = {name: p.data for name, p in self.weights.items()}  # the optimiser gives parameters new arrays
+            self.best = self._in_use()
         self.epoch, self.batch, self.order, self.losses = self.epoch + 1, 0, None, []
 
     def scores(self) -> list[tuple[float, float]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,13 +25,7 @@ TRAINING: dict[str, Any] = {
     "epochs": 8, "batch_size": 500, "optimizer": "adagrad", "lr": None, "momentum": 0.9, "schedule": "constant", "augment": 0.0,
     "average": None, "seed": 0, "validation": None, "patience": None, "limit": None, "shard_size": None, "paper_protocol": False,
 }  # fmt: skip
-RECIPES: dict[str, dict[str, Any]] = {
-    "paper": {},
-    "best": {
-        "epochs": 20, "batch_size": 250, "optimizer": "adam", "lr": 0.003, "schedule": "cosine", "augment": 0.7, "average": 0.999,
-        "dropout": 0.25, "logit_dropout": 0.0, "rescale": "train",
-    },
-}  # fmt: skip
+RECIPES: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 MEASURED = 1000  # images that the accuracy on the training images, and the paper's on the test images, is measured on
 
 

@@ -19,6 +19,7 @@ from . import training as training
 from .anomaly import *
 from .conv import *
 from .functional import *
+from .graphs import *
 from .native import *
 from .ops import *
 from .profiling import *

@@ -1,0 +1,328 @@
+"""The report: what the paper says beside what the stored results say, as Markdown with pictures, and as one HTML file with them inside."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tinygrad_mnist as tg
+from models.deep_convnet import DeepConvNet
+from models.recipes import MODEL
+from tinygrad_mnist.checkpoint import CheckpointError, load_weights
+from tinygrad_mnist.files import write_atomically
+
+from . import pictures, verdicts
+from .experiments import CANDIDATES, EXPERIMENTS, NOTHING, QUICK_SAYS, TARGETS, Claim, Experiment, candidate_variant, configuration
+from .verdicts import Result, Results, measured
+
+DRAWN: dict[str, Callable[[Results], Any]] = {
+    "learning-rate": pictures.learning_rates, "initialisation": pictures.initialisations, "epochs": pictures.accuracies,
+    "depth": pictures.depths, "steps": pictures.steps, "explanations": pictures.explanations, "recipes": pictures.recipes,
+}  # fmt: skip
+NOISE_SAYS = (
+    "Each figure is the mean over the seeds, ± their standard deviation. *Noise* is how far one more run is expected to be from that mean "
+    "(95 %: Student's t with the seeds' spread; at least twice the standard error of a single run, which is the binomial one of an "
+    "accuracy on so many images). A figure of the paper, a single run, is **within noise** if it is no further away than that, else **not "
+    "reproduced**. A claim is **reproduced** if it holds by more than the noise of the mean, **not reproduced** if it fails by more, and "
+    "**within noise** if these seeds cannot tell."
+)
+BATCH_SAYS = (
+    "One of them can be excluded without a computer: if 500 images share one softmax, their 500 probabilities sum to at most 1, so the "
+    "mean of -ln p is at least ln 500 = 6.21 whatever the weights are. The paper's losses between 0.8 and 2 were not computed that way."
+)
+STYLE = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}img{max-width:100%;height:auto}"
+    "table{border-collapse:collapse;margin:1rem 0;font-size:.9rem;display:block;overflow-x:auto}th,td{padding:.25rem "
+    ".6rem;border-bottom:1px solid #ccc;text-align:left}blockquote{border-left:4px solid #D55E00;margin:1rem 0;padding:.2rem "
+    "1rem;background:#fff4ec}code,pre{font-size:.85rem;background:#f4f4f4}pre{padding:.8rem;overflow:auto;max-height:24rem}"
+)
+
+
+def write_report(out: Path, results: Iterable[Result], data: tg.data.Dataset, epochs: int | None, quick: bool) -> list[Path]:
+    """Write report.md, report.html and the pictures; returns the paths of the two."""
+    found = list(results)
+    folder = out / "pictures"
+    folder.mkdir(exist_ok=True)
+    by_experiment = {name: sorted_out(experiment, found, epochs, quick) for name, experiment in EXPERIMENTS.items()}
+    by_experiment = {name: by_variant for name, by_variant in by_experiment.items() if by_variant}
+    draw = Drawing(folder)
+    parts = [*head(found, quick), *main_table(by_experiment)]
+    for name, by_variant in by_experiment.items():
+        parts += section(EXPERIMENTS[name], by_variant, draw)
+    parts += looks(by_experiment, out, data, draw)
+    parts += runs(by_experiment)
+    text = "\n\n".join(parts) + "\n"
+    write_atomically(out / "report.md", text.encode())
+    write_atomically(out / "report.html", as_html(text, out).encode())
+    return [out / "report.md", out / "report.html"]
+
+
+def sorted_out(experiment: Experiment, found: Iterable[Result], epochs: int | None, quick: bool) -> dict[str, list[Result]]:
+    """Results of an experiment by variant, in the order of the seeds."""
+    by_config = {identity(result["config"]): result for result in found}
+    seeds = 1 + max((result["config"]["seed"] for result in by_config.values()), default=-1)
+    by_variant: dict[str, list[Result]] = {}
+    for (variant, _), config in experiment.configurations(seeds, epochs, quick).items():
+        if (result := by_config.get(identity(config))) is not None:
+            by_variant.setdefault(variant, []).append(result)
+    return by_variant
+
+
+def identity(config: Mapping[str, Any]) -> str:
+    """Settings as text, to compare them."""
+    return json.dumps(dict(config), sort_keys=True)
+
+
+class Drawing:
+    """Saves pictures, and says how to show them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, name: str, figure: Any, alt: str) -> list[str]:
+        if figure is None:
+            return []
+        buffer = io.BytesIO()
+        figure.savefig(buffer, dpi=110, format="png")
+        write_atomically(self.folder / f"{name}.png", buffer.getbuffer())
+        return [f"![{alt}](pictures/{name}.png)"]
+
+
+# Text ------------------------------------------------------------------------------------------------------------------------------------
+def head(found: list[Result], quick: bool) -> list[str]:
+    """Say what this is, of which data and code."""
+    parts = ["# The paper, reproduced"]
+    if quick:
+        parts.append(f"> **{QUICK_SAYS}**")
+    if any(result["synthetic"] for result in found):
+        parts.append("> **SYNTHETIC DIGITS, not MNIST: no figure here says anything about the paper's.**")
+    about = {key: sorted({str(result[key] if key in result else result["begun with"][key]) for result in found})
+             for key in ("data", "code", "threads", "numpy", "python", "native kernels")}  # fmt: skip
+    seeds = sorted({result["config"]["seed"] for result in found})
+    parts.append(
+        "Experiments of *A 21-layer deep convolutional neural network in Python* (December 2022), each beside what this project measures. "
+        "The paper's protocol holds unless a section says otherwise: all 60,000 training images, batches of 500, AdaGrad with the "
+        "learning rate 0.01, 8 epochs, half of the hidden units **and of the logits** dropped in training, the weights of the last epoch. "
+        "It looks at test images before every epoch, and it picked its settings by them; figures made in this way are labelled so: [paper "
+        "protocol]."
+    )
+    parts.append(
+        f"{len(found)} runs on {', '.join(about['data'])}; seeds {', '.join(map(str, seeds))}; code {', '.join(about['code'])}; "
+        f"Python {', '.join(about['python'])}, NumPy {', '.join(about['numpy'])}, native kernels: {', '.join(about['native kernels'])}; "
+        f"{', '.join(about['threads'])} thread(s) in each run."
+    )
+    parts.append(NOISE_SAYS)
+    return parts
+
+
+def main_table(by_experiment: Mapping[str, Results]) -> list[str]:
+    """Every claim, in one table."""
+    rows = []
+    for name, by_variant in by_experiment.items():
+        experiment = EXPERIMENTS[name]
+        for number, claim in enumerate(experiment.claims):
+            verdict = verdicts.claim_verdict(claim, by_variant)
+            first = f"[{experiment.title}](#{name})" if number == 0 else ""
+            rows.append((first, claim.text, claim_numbers(claim, by_variant), f"**{verdict}**"))
+    return ["## What the paper says, and what we measured", table(("experiment", "claim", "measured", "verdict"), rows)] if rows else []
+
+
+def section(experiment: Experiment, results: Results, draw: Drawing) -> list[str]:
+    """One experiment: the paper's words, the picture, figures side by side, the verdict."""
+    parts = [f'## {experiment.title} <a id="{experiment.name}"></a>', f"**The paper:** {experiment.paper}"]
+    if experiment.claims:
+        told = "; ".join(f"{claim.text}: **{verdicts.claim_verdict(claim, results)}**" for claim in experiment.claims)
+        parts.append(f"**Verdict: {verdicts.experiment_verdict(experiment, results)}.** {told[0].upper()}{told[1:]}.")
+    parts += draw(experiment.name, DRAWN[experiment.name](results), experiment.title)
+    if experiment.figures:
+        rows, words = [], []
+        for figure in experiment.figures:
+            ours = measured(results, figure.variant, figure.measure)
+            words.append(verdicts.figure_verdict(figure, results))
+            name = label(figure.variant, figure.measure)
+            rows.append((name, shown(figure.paper, figure.measure), *numbers(ours, figure.measure), words[-1]))
+        parts.append(f"Of the {len(words)} figures that the paper prints, {words.count(verdicts.WITHIN_NOISE)} are within noise of ours.")
+        parts.append(table(("figure", "paper", "ours", "noise", "each seed", "verdict"), rows))
+    elif experiment.claims:
+        measures = {(v, measure): None for claim in experiment.claims for v in (claim.variant, *claim.than) for measure in claim.measures}
+        rows = [(label(v, m), *numbers(measured(results, v, m), m)) for v, m in measures]
+        parts.append(table(("figure", "ours", "noise", "each seed"), rows))
+    if experiment.name == "explanations":
+        parts += explanations(results)
+    if experiment.name == "recipes":
+        parts += recipes(results)
+    return parts
+
+
+def explanations(results: Results) -> list[str]:
+    """Each candidate against each target."""
+    parts = [f"**Conclusion:** {verdicts.conclusion(results)}", BATCH_SAYS]
+    for target, (_, _, measure, paper) in TARGETS.items():
+        rows = []
+        for candidate in [NOTHING, *CANDIDATES]:
+            found = verdicts.explained(candidate, target, results)
+            if found.verdict == verdicts.NOT_MEASURED:
+                continue
+            gap = "" if candidate == NOTHING or found.ours is None else f"{100 * found.closed:.0f} %"
+            rows.append((candidate, *numbers(found.ours, measure), gap, "" if candidate == NOTHING else found.verdict))
+        if len(rows) > 1:
+            parts.append(f"{target}: the paper has {shown(paper, measure)}.")
+            parts.append(table(("put back", "ours", "noise", "each seed", "of the gap closed", "verdict"), rows))
+    return parts
+
+
+def recipes(results: Results) -> list[str]:
+    """Accuracy and time of the two recipes."""
+    rows = []
+    for name, runs in results.items():
+        ours = measured(results, name, "test_accuracy")
+        times = [run["seconds"][-1] for run in runs if run["seconds"]]
+        held = [100 * row["validation_accuracy"] for run in runs for row in run["history"][-1:]]
+        words = setting_words(runs[0]["config"])
+        rows.append((name, *numbers(ours, "test_accuracy"), f"{np.mean(held):.2f} %", f"{np.mean(times):.0f} s", words))
+    columns = ("recipe", "test accuracy", "noise", "each seed", "images held out", "time", "settings")
+    return [
+        "Both hold out the same 5,000 training images, which choose the weights (and chose the recipe); the test images were read once, "
+        "at the end of each run.",
+        table(columns, rows),
+    ]
+
+
+def looks(by_experiment: Mapping[str, Results], out: Path, data: tg.data.Dataset, draw: Drawing) -> list[str]:
+    """Pictures of a trained network, and of its gradients."""
+    best_first = (("recipes", "best recipe"), ("epochs", "paper"))
+    chosen = next((by_experiment[e][v][0] for e, v in best_first if v in by_experiment.get(e, {})), None)
+    parts = []
+    if chosen is not None and (model := loaded(chosen, out)) is not None:
+        which = f"run `{chosen['key']}`: {setting_words(chosen['config'])}; test accuracy {shown(chosen['test_accuracy'], 'test_accuracy')}"
+        parts += ["## A look inside", f"A trained network ({which})."]
+        parts += draw("confusion", pictures.confusion(chosen), "Test images by true and guessed digit")
+        parts += draw("mistakes", pictures.mistakes(chosen, data), "Test images that are most confidently wrong")
+        parts += draw("filters", pictures.filters(model), "Filters of the first convolution")
+        parts += draw("feature_maps", pictures.feature_maps(model, data.test_images[0]), "Feature maps of one digit in each layer")
+        figure, method = pictures.embedding(model, data)
+        parts += draw("embedding", figure, f"Hidden layer in two dimensions, by {method}")
+        if method != "t-SNE":
+            parts.append("(With scikit-learn, `pip install 'tinygrad_mnist[report]'`, t-SNE would be drawn.)")
+    changes = {"the paper's network": ("epochs", "paper"), "Xavier": ("initialisation", "Xavier")}
+    changes |= {name: ("explanations", candidate_variant(name, next(iter(TARGETS)))) for name in ("pixels from 0 to 255", "all five")}
+    runs = {name: by_experiment[e][v][0] for name, (e, v) in changes.items() if v in by_experiment.get(e, {})}
+    if runs:
+        parts.append("## Weights and gradients, layer by layer")
+        parts.append("On the same 500 training images each time, before training and after each epoch.")
+        for name, run in runs.items():
+            file = "histograms_" + re.sub(r"\W+", "_", name)
+            parts += draw(file, pictures.histograms(run, f"Weights and gradients of each layer: {name}"), f"Histograms by layer: {name}")
+        parts += draw("gradients", pictures.gradients(runs), "Gradients by layer")
+    drawn = pictures.graph(out / "pictures")
+    parts += ["## The computation graph", "How the loss of the 21 layers is computed, op by op (two images; parameters in blue): "
+              "`pictures/graph.dot`, in Graphviz's language."]  # fmt: skip
+    parts.append("![Computation graph](pictures/graph.svg)" if drawn else "(Where Graphviz is installed, the graph is drawn here.)")
+    return parts
+
+
+def loaded(result: Result, out: Path) -> DeepConvNet | None:
+    """Rebuild the network of a run from its stored weights; None if they are gone."""
+    model = DeepConvNet(**{name: result["config"][name] for name in MODEL})
+    try:
+        tg.nn.load_parameters(model, load_weights(out / "results" / f"{result['key']}.safetensors", like=model))
+    except (FileNotFoundError, CheckpointError):
+        return None
+    return model
+
+
+def runs(by_experiment: Mapping[str, Results]) -> list[str]:
+    """List every run, with the file that every number above was computed from."""
+    listed = {result["key"]: result for by_variant in by_experiment.values() for found in by_variant.values() for result in found}
+    rows = [
+        (f"`{key}`", setting_words(r["config"]), str(r["config"]["seed"]),
+         "failed" if r["failed"] else shown(r["test_accuracy"], "test_accuracy"), f"{r['seconds'][-1]:.0f} s" if r["seconds"] else "")
+        for key, r in listed.items()
+    ]  # fmt: skip
+    failed = [f"- `{key}` failed: {r['failed']}" for key, r in listed.items() if r["failed"]]
+    return [
+        "## Runs",
+        "Every number above is computed from `results/KEY.json`: losses of every step, accuracies of every epoch, the confusion matrix, "
+        "the mistakes, histograms, settings. `results/KEY.safetensors` has the weights.",
+        table(("key", "settings", "seed", "test accuracy", "time"), rows),
+        *(["\n".join(failed)] if failed else []),
+    ]
+
+
+def claim_numbers(claim: Claim, results: Results) -> str:
+    """What was measured about a claim, in a few words."""
+    texts = []
+    for measure in claim.measures:
+        ours = measured(results, claim.variant, measure)
+        theirs = {name: other for name in claim.than if (other := measured(results, name, measure)) is not None}
+        text = "–" if ours is None else shown(ours.mean, measure)
+        if theirs:
+            name = max(theirs, key=lambda name: claim.sign * theirs[name].mean)
+            text += f" against {shown(theirs[name].mean, measure)}" + (f" ({name})" if len(claim.than) > 1 else "")
+        texts.append(text)
+    return ", ".join(texts)
+
+
+def setting_words(config: Mapping[str, Any]) -> str:
+    """How settings differ from the paper's."""
+    usual = configuration({}, config["seed"])
+    changed = [f"{name.replace('_', ' ')} {value}" for name, value in config.items() if usual[name] != value]
+    return ", ".join(changed) or "the paper's"
+
+
+def label(variant: str, measure: str) -> str:
+    """Name a figure for people."""
+    kind, _, at = measure.partition("@")
+    kinds = {
+        "test_accuracy": "test accuracy", "train_accuracy": "training accuracy", "mean_loss": "mean loss",
+        "fall": "loss of the last tenth of epoch 1, by that of its first step",
+    }  # fmt: skip
+    when = "" if not at else f", epoch {at}" if kind == "mean_loss" else f", start of epoch {at}"
+    return f"{kinds[kind]}{when}" if variant == "paper" else f"{variant}: {kinds[kind]}{when}"
+
+
+def numbers(ours: verdicts.Measured | None, measure: str) -> tuple[str, str, str]:
+    """Mean and deviation, noise, each seed."""
+    if ours is None:
+        return "–", "–", "–"
+    unit = 100 if "accuracy" in measure else 1
+    digits = 2 if unit == 100 else 3
+    spread = f" ± {unit * ours.deviation:.{digits}f}" if len(ours.values) > 1 else ""
+    each = ", ".join(f"{unit * value:.{digits}f}" for value in ours.values)
+    return f"{unit * ours.mean:.{digits}f}{spread}{' %' if unit == 100 else ''}", f"± {unit * ours.noise:.{digits}f}", each
+
+
+def shown(value: float, measure: str) -> str:
+    """A number with its unit."""
+    return f"{100 * value:.2f} %" if "accuracy" in measure else f"{value:.3f}"
+
+
+def table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Markdown of a table."""
+    columns = list(columns)
+    lines = [columns, ["---"] * len(columns), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def as_html(text: str, out: Path) -> str:
+    """Render the Markdown into one file that needs no other."""
+    import markdown
+
+    def inside(match: re.Match[str]) -> str:
+        path = out / html.unescape(match[1])
+        kind = "svg+xml" if path.suffix == ".svg" else "png"
+        return f'src="data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"'
+
+    body = re.sub(r'src="([^":]+)"', inside, markdown.markdown(text, extensions=["tables"]))
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>The paper, reproduced</title><style>{STYLE}</style></head><body>\n{body}\n</body></html>\n"
+    )

@@ -1,0 +1,160 @@
+"""From the stored results to numbers with their noise, and from those to words. Nothing here draws, runs or knows a file.
+
+Noise is what another run would be expected to differ by: the seeds' spread, as a 95 % prediction interval (Student's t), but no less than
+what a single run shows on its own: the binomial error of an accuracy on so many images, or the error of a mean of so many losses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .experiments import CANDIDATES, NOTHING, TARGETS, Claim, Experiment, Figure, candidate_variant
+
+Result = Mapping[str, Any]  # of one run, as it is stored
+Results = Mapping[str, Sequence[Result]]  # of each variant, by seed
+REPRODUCED, NOT_REPRODUCED, WITHIN_NOISE, NOT_MEASURED = "reproduced", "not reproduced", "within noise", "not measured"
+STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)  # 97.5 % quantiles of Student's t, for 1 to 9 degrees of freedom
+
+
+class Measured(NamedTuple):
+    """One quantity over the seeds."""
+
+    values: tuple[float, ...]
+    floor: float  # standard error of a single run, from itself
+
+    @property
+    def mean(self) -> float:
+        return sum(self.values) / len(self.values)
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation over the seeds; 0 for a single one."""
+        return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else 0.0
+
+    @property
+    def noise(self) -> float:
+        """How far one more run is expected to be from the mean, at most (95 %)."""
+        return max(student(len(self.values)) * self.deviation * math.sqrt(1 + 1 / len(self.values)), 2 * self.floor)
+
+
+def student(count: int) -> float:
+    """Quantile for the mean of so many values."""
+    return STUDENT[min(count - 1, len(STUDENT)) - 1] if count > 1 else 0.0
+
+
+def one(result: Result, measure: str) -> tuple[float, float] | None:
+    """Value of a measure in one run, and its standard error; None if the run ended before (or did not have it)."""
+    kind, _, at = measure.partition("@")
+    if kind == "fall":
+        first = result["losses"][: result["steps_per_epoch"]]
+        tenth = first[-max(1, len(first) // 10) :]
+        return (float(np.mean(tenth)) / first[0], float(np.std(tenth)) / first[0] / math.sqrt(len(tenth))) if tenth else None
+    if kind == "mean_loss":
+        losses = result["losses"][(int(at) - 1) * result["steps_per_epoch"] : int(at) * result["steps_per_epoch"]]
+        if len(losses) < result["steps_per_epoch"]:
+            return None
+        change = np.diff(losses)  # a trend is no noise
+        return float(np.mean(losses)), float(np.std(change) / math.sqrt(2 * len(losses)))
+    if not at:
+        value, images = result[kind], result["test_images"]
+    else:
+        row = next((row for row in result["history"] if row["epoch"] == int(at) - 1), {})
+        value, images = row.get(kind), result["measured_images"]
+    return None if value is None else (value, math.sqrt(value * (1 - value) / images))
+
+
+def measured(results: Results, variant: str, measure: str) -> Measured | None:
+    """Collect a measure of a variant over the seeds; None if no run has it."""
+    found = [pair for result in results.get(variant, ()) if (pair := one(result, measure)) is not None]
+    return Measured(tuple(value for value, _ in found), max(error for _, error in found)) if found else None
+
+
+def figure_verdict(figure: Figure, results: Results) -> str:
+    """Whether one more run could give the paper's number."""
+    ours = measured(results, figure.variant, figure.measure)
+    if ours is None:
+        return NOT_MEASURED
+    return WITHIN_NOISE if abs(figure.paper - ours.mean) <= ours.noise else NOT_REPRODUCED
+
+
+def claim_verdict(claim: Claim, results: Results) -> str:
+    """Reproduced if every comparison holds by more than noise; not reproduced if one fails by more; else within noise."""
+    margins = [margin for measure in claim.measures for margin in _margins(claim, measure, results)]
+    if not margins or any(margin is None for margin in margins):
+        return NOT_MEASURED
+    known = [margin for margin in margins if margin is not None]
+    if any(holds < -noise for holds, noise in known):
+        return NOT_REPRODUCED
+    return REPRODUCED if all(holds > noise for holds, noise in known) else WITHIN_NOISE
+
+
+def _margins(claim: Claim, measure: str, results: Results) -> list[tuple[float, float] | None]:
+    """By how much each comparison holds (negative: fails), and the noise of that."""
+    ours = measured(results, claim.variant, measure)
+    if claim.within is not None:
+        if ours is None:
+            return [None]
+        error = ours.noise / math.sqrt(len(ours.values))  # of the mean
+        inner = [(ours.mean - claim.within[0], error), (claim.within[1] - ours.mean, error)]
+        return [inner[0] if claim.within[1] == 1 else inner[1] if claim.within[0] == 0 else min(inner)]
+    margins: list[tuple[float, float] | None] = []
+    for other in claim.than:
+        theirs = measured(results, other, measure)
+        if ours is None or theirs is None:
+            margins.append(None)
+            continue
+        differences = [claim.sign * (a - b) for a, b in zip(ours.values, theirs.values, strict=False)]  # the same seeds
+        count, difference = len(differences), Measured(tuple(differences), math.hypot(ours.floor, theirs.floor))
+        margins.append((difference.mean, max(student(count) * difference.deviation, 2 * difference.floor) / math.sqrt(count)))
+    return margins
+
+
+def experiment_verdict(experiment: Experiment, results: Results) -> str:
+    """One word for all claims of an experiment: the worst of theirs."""
+    found = [claim_verdict(claim, results) for claim in experiment.claims]
+    return next((word for word in (NOT_MEASURED, NOT_REPRODUCED, WITHIN_NOISE) if word in found), REPRODUCED)
+
+
+class Explained(NamedTuple):
+    """What a candidate explanation does to a target."""
+
+    ours: Measured | None  # with the mistake
+    closed: float  # share of the gap between our figure and the paper's that it closes; above 1: it goes too far
+    verdict: str
+
+
+def explained(candidate: str, target: str, results: Results) -> Explained:
+    """Compare a run with a mistake of the listings with the paper's figure and with a run without mistakes."""
+    _, _, measure, paper = TARGETS[target]
+    ours, right = (measured(results, candidate_variant(name, target), measure) for name in (candidate, NOTHING))
+    if right is None or ours is None:
+        failed = any(result.get("failed") for result in results.get(candidate_variant(candidate, target), ()))
+        return Explained(None, math.nan, "training fails" if failed else NOT_MEASURED)
+    gap = paper - right.mean
+    closed = (ours.mean - right.mean) / gap if gap else math.nan
+    noise = max(ours.noise, right.noise)
+    if abs(gap) <= right.noise:
+        return Explained(ours, closed, "nothing to explain" if abs(paper - ours.mean) <= noise else "leads away")
+    if abs(paper - ours.mean) <= noise:
+        return Explained(ours, closed, "brings it back")
+    return Explained(ours, closed, "goes towards it" if 0.5 <= closed <= 1.5 else "does not")
+
+
+def conclusion(results: Results) -> str:
+    """Say in words which candidate brings which of the paper's figures back."""
+    sentences = []
+    for target in TARGETS:
+        found = {candidate: explained(candidate, target, results).verdict for candidate in CANDIDATES}
+        if all(verdict == NOT_MEASURED for verdict in found.values()):
+            continue
+        for verdict, words in (("brings it back", "brought back by"), ("goes towards it", "approached (more than half of the way) by")):
+            if names := [candidate for candidate, word in found.items() if word == verdict]:
+                sentences.append(f"“{target}” is {words}: {', '.join(names)}.")
+        if not {"brings it back", "goes towards it"} & set(found.values()):
+            settled = set(found.values()) <= {"nothing to explain", "leads away", NOT_MEASURED, "training fails"}
+            sentences.append(f"“{target}” {'needs no explanation' if settled else 'is explained by none of them'}.")
+    return " ".join(sentences)

@@ -100,8 +100,8 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "fan-in 1024 in the first affine layer": {"affine_fan_in": 1024},
     "softmax over the whole batch": {"softmax_over_batch": True, "shard_size": 500},
     "1e-7 inside the logarithm": {"loss_eps": 1e-7},
-    "float64": {"dtype": "float64"},
     "pixels from 0 to 255, and 1e-7": {"divisor": 1, "loss_eps": 1e-7},
+    "float64": {"dtype": "float64"},
     "all five": {
         "divisor": 1, "affine_fan_in": 1024, "softmax_over_batch": True, "shard_size": 500, "loss_eps": 1e-7, "dtype": "float64",
     },
@@ -115,7 +115,7 @@ VARIANTS: dict[str, dict[str, Any]] = {  # runs that more than one experiment lo
 TARGETS: dict[str, tuple[str, int, str, float]] = {  # what is unlike our figures: variant, epochs needed, measure, the paper's figure
     "Xavier: mean loss of epoch 5": ("Xavier", 5, "mean_loss@5", sum(PLATEAU) / 2),
     **{f"learning rate {rate}: final accuracy": (rate, 8, "test_accuracy", RATES[rate]) for rate in ("5e-2", "3e-5")},
-    **{f"{d} convolutions: mean loss of epoch 1": (DEPTH_NAMES[d], 3, "mean_loss@1", DEPTHS[d][0]) for d in DEPTHS},
+    **{f"{d} convolutions: mean loss of epoch 1": (DEPTH_NAMES[d], 1, "mean_loss@1", DEPTHS[d][0]) for d in DEPTHS},
 }
 
 

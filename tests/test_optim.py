@@ -285,3 +285,10 @@ def test_a_state_that_does_not_fit_changes_nothing(kind: Any, damage: Any, messa
         optimiser.load_state_dict(saved)
     for first, second in zip(before, everything(params, optimiser), strict=True):
         assert_same(first, second)
+
+
+@pytest.mark.parametrize("setting, value", [("lr", []), ("lr", [0.1]), ("betas", 0.9), ("betas", [0.9]), ("betas", (0.9, "x")), ("eps", None)])
+def test_settings_of_another_kind_do_not_fit(setting, value):
+    optimizer = optim.Adam({"w": tg.Tensor(1.0, requires_grad=True)})
+    with pytest.raises(ValueError, match=f"Adam: the saved state does not fit: {setting} is "):
+        optimizer.load_state_dict({**optimizer.state_dict(), setting: value})

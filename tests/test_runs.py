@@ -144,6 +144,7 @@ def stopped(script: Any, *options: Any, at: int) -> int:
         (["--batch-size", "10000", "--shard-size", "37", "--profile", "1"], 3),
         (["--batch-size", "499", "--init", "xavier", "--schedule", "cosine"], 4),
         (["--augment"], 9),
+        (["--recipe", "best", "--epochs", "4", "--batch-size", "50"], 15),
     ],
     ids=str,
 )

@@ -21,6 +21,8 @@ from survival import SCRIPT, flat
 import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
 from models.mlp import MLP
+from models.recipes import RECIPES
+from models.recipes import settings as settings_of
 from tinygrad_mnist import training
 from tinygrad_mnist.checkpoint import CheckpointManager, load_checkpoint, load_weights, save_checkpoint
 from tinygrad_mnist.training import Trainer, accuracy, best_epoch, fit, hold_out, should_stop
@@ -82,9 +84,32 @@ def test_the_seed_decides_and_threads_do_not(script, folder, tmp_path):
     assert not any(np.array_equal(first[name], other[name]) for name in first)
 
 
+def test_a_recipe_is_a_beginning_that_options_change(script, folder, tmp_path, capsys):
+    options = ["--data", str(folder), "--limit", "300", "--batch-size", "100", "--epochs", "1", "--augment", "0", "--no-plots", "--quiet"]
+    assert script.main([*options, "--recipe", "best", "--out", str(tmp_path / "run")]) == 0
+    config, best = json.loads((tmp_path / "run" / "config.json").read_text()), RECIPES["best"]
+    assert config["recipe"] == "best" and (config["batch_size"], config["epochs"], config["augment"]) == (100, 1, 0)
+    assert {name: config[name] for name in best.keys() - {"batch_size", "epochs", "augment"}} == {
+        name: value for name, value in best.items() if name not in ("batch_size", "epochs", "augment")
+    }
+    assert script.main(["--resume", str(tmp_path / "run"), "--recipe", "paper"]) == 2
+    assert "--recipe cannot be changed on the way (the run has best)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_setting_of_a_recipe_is_known_and_an_option(script, recipe):
+    assert settings_of(recipe).items() >= RECIPES[recipe].items()
+    assert RECIPES[recipe].keys() <= script.DECIDES.keys()
+    with pytest.raises(ValueError, match="settings: there is no learning_rate; there are init, depth"):
+        settings_of(recipe, learning_rate=1)
+
+
 @pytest.mark.parametrize(
     "options, words",
     [
+        (["--average", "1"], "average is 1.0; it must be at least 0 and below 1"),
+        (["--dropout", "1.5"], "dropout"),
+        (["--recipe", "worst"], "choose from"),
         (["--epochs", "0"], "at least 1"),
         (["--epochs", "-1"], "at least 1"),
         (["--epochs", "many"], "whole number"),
@@ -237,13 +262,13 @@ class SmallNet:
 IMAGES, LABELS = tg.data.synthetic_digits(70, rng=np.random.default_rng(3))
 
 
-def small_trainer(dtype=np.float32, kind=tg.optim.AdaGrad, schedule=None, batch_size=20, epochs=3, seed=0, **settings):
+def small_trainer(dtype=np.float32, kind=tg.optim.AdaGrad, schedule=None, batch_size=20, epochs=3, seed=0, average=None, **settings):
     model = SmallNet(dtype, seed)
     monitor = {"validation": (IMAGES[50:], LABELS[50:])}
     optimizer = kind(tg.nn.parameters(model), lr=0.01, **settings)
     return Trainer(
         model, optimizer, IMAGES[:50], LABELS[:50], epochs=epochs, batch_size=batch_size, rng=np.random.default_rng(seed + 1),
-        schedule=schedule, monitor=monitor, shard_size=8,
+        schedule=schedule, monitor=monitor, shard_size=8, average=average,
     )  # fmt: skip
 
 
@@ -253,7 +278,7 @@ def test_a_trainer_goes_on_to_the_bit_from_any_step(tmp_path, data):
     kind, settings_ = data.draw(st.sampled_from([(tg.optim.AdaGrad, {}), (tg.optim.Adam, {}), (tg.optim.SGD, {"momentum": 0.9})]))
     schedule = data.draw(st.sampled_from([None, tg.schedules.cosine, tg.schedules.step_decay]))
     how = {"dtype": data.draw(st.sampled_from([np.float32, np.float64])), "kind": kind, "schedule": schedule, **settings_}
-    how["batch_size"] = data.draw(st.integers(7, 60))
+    how["batch_size"], how["average"] = data.draw(st.integers(7, 60)), data.draw(st.sampled_from([None, 0.0, 0.9]))
     whole, first, second = small_trainer(**how), small_trainer(**how), small_trainer(**how, seed=9)
     first.threads, second.threads = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
     steps = list(whole.steps())
@@ -263,6 +288,35 @@ def test_a_trainer_goes_on_to_the_bit_from_any_step(tmp_path, data):
     second.load_state_dict(load_checkpoint(tmp_path / "c"))
     assert begun + list(second.steps()) == steps
     assert flat(second.state_dict()) == flat(whole.state_dict()) and second.history == whole.history
+
+
+@given(st.floats(0, 0.99), st.sampled_from([np.float32, np.float64]))
+def test_averaged_weights_are_a_weighted_mean_of_those_of_all_steps(decay, dtype):
+    trainer = small_trainer(average=decay, dtype=dtype)
+    seen = [trainer.state_dict()["weights"]]
+    for step in trainer.steps():
+        seen.append(trainer.state_dict()["weights"])
+        shares = np.ones(1)  # of each of `seen`, written out: a product of what later steps leave of it
+        for number in range(step.step):
+            kept = min(decay, (number + 1) / (number + 10))
+            shares = np.append(shares * kept, 1 - kept)
+        assert shares.sum() == pytest.approx(1)
+        for name, averaged in trainer.averaged.items():
+            assert averaged.dtype == dtype
+            expected = np.tensordot(shares, np.array([weights[name] for weights in seen], np.float64), 1)
+            np.testing.assert_allclose(averaged, expected, rtol=1e-5, atol=1e-6)
+    last = trainer.state_dict()
+    tg.nn.load_parameters(trainer.model, last["averaged"])
+    found = training.evaluate(trainer.model, *trainer.monitor["validation"])
+    assert found == (trainer.history[-1]["validation_loss"], trainer.history[-1]["validation_accuracy"]), "what is measured is the average"
+    trainer.best = None
+    assert flat(trainer.selected()) == flat(last["averaged"])
+
+
+def test_a_state_with_an_average_and_one_without_do_not_mix():
+    for one, other in ((None, 0.9), (0.9, None)):
+        with pytest.raises(ValueError, match="weights are averaged, or these here, not both"):
+            small_trainer(average=one).load_state_dict(small_trainer(average=other).state_dict())
 
 
 def test_a_state_that_does_not_fit_is_refused():
@@ -328,6 +382,8 @@ def test_a_state_of_strange_parts_is_refused_or_can_be_gone_on_from(data):
         ({"patience": 1}, "must have images called 'validation'"),
         ({"rng": None}, "rng is NoneType"),
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"average": 1}, "average is 1; it must be at least 0 and below 1"),
+        ({"average": -0.1}, "average is -0.1"),
     ],
 )
 def test_a_trainer_refuses_what_makes_no_sense(how, words):

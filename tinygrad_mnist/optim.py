@@ -87,8 +87,9 @@ class Optimizer:
         state = {name: {slot: np.array(array) for slot, array in slots.items()} for name, slots in saved["state"].items()}
         wrong = [] if saved["kind"] == type(self).__name__ else [f"it is the state of {saved['kind']}"]
         for setting in self.settings:
-            values = saved[setting] if isinstance(saved[setting], (list, tuple)) else [saved[setting]]
-            if not all(isinstance(value, (int, float)) and np.isfinite(value) for value in values):
+            values, ours = (v if isinstance(v, (list, tuple)) else None for v in (saved[setting], getattr(self, setting)))
+            alike = (values is None) == (ours is None) and len(values or ()) == len(ours or ())
+            if not alike or not all(isinstance(v, (int, float)) and np.isfinite(v) for v in values or [saved[setting]]):
                 wrong.append(f"{setting} is {saved[setting]!r}")
         wrong += [f"steps is {saved['steps']!r}"] if not isinstance(saved["steps"], int) or saved["steps"] < 0 else []
         wrong += [f"parameter {name} is only on one side" for name in sorted(state.keys() ^ self.state.keys())]

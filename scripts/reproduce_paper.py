@@ -166,8 +166,8 @@ def main(argv: list[str] | None = None) -> int:
                 return 128 + stop.signal
             tell("writing the report ...")
             results = running.stored(out / "results", say)
-            sha256 = fingerprint(data)
-            current = [r for key, r in results.items() if args.report_only or running.key(r["config"], sha256) == key]
+            decides = fingerprint(data), running.code()
+            current = [r for key, r in results.items() if args.report_only or running.key(r["config"], *decides) == key]
             if len(current) < len(results):
                 say(f"{len(results) - len(current)} results of other code or data are left out (--report-only takes all)")
             for path in write_report(out, current, data, args.epochs, args.quick):

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -254,6 +255,20 @@ def test_blas_is_held_to_one_thread_until_the_last_one_leaves() -> None:
         with pytest.raises(KeyError), parallel.one_blas_thread():
             raise KeyError
         assert set(blas_threads()) <= {2}
+
+
+def test_any_thread_can_hold_blas_to_one_thread_and_any_can_let_go() -> None:
+    def here(function: Any, *arguments: Any) -> None:
+        function(*arguments)
+
+    with threadpoolctl.threadpool_limits(2, "blas"), ThreadPoolExecutor(1) as pool:
+        for enter in (here, lambda *call: pool.submit(*call).result()):
+            for leave in (here, lambda *call: pool.submit(*call).result()):
+                held = parallel.one_blas_thread()
+                enter(held.__enter__)
+                assert set(blas_threads()) <= {1}
+                leave(held.__exit__, None, None, None)
+                assert set(blas_threads()) <= {2}
 
 
 def test_without_threadpoolctl_shards_work_and_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,6 +183,7 @@ def one_blas_thread() -> Iterator[None]:
     """
     controller = _blas()
     with _blas_lock:
+        _take_control(controller)
         _blas_limits.append(None if controller is None or _blas_limits else controller.limit(limits=1, user_api="blas"))
     try:
         yield
@@ -190,7 +191,15 @@ def one_blas_thread() -> Iterator[None]:
         with _blas_lock:
             limit = _blas_limits.pop()  # the last to leave takes the first entry
             if limit is not None:
+                _take_control(controller)
                 limit.restore_original_limits()
+
+
+def _take_control(controller: Any) -> None:
+    """Let this thread change the limit: threadpoolctl, from 3.8 on, ignores all but the thread that was first, silently."""
+    for library in controller.lib_controllers if controller is not None else ():
+        if hasattr(library, "clear_controlling_thread"):
+            library.clear_controlling_thread(force=True)
 
 
 @cache

@@ -52,19 +52,24 @@ class Workplace(NamedTuple):
 _here: Workplace | None = None  # of this process
 
 
-def key(config: Mapping[str, Any], data: str) -> str:
-    """Hash of settings, data (its SHA-256) and code, as 16 hexadecimal digits."""
-    decides = json.dumps([dict(config), data, code_version(tg, models)], sort_keys=True)
+def code() -> str:
+    """Say which code decides results: package and models."""
+    return code_version(tg, models)
+
+
+def key(config: Mapping[str, Any], data: str, version: str) -> str:
+    """Hash of settings, data (its SHA-256) and version of the code, as 16 hexadecimal digits."""
+    decides = json.dumps([dict(config), data, version], sort_keys=True)
     return hashlib.sha256(decides.encode()).hexdigest()[:16]
 
 
 def wanted(configs: Iterable[dict[str, Any]], data: tg.data.Dataset, sha256: str) -> dict[str, Job]:
     """List the jobs of these settings by key, each once."""
-    jobs = {}
+    jobs, version = {}, code()
     for config in configs:
         images = config["epochs"] * len(data.images[: config["limit"]])
         slower = (4 if config["dtype"] == "float64" else 1) * (1.4 if config["augment"] else 1)  # measured, roughly
-        jobs[name] = Job(name := key(config, sha256), config, int(images * slower))
+        jobs[name] = Job(name := key(config, sha256, version), config, int(images * slower))
     return jobs
 
 
@@ -108,7 +113,7 @@ def run(job: Job, here: Workplace) -> dict[str, Any] | None:
     except FloatingPointError as error:
         failed = str(error).split("\n")[0]
     result = {
-        "key": job.key, "config": config, "code": code_version(tg, models),
+        "key": job.key, "config": config, "code": code(),
         "data": data.source.split(" from ")[0], "synthetic": data.synthetic,
         "begun with": {"numpy": np.__version__, "python": sys.version.split()[0], "native kernels": tg.native.described()},
         "threads": here.threads, "failed": failed, "losses": losses, "steps_per_epoch": len(trainer.cuts),

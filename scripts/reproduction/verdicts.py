@@ -57,7 +57,7 @@ def one(result: Result, measure: str) -> tuple[float, float] | None:
         losses = result["losses"][(int(at) - 1) * result["steps_per_epoch"] : int(at) * result["steps_per_epoch"]]
         if len(losses) < result["steps_per_epoch"]:
             return None
-        change = np.diff(losses)  # a trend is no noise
+        change = np.diff(losses) if len(losses) > 1 else np.zeros(1)  # a trend is no noise
         return float(np.mean(losses)), float(np.std(change) / math.sqrt(2 * len(losses)))
     if not at:
         value, images = result[kind], result["test_images"]

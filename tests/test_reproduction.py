@@ -1,0 +1,477 @@
+"""The paper's experiments: the table is the paper's, verdicts follow from the data, runs are stored once, the report is whole."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import reproduce_paper
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from reproduction import experiments, report, running, verdicts
+from reproduction.experiments import CANDIDATES, EXPERIMENTS, NOTHING, TARGETS, Claim, Figure, candidate_variant, configuration
+from reproduction.verdicts import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, WITHIN_NOISE, Measured
+
+import tinygrad_mnist as tg
+from models.recipes import settings as settings_of
+from tinygrad_mnist.checkpoint import load_weights
+
+COMMAND = [sys.executable, reproduce_paper.__file__]
+
+
+# The table --------------------------------------------------------------------------------------------------------------------------------
+def test_the_figures_are_the_papers() -> None:
+    figures = {name: {(f.variant, f.measure): f.paper for f in e.figures} for name, e in EXPERIMENTS.items()}
+    assert figures["learning-rate"] == {
+        (rate, "test_accuracy"): value
+        for rate, value in {"5e-2": 0.4955, "3e-2": 0.9786, "1e-2": 0.9930, "3e-3": 0.9838, "3e-5": 0.6507, "3e-7": 0.1795}.items()
+    }
+    train, test, final = [], [], figures["epochs"]["paper", "test_accuracy"]
+    for kind, values in (("train", train), ("test", test)):
+        values += [figures["epochs"]["paper", f"{kind}_accuracy@{e}"] for e in range(1, 9)]
+    assert train == [0.154, 0.977, 0.989, 0.990, 0.993, 0.994, 0.995, 0.991]
+    assert test == [0.132, 0.976, 0.982, 0.984, 0.989, 0.986, 0.989, 0.990] and final == 0.9937
+    assert list(figures["depth"].values()) == [1.235, 1.053, 0.975, 1.436, 1.225, 1.124, 1.726, 1.465, 1.326]
+
+
+def test_every_figure_claim_and_target_is_about_a_variant_that_is_run_long_enough() -> None:
+    for experiment in EXPERIMENTS.values():
+        configs = experiment.configurations(2, None, False)
+        assert len(configs) == 2 * len(experiment.variants)
+        wanted = [(f.variant, f.measure) for f in experiment.figures]
+        wanted += [(v, m) for claim in experiment.claims for v in (claim.variant, *claim.than) for m in claim.measures]
+        for variant, measure in wanted:
+            assert int(measure.partition("@")[2] or 0) <= configs[variant, 1]["epochs"]
+        assert report.DRAWN.keys() == EXPERIMENTS.keys()
+    for target, (_, epochs, measure, _) in TARGETS.items():
+        for candidate in CANDIDATES:
+            config = configuration(EXPERIMENTS["explanations"].variants[candidate_variant(candidate, target)], 0)
+            assert int(measure.partition("@")[2] or 0) <= epochs == config["epochs"]
+            assert config.items() >= CANDIDATES[candidate].items()
+    with pytest.raises(TypeError):
+        EXPERIMENTS["mine"] = None  # type: ignore[index]
+
+
+def test_runs_that_several_experiments_look_at_are_made_once() -> None:
+    data = tg.data.Dataset(*(np.zeros((20, 28, 28), np.uint8), np.zeros(20, np.uint8)) * 2, "nothing", True)
+    configs = [config for e in EXPERIMENTS.values() for config in e.configurations(3, None, False).values()]
+    jobs = running.wanted(configs, data, "")
+    assert len(jobs) == 3 * (6 + 1 + 2 + 7 * 6 + 2) < len(configs)  # rates, Xavier, depths, candidates by targets, recipes
+    assert configuration({"lr": 0.01}, 0) == configuration({}, 0) == settings_of("paper", paper_protocol=True, seed=0)
+    assert configuration({"recipe": "best"}, 1, epochs=2, quick=True).items() >= {"epochs": 8, "limit": 12000, "optimizer": "adam"}.items()
+
+
+@given(st.data())
+def test_a_key_depends_on_every_setting_on_data_and_code_and_on_nothing_else(data: Any) -> None:
+    config = configuration({}, 0)
+    shuffled = dict(data.draw(st.permutations(list(config.items()))))
+    key = running.key(config, "data", "code")
+    assert running.key(shuffled, "data", "code") == key and re.fullmatch("[0-9a-f]{16}", key)
+    name = data.draw(st.sampled_from(list(config)))
+    assert running.key({**config, name: "another"}, "data", "code") != key
+    assert running.key(config, "other data", "code") != key != running.key(config, "data", "other code")
+
+
+# Verdicts ---------------------------------------------------------------------------------------------------------------------------------
+def fake(accuracy: float = 0.99, losses: Any = (1.0,), per_epoch: int = 1, **more: Any) -> dict[str, Any]:
+    """A result, as far as verdicts look at it."""
+    return {"test_accuracy": accuracy, "test_images": 10_000, "measured_images": 1000, "losses": list(losses), "steps_per_epoch": per_epoch,
+            "history": [], "failed": "", **more}  # fmt: skip
+
+
+def better(first: list[float], second: list[float], sign: int = 1) -> str:
+    results = {"a": [fake(x) for x in first], "b": [fake(x) for x in second]}
+    return verdicts.claim_verdict(Claim("", "a", ("test_accuracy",), ("b",), sign), results)
+
+
+ACCURACIES = st.lists(st.floats(0.9, 1.0), min_size=1, max_size=4)
+
+
+@given(ACCURACIES, st.data())
+def test_a_claim_holds_if_its_opposite_fails(first: list[float], data: Any) -> None:
+    second = data.draw(st.lists(st.floats(0.9, 1.0), min_size=len(first), max_size=len(first)))
+    opposite = {REPRODUCED: NOT_REPRODUCED, NOT_REPRODUCED: REPRODUCED, WITHIN_NOISE: WITHIN_NOISE}
+    assert better(second, first) == better(first, second, sign=-1) == opposite[better(first, second)]
+    assert better(first, first) == WITHIN_NOISE
+    shared = data.draw(st.permutations(range(len(first))))
+    assert better([first[i] for i in shared], [second[i] for i in shared]) == better(first, second), "the order of seeds"
+
+
+def test_claims_of_known_outcome() -> None:
+    assert better([0.99, 0.991, 0.992], [0.95, 0.951, 0.952]) == REPRODUCED
+    assert better([0.99, 0.991, 0.992], [0.9899, 0.9912, 0.9919]) == WITHIN_NOISE
+    assert better([0.99, 0.95, 0.97], [0.96, 0.98, 0.95]) == WITHIN_NOISE, "the seeds disagree"
+    assert better([0.99], [0.9885]) == WITHIN_NOISE and better([0.99], [0.97]) == REPRODUCED, "one seed: the binomial error"
+    assert better([], [0.9]) == NOT_MEASURED
+    for values, verdict in (([0.998, 0.9981], REPRODUCED), ([0.9959, 0.9961], WITHIN_NOISE), ([0.98, 0.9801], NOT_REPRODUCED)):
+        results = {"a": [fake(x) for x in values]}
+        assert verdicts.claim_verdict(Claim("", "a", ("test_accuracy",), within=(0.996, 1)), results) == verdict
+    flat = {"a": [fake(losses=np.repeat([2.0, 1.5, 0.9], 50) + 0.01 * np.tile([1, -1], 75), per_epoch=50)]}
+    for measures, limits, verdict in (
+        (("mean_loss@2",), (1.4, 1.6), REPRODUCED), (("mean_loss@2", "mean_loss@3"), (0.8, 1.6), REPRODUCED),
+        (("mean_loss@2", "mean_loss@3"), (1.4, 1.6), NOT_REPRODUCED), (("mean_loss@3",), (0.9, 1.0), WITHIN_NOISE),
+        (("mean_loss@4",), (0.0, 9.0), NOT_MEASURED),
+    ):  # fmt: skip
+        assert verdicts.claim_verdict(Claim("", "a", measures, within=limits), flat) == verdict
+
+
+@given(st.lists(st.floats(0.5, 0.999), min_size=3, max_size=3), st.floats(0, 1))
+def test_a_figure_is_within_noise_as_students_t_says(values: list[float], paper: float) -> None:
+    results = {"a": [fake(x) for x in values]}
+    spread = 4.303 * np.std(values, ddof=1) * math.sqrt(4 / 3)
+    binomial = max(2 * math.sqrt(x * (1 - x) / 10_000) for x in values)
+    distance, noise = abs(paper - np.mean(values)), max(spread, binomial)
+    verdict = verdicts.figure_verdict(Figure("a", "test_accuracy", paper), results)
+    assert verdict == (WITHIN_NOISE if distance <= noise else NOT_REPRODUCED) or abs(distance - noise) < 1e-3 * noise + 1e-9
+    assert verdicts.figure_verdict(Figure("b", "test_accuracy", paper), results) == NOT_MEASURED
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+def test_noise_covers_one_more_run_in_95_of_100(seeds: int) -> None:
+    draws = np.random.default_rng(seeds).standard_normal((20_000, seeds + 1))
+    inside = [abs(row[-1] - measured.mean) <= measured.noise for row in draws if (measured := Measured(tuple(row[:-1]), 0.0))]
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.006)
+
+
+@given(st.integers(1, 30), st.integers(1, 5), st.integers(0, 2**32 - 1))
+def test_measures_are_those_of_the_stored_numbers(per_epoch: int, epochs: int, seed: int) -> None:
+    losses = np.random.default_rng(seed).uniform(0.5, 2.5, (epochs, per_epoch))
+    rows = [{"epoch": e, "train_accuracy": 0.9 + e / 100, "test_accuracy": 0.8 + e / 100} for e in range(epochs + 1)]
+    result = fake(losses=losses.ravel().tolist(), per_epoch=per_epoch, history=rows)
+    for epoch in range(1, epochs + 1):
+        value, error = verdicts.one(result, f"mean_loss@{epoch}")
+        assert value == pytest.approx(losses[epoch - 1].mean()) and error >= 0
+        assert verdicts.one(result, f"test_accuracy@{epoch}")[0] == 0.8 + (epoch - 1) / 100, "before the epoch, as the paper counts"
+    assert verdicts.one(result, f"mean_loss@{epochs + 1}") is None and verdicts.one(result, f"test_accuracy@{epochs + 2}") is None
+    assert verdicts.one(result, "fall")[0] == pytest.approx(losses[0][-max(1, per_epoch // 10) :].mean() / losses[0, 0])
+    assert verdicts.one(fake(losses=[], per_epoch=3), "fall") is None
+
+
+@pytest.mark.parametrize(
+    "value, verdict",
+    [(1.95, "brings it back"), (1.6, "goes towards it"), (1.2, "does not"), (0.5, "does not"), (3.5, "does not"), (None, "training fails")],
+)
+def test_an_explanation_is_judged_by_what_it_does_to_the_gap(value: float | None, verdict: str) -> None:
+    target, candidate = next(iter(TARGETS)), next(iter(CANDIDATES))
+    noisy = 0.01 * np.tile([1, -1], 25)
+
+    def run(loss: float) -> dict[str, Any]:
+        return fake(losses=np.concatenate([np.full(200, 2.2), loss + noisy]), per_epoch=50)
+
+    results = {candidate_variant(NOTHING, target): [run(0.9), run(0.91)]}
+    assert verdicts.conclusion(results) == ""
+    results[candidate_variant(candidate, target)] = [fake(failed="step 3: the loss is nan") if value is None else run(value)]
+    found = verdicts.explained(candidate, target, results)
+    assert found.verdict == verdict
+    assert value is None or found.closed == pytest.approx((value - 0.905) / (1.95 - 0.905), abs=1e-3)
+    said = verdicts.conclusion(results)
+    assert (candidate in said) == (verdict in ("brings it back", "goes towards it"))
+
+
+def test_where_there_is_no_gap_nothing_is_explained() -> None:
+    target = "6 convolutions: mean loss of epoch 1"
+    losses = TARGETS[target][3] + 0.5 * np.random.default_rng(0).standard_normal(120)
+    results = {candidate_variant(name, target): [fake(losses=losses, per_epoch=120)] for name in (NOTHING, "float64")}
+    assert verdicts.explained("float64", target, results).verdict == "nothing to explain"
+    assert "needs no explanation" in verdicts.conclusion(results)
+
+
+# Running ----------------------------------------------------------------------------------------------------------------------------------
+class Flag:
+    """What running needs of multiprocessing's Value and Event, within one process."""
+
+    def __init__(self) -> None:
+        self.value, self.lock, self.event = 0.0, threading.Lock(), threading.Event()
+        self.is_set, self.set = self.event.is_set, self.event.set
+
+    def get_lock(self) -> threading.Lock:
+        return self.lock
+
+
+class AtOnce(Executor):
+    """Does everything when it is submitted: the simplest executor there is."""
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **keywords: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*args, **keywords))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@pytest.fixture(scope="module")
+def small(folder: Path) -> tg.data.Dataset:
+    return tg.data.find_mnist(folder)
+
+
+def jobs_for(small: tg.data.Dataset, *changes: dict[str, Any]) -> dict[str, running.Job]:
+    usual = {"epochs": 1, "limit": 200, "batch_size": 100, "depth": 4}
+    return running.wanted([configuration({**usual, **change}, 0) for change in changes], small, "sha")
+
+
+def without_times(path: Path) -> dict[str, Any]:
+    return {name: value for name, value in json.loads(path.read_text()).items() if name not in ("seconds", "threads")}
+
+
+def test_any_executor_and_any_number_of_threads_give_the_same_results(small: tg.data.Dataset, tmp_path: Path) -> None:
+    jobs = jobs_for(small, {}, {"init": "xavier"}, {"dtype": "float64", "loss_eps": 1e-7}, {"paper_protocol": False, "validation": 50})
+    for name, executor, threads in (("a", AtOnce(), 1), ("b", ThreadPoolExecutor(3), 2)):
+        (tmp_path / name).mkdir()
+        done, finished = Flag(), []
+        running.begin(running.Workplace(small, tmp_path / name, threads, done, Flag()))
+        with executor:
+            running.run_all(jobs.values(), executor, stop=Flag(), tick=lambda: None, finished=finished.append, stopped=lambda: False)
+        assert sorted(job.key for job in finished) == sorted(jobs)
+        assert done.value == sum(job.images for job in jobs.values()) - 50, "float64 counts fourfold; 50 images were held out"
+    for key in jobs:
+        assert without_times(tmp_path / "a" / f"{key}.json") == without_times(tmp_path / "b" / f"{key}.json")
+        first, second = (load_weights(tmp_path / name / f"{key}.safetensors") for name in "ab")
+        different = {name: np.abs(first[name] - second[name]).max() for name in first if not np.array_equal(first[name], second[name])}
+        assert not different, jobs[key].config
+
+
+def test_a_result_is_what_training_and_testing_give(small: tg.data.Dataset, tmp_path: Path) -> None:
+    (job,) = jobs_for(small, {"epochs": 2}).values()
+    running.begin(running.Workplace(small, tmp_path, 1, Flag(), Flag()))
+    assert running.work(job) == job.key
+    result = json.loads((tmp_path / f"{job.key}.json").read_text())
+    trainer = running.make_trainer(job.config, small)
+    assert [step.loss for step in trainer.steps()] == result["losses"]
+    assert result["history"][1:] == trainer.history and result["history"][0]["epoch"] == 0
+    model, labels = trainer.model, small.test_labels.astype(int)
+    guessed = model(small.test_images).data.argmax(axis=1)
+    assert result["test_accuracy"] == np.mean(guessed == labels)
+    confusion = np.zeros((10, 10), int)
+    np.add.at(confusion, (labels, guessed), 1)
+    assert result["confusion"] == confusion.tolist()
+    assert [row[:3] for row in result["wrong"]] == [[i, labels[i], guessed[i]] for i in np.flatnonzero(guessed != labels)]
+    sure = tg.softmax(model(small.test_images)).data.max(axis=1)
+    assert [row[3] for row in result["wrong"]] == pytest.approx([sure[row[0]] for row in result["wrong"]], abs=1e-5)
+    assert len(result["histograms"]) == 3 and len(result["seconds"]) == 2 and sorted(result["seconds"]) == result["seconds"]
+    for layer, sizes in result["histograms"][-1].items():
+        assert sum(sizes["weight"]["counts"]) + sizes["weight"]["zeros"] == tg.nn.parameters(model)[layer].size
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numbers overflow on purpose
+def test_a_run_that_turns_bad_is_a_result_too(small: tg.data.Dataset, tmp_path: Path) -> None:
+    (job,) = jobs_for(small, {"lr": 1e30, "epochs": 3}).values()
+    running.begin(running.Workplace(small, tmp_path, 1, Flag(), Flag()))
+    assert running.work(job) == job.key
+    result = running.stored(tmp_path, pytest.fail)[job.key]
+    assert "step" in result["failed"] and result["test_accuracy"] is None and verdicts.one(result, "test_accuracy") is None
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_told_to_stop_it_stores_nothing_more(small: tg.data.Dataset, tmp_path: Path) -> None:
+    jobs, stop = jobs_for(small, {}, {"init": "xavier"}), Flag()
+    running.begin(running.Workplace(small, tmp_path, 1, Flag(), stop))
+    stop.set()
+    running.run_all(jobs.values(), AtOnce(), stop=stop, tick=lambda: None, finished=pytest.fail, stopped=lambda: True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_in_one_job_cancels_the_others_and_is_told(small: tg.data.Dataset, tmp_path: Path) -> None:
+    jobs, stop = jobs_for(small, {}, *({"lr": 0.01 + i / 1000} for i in range(1, 20))), Flag()
+    running.begin(running.Workplace(small, tmp_path / "missing", 1, Flag(), stop))
+    with ThreadPoolExecutor(1) as executor, pytest.raises(OSError, match="missing"):
+        running.run_all(jobs.values(), executor, stop=stop, tick=lambda: None, finished=pytest.fail, stopped=lambda: False)
+    assert stop.is_set()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # every example writes its file anew
+@given(st.one_of(st.binary(max_size=40), st.sampled_from([b"{}", b"[]", b"null", b'{"key": "b"}', b"[" * 100_000])))
+def test_what_is_no_result_is_told_and_left_out(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    said: list[str] = []
+    assert running.stored(tmp_path, said.append) == {} and len(said) == 1 and "a.json is no result" in said[0]
+
+
+# The command ------------------------------------------------------------------------------------------------------------------------------
+OPTIONS = ["--experiments", "initialisation", "depth", "--epochs", "1", "--seeds", "2", "--jobs", "2"]
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reproduction that nothing happened to."""
+    out = tmp_path_factory.mktemp("reproduction") / "out"
+    done = subprocess.run([*COMMAND, "--data", folder, "--out", out, *OPTIONS], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "8 runs, 0 of them done" in done.stdout and "runs left" in done.stderr and f"report: {out / 'report.html'}" in done.stdout
+    return out
+
+
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures take seconds."""
+    monkeypatch.setattr(reproduce_paper, "write_report", lambda *arguments: [])
+
+
+def test_every_run_is_stored_and_none_is_repeated(whole: Path, folder: Path, capsys: Any) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (whole / "results").iterdir()}
+    assert len(before) == 16
+    text = (whole / "report.md").read_text()
+    assert reproduce_paper.main(["--resume", str(whole), "--data", str(folder)]) == 0
+    assert "8 runs, 8 of them done" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in (whole / "results").iterdir()} == before
+    assert (whole / "report.md").read_text() == text, "the report is decided by what is stored"
+
+
+def test_the_reports_numbers_are_those_of_the_stored_results(whole: Path) -> None:
+    text, results = (whole / "report.md").read_text(), running.stored(whole / "results", pytest.fail).values()
+    for depth, name in experiments.DEPTH_NAMES.items():
+        values = [np.mean(r["losses"]) for r in results if r["config"].items() >= {"depth": depth, "init": "he"}.items()]
+        assert len(values) == 2
+        (row,) = [line for line in text.splitlines() if line.startswith(f"| {name}: mean loss, epoch 1 |")]
+        assert f"| {np.mean(values):.3f} ± {np.std(values, ddof=1):.3f} |" in row
+        assert ", ".join(f"{v:.3f}" for v in values) in row or ", ".join(f"{v:.3f}" for v in values[::-1]) in row
+    assert text.count("not measured") >= 2, "the last epoch of eight was not run"
+    for result in results:
+        assert f"| `{result['key']}` |" in text and f"{100 * result['test_accuracy']:.2f} %" in text
+
+
+def test_the_html_holds_everything_and_the_markdown_names_it(whole: Path) -> None:
+    page, text = (whole / "report.html").read_text(), (whole / "report.md").read_text()
+    sources = re.findall(r'(?:src|href)="([^"]*)"', page)
+    pictures = [source for source in sources if source.startswith("data:image/")]
+    assert all(source.startswith(("data:image/", "#")) for source in sources)
+    shown = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    assert len(pictures) == len(shown) >= 10 and all((whole / path).stat().st_size > 1000 for path in shown)
+    assert {anchor[1:] for anchor in sources if anchor.startswith("#")} <= set(re.findall(r'id="([^"]+)"', page))
+    assert (whole / "pictures" / "graph.dot").read_text().startswith("digraph {")
+    assert "DATA OF THE SHAPE OF MNIST" in text, "it says which data it is about"
+    for name in ("initialisation", "depth"):
+        assert f'<a id="{name}">' in page and EXPERIMENTS[name].paper.replace("'", "&#39;")[:40] in page.replace("'", "&#39;")
+
+
+def result_files(out: Path) -> dict[str, Any]:
+    return {path.stem: without_times(path) for path in (out / "results").glob("*.json")}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds child processes in /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
+def test_stopped_at_any_time_it_keeps_what_is_done_and_goes_on(
+    whole: Path, folder: Path, tmp_path: Path, no_report: None, number: signal.Signals
+) -> None:
+    out = tmp_path / "out"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([*COMMAND, "--data", folder, "--out", out, *OPTIONS], **pipes)
+    deadline = time.monotonic() + 60
+    while not list(out.glob("results/*.json")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    children = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("results/*.json")}
+    assert kept and process.returncode == (-number if number == signal.SIGKILL else 128 + number), said
+    assert "Traceback" not in said and (number == signal.SIGKILL or f"go on with --resume {out}" in said)
+    while any(os.path.exists(f"/proc/{pid}") and alive(pid) for pid in children):
+        assert time.monotonic() < deadline, "a process that trains has outlived the command"
+        time.sleep(0.05)
+    assert reproduce_paper.main(["--resume", str(out), "--data", str(folder), "--quiet"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert result_files(out) == result_files(whole)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_damaged_result_is_computed_again(whole: Path, folder: Path, tmp_path: Path, capsys: Any, no_report: None) -> None:
+    out = tmp_path / "out"
+    (out / "results").mkdir(parents=True)
+    for path in (whole / "options.json", *(whole / "results").iterdir()):
+        (out / path.relative_to(whole)).write_bytes(path.read_bytes())
+    damaged = next((out / "results").glob("*.json"))
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    assert reproduce_paper.main(["--resume", str(out), "--data", str(folder), "--quiet", "--jobs", "1"]) == 0
+    shown = capsys.readouterr()
+    assert "8 runs, 7 of them done" in shown.out and "is no result" in shown.err
+    assert result_files(out) == result_files(whole)
+
+
+def test_results_of_other_code_are_left_out_unless_asked_for(whole: Path, folder: Path, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(running, "code", lambda: "another")
+    monkeypatch.setattr(reproduce_paper, "run_missing", lambda *arguments: None)
+    monkeypatch.setattr(reproduce_paper, "write_report", lambda out, results, *rest: [f"{len(list(results))} results"])
+    options = ["--resume", str(whole), "--data", str(folder)]
+    assert reproduce_paper.main(options) == 0
+    shown = capsys.readouterr()
+    assert "8 runs, 0 of them done" in shown.out and "8 results of other code or data are left out" in shown.err
+    assert reproduce_paper.main([*options, "--report-only"]) == 0
+    assert "report: 8 results" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--experiments", "mine"], "choose from"),
+        (["--seeds", "0"], "at least 1"),
+        (["--jobs", "x"], "whole number"),
+        (["--quick", "--seeds", "2"], "--quick runs one seed"),
+        (["--report-only"], "name the folder"),
+        (["--data", "no/such/folder"], "not a folder"),
+        (["--resume", "no/such/folder"], "holds no reproduction"),
+        (["--resume", ".", "--out", "x"], "leave out --out"),
+        (["--out", "."], "not empty"),
+    ],
+)
+def test_bad_arguments_end_in_one_line(folder: Path, tmp_path: Path, capsys: Any, monkeypatch: Any, options: list[str], words: str) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = reproduce_paper.main(["--data", str(folder), *options])
+    except SystemExit as stop:  # argparse's own way
+        code = stop.code
+    said = capsys.readouterr().err
+    assert code == 2 and words in said and said.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"experiments": ["mine"], "seeds": 1, "epochs": null, "quick": false, "data": null}'])
+def test_options_that_something_else_has_written_end_in_one_line(folder: Path, tmp_path: Path, capsys: Any, content: str) -> None:
+    (tmp_path / "options.json").write_text(content)
+    assert reproduce_paper.main(["--resume", str(tmp_path), "--data", str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert "options.json cannot be read" in said and said.count("\n") == 1
+
+
+def test_two_in_one_folder_are_refused(whole: Path, folder: Path, capsys: Any) -> None:
+    from filelock import FileLock
+
+    with FileLock(whole / ".lock"):
+        assert reproduce_paper.main(["--resume", str(whole), "--data", str(folder)]) == 2
+    assert "another process is working in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["matplotlib", "markdown", "filelock", "tqdm", "safetensors"])
+def test_a_missing_extra_is_named_first(folder: Path, tmp_path: Path, capsys: Any, monkeypatch: Any, module: str) -> None:
+    import importlib.util
+
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else found(name))
+    assert reproduce_paper.main(["--data", str(folder), "--out", str(tmp_path / "out")]) == 2
+    assert f"needs {module}: pip install 'tinygrad_mnist[train]'" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_quick_and_synthetic_reports_say_so_first(small: tg.data.Dataset, tmp_path: Path) -> None:
+    assert experiments.QUICK_SAYS in report.head([], quick=True)[1]
+    result = {"data": "x", "code": "x", "threads": 1, "synthetic": True, "config": {"seed": 0},
+              "begun with": {"numpy": "x", "python": "x", "native kernels": "x"}}  # fmt: skip
+    assert "SYNTHETIC DIGITS" in report.head([result], quick=False)[1]

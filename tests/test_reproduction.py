@@ -86,14 +86,16 @@ def test_a_key_depends_on_every_setting_on_data_and_code_and_on_nothing_else(dat
 
 
 # Verdicts ---------------------------------------------------------------------------------------------------------------------------------
-def fake(accuracy: float = 0.99, losses: Any = (1.0,), per_epoch: int = 1, **more: Any) -> dict[str, Any]:
+def fake(accuracy: float = 0.99, losses: Any = (1.0,), per_epoch: int = 1, seed: int = 0, **more: Any) -> dict[str, Any]:
     """A result, as far as verdicts look at it."""
-    return {"test_accuracy": accuracy, "test_images": 10_000, "measured_images": 1000, "losses": list(losses), "steps_per_epoch": per_epoch,
-            "history": [], "failed": "", **more}  # fmt: skip
+    return {
+        "config": {"seed": seed}, "test_accuracy": accuracy, "test_images": 10_000, "measured_images": 1000, "losses": list(losses),
+        "steps_per_epoch": per_epoch, "history": [], "failed": "", **more,
+    }  # fmt: skip
 
 
 def better(first: list[float], second: list[float], sign: int = 1) -> str:
-    results = {"a": [fake(x) for x in first], "b": [fake(x) for x in second]}
+    results = {name: [fake(x, seed=i) for i, x in enumerate(values)] for name, values in (("a", first), ("b", second))}
     return verdicts.claim_verdict(Claim("", "a", ("test_accuracy",), ("b",), sign), results)
 
 
@@ -116,8 +118,10 @@ def test_claims_of_known_outcome() -> None:
     assert better([0.99, 0.95, 0.97], [0.96, 0.98, 0.95]) == WITHIN_NOISE, "the seeds disagree"
     assert better([0.99], [0.9885]) == WITHIN_NOISE and better([0.99], [0.97]) == REPRODUCED, "one seed: the binomial error"
     assert better([], [0.9]) == NOT_MEASURED
+    some = {"a": [fake(0.99, seed=0), fake(0.9, seed=2)], "b": [fake(0.99, seed=1), fake(0.9, seed=2)]}
+    assert verdicts.claim_verdict(Claim("", "a", ("test_accuracy",), ("b",)), some) == WITHIN_NOISE, "compared seed by seed: 0.9 with 0.9"
     for values, verdict in (([0.998, 0.9981], REPRODUCED), ([0.9959, 0.9961], WITHIN_NOISE), ([0.98, 0.9801], NOT_REPRODUCED)):
-        results = {"a": [fake(x) for x in values]}
+        results = {"a": [fake(x, seed=i) for i, x in enumerate(values)]}
         assert verdicts.claim_verdict(Claim("", "a", ("test_accuracy",), within=(0.996, 1)), results) == verdict
     flat = {"a": [fake(losses=np.repeat([2.0, 1.5, 0.9], 50) + 0.01 * np.tile([1, -1], 75), per_epoch=50)]}
     for measures, limits, verdict in (
@@ -130,9 +134,9 @@ def test_claims_of_known_outcome() -> None:
 
 @given(st.lists(st.floats(0.5, 0.999), min_size=3, max_size=3), st.floats(0, 1))
 def test_a_figure_is_within_noise_as_students_t_says(values: list[float], paper: float) -> None:
-    results = {"a": [fake(x) for x in values]}
-    spread = 4.303 * np.std(values, ddof=1) * math.sqrt(4 / 3)
-    binomial = max(2 * math.sqrt(x * (1 - x) / 10_000) for x in values)
+    results = {"a": [fake(x, seed=i) for i, x in enumerate(values)]}
+    spread = 2.920 * np.std(values, ddof=1) * math.sqrt(4 / 3)
+    binomial = max(1.645 * math.sqrt(x * (1 - x) / 10_000) for x in values)
     distance, noise = abs(paper - np.mean(values)), max(spread, binomial)
     verdict = verdicts.figure_verdict(Figure("a", "test_accuracy", paper), results)
     assert verdict == (WITHIN_NOISE if distance <= noise else NOT_REPRODUCED) or abs(distance - noise) < 1e-3 * noise + 1e-9
@@ -140,10 +144,10 @@ def test_a_figure_is_within_noise_as_students_t_says(values: list[float], paper:
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5, 10])
-def test_noise_covers_one_more_run_in_95_of_100(seeds: int) -> None:
+def test_noise_covers_nine_of_ten_further_runs(seeds: int) -> None:
     draws = np.random.default_rng(seeds).standard_normal((20_000, seeds + 1))
     inside = [abs(row[-1] - measured.mean) <= measured.noise for row in draws if (measured := Measured(tuple(row[:-1]), 0.0))]
-    assert np.mean(inside) == pytest.approx(0.95, abs=0.006)
+    assert np.mean(inside) == pytest.approx(0.9, abs=0.008)
 
 
 @given(st.integers(1, 30), st.integers(1, 5), st.integers(0, 2**32 - 1))
@@ -171,7 +175,7 @@ def test_an_explanation_is_judged_by_what_it_does_to_the_gap(value: float | None
     def run(loss: float) -> dict[str, Any]:
         return fake(losses=np.concatenate([np.full(200, 2.2), loss + noisy]), per_epoch=50)
 
-    results = {candidate_variant(NOTHING, target): [run(0.9), run(0.91)]}
+    results = {candidate_variant(NOTHING, target): [run(0.9), {**run(0.91), "config": {"seed": 1}}]}
     assert verdicts.conclusion(results) == ""
     results[candidate_variant(candidate, target)] = [fake(failed="step 3: the loss is nan") if value is None else run(value)]
     found = verdicts.explained(candidate, target, results)

@@ -206,13 +206,13 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType({
         Experiment(
             "recipes",
             "The same 21 layers, trained better",
-            f"The best final accuracy that the paper reports is {FINAL:.2%}.",
+            f"The best final accuracy that the paper reports is {100 * FINAL:.2f} %.",
             {
                 "paper's recipe": {"paper_protocol": False, "validation": 5000},
                 "best recipe": {"paper_protocol": False, "validation": 5000, "recipe": "best"},
             },
             claims=(
-                Claim(f"the best recipe reaches the paper's {FINAL:.2%}", "best recipe", END, within=(FINAL, 1)),
+                Claim(f"the best recipe reaches the paper's {100 * FINAL:.2f} %", "best recipe", END, within=(FINAL, 1)),
                 Claim("it reaches 99.60 %", "best recipe", END, within=(0.996, 1)),
                 Claim("it is better than the paper's recipe", "best recipe", END, ("paper's recipe",)),
             ),

@@ -29,7 +29,7 @@ DRAWN: dict[str, Callable[[Results], Any]] = {
 }  # fmt: skip
 NOISE_SAYS = (
     "Each figure is the mean over the seeds, ± their standard deviation. *Noise* is how far one more run is expected to be from that mean "
-    "(95 %: Student's t with the seeds' spread; at least twice the standard error of a single run, which is the binomial one of an "
+    "(nine times in ten: Student's t with the seeds' spread; at least 1.645 standard errors of a single run, the binomial one of an "
     "accuracy on so many images). A figure of the paper, a single run, is **within noise** if it is no further away than that, else **not "
     "reproduced**. A claim is **reproduced** if it holds by more than the noise of the mean, **not reproduced** if it fails by more, and "
     "**within noise** if these seeds cannot tell."

@@ -1,6 +1,6 @@
 """From the stored results to numbers with their noise, and from those to words. Nothing here draws, runs or knows a file.
 
-Noise is what another run would be expected to differ by: the seeds' spread, as a 95 % prediction interval (Student's t), but no less than
+Noise is what another run would be expected to differ by: the seeds' spread, as a 90 % prediction interval (Student's t), but no less than
 what a single run shows on its own: the binomial error of an accuracy on so many images, or the error of a mean of so many losses.
 """
 
@@ -17,7 +17,8 @@ from .experiments import CANDIDATES, NOTHING, TARGETS, Claim, Experiment, Figure
 Result = Mapping[str, Any]  # of one run, as it is stored
 Results = Mapping[str, Sequence[Result]]  # of each variant, by seed
 REPRODUCED, NOT_REPRODUCED, WITHIN_NOISE, NOT_MEASURED = "reproduced", "not reproduced", "within noise", "not measured"
-STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)  # 97.5 % quantiles of Student's t, for 1 to 9 degrees of freedom
+STUDENT = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833)  # 95 % quantiles of Student's t, for 1 to 9 degrees of freedom
+NORMAL = 1.645  # that of the normal distribution
 
 
 class Measured(NamedTuple):
@@ -37,13 +38,18 @@ class Measured(NamedTuple):
 
     @property
     def noise(self) -> float:
-        """How far one more run is expected to be from the mean, at most (95 %)."""
-        return max(student(len(self.values)) * self.deviation * math.sqrt(1 + 1 / len(self.values)), 2 * self.floor)
+        """How far one more run is from the mean, at most, nine times in ten."""
+        return max(self._half * math.sqrt(1 + 1 / len(self.values)), NORMAL * self.floor)
 
+    @property
+    def error(self) -> float:
+        """How far the mean is from that of very many runs, at most, nine times in ten."""
+        return max(self._half, NORMAL * self.floor) / math.sqrt(len(self.values))
 
-def student(count: int) -> float:
-    """Quantile for the mean of so many values."""
-    return STUDENT[min(count - 1, len(STUDENT)) - 1] if count > 1 else 0.0
+    @property
+    def _half(self) -> float:
+        count = len(self.values)
+        return STUDENT[min(count - 1, len(STUDENT)) - 1] * self.deviation if count > 1 else 0.0
 
 
 def one(result: Result, measure: str) -> tuple[float, float] | None:
@@ -69,7 +75,7 @@ def one(result: Result, measure: str) -> tuple[float, float] | None:
 
 def measured(results: Results, variant: str, measure: str) -> Measured | None:
     """Collect a measure of a variant over the seeds; None if no run has it."""
-    found = [pair for result in results.get(variant, ()) if (pair := one(result, measure)) is not None]
+    found = by_seed(results, variant, measure).values()
     return Measured(tuple(value for value, _ in found), max(error for _, error in found)) if found else None
 
 
@@ -98,19 +104,23 @@ def _margins(claim: Claim, measure: str, results: Results) -> list[tuple[float, 
     if claim.within is not None:
         if ours is None:
             return [None]
-        error = ours.noise / math.sqrt(len(ours.values))  # of the mean
-        inner = [(ours.mean - claim.within[0], error), (claim.within[1] - ours.mean, error)]
+        inner = [(ours.mean - claim.within[0], ours.error), (claim.within[1] - ours.mean, ours.error)]
         return [inner[0] if claim.within[1] == 1 else inner[1] if claim.within[0] == 0 else min(inner)]
     margins: list[tuple[float, float] | None] = []
     for other in claim.than:
-        theirs = measured(results, other, measure)
-        if ours is None or theirs is None:
-            margins.append(None)
-            continue
-        differences = [claim.sign * (a - b) for a, b in zip(ours.values, theirs.values, strict=False)]  # the same seeds
-        count, difference = len(differences), Measured(tuple(differences), math.hypot(ours.floor, theirs.floor))
-        margins.append((difference.mean, max(student(count) * difference.deviation, 2 * difference.floor) / math.sqrt(count)))
+        first, second = (by_seed(results, variant, measure) for variant in (claim.variant, other))
+        pairs = [(first[seed], second[seed]) for seed in first if seed in second]
+        if pairs:
+            floor = max(math.hypot(a[1], b[1]) for a, b in pairs)
+            difference = Measured(tuple(claim.sign * (a[0] - b[0]) for a, b in pairs), floor)
+        margins.append((difference.mean, difference.error) if pairs else None)
     return margins
+
+
+def by_seed(results: Results, variant: str, measure: str) -> dict[int, tuple[float, float]]:
+    """Collect a measure of a variant, with its standard error, by seed."""
+    found = ((result["config"]["seed"], one(result, measure)) for result in results.get(variant, ()))
+    return {seed: pair for seed, pair in found if pair is not None}
 
 
 def experiment_verdict(experiment: Experiment, results: Results) -> str:

@@ -19,7 +19,13 @@ import tinygrad_mnist as tg
 
 
 class Parser(argparse.ArgumentParser):
-    """Ends with one line and code 2 where argparse would show the usage, too."""
+    """Ends with one line and code 2 where argparse would show the usage, too; what is not given is not in the result."""
+
+    def __init__(self, prog: str, description: str | None, epilog: str) -> None:
+        def wide(prog: str) -> argparse.HelpFormatter:
+            return argparse.HelpFormatter(prog, max_help_position=28, width=110)
+
+        super().__init__(prog, description=description, epilog=epilog, formatter_class=wide, argument_default=argparse.SUPPRESS)
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and how to find out what is right."""
@@ -87,6 +93,12 @@ def tell(text: str, write: Callable[[str], None] = print) -> None:
             sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def data_place(given: str | None) -> str | None:
+    """Where data was asked for, from any folder: an absolute path, "synthetic", or None for wherever it is found."""
+    named = given or os.environ.get("TINYGRAD_MNIST_DATA") or None
+    return named if named in (None, "synthetic") else os.path.abspath(os.path.expanduser(named))
 
 
 def fingerprint(data: tg.data.Dataset) -> str:

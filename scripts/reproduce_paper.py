@@ -25,7 +25,7 @@ sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])  # works from any 
 for library in ("OPENBLAS", "MKL", "OMP"):  # runs go on side by side: one thread each for their matrix products
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
-from command_line import Parser, Stop, announce, fingerprint, folder, missing_extras, number, tell
+from command_line import Parser, Stop, announce, data_place, fingerprint, folder, missing_extras, number, tell
 from reproduction import running
 from reproduction.experiments import EXPERIMENTS
 from reproduction.report import write_report
@@ -37,19 +37,15 @@ DEFAULTS: dict[str, Any] = {
     "data": None, "out": None, "resume": None, "experiments": list(EXPERIMENTS), "seeds": 3, "epochs": None, "quick": False, "jobs": None,
     "report_only": False, "quiet": False,
 }  # fmt: skip
-KEPT = ("experiments", "seeds", "epochs", "quick", "data")  # what --resume need not be told again
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse what is given: nothing else is in the result."""
-    parser = Parser(
-        prog="reproduce_paper.py",
-        description=__doc__,
-        epilog="exit codes: 0 done; 1 failed; 2 bad arguments or data; 129, 130, 143 stopped by SIGHUP, SIGINT (Ctrl-C), SIGTERM: what is "
-        "done is stored, go on with --resume",
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=28, width=110),
-        argument_default=argparse.SUPPRESS,
+    epilog = (
+        "exit codes: 0 done; 1 failed; 2 bad arguments or data; 129, 130, 143 stopped by SIGHUP, SIGINT (Ctrl-C), SIGTERM: what is "
+        "done is stored, go on with --resume"
     )
+    parser = Parser("reproduce_paper.py", __doc__, epilog)
     add = parser.add_argument
     add("--data", metavar="DIR", help='folder with the four MNIST files, or "synthetic" (default: as train_mnist.py)')
     add("--out", metavar="DIR", type=folder, help="folder to create for results and report (default: reproduction/DATE-TIME)")
@@ -79,11 +75,14 @@ def options(given: argparse.Namespace) -> argparse.Namespace:
         path = given.resume / "options.json"
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
-            if set(kept) != set(KEPT) or not set(kept["experiments"]) <= EXPERIMENTS.keys() or not isinstance(kept["seeds"], int):
+            kinds = {"experiments": list, "seeds": int, "epochs": int | None, "quick": bool, "data": str | None}
+            if kept.keys() != kinds.keys() or not all(isinstance(kept[name], kind) for name, kind in kinds.items()):
                 raise ValueError("it is another program's")
+            if not set(kept["experiments"]) <= EXPERIMENTS.keys() or kept["seeds"] < 1 or (kept["epochs"] or 1) < 1:
+                raise ValueError("it has options that there are not")
         except FileNotFoundError:
             raise FileNotFoundError(f"{given.resume} holds no reproduction; name the folder of one, or begin with --out") from None
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path} cannot be read ({error}); begin again with --out") from error
     args = argparse.Namespace(**{**DEFAULTS, **kept, **vars(given)})
     args.seeds = 1 if args.quick else args.seeds
@@ -143,7 +142,7 @@ def main(argv: list[str] | None = None) -> int:
         out = args.resume or new_folder(args.out or Path("reproduction") / datetime.now().strftime("%Y%m%d-%H%M%S"))
         lock = FileLock(out / ".lock")
         lock.acquire(timeout=0)
-        kept = {name: getattr(args, name) for name in KEPT}
+        kept = {name: getattr(args, name) for name in ("experiments", "seeds", "epochs", "quick")} | {"data": data_place(args.data)}
         write_atomically(out / "options.json", (json.dumps(kept, indent=2) + "\n").encode())
         (out / "results").mkdir(exist_ok=True)
     except Timeout:

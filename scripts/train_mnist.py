@@ -26,7 +26,7 @@ for library in ("OPENBLAS", "MKL", "OMP"):  # shards run side by side: one threa
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 import numpy as np
-from command_line import Parser, Stop, announce, fingerprint, folder, missing_extras, number, tell
+from command_line import Parser, Stop, announce, data_place, fingerprint, folder, missing_extras, number, tell
 
 import models
 import tinygrad_mnist as tg
@@ -55,14 +55,11 @@ def interval(text: str) -> tuple[int, float]:
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse what is given: nothing else is in the result."""
-    parser = Parser(
-        prog="train_mnist.py",
-        description=__doc__,
-        epilog="exit codes: 0 done; 1 failed (numbers no longer finite, disk full: the last checkpoint is whole); 2 bad arguments or "
-        "data; 129, 130, 143 stopped by SIGHUP, SIGINT (Ctrl-C), SIGTERM: the step was finished and saved, go on with --resume",
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=28, width=110),
-        argument_default=argparse.SUPPRESS,
+    epilog = (
+        "exit codes: 0 done; 1 failed (numbers no longer finite, disk full: the last checkpoint is whole); 2 bad arguments or "
+        "data; 129, 130, 143 stopped by SIGHUP, SIGINT (Ctrl-C), SIGTERM: the step was finished and saved, go on with --resume"
     )
+    parser = Parser("train_mnist.py", __doc__, epilog)
     add = parser.add_argument
     add("--data", metavar="DIR", help='folder with the four MNIST files, or "synthetic" (default: $TINYGRAD_MNIST_DATA, '
         "the cache, a download; if there is none, synthetic digits)")  # fmt: skip
@@ -150,9 +147,8 @@ def new_config(args: argparse.Namespace, data: tg.data.Dataset) -> dict[str, Any
         raise ValueError("--patience needs images to validate on; use --validation 1000, say")
     if config["lr"] is None:
         config["lr"] = LEARNING_RATE[args.optimizer]
-    named = args.data or os.environ.get("TINYGRAD_MNIST_DATA") or None
-    place = named if named in (None, "synthetic") else os.path.abspath(os.path.expanduser(named))
-    return {**config, "data": place, "data source": data.source, "data sha256": fingerprint(data), "begun with": begun_with()}
+    origin = {"data": data_place(args.data), "data source": data.source, "data sha256": fingerprint(data)}
+    return {**config, **origin, "begun with": begun_with()}
 
 
 def begun_with() -> dict[str, str]:

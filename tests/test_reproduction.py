@@ -448,7 +448,15 @@ def test_bad_arguments_end_in_one_line(folder: Path, tmp_path: Path, capsys: Any
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"experiments": ["mine"], "seeds": 1, "epochs": null, "quick": false, "data": null}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "[]", "{}", "[" * 100_000,
+        '{"experiments": ["mine"], "seeds": 1, "epochs": null, "quick": false, "data": null}',
+        '{"experiments": ["depth"], "seeds": 0, "epochs": null, "quick": false, "data": null}',
+        '{"experiments": ["depth"], "seeds": 1, "epochs": null, "quick": false, "data": 3}',
+    ],
+)  # fmt: skip
 def test_options_that_something_else_has_written_end_in_one_line(folder: Path, tmp_path: Path, capsys: Any, content: str) -> None:
     (tmp_path / "options.json").write_text(content)
     assert reproduce_paper.main(["--resume", str(tmp_path), "--data", str(folder)]) == 2

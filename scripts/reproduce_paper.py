@@ -63,8 +63,6 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--resume goes on in that folder; leave out --out")
     if hasattr(given, "report_only") and not hasattr(given, "resume"):
         parser.error("--report-only is about what is there; name the folder: --resume DIR")
-    if hasattr(given, "quick") and hasattr(given, "seeds"):
-        parser.error("--quick runs one seed; leave out --seeds")
     return given
 
 
@@ -85,6 +83,8 @@ def options(given: argparse.Namespace) -> argparse.Namespace:
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path} cannot be read ({error}); begin again with --out") from error
     args = argparse.Namespace(**{**DEFAULTS, **kept, **vars(given)})
+    if args.quick and getattr(given, "seeds", 1) > 1:
+        raise ValueError("a quick look has one seed; leave out --seeds, or begin again without --quick")
     args.seeds = 1 if args.quick else args.seeds
     return args
 

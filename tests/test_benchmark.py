@@ -35,6 +35,7 @@ def peers(monkeypatch: pytest.MonkeyPatch) -> Any:
     return peers
 
 
+@pytest.mark.slow
 def test_a_comparison_is_printed_stored_and_drawn(tmp_path: Path) -> None:
     names = "tinygrad_mnist,layered-numpy,mygrad"
     done = run("--peers", names, "--quick", "--repeat", 1, "--batch-size", 20, "--threads", 1, "--out", tmp_path)

@@ -92,6 +92,7 @@ def load() -> Any:
     return module
 
 
+@pytest.mark.slow
 def test_the_script_scores_without_the_others(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     for module in ("torch", "autograd"):
         monkeypatch.setitem(sys.modules, module, None)

@@ -290,6 +290,7 @@ def test_a_trainer_goes_on_to_the_bit_from_any_step(tmp_path, data):
     assert flat(second.state_dict()) == flat(whole.state_dict()) and second.history == whole.history
 
 
+@settings(max_examples=min(10, settings().max_examples))  # each trains
 @given(st.floats(0, 0.99), st.sampled_from([np.float32, np.float64]))
 def test_averaged_weights_are_a_weighted_mean_of_those_of_all_steps(decay, dtype):
     trainer = small_trainer(average=decay, dtype=dtype)

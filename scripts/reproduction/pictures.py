@@ -32,7 +32,7 @@ LAYERS = {  # of the 21 layers, those with weights
 
 def learning_rates(results: Results) -> Figure:
     """Bars of the final accuracy by learning rate, ours beside the paper's."""
-    figure, (axes,) = panels(1, "Final test accuracy by learning rate", width=7)
+    figure, (axes,) = panels(1, "Final test accuracy by learning rate [paper protocol]", width=7)
     places = np.arange(len(RATES))
     axes.bar(places - 0.2, [100 * value for value in RATES.values()], 0.38, color=GREY, hatch="//", edgecolor="white", label="paper")
     for place, rate in zip(places, RATES, strict=True):
@@ -49,7 +49,7 @@ def learning_rates(results: Results) -> Figure:
 
 def initialisations(results: Results) -> Figure:
     """Mean loss of each epoch, He against Xavier."""
-    figure, (axes,) = panels(1, "Mean training loss by initial weights", width=7)
+    figure, (axes,) = panels(1, "Mean training loss by initial weights [paper protocol]", width=7)
     axes.axhspan(*PLATEAU, xmin=0.5, color=RED, alpha=0.25, lw=0, label="paper: Xavier after 4 epochs")
     for name, color, marker in (("He", BLUE, "o"), ("Xavier", RED, "s")):
         spread_line(axes, results, name, [f"mean_loss@{e}" for e in EPOCHS], EPOCHS, color, marker, f"ours: {name}")
@@ -60,7 +60,7 @@ def initialisations(results: Results) -> Figure:
 
 def accuracies(results: Results) -> Figure:
     """Accuracy before each epoch, on 1,000 images each; all of it, and enlarged."""
-    figure, both = panels(2, "Accuracy near the start of each epoch, on 1,000 images")
+    figure, both = panels(2, "Accuracy near the start of each epoch, on 1,000 images [paper protocol]")
     for axes, low in zip(both, (0, 95), strict=True):
         for kind, color, marker in (("train", ORANGE, "s"), ("test", BLUE, "o")):
             spread_line(axes, results, "paper", [f"{kind}_accuracy@{e}" for e in EPOCHS], EPOCHS, color, marker, f"ours: {kind}", 100)
@@ -73,7 +73,7 @@ def accuracies(results: Results) -> Figure:
 
 def depths(results: Results) -> Figure:
     """Mean loss of the first three epochs for three depths."""
-    figure, (axes,) = panels(1, "Mean training loss by depth", width=7)
+    figure, (axes,) = panels(1, "Mean training loss by depth [paper protocol]", width=7)
     for (depth, name), color, marker in zip(DEPTH_NAMES.items(), (BLUE, ORANGE, GREEN), "os^", strict=True):
         epochs = EPOCHS[:3]
         spread_line(axes, results, name, [f"mean_loss@{e}" for e in epochs], epochs, color, marker, f"ours: {depth} convolutions")
@@ -85,7 +85,7 @@ def depths(results: Results) -> Figure:
 
 def steps(results: Results) -> Figure:
     """Loss of every step of one run."""
-    figure, (axes,) = panels(1, "Training loss of every step (seed 0)", width=7)
+    figure, (axes,) = panels(1, "Training loss of every step (seed 0) [paper protocol]", width=7)
     result = results["paper"][0]
     per_epoch, losses = result["steps_per_epoch"], np.array(result["losses"])
     at = 1 + np.arange(1, len(losses) + 1) / per_epoch

@@ -111,7 +111,7 @@ def head(found: list[Result], quick: bool) -> list[str]:
         "Experiments of *A 21-layer deep convolutional neural network in Python* (December 2022), each beside what this project measures. "
         "The paper's protocol holds unless a section says otherwise: all 60,000 training images, batches of 500, AdaGrad with the "
         "learning rate 0.01, 8 epochs, half of the hidden units **and of the logits** dropped in training, the weights of the last epoch. "
-        "It looks at test images before every epoch, and it picked its settings by them; figures made in this way are labelled so: [paper "
+        "It looks at test images before every epoch, and it picked its settings by them; sections made in this way are labelled so: [paper "
         "protocol]."
     )
     parts.append(
@@ -137,7 +137,9 @@ def main_table(by_experiment: Mapping[str, Results]) -> list[str]:
 
 def section(experiment: Experiment, results: Results, draw: Drawing) -> list[str]:
     """One experiment: the paper's words, the picture, figures side by side, the verdict."""
-    parts = [f'## {experiment.title} <a id="{experiment.name}"></a>', f"**The paper:** {experiment.paper}"]
+    protocol = any(run["config"]["paper_protocol"] for runs in results.values() for run in runs)
+    title = f"{experiment.title} {'[paper protocol] ' * protocol}"
+    parts = [f'## {title}<a id="{experiment.name}"></a>', f"**The paper:** {experiment.paper}"]
     if experiment.claims:
         told = "; ".join(f"{claim.text}: **{verdicts.claim_verdict(claim, results)}**" for claim in experiment.claims)
         parts.append(f"**Verdict: {verdicts.experiment_verdict(experiment, results)}.** {told[0].upper()}{told[1:]}.")

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from tinygrad_mnist.files import write_atomically
 from tinygrad_mnist.runs import code_version
 from tinygrad_mnist.training import Trainer, predict
 
+FIELDS = {"config", "losses", "steps_per_epoch", "history", "seconds", "test_accuracy", "failed", "histograms"}  # of a result, at least
 BINS = (-10.0, 4.0, 56)  # of the histograms: log10 of the absolute value, from, to, number
 
 
@@ -78,7 +80,7 @@ def begin(here: Workplace) -> None:
     global _here
     _here = here
     if (parent := multiprocessing.parent_process()) is not None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()  # even if it is killed
 
 
@@ -177,12 +179,24 @@ def stored(folder: Path, say: Callable[[str], None]) -> dict[str, dict[str, Any]
     for path in sorted(folder.glob("*.json")):
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
-            if result["key"] != path.stem:
-                raise ValueError("it is another run's")
+            if result["key"] != path.stem or not result.keys() >= FIELDS:
+                raise ValueError("it is another program's")
             results[path.stem] = result
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             say(f"{path} is no result ({error}); leaving it out")
     return results
+
+
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """Keep Ctrl-C from processes that are started here: a terminal sends it to all, and the parent decides what it means."""
+    block = getattr(signal, "pthread_sigmask", None)  # Windows has none
+    before = block(signal.SIG_BLOCK, {signal.SIGINT}) if block else None
+    try:
+        yield
+    finally:
+        if block:
+            block(signal.SIG_SETMASK, before)
 
 
 def run_all(
@@ -193,7 +207,8 @@ def run_all(
 
     When `stopped` says so, and when a job fails, what has not begun is cancelled and what runs is told to end.
     """
-    pending: dict[Future[str | None], Job] = {executor.submit(work, job): job for job in jobs}
+    with _no_interrupts():
+        pending: dict[Future[str | None], Job] = {executor.submit(work, job): job for job in jobs}
     try:
         while pending:
             done, _ = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)

@@ -31,6 +31,7 @@ from reproduction.experiments import EXPERIMENTS
 from reproduction.report import write_report
 
 import tinygrad_mnist as tg
+from models.recipes import held_out
 from tinygrad_mnist.files import write_atomically
 
 DEFAULTS: dict[str, Any] = {
@@ -49,7 +50,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--data", metavar="DIR", help='folder with the four MNIST files, or "synthetic" (default: as train_mnist.py)')
     add("--out", metavar="DIR", type=folder, help="folder to create for results and report (default: reproduction/DATE-TIME)")
-    add("--resume", metavar="DIR", type=folder, help="go on in such a folder, with its options unless others are given")
+    add("--resume", metavar="DIR", type=folder, help="go on in such a folder, with its options unless others are given; it keeps what is "
+        "asked for in addition")  # fmt: skip
     add("--experiments", nargs="+", choices=EXPERIMENTS, metavar="NAME", help=f"(default: all of {', '.join(EXPERIMENTS)})")
     add("--seeds", metavar="N", type=number(int, 1), help=f"run everything with the seeds 0 to N-1 (default: {DEFAULTS['seeds']})")
     add("--epochs", metavar="N", type=number(int, 1), help="at most so many; measures of later ones are then missing (default: as many as "
@@ -66,8 +68,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return given
 
 
-def options(given: argparse.Namespace) -> argparse.Namespace:
-    """Complete what is given, with the folder's own options where it goes on; raises OSError or ValueError."""
+def options(given: argparse.Namespace) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """Complete what is given, with the folder's own options (also returned) where it goes on; raises OSError or ValueError."""
     kept: dict[str, Any] = {}
     if hasattr(given, "resume"):
         path = given.resume / "options.json"
@@ -83,10 +85,24 @@ def options(given: argparse.Namespace) -> argparse.Namespace:
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path} cannot be read ({error}); begin again with --out") from error
     args = argparse.Namespace(**{**DEFAULTS, **kept, **vars(given)})
+    if kept and (args.quick, args.epochs) != (kept["quick"], kept["epochs"]):
+        raise ValueError(f"{given.resume} was begun with other --quick or --epochs; begin another with --out")
     if args.quick and getattr(given, "seeds", 1) > 1:
         raise ValueError("a quick look has one seed; leave out --seeds, or begin again without --quick")
     args.seeds = 1 if args.quick else args.seeds
-    return args
+    return args, kept
+
+
+def check_size(configs: list[dict[str, Any]], data: tg.data.Dataset) -> None:
+    """Raise a ValueError if some run would have no images to train on."""
+    for config in configs:
+        available = len(data.images[: config["limit"]])
+        if held_out(config, available) >= available:
+            raise ValueError(
+                f"{config['validation']} of {available} images are to be held out, which leaves none to train on; use more data, or leave "
+                f"the "
+                "experiment “recipes” out of --experiments"
+            )
 
 
 def new_folder(path: Path) -> Path:
@@ -128,7 +144,7 @@ def main(argv: list[str] | None = None) -> int:
     def say(text: str) -> None:
         print(f"reproduce_paper.py: {text}", file=sys.stderr)
 
-    given, lock = arguments(argv), None
+    given, lock, stop = arguments(argv), None, Stop()
     needed = [("filelock", "the folder of a reproduction", ""), ("matplotlib", "the report", ""), ("markdown", "report.html", "")]
     if problem := missing_extras([*needed, ("safetensors", "keeping weights", ""), ("tqdm", "the progress bar", "")]):
         say(problem)
@@ -136,15 +152,20 @@ def main(argv: list[str] | None = None) -> int:
     from filelock import FileLock, Timeout
 
     try:
-        args = options(given)
+        args, before = options(given)
         data = tg.data.find_mnist(args.data)
         announce(data)
+        configs = [c for name in args.experiments for c in EXPERIMENTS[name].configurations(args.seeds, args.epochs, args.quick).values()]
+        check_size(configs, data)
         out = args.resume or new_folder(args.out or Path("reproduction") / datetime.now().strftime("%Y%m%d-%H%M%S"))
         lock = FileLock(out / ".lock")
         lock.acquire(timeout=0)
-        kept = {name: getattr(args, name) for name in ("experiments", "seeds", "epochs", "quick")} | {"data": data_place(args.data)}
-        write_atomically(out / "options.json", (json.dumps(kept, indent=2) + "\n").encode())
         (out / "results").mkdir(exist_ok=True)
+        if not args.report_only:
+            kept = {"seeds": max(args.seeds, before.get("seeds", 1)), "epochs": args.epochs, "quick": args.quick}
+            kept["experiments"] = [name for name in EXPERIMENTS if name in {*args.experiments, *before.get("experiments", ())}]
+            kept["data"] = data_place(args.data)
+            write_atomically(out / "options.json", (json.dumps(kept, indent=2) + "\n").encode())
     except Timeout:
         say(f"another process is working in {args.resume or args.out}; let it end")
         return 2
@@ -152,33 +173,38 @@ def main(argv: list[str] | None = None) -> int:
         say(str(error))
         return 2
     try:
-        configs = [c for name in args.experiments for c in EXPERIMENTS[name].configurations(args.seeds, args.epochs, args.quick).values()]
         jobs = running.wanted(sorted(configs, key=lambda config: config["seed"]), data, fingerprint(data))
         results = running.stored(out / "results", say)
-        missing = {} if args.report_only else {key: job for key, job in jobs.items() if key not in results}
+        missing = {key: job for key, job in jobs.items() if key not in results}
         tell(f"{len(jobs)} runs, {len(jobs) - len(missing)} of them done; folder {out}")
-        with Stop() as stop:
-            if missing:
+        with stop:
+            if missing and not args.report_only:
                 run_missing(args, data, out / "results", missing, stop)
             if stop.signal:
                 say(f"stopped by {signal.Signals(stop.signal).name}; what is done is stored, go on with --resume {out}")
                 return 128 + stop.signal
             tell("writing the report ...")
             results = running.stored(out / "results", say)
-            decides = fingerprint(data), running.code()
-            current = [r for key, r in results.items() if args.report_only or running.key(r["config"], *decides) == key]
+            sha256, version = fingerprint(data), running.code()
+            known = [r for key, r in results.items() if running.key(r["config"], sha256, r["code"]) == key]  # of these data
+            current = [r for r in known if r["code"] == version]
             if len(current) < len(results):
-                say(f"{len(results) - len(current)} results of other code or data are left out (--report-only takes all)")
+                say(f"{len(results) - len(current)} results are of other code or data (--report-only takes those of other code, too)")
+            if args.report_only:  # where there is one of each, that of the code of now, which comes last
+                current = [r for r in known if r["code"] != version] + current
             for path in write_report(out, current, data, args.epochs, args.quick):
                 tell(f"report: {path}")
     except KeyboardInterrupt:
         say(f"interrupted at once; what is done is stored, go on with --resume {out}")
         return 128 + signal.SIGINT
     except BrokenProcessPool:
+        if stop.signal:
+            say(f"stopped by {signal.Signals(stop.signal).name}; what is done is stored, go on with --resume {out}")
+            return 128 + stop.signal
         say(f"a process that was training has been killed (by a lack of memory?); go on with --resume {out}, or with fewer --jobs")
         return 1
-    except OSError as error:
-        say(f"{error}; mend that, then go on with --resume {out}")
+    except (OSError, ValueError, MemoryError, FloatingPointError) as error:
+        say(f"{error or 'out of memory'}; mend that, then go on with --resume {out}")
         return 1
     finally:
         if lock is not None:

@@ -26,6 +26,7 @@ from reproduction.experiments import CANDIDATES, EXPERIMENTS, NOTHING, TARGETS, 
 from reproduction.verdicts import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, WITHIN_NOISE, Measured
 
 import tinygrad_mnist as tg
+from models.recipes import RECIPES
 from models.recipes import settings as settings_of
 from tinygrad_mnist.checkpoint import load_weights
 
@@ -71,7 +72,10 @@ def test_runs_that_several_experiments_look_at_are_made_once() -> None:
     jobs = running.wanted(configs, data, "")
     assert len(jobs) == 3 * (6 + 1 + 2 + 7 * 6 + 2) < len(configs)  # rates, Xavier, depths, candidates by targets, recipes
     assert configuration({"lr": 0.01}, 0) == configuration({}, 0) == settings_of("paper", paper_protocol=True, seed=0)
-    assert configuration({"recipe": "best"}, 1, epochs=2, quick=True).items() >= {"epochs": 8, "limit": 12000, "optimizer": "adam"}.items()
+    assert configuration({"recipe": "best"}, 1, quick=True).items() >= {"epochs": 8, "limit": 12000, "optimizer": "adam"}.items()
+    most = RECIPES["best"]["epochs"]
+    assert [configuration({"recipe": "best"}, 0, epochs)["epochs"] for epochs in (None, 2, 99)] == [most, 2, most]
+    assert [configuration({"epochs": 3}, 0, epochs, quick=True)["epochs"] for epochs in (None, 2, 99)] == [3, 2, 3]
 
 
 @given(st.data())
@@ -86,7 +90,7 @@ def test_a_key_depends_on_every_setting_on_data_and_code_and_on_nothing_else(dat
 
 
 # Verdicts ---------------------------------------------------------------------------------------------------------------------------------
-def fake(accuracy: float = 0.99, losses: Any = (1.0,), per_epoch: int = 1, seed: int = 0, **more: Any) -> dict[str, Any]:
+def fake(accuracy: float | None = 0.99, losses: Any = (1.0,), per_epoch: int = 1, seed: int = 0, **more: Any) -> dict[str, Any]:
     """A result, as far as verdicts look at it."""
     return {
         "config": {"seed": seed}, "test_accuracy": accuracy, "test_images": 10_000, "measured_images": 1000, "losses": list(losses),
@@ -122,12 +126,12 @@ def test_claims_of_known_outcome() -> None:
     assert verdicts.claim_verdict(Claim("", "a", ("test_accuracy",), ("b",)), some) == WITHIN_NOISE, "compared seed by seed: 0.9 with 0.9"
     for values, verdict in (([0.998, 0.9981], REPRODUCED), ([0.9959, 0.9961], WITHIN_NOISE), ([0.98, 0.9801], NOT_REPRODUCED)):
         results = {"a": [fake(x, seed=i) for i, x in enumerate(values)]}
-        assert verdicts.claim_verdict(Claim("", "a", ("test_accuracy",), within=(0.996, 1)), results) == verdict
+        assert verdicts.claim_verdict(Claim("", "a", ("test_accuracy",), within=(0.996, math.inf)), results) == verdict
     flat = {"a": [fake(losses=np.repeat([2.0, 1.5, 0.9], 50) + 0.01 * np.tile([1, -1], 75), per_epoch=50)]}
     for measures, limits, verdict in (
         (("mean_loss@2",), (1.4, 1.6), REPRODUCED), (("mean_loss@2", "mean_loss@3"), (0.8, 1.6), REPRODUCED),
         (("mean_loss@2", "mean_loss@3"), (1.4, 1.6), NOT_REPRODUCED), (("mean_loss@3",), (0.9, 1.0), WITHIN_NOISE),
-        (("mean_loss@4",), (0.0, 9.0), NOT_MEASURED),
+        (("mean_loss@4",), (0.0, 9.0), NOT_MEASURED), (("mean_loss@1",), (0.9, 1.0), NOT_REPRODUCED), (("drop@2",), (0.7, 0.8), REPRODUCED),
     ):  # fmt: skip
         assert verdicts.claim_verdict(Claim("", "a", measures, within=limits), flat) == verdict
 
@@ -166,7 +170,10 @@ def test_measures_are_those_of_the_stored_numbers(per_epoch: int, epochs: int, s
 
 @pytest.mark.parametrize(
     "value, verdict",
-    [(1.95, "brings it back"), (1.6, "goes towards it"), (1.2, "does not"), (0.5, "does not"), (3.5, "does not"), (None, "training fails")],
+    [
+        (1.95, "brings it back"), (1.6, "goes towards it"), (1.2, "does not"), (0.5, "does not"), (3.5, "goes far beyond it"),
+        (None, "training fails"),
+    ],
 )
 def test_an_explanation_is_judged_by_what_it_does_to_the_gap(value: float | None, verdict: str) -> None:
     target, candidate = next(iter(TARGETS)), next(iter(CANDIDATES))
@@ -182,7 +189,30 @@ def test_an_explanation_is_judged_by_what_it_does_to_the_gap(value: float | None
     assert found.verdict == verdict
     assert value is None or found.closed == pytest.approx((value - 0.905) / (1.95 - 0.905), abs=1e-3)
     said = verdicts.conclusion(results)
-    assert (candidate in said) == (verdict in ("brings it back", "goes towards it"))
+    assert (candidate in said) == (verdict != "does not")
+    assert ("by none of the 1 candidates" in said) == (verdict not in ("brings it back", "goes towards it"))
+
+
+def test_what_another_seed_could_do_explains_nothing() -> None:
+    target = "learning rate 3e-5: final accuracy"
+    results = {candidate_variant(NOTHING, target): [fake(x, seed=i) for i, x in enumerate((0.171, 0.138, 0.322))]}
+    for values in ((0.34, 0.34, 0.34), (0.3, 0.4, 0.3), (0.45,)):
+        results[candidate_variant("float64", target)] = [fake(x, seed=i) for i, x in enumerate(values)]
+        assert verdicts.explained("float64", target, results).verdict == "does not"
+    results[candidate_variant("float64", target)] = [fake(0.64), fake(0.66, seed=1), fake(None, seed=2, failed="step 3")]
+    assert verdicts.explained("float64", target, results).verdict == "training fails"
+    results[candidate_variant("float64", target)].pop()
+    assert verdicts.explained("float64", target, results).verdict == "brings it back"
+
+
+def test_runs_that_fail_are_counted() -> None:
+    failed = fake(None, [2.0, 1.0], 4, seed=1, failed="step 3: the loss is nan")
+    whole = fake(losses=[2.0, 1.0, 1.0, 0.9], per_epoch=4)
+    results = {"5e-2": [fake(0.98), failed, {**failed, "config": {"seed": 2}}], "a": [whole, failed]}
+    assert verdicts.measured(results, "5e-2", "test_accuracy").values == (0.98, 0.0, 0.0)
+    assert verdicts.one(failed, "fall") is None and verdicts.one(failed, "mean_loss@1") is None
+    assert verdicts.measured(results, "a", "mean_loss@1").failed == 1
+    assert "; 1 failed" in report.numbers(verdicts.measured(results, "a", "mean_loss@1"), "mean_loss@1")[2]
 
 
 def test_where_there_is_no_gap_nothing_is_explained() -> None:
@@ -276,7 +306,7 @@ def test_a_run_that_turns_bad_is_a_result_too(small: tg.data.Dataset, tmp_path: 
     running.begin(running.Workplace(small, tmp_path, 1, Flag(), Flag()))
     assert running.work(job) == job.key
     result = running.stored(tmp_path, pytest.fail)[job.key]
-    assert "step" in result["failed"] and result["test_accuracy"] is None and verdicts.one(result, "test_accuracy") is None
+    assert "step" in result["failed"] and result["test_accuracy"] is None and verdicts.one(result, "test_accuracy") == (0, 0)
     assert not list(tmp_path.glob("*.safetensors"))
 
 
@@ -415,9 +445,11 @@ def test_results_of_other_code_are_left_out_unless_asked_for(whole: Path, folder
     options = ["--resume", str(whole), "--data", str(folder)]
     assert reproduce_paper.main(options) == 0
     shown = capsys.readouterr()
-    assert "8 runs, 0 of them done" in shown.out and "8 results of other code or data are left out" in shown.err
+    assert "8 runs, 0 of them done" in shown.out and "8 results are of other code or data" in shown.err
     assert reproduce_paper.main([*options, "--report-only"]) == 0
     assert "report: 8 results" in capsys.readouterr().out
+    assert reproduce_paper.main(["--resume", str(whole), "--data", "synthetic", "--report-only"]) == 0
+    assert "report: 0 results" in capsys.readouterr().out, "other data are never taken"
 
 
 @pytest.mark.parametrize(
@@ -431,7 +463,8 @@ def test_results_of_other_code_are_left_out_unless_asked_for(whole: Path, folder
         (["--data", "no/such/folder"], "not a folder"),
         (["--resume", "no/such/folder"], "holds no reproduction"),
         (["--resume", ".", "--out", "x"], "leave out --out"),
-        (["--out", "."], "not empty"),
+        (["--out", ".", "--experiments", "depth"], "not empty"),
+        (["--experiments", "recipes"], "5000 of 600 images are to be held out"),
     ],
 )
 def test_bad_arguments_end_in_one_line(folder: Path, tmp_path: Path, capsys: Any, monkeypatch: Any, options: list[str], words: str) -> None:
@@ -481,7 +514,69 @@ def test_a_missing_extra_is_named_first(folder: Path, tmp_path: Path, capsys: An
 
 
 def test_quick_and_synthetic_reports_say_so_first(small: tg.data.Dataset, tmp_path: Path) -> None:
-    assert experiments.QUICK_SAYS in report.head([], quick=True)[1]
+    assert experiments.QUICK_SAYS in report.head([], None, quick=True)[1]
     result = {"data": "x", "code": "x", "threads": 1, "synthetic": True, "config": {"seed": 0},
               "begun with": {"numpy": "x", "python": "x", "native kernels": "x"}}  # fmt: skip
-    assert "SYNTHETIC DIGITS" in report.head([result], quick=False)[1]
+    assert "SYNTHETIC DIGITS" in report.head([result], None, quick=False)[1]
+    assert "At most 3 epochs" in report.head([result], 3, quick=False)[1]
+
+
+def test_options_are_kept_by_a_report_and_grow_by_what_is_asked_for(whole: Path, folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(reproduce_paper, "run_missing", lambda *arguments: None)
+    monkeypatch.setattr(reproduce_paper, "write_report", lambda *arguments: [])
+    path, options = tmp_path / "options.json", ["--resume", str(tmp_path), "--data", str(folder)]
+    path.write_bytes((whole / "options.json").read_bytes())
+    before = path.read_bytes()
+    assert reproduce_paper.main([*options, "--experiments", "epochs", "--report-only"]) == 0
+    assert path.read_bytes() == before
+    assert reproduce_paper.main([*options, "--experiments", "epochs", "--seeds", "1"]) == 0
+    kept = json.loads(path.read_text())
+    assert (kept["experiments"], kept["seeds"]) == (["initialisation", "epochs", "depth"], 2)
+
+
+def test_begun_with_other_epochs_is_refused(whole: Path, folder: Path, capsys: Any) -> None:
+    assert reproduce_paper.main(["--resume", str(whole), "--data", str(folder), "--epochs", "2"]) == 2
+    assert "was begun with other --quick or --epochs" in capsys.readouterr().err
+
+
+@pytest.fixture
+def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without those that need weights or Graphviz."""
+    monkeypatch.setattr(report.pictures, "graph", lambda folder: None)
+
+
+@pytest.mark.parametrize("fails, seeds", [("none", (0, 2)), ("some", (0, 2)), ("at once", (0,))], ids=str)
+def test_whatever_is_there_the_report_tells_it(
+    small: tg.data.Dataset, tmp_path: Path, few_pictures: None, fails: str, seeds: tuple[int, ...]
+) -> None:
+    def made(config: dict[str, Any], number: int) -> dict[str, Any]:
+        draws = np.random.default_rng(number)
+        bad = fails == "at once" or (fails == "some" and number % 3 == 0)
+        losses = draws.uniform(0.8, 2, 0 if fails == "at once" else 4 if bad else 4 * config["epochs"]).tolist()
+        epochs = len(losses) // 4
+        accuracies = ("train_accuracy", "test_accuracy", "validation_accuracy", "validation_loss")
+        histogram = {"counts": [1] * running.BINS[2], "zeros": 0, "not finite": 0}
+        layers = {name: {"weight": histogram, "gradient": histogram} for name in report.pictures.LAYERS}
+        return {
+            "key": f"{number:016x}", "config": config, "code": "c", "data": "MNIST", "synthetic": False, "threads": 1, "losses": losses,
+            "begun with": {"numpy": "2", "python": "3", "native kernels": "none"}, "failed": "step 5: the loss is nan" if bad else "",
+            "steps_per_epoch": 4, "history": [{"epoch": e, **dict.fromkeys(accuracies, draws.uniform(0.9, 1))} for e in range(epochs + 1)],
+            "measured_images": 1000, "seconds": [float(e) for e in range(1, epochs + 1)], "test_images": 200,
+            "histograms": [layers] * (epochs + 1), "test_accuracy": None if bad else draws.uniform(0.9, 1), "wrong": [[3, 1, 2, 0.9]],
+            "confusion": np.eye(10, dtype=int).tolist(),
+        }  # fmt: skip
+
+    configs = [c for e in EXPERIMENTS.values() for (_, seed), c in e.configurations(3, None, False).items() if seed in seeds]
+    results = [made(config, number) for number, config in enumerate({report.identity(c): c for c in configs}.values())]
+    assert all(running._whole(result) for result in results)
+    report.write_report(tmp_path, results, small, None, False)
+    text, page = (tmp_path / "report.md").read_text(), (tmp_path / "report.html").read_text()
+    assert f"{len(results)} runs on MNIST; seeds {', '.join(map(str, seeds))}" in text and "Not run" not in text
+    assert "No weights are stored" in text and "nan" not in re.sub("step 5: the loss is nan", "", text)
+    assert text.count("- `") == sum(bool(result["failed"]) for result in results)
+    for experiment in EXPERIMENTS.values():
+        assert f'<a id="{experiment.name}">' in page
+    some = report.write_report(tmp_path, results[:1], small, None, False)[0].read_text()
+    assert "Not run: " in some and "1 runs on MNIST" in some
+    with pytest.raises(ValueError, match="holds no results"):
+        report.write_report(tmp_path, [], small, None, False)

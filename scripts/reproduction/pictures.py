@@ -22,7 +22,7 @@ from .experiments import ACCURACY, CANDIDATES, DEPTH_NAMES, DEPTHS, EPOCHS, FINA
 from .running import BINS
 from .verdicts import Result, Results, measured
 
-BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#888888"
+BLUE, ORANGE, GREEN, RED, SKY, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#888888"
 ACCURACY_LABEL, LOSS_LABEL = "correct (%)", "mean cross-entropy (nats)"
 LAYERS = {  # of the 21 layers, those with weights
     "layers.0.weight": "conv1", "layers.2.weight": "conv2", "layers.5.weight": "conv3", "layers.7.weight": "conv4",
@@ -38,10 +38,11 @@ def learning_rates(results: Results) -> Figure:
     for place, rate in zip(places, RATES, strict=True):
         axes.text(place - 0.2, 100 * RATES[rate] + 1, f"{100 * RATES[rate]:.1f}", ha="center", fontsize=8, color="#555555")
         if (ours := measured(results, rate, "test_accuracy")) is not None:
-            axes.bar(place + 0.2, 100 * ours.mean, 0.38, color=BLUE, label="ours, mean" if place == 0 else None)
-            axes.plot([place + 0.2] * len(ours.values), np.multiply(ours.values, 100), "o", color="black", ms=3,
-                      label="each seed" if place == 0 else None)  # fmt: skip
+            axes.bar(place + 0.2, 100 * ours.mean, 0.38, color=BLUE)
+            axes.plot([place + 0.2] * len(ours.values), np.multiply(ours.values, 100), "o", color="black", ms=3)
             axes.text(place + 0.2, 100 * max(ours.values) + 1, f"{100 * ours.mean:.1f}", ha="center", fontsize=8, color=BLUE)
+    axes.bar([0], [0], color=BLUE, label="ours, mean")  # for the legend
+    axes.plot([], [], "o", color="black", ms=3, label="each seed")
     axes.set(xticks=places, xticklabels=list(RATES), xlabel="learning rate (AdaGrad)", ylabel=ACCURACY_LABEL, ylim=(0, 108))
     axes.legend(loc="upper right")
     return figure
@@ -83,10 +84,12 @@ def depths(results: Results) -> Figure:
     return figure
 
 
-def steps(results: Results) -> Figure:
+def steps(results: Results) -> Figure | None:
     """Loss of every step of one run."""
-    figure, (axes,) = panels(1, "Training loss of every step (seed 0) [paper protocol]", width=7)
-    result = results["paper"][0]
+    result = next((result for result in results.get("paper", ()) if result["losses"]), None)
+    if result is None:
+        return None
+    figure, (axes,) = panels(1, f"Training loss of every step (seed {result['config']['seed']}) [paper protocol]", width=7)
     per_epoch, losses = result["steps_per_epoch"], np.array(result["losses"])
     at = 1 + np.arange(1, len(losses) + 1) / per_epoch
     window = min(50, len(losses))
@@ -114,14 +117,14 @@ def explanations(results: Results) -> Figure | None:
             ours = measured(results, candidate_variant(name, target), TARGETS[target][2])
             color, marker = (BLUE, "o") if name == NOTHING else ("black", "s")
             if ours is None:
-                failed = any(result.get("failed") for result in results.get(candidate_variant(name, target), ()))
+                failed = any(result["failed"] for result in results.get(candidate_variant(name, target), ()))
                 say(axes, row, 0.5, "training fails" if failed else "not run")
             elif percent * ours.mean > 4 and percent == 1:
                 say(axes, row, 0.85, f"{ours.mean:.1f} →")
             else:
                 axes.plot(np.multiply(ours.values, percent), [row] * len(ours.values), marker, color=color, ms=5)
         axes.set(xlabel="correct (%)" if percent == 100 else LOSS_LABEL, ylim=(len(names) - 0.5, -0.5), yticks=range(len(names)))
-        axes.set(xlim=(0, 102) if percent == 100 else (0.8, 4), yticklabels=names if number == 0 else [])
+        axes.set(xlim=(0, 102) if percent == 100 else (0.5, 4), yticklabels=names if number == 0 else [])
         axes.set_title(target.replace(": ", ":\n"), fontsize=9)
     all_axes[0].legend(loc="lower right", fontsize=8)
     return figure
@@ -135,16 +138,18 @@ def say(axes: Axes, row: float, across: float, text: str) -> None:
 def recipes(results: Results) -> Figure:
     """Accuracy on the images held out against seconds of training, and the test at the end."""
     figure, (axes,) = panels(1, "Accuracy against time", width=7)
+    lowest = 97.5
     for name, color, marker in (("paper's recipe", ORANGE, "s"), ("best recipe", BLUE, "o")):
         for number, result in enumerate(results.get(name, ())):
             known = [100 * row["validation_accuracy"] for row in result["history"][1:]]
             held, end = (f"{name}: images held out", f"{name}: test images, at the end") if number == 0 else (None, None)
             axes.plot(result["seconds"], known, color=color, lw=1, marker=marker, ms=3, label=held)
-            if result["test_accuracy"] is not None:
+            lowest = min([lowest, *(value - 0.5 for value in known[-1:])])
+            if not result["failed"]:
                 star = {"color": color, "ms": 13, "mec": "black", "mew": 0.6}
                 axes.plot(result["seconds"][-1], 100 * result["test_accuracy"], "*", label=end, **star)
     axes.axhline(100 * FINAL, color=GREY, ls="--", lw=1, label=f"the paper's best, {100 * FINAL:.2f} %")
-    axes.set(xlabel="seconds of training, measuring included", ylabel=ACCURACY_LABEL, ylim=(97.5, 100))
+    axes.set(xlabel="seconds of training, measuring included", ylabel=ACCURACY_LABEL, ylim=(lowest, 100))
     axes.legend(loc="lower right", fontsize=8)
     return figure
 
@@ -250,8 +255,11 @@ def histograms(result: Result, title: str) -> Figure:
     return figure
 
 
-def gradients(runs: Mapping[str, Result]) -> Figure:
+def gradients(runs: Mapping[str, Result]) -> Figure | None:
     """Size of the gradients by layer, before and after training, in runs that go well and in others."""
+    runs = {name: result for name, result in runs.items() if len(result["histograms"]) > 1}
+    if not runs:
+        return None
     figure, all_axes = panels(len(runs), "Gradients by layer: median, and the middle 80 %", width=2 + 2.4 * len(runs), height=3.6)
     for number, (axes, (name, result)) in enumerate(zip(all_axes, runs.items(), strict=True)):
         for when, color, marker, label in ((0, ORANGE, "s", "untrained"), (-1, BLUE, "o", "trained")):

@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -32,7 +33,8 @@ NOISE_SAYS = (
     "(nine times in ten: Student's t with the seeds' spread; at least 1.645 standard errors of a single run, the binomial one of an "
     "accuracy on so many images). A figure of the paper, a single run, is **within noise** if it is no further away than that, else **not "
     "reproduced**. A claim is **reproduced** if it holds by more than the noise of the mean, **not reproduced** if it fails by more, and "
-    "**within noise** if these seeds cannot tell."
+    "**within noise** if these seeds cannot tell; variants are compared seed by seed. With so many figures, about one in ten misses by "
+    "chance. A run that fails (numbers that are no longer finite) has no image right at its end."
 )
 BATCH_SAYS = (
     "One of them can be excluded without a computer: if 500 images share one softmax, their 500 probabilities sum to at most 1, so the "
@@ -49,12 +51,17 @@ STYLE = (
 def write_report(out: Path, results: Iterable[Result], data: tg.data.Dataset, epochs: int | None, quick: bool) -> list[Path]:
     """Write report.md, report.html and the pictures; returns the paths of the two."""
     found = list(results)
+    if not found:
+        raise ValueError(f"{out} holds no results; run the experiments first (leave out --report-only)")
     folder = out / "pictures"
     folder.mkdir(exist_ok=True)
     by_experiment = {name: sorted_out(experiment, found, epochs, quick) for name, experiment in EXPERIMENTS.items()}
+    mistakes = {candidate_variant(candidate, target) for candidate in CANDIDATES for target in TARGETS}
+    if not mistakes & by_experiment["explanations"].keys():
+        by_experiment["explanations"] = {}  # what they are compared with belongs to other experiments, too
     by_experiment = {name: by_variant for name, by_variant in by_experiment.items() if by_variant}
     draw = Drawing(folder)
-    parts = [*head(found, quick), *main_table(by_experiment)]
+    parts = [*head(used(by_experiment), epochs, quick), *main_table(by_experiment)]
     for name, by_variant in by_experiment.items():
         parts += section(EXPERIMENTS[name], by_variant, draw)
     parts += looks(by_experiment, out, data, draw)
@@ -97,9 +104,17 @@ class Drawing:
 
 
 # Text ------------------------------------------------------------------------------------------------------------------------------------
-def head(found: list[Result], quick: bool) -> list[str]:
+def used(by_experiment: Mapping[str, Results]) -> list[Result]:
+    """List every run that is in the report, once."""
+    runs = (result for by_variant in by_experiment.values() for found in by_variant.values() for result in found)
+    return list({result["key"]: result for result in runs}.values())
+
+
+def head(found: list[Result], epochs: int | None, quick: bool) -> list[str]:
     """Say what this is, of which data and code."""
     parts = ["# The paper, reproduced"]
+    if epochs is not None:
+        parts.append(f"> **At most {epochs} epochs in each run: accuracies at the end are those of shorter runs than the paper's.**")
     if quick:
         parts.append(f"> **{QUICK_SAYS}**")
     if any(result["synthetic"] for result in found):
@@ -126,32 +141,42 @@ def head(found: list[Result], quick: bool) -> list[str]:
 def main_table(by_experiment: Mapping[str, Results]) -> list[str]:
     """Every claim, in one table."""
     rows = []
+    missing = [experiment.title for name, experiment in EXPERIMENTS.items() if name not in by_experiment]
     for name, by_variant in by_experiment.items():
         experiment = EXPERIMENTS[name]
         for number, claim in enumerate(experiment.claims):
             verdict = verdicts.claim_verdict(claim, by_variant)
             first = f"[{experiment.title}](#{name})" if number == 0 else ""
-            rows.append((first, claim.text, claim_numbers(claim, by_variant), f"**{verdict}**"))
-    return ["## What the paper says, and what we measured", table(("experiment", "claim", "measured", "verdict"), rows)] if rows else []
+            rows.append((first, words(claim), claim_numbers(claim, by_variant), f"**{verdict}**"))
+    return [
+        "## What the paper says, and what we measured",
+        table(("experiment", "claim", "measured", "verdict"), rows),
+        *([f"Not run: {'; '.join(missing)}."] if missing else []),
+    ]
+
+
+def words(claim: Claim) -> str:
+    """Text of a claim, with whose it is."""
+    return f"our aim: {claim.text}" if claim.ours else claim.text
 
 
 def section(experiment: Experiment, results: Results, draw: Drawing) -> list[str]:
     """One experiment: the paper's words, the picture, figures side by side, the verdict."""
     protocol = any(run["config"]["paper_protocol"] for runs in results.values() for run in runs)
     title = f"{experiment.title} {'[paper protocol] ' * protocol}"
-    parts = [f'## {title}<a id="{experiment.name}"></a>', f"**The paper:** {experiment.paper}"]
+    parts = [f'## {title}<a id="{experiment.name}"></a>', f"**The {'paper' if experiment.claims else 'question'}:** {experiment.paper}"]
     if experiment.claims:
-        told = "; ".join(f"{claim.text}: **{verdicts.claim_verdict(claim, results)}**" for claim in experiment.claims)
+        told = "; ".join(f"{words(claim)}: **{verdicts.claim_verdict(claim, results)}**" for claim in experiment.claims)
         parts.append(f"**Verdict: {verdicts.experiment_verdict(experiment, results)}.** {told[0].upper()}{told[1:]}.")
     parts += draw(experiment.name, DRAWN[experiment.name](results), experiment.title)
     if experiment.figures:
-        rows, words = [], []
+        rows, found = [], []
         for figure in experiment.figures:
             ours = measured(results, figure.variant, figure.measure)
-            words.append(verdicts.figure_verdict(figure, results))
+            found.append(verdicts.figure_verdict(figure, results))
             name = label(figure.variant, figure.measure)
-            rows.append((name, shown(figure.paper, figure.measure), *numbers(ours, figure.measure), words[-1]))
-        parts.append(f"Of the {len(words)} figures that the paper prints, {words.count(verdicts.WITHIN_NOISE)} are within noise of ours.")
+            rows.append((name, shown(figure.paper, figure.measure), *numbers(ours, figure.measure), found[-1]))
+        parts.append(f"Figures of the paper that are within noise of ours: {found.count(verdicts.WITHIN_NOISE)} of {len(found)}.")
         parts.append(table(("figure", "paper", "ours", "noise", "each seed", "verdict"), rows))
     elif experiment.claims:
         measures = {(v, measure): None for claim in experiment.claims for v in (claim.variant, *claim.than) for measure in claim.measures}
@@ -173,7 +198,7 @@ def explanations(results: Results) -> list[str]:
             found = verdicts.explained(candidate, target, results)
             if found.verdict == verdicts.NOT_MEASURED:
                 continue
-            gap = "" if candidate == NOTHING or found.ours is None else f"{100 * found.closed:.0f} %"
+            gap = "" if candidate == NOTHING or math.isnan(found.closed) else f"{100 * found.closed:.0f} %"
             rows.append((candidate, *numbers(found.ours, measure), gap, "" if candidate == NOTHING else found.verdict))
         if len(rows) > 1:
             parts.append(f"{target}: the paper has {shown(paper, measure)}.")
@@ -185,25 +210,30 @@ def recipes(results: Results) -> list[str]:
     """Accuracy and time of the two recipes."""
     rows = []
     for name, runs in results.items():
-        ours = measured(results, name, "test_accuracy")
-        times = [run["seconds"][-1] for run in runs if run["seconds"]]
-        held = [100 * row["validation_accuracy"] for run in runs for row in run["history"][-1:]]
-        words = setting_words(runs[0]["config"])
-        rows.append((name, *numbers(ours, "test_accuracy"), f"{np.mean(held):.2f} %", f"{np.mean(times):.0f} s", words))
+        whole = [run for run in runs if not run["failed"]]
+        if not whole:
+            rows.append((name, *["–"] * 5, setting_words(runs[0]["config"])))
+            continue
+        held = [max(row["validation_accuracy"] for row in run["history"][1:]) for run in whole]
+        took = f"{np.mean([run['seconds'][-1] for run in whole]):.0f} s"
+        counted = numbers(measured(results, name, "test_accuracy"), "test_accuracy")
+        rows.append((name, *counted, shown(float(np.mean(held)), "accuracy"), took, setting_words(runs[0]["config"])))
     columns = ("recipe", "test accuracy", "noise", "each seed", "images held out", "time", "settings")
     return [
-        "Both hold out the same 5,000 training images, which choose the weights (and chose the recipe); the test images were read once, "
-        "at the end of each run.",
+        "Each run holds out 5,000 training images (its seed decides which), which choose the epoch whose weights are used; by such images "
+        "the best recipe was chosen, too. The test images were read once, at the end of each run. Times are those of runs side by side.",
         table(columns, rows),
     ]
 
 
 def looks(by_experiment: Mapping[str, Results], out: Path, data: tg.data.Dataset, draw: Drawing) -> list[str]:
     """Pictures of a trained network, and of its gradients."""
-    best_first = (("recipes", "best recipe"), ("epochs", "paper"))
-    chosen = next((by_experiment[e][v][0] for e, v in best_first if v in by_experiment.get(e, {})), None)
+    first = [run for e, v in (("recipes", "best recipe"), ("epochs", "paper")) for run in by_experiment.get(e, {}).get(v, ())]
+    chosen, model = next(((run, model) for run in [*first, *used(by_experiment)] if (model := loaded(run, out)) is not None), (None, None))
     parts = []
-    if chosen is not None and (model := loaded(chosen, out)) is not None:
+    if chosen is None or model is None:
+        parts += ["## A look inside", "(No weights are stored beside the results; with those of a run, its network would be shown here.)"]
+    else:
         which = f"run `{chosen['key']}`: {setting_words(chosen['config'])}; test accuracy {shown(chosen['test_accuracy'], 'test_accuracy')}"
         parts += ["## A look inside", f"A trained network ({which})."]
         parts += draw("confusion", pictures.confusion(chosen), "Test images by true and guessed digit")
@@ -232,28 +262,29 @@ def looks(by_experiment: Mapping[str, Results], out: Path, data: tg.data.Dataset
 
 
 def loaded(result: Result, out: Path) -> DeepConvNet | None:
-    """Rebuild the network of a run from its stored weights; None if they are gone."""
+    """Rebuild the network of a run from its stored weights; None if they are gone, or it has failed."""
+    if result["failed"]:
+        return None
     model = DeepConvNet(**{name: result["config"][name] for name in MODEL})
     try:
         tg.nn.load_parameters(model, load_weights(out / "results" / f"{result['key']}.safetensors", like=model))
-    except (FileNotFoundError, CheckpointError):
+    except (OSError, CheckpointError):
         return None
     return model
 
 
 def runs(by_experiment: Mapping[str, Results]) -> list[str]:
     """List every run, with the file that every number above was computed from."""
-    listed = {result["key"]: result for by_variant in by_experiment.values() for found in by_variant.values() for result in found}
     rows = [
-        (f"`{key}`", setting_words(r["config"]), str(r["config"]["seed"]),
+        (f"`{r['key']}`", setting_words(r["config"]), str(r["config"]["seed"]),
          "failed" if r["failed"] else shown(r["test_accuracy"], "test_accuracy"), f"{r['seconds'][-1]:.0f} s" if r["seconds"] else "")
-        for key, r in listed.items()
+        for r in used(by_experiment)
     ]  # fmt: skip
-    failed = [f"- `{key}` failed: {r['failed']}" for key, r in listed.items() if r["failed"]]
+    failed = [f"- `{r['key']}` failed: {r['failed']}" for r in used(by_experiment) if r["failed"]]
     return [
         "## Runs",
         "Every number above is computed from `results/KEY.json`: losses of every step, accuracies of every epoch, the confusion matrix, "
-        "the mistakes, histograms, settings. `results/KEY.safetensors` has the weights.",
+        "the mistakes, histograms, settings. `results/KEY.safetensors` has the weights of a run that did not fail.",
         table(("key", "settings", "seed", "test accuracy", "time"), rows),
         *(["\n".join(failed)] if failed else []),
     ]
@@ -264,13 +295,18 @@ def claim_numbers(claim: Claim, results: Results) -> str:
     texts = []
     for measure in claim.measures:
         ours = measured(results, claim.variant, measure)
-        theirs = {name: other for name in claim.than if (other := measured(results, name, measure)) is not None}
-        text = "–" if ours is None else shown(ours.mean, measure)
-        if theirs:
-            name = max(theirs, key=lambda name: claim.sign * theirs[name].mean)
-            text += f" against {shown(theirs[name].mean, measure)}" + (f" ({name})" if len(claim.than) > 1 else "")
-        texts.append(text)
-    return ", ".join(texts)
+        known = {name: margin for name, margin in verdicts.margins(claim, measure, results).items() if margin is not None}
+        if ours is None or not known:
+            texts.append("–")
+            continue
+        unit, digits = (100, 2) if "accuracy" in measure else (1, 3)
+        name, (margin, error) = min(known.items(), key=lambda item: item[1])
+        sign, text, noise = (" %" if unit == 100 else ""), f"{unit * ours.mean:.{digits}f}", f" ± {unit * error:.{digits}f}"
+        if name and (theirs := measured(results, name, measure)) is not None:
+            named = f" ({name})" if len(claim.than) > 1 else ""
+            text += f"{sign} against {shown(theirs.mean, measure)}{named}, difference {claim.sign * unit * margin:+.{digits}f}"
+        texts.append(f"{text}{noise}{sign}")
+    return "; ".join(texts)
 
 
 def setting_words(config: Mapping[str, Any]) -> str:
@@ -285,9 +321,9 @@ def label(variant: str, measure: str) -> str:
     kind, _, at = measure.partition("@")
     kinds = {
         "test_accuracy": "test accuracy", "train_accuracy": "training accuracy", "mean_loss": "mean loss",
-        "fall": "loss of the last tenth of epoch 1, by that of its first step",
+        "fall": "loss of the last tenth of epoch 1, by that of its first step", "drop": "mean loss, by that of epoch 1",
     }  # fmt: skip
-    when = "" if not at else f", epoch {at}" if kind == "mean_loss" else f", start of epoch {at}"
+    when = "" if not at else f", epoch {at}" if "accuracy" not in kind else f", start of epoch {at}"
     return f"{kinds[kind]}{when}" if variant == "paper" else f"{variant}: {kinds[kind]}{when}"
 
 
@@ -298,7 +334,7 @@ def numbers(ours: verdicts.Measured | None, measure: str) -> tuple[str, str, str
     unit = 100 if "accuracy" in measure else 1
     digits = 2 if unit == 100 else 3
     spread = f" ± {unit * ours.deviation:.{digits}f}" if len(ours.values) > 1 else ""
-    each = ", ".join(f"{unit * value:.{digits}f}" for value in ours.values)
+    each = ", ".join(f"{unit * value:.{digits}f}" for value in ours.values) + (f"; {ours.failed} failed" if ours.failed else "")
     return f"{unit * ours.mean:.{digits}f}{spread}{' %' if unit == 100 else ''}", f"± {unit * ours.noise:.{digits}f}", each
 
 

@@ -23,13 +23,17 @@ import numpy as np
 
 import models
 import tinygrad_mnist as tg
-from models.recipes import MEASURED, make_trainer
+from models.recipes import MEASURED, make_trainer, settings
 from tinygrad_mnist.checkpoint import save_weights
 from tinygrad_mnist.files import write_atomically
 from tinygrad_mnist.runs import code_version
 from tinygrad_mnist.training import Trainer, predict
 
-FIELDS = {"config", "losses", "steps_per_epoch", "history", "seconds", "test_accuracy", "failed", "histograms"}  # of a result, at least
+FIELDS = {  # of a result, at least
+    "config": dict, "code": str, "data": str, "synthetic": bool, "begun with": dict, "threads": int, "failed": str, "losses": list,
+    "steps_per_epoch": int, "history": list, "measured_images": int, "seconds": list, "test_images": int, "histograms": list,
+}  # fmt: skip
+TESTED = {"test_accuracy": float, "confusion": list, "wrong": list}  # if it has not failed
 BINS = (-10.0, 4.0, 56)  # of the histograms: log10 of the absolute value, from, to, number
 
 
@@ -38,6 +42,7 @@ class Job(NamedTuple):
 
     key: str
     config: dict[str, Any]
+    code: str
     images: int  # to go through, to tell how long it will take; those of a slower kind of run count several times
 
 
@@ -71,7 +76,7 @@ def wanted(configs: Iterable[dict[str, Any]], data: tg.data.Dataset, sha256: str
     for config in configs:
         images = config["epochs"] * len(data.images[: config["limit"]])
         slower = (4 if config["dtype"] == "float64" else 1) * (1.4 if config["augment"] else 1)  # measured, roughly
-        jobs[name] = Job(name := key(config, sha256, version), config, int(images * slower))
+        jobs[name] = Job(name := key(config, sha256, version), config, version, int(images * slower))
     return jobs
 
 
@@ -80,7 +85,8 @@ def begin(here: Workplace) -> None:
     global _here
     _here = here
     if (parent := multiprocessing.parent_process()) is not None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in _terminal_signals():
+            signal.signal(number, signal.SIG_IGN)
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()  # even if it is killed
 
 
@@ -98,10 +104,11 @@ def run(job: Job, here: Workplace) -> dict[str, Any] | None:
     data, config = here.data, job.config
     trainer = make_trainer(config, data, here.threads)
     watched = trainer.images[:500], trainer.labels[:500]
-    history, seconds, losses, failed = [{"epoch": 0, **trainer.measure()}], [], [], ""
-    histograms = [_histograms(trainer, watched)]
+    history, seconds, losses, histograms, failed = [], [], [], [], ""
     spent, per_image = 0.0, job.images / (config["epochs"] * len(data.images[: config["limit"]]))
     try:
+        history.append({"epoch": 0, **trainer.measure()})
+        histograms.append(_histograms(trainer, watched))
         for step, took in _timed(trainer):
             spent += took
             losses.append(step.loss)
@@ -115,7 +122,7 @@ def run(job: Job, here: Workplace) -> dict[str, Any] | None:
     except FloatingPointError as error:
         failed = str(error).split("\n")[0]
     result = {
-        "key": job.key, "config": config, "code": code(),
+        "key": job.key, "config": config, "code": job.code,
         "data": data.source.split(" from ")[0], "synthetic": data.synthetic,
         "begun with": {"numpy": np.__version__, "python": sys.version.split()[0], "native kernels": tg.native.described()},
         "threads": here.threads, "failed": failed, "losses": losses, "steps_per_epoch": len(trainer.cuts),
@@ -179,7 +186,7 @@ def stored(folder: Path, say: Callable[[str], None]) -> dict[str, dict[str, Any]
     for path in sorted(folder.glob("*.json")):
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
-            if result["key"] != path.stem or not result.keys() >= FIELDS:
+            if result["key"] != path.stem or not _whole(result):
                 raise ValueError("it is another program's")
             results[path.stem] = result
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -187,11 +194,20 @@ def stored(folder: Path, say: Callable[[str], None]) -> dict[str, dict[str, Any]
     return results
 
 
+def _whole(result: dict[str, Any]) -> bool:
+    fields = FIELDS | ({} if result["failed"] else TESTED)
+    return all(isinstance(result.get(name), kind) for name, kind in fields.items()) and result["config"].keys() == settings().keys()
+
+
+def _terminal_signals() -> set[int]:
+    return {getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name)}
+
+
 @contextmanager
 def _no_interrupts() -> Iterator[None]:
     """Keep Ctrl-C from processes that are started here: a terminal sends it to all, and the parent decides what it means."""
     block = getattr(signal, "pthread_sigmask", None)  # Windows has none
-    before = block(signal.SIG_BLOCK, {signal.SIGINT}) if block else None
+    before = block(signal.SIG_BLOCK, _terminal_signals()) if block else None
     try:
         yield
     finally:

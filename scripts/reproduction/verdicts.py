@@ -26,6 +26,7 @@ class Measured(NamedTuple):
 
     values: tuple[float, ...]
     floor: float  # standard error of a single run, from itself
+    failed: int = 0  # further runs, which did not get so far
 
     @property
     def mean(self) -> float:
@@ -53,12 +54,23 @@ class Measured(NamedTuple):
 
 
 def one(result: Result, measure: str) -> tuple[float, float] | None:
-    """Value of a measure in one run, and its standard error; None if the run ended before (or did not have it)."""
+    """Value of a measure in one run, and its standard error; None if the run ended before (or did not have it).
+
+    A run that failed has no weights to test: no image is right.
+    """
     kind, _, at = measure.partition("@")
     if kind == "fall":
         first = result["losses"][: result["steps_per_epoch"]]
+        if len(first) < result["steps_per_epoch"]:
+            return None
         tenth = first[-max(1, len(first) // 10) :]
-        return (float(np.mean(tenth)) / first[0], float(np.std(tenth)) / first[0] / math.sqrt(len(tenth))) if tenth else None
+        return float(np.mean(tenth)) / first[0], float(np.std(tenth)) / first[0] / math.sqrt(len(tenth))
+    if kind == "drop":
+        first_epoch, later = one(result, "mean_loss@1"), one(result, f"mean_loss@{at}")
+        if first_epoch is None or later is None:
+            return None
+        ratio = later[0] / first_epoch[0]
+        return ratio, ratio * math.hypot(later[1] / later[0], first_epoch[1] / first_epoch[0])
     if kind == "mean_loss":
         losses = result["losses"][(int(at) - 1) * result["steps_per_epoch"] : int(at) * result["steps_per_epoch"]]
         if len(losses) < result["steps_per_epoch"]:
@@ -66,7 +78,7 @@ def one(result: Result, measure: str) -> tuple[float, float] | None:
         change = np.diff(losses) if len(losses) > 1 else np.zeros(1)  # a trend is no noise
         return float(np.mean(losses)), float(np.std(change) / math.sqrt(2 * len(losses)))
     if not at:
-        value, images = result[kind], result["test_images"]
+        value, images = 0.0 if result["failed"] else result[kind], result["test_images"]
     else:
         row = next((row for row in result["history"] if row["epoch"] == int(at) - 1), {})
         value, images = row.get(kind), result["measured_images"]
@@ -76,7 +88,8 @@ def one(result: Result, measure: str) -> tuple[float, float] | None:
 def measured(results: Results, variant: str, measure: str) -> Measured | None:
     """Collect a measure of a variant over the seeds; None if no run has it."""
     found = by_seed(results, variant, measure).values()
-    return Measured(tuple(value for value, _ in found), max(error for _, error in found)) if found else None
+    failed = sum(bool(result["failed"]) for result in results.get(variant, ()) if one(result, measure) is None)
+    return Measured(tuple(value for value, _ in found), max(error for _, error in found), failed) if found else None
 
 
 def figure_verdict(figure: Figure, results: Results) -> str:
@@ -89,32 +102,29 @@ def figure_verdict(figure: Figure, results: Results) -> str:
 
 def claim_verdict(claim: Claim, results: Results) -> str:
     """Reproduced if every comparison holds by more than noise; not reproduced if one fails by more; else within noise."""
-    margins = [margin for measure in claim.measures for margin in _margins(claim, measure, results)]
-    if not margins or any(margin is None for margin in margins):
+    found = [margin for measure in claim.measures for margin in margins(claim, measure, results).values()]
+    known = [margin for margin in found if margin is not None]
+    if not known or len(known) < len(found):
         return NOT_MEASURED
-    known = [margin for margin in margins if margin is not None]
-    if any(holds < -noise for holds, noise in known):
+    if any(holds < -error for holds, error in known):
         return NOT_REPRODUCED
-    return REPRODUCED if all(holds > noise for holds, noise in known) else WITHIN_NOISE
+    return REPRODUCED if all(holds > error for holds, error in known) else WITHIN_NOISE
 
 
-def _margins(claim: Claim, measure: str, results: Results) -> list[tuple[float, float] | None]:
-    """By how much each comparison holds (negative: fails), and the noise of that."""
-    ours = measured(results, claim.variant, measure)
+def margins(claim: Claim, measure: str, results: Results) -> dict[str, tuple[float, float] | None]:
+    """By how much a claim holds (negative: fails), and the noise of that: against each other variant, or (named "") within its limits."""
     if claim.within is not None:
-        if ours is None:
-            return [None]
-        inner = [(ours.mean - claim.within[0], ours.error), (claim.within[1] - ours.mean, ours.error)]
-        return [inner[0] if claim.within[1] == 1 else inner[1] if claim.within[0] == 0 else min(inner)]
-    margins: list[tuple[float, float] | None] = []
+        ours = measured(results, claim.variant, measure)
+        return {"": None if ours is None else (min(ours.mean - claim.within[0], claim.within[1] - ours.mean), ours.error)}
+    found: dict[str, tuple[float, float] | None] = {}
     for other in claim.than:
         first, second = (by_seed(results, variant, measure) for variant in (claim.variant, other))
         pairs = [(first[seed], second[seed]) for seed in first if seed in second]
         if pairs:
             floor = max(math.hypot(a[1], b[1]) for a, b in pairs)
             difference = Measured(tuple(claim.sign * (a[0] - b[0]) for a, b in pairs), floor)
-        margins.append((difference.mean, difference.error) if pairs else None)
-    return margins
+        found[other] = (difference.mean, difference.error) if pairs else None
+    return found
 
 
 def by_seed(results: Results, variant: str, measure: str) -> dict[int, tuple[float, float]]:
@@ -141,30 +151,44 @@ def explained(candidate: str, target: str, results: Results) -> Explained:
     """Compare a run with a mistake of the listings with the paper's figure and with a run without mistakes."""
     _, _, measure, paper = TARGETS[target]
     ours, right = (measured(results, candidate_variant(name, target), measure) for name in (candidate, NOTHING))
-    if right is None or ours is None:
-        failed = any(result.get("failed") for result in results.get(candidate_variant(candidate, target), ()))
-        return Explained(None, math.nan, "training fails" if failed else NOT_MEASURED)
-    gap = paper - right.mean
-    closed = (ours.mean - right.mean) / gap if gap else math.nan
-    noise = max(ours.noise, right.noise)
+    runs = results.get(candidate_variant(candidate, target), ())
+    if right is None or not runs:
+        return Explained(None, math.nan, NOT_MEASURED)
+    if any(result["failed"] for result in runs):
+        return Explained(ours, math.nan, "training fails")
+    if ours is None:
+        return Explained(None, math.nan, NOT_MEASURED)
+    gap, shift, noise = paper - right.mean, ours.mean - right.mean, max(ours.noise, right.noise)
     if abs(gap) <= right.noise:
-        return Explained(ours, closed, "nothing to explain" if abs(paper - ours.mean) <= noise else "leads away")
-    if abs(paper - ours.mean) <= noise:
-        return Explained(ours, closed, "brings it back")
-    return Explained(ours, closed, "goes towards it" if 0.5 <= closed <= 1.5 else "does not")
+        return Explained(ours, math.nan, "nothing to explain" if abs(paper - ours.mean) <= noise else "leads away")
+    if abs(shift) <= noise or shift / gap < 0.5:  # another seed could do as much; or it is less than half of the way
+        return Explained(ours, shift / gap, "does not")
+    if shift / gap > 1.5:
+        return Explained(ours, shift / gap, "goes far beyond it")
+    return Explained(ours, shift / gap, "brings it back" if abs(paper - ours.mean) <= noise else "goes towards it")
 
 
 def conclusion(results: Results) -> str:
     """Say in words which candidate brings which of the paper's figures back."""
     sentences = []
     for target in TARGETS:
-        found = {candidate: explained(candidate, target, results).verdict for candidate in CANDIDATES}
-        if all(verdict == NOT_MEASURED for verdict in found.values()):
+        run = {name: word for name in CANDIDATES if (word := explained(name, target, results).verdict) != NOT_MEASURED}
+        if not run:
             continue
-        for verdict, words in (("brings it back", "brought back by"), ("goes towards it", "approached (more than half of the way) by")):
-            if names := [candidate for candidate, word in found.items() if word == verdict]:
-                sentences.append(f"“{target}” is {words}: {', '.join(names)}.")
-        if not {"brings it back", "goes towards it"} & set(found.values()):
-            settled = set(found.values()) <= {"nothing to explain", "leads away", NOT_MEASURED, "training fails"}
-            sentences.append(f"“{target}” {'needs no explanation' if settled else 'is explained by none of them'}.")
+        words = {
+            "brings it back": "is brought back by",
+            "goes towards it": "is approached (half of the way or more) by",
+            "goes far beyond it": "is left far behind, in its direction, by",
+            "training fails": "cannot be told with those with which training fails:",
+        }
+        parts = [
+            f"{said} {', '.join(name for name, word in run.items() if word == verdict)}"
+            for verdict, said in words.items()
+            if verdict in run.values()
+        ]
+        if set(run.values()) & {"nothing to explain", "leads away"}:
+            parts = ["needs no explanation: ours agrees within noise"]
+        elif not set(run.values()) & {"brings it back", "goes towards it"}:
+            parts.insert(0, f"is explained by none of the {len(run)} candidates")
+        sentences.append(f"“{target}” {'; '.join(parts)}.")
     return " ".join(sentences)

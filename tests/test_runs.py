@@ -73,7 +73,7 @@ def test_sixty_kills(options: list[Any], tmp_path: Path) -> None:
 
 
 @posix
-@pytest.mark.parametrize("point", [1, 3, 4, 6, 9, 12, 14, 16])
+@pytest.mark.parametrize("point", [1, 4, 9, 16, *(pytest.param(point, marks=pytest.mark.slow) for point in (3, 6, 12, 14))])
 def test_killed_in_the_first_writes(options: list[Any], tmp_path: Path, point: int) -> None:
     """config.json, metrics.jsonl, times.jsonl, checkpoint: four steps each. Before the first is there, the command must begin again."""
     out = tmp_path / "run"

@@ -103,7 +103,7 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "fan-in 1024 in the first affine layer": {"affine_fan_in": 1024},
     "softmax over the whole batch": {"softmax_over_batch": True, "shard_size": 500},
     "1e-7 inside the logarithm": {"loss_eps": 1e-7},
-    "pixels from 0 to 255, and 1e-7": {"divisor": 1, "loss_eps": 1e-7},
+    "pixels from 0 to 255 together with 1e-7": {"divisor": 1, "loss_eps": 1e-7},
     "float64": {"dtype": "float64"},
     "all five": {
         "divisor": 1, "affine_fan_in": 1024, "softmax_over_batch": True, "shard_size": 500, "loss_eps": 1e-7, "dtype": "float64",

@@ -126,7 +126,7 @@ def explanations(results: Results) -> Figure | None:
         axes.set(xlabel="correct (%)" if percent == 100 else LOSS_LABEL, ylim=(len(names) - 0.5, -0.5), yticks=range(len(names)))
         axes.set(xlim=(0, 102) if percent == 100 else (0.5, 4), yticklabels=names if number == 0 else [])
         axes.set_title(target.replace(": ", ":\n"), fontsize=9)
-    all_axes[0].legend(loc="lower right", fontsize=8)
+    all_axes[0].legend(loc="upper right", fontsize=8)
     return figure
 
 

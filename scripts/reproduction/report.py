@@ -198,7 +198,7 @@ def explanations(results: Results) -> list[str]:
             found = verdicts.explained(candidate, target, results)
             if found.verdict == verdicts.NOT_MEASURED:
                 continue
-            gap = "" if candidate == NOTHING or math.isnan(found.closed) else f"{100 * found.closed:.0f} %"
+            gap = "" if candidate == NOTHING or math.isnan(found.closed) else f"{round(100 * found.closed)} %"
             rows.append((candidate, *numbers(found.ours, measure), gap, "" if candidate == NOTHING else found.verdict))
         if len(rows) > 1:
             parts.append(f"{target}: the paper has {shown(paper, measure)}.")

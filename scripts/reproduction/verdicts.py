@@ -176,13 +176,13 @@ def conclusion(results: Results) -> str:
         if not run:
             continue
         words = {
-            "brings it back": "is brought back by",
-            "goes towards it": "is approached (half of the way or more) by",
-            "goes far beyond it": "is left far behind, in its direction, by",
-            "training fails": "cannot be told with those with which training fails:",
+            "brings it back": "is brought back by {}",
+            "goes towards it": "is approached (half of the way or more) by {}",
+            "goes far beyond it": "with {} ours goes far beyond it",
+            "training fails": "with {} training fails",
         }
         parts = [
-            f"{said} {', '.join(name for name, word in run.items() if word == verdict)}"
+            said.format(", ".join(name for name, word in run.items() if word == verdict))
             for verdict, said in words.items()
             if verdict in run.values()
         ]

@@ -62,6 +62,7 @@ def test_every_figure_claim_and_target_is_about_a_variant_that_is_run_long_enoug
             config = configuration(EXPERIMENTS["explanations"].variants[candidate_variant(candidate, target)], 0)
             assert int(measure.partition("@")[2] or 0) <= epochs == config["epochs"]
             assert config.items() >= CANDIDATES[candidate].items()
+    assert {variant for e, variant in report.GRADIENTS.values() if e == "explanations"} <= EXPERIMENTS["explanations"].variants.keys()
     with pytest.raises(TypeError):
         EXPERIMENTS["mine"] = None  # type: ignore[index]
 

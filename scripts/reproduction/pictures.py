@@ -249,7 +249,7 @@ def histograms(result: Result, title: str) -> Figure:
             else:
                 axes.set_xlabel("epochs")
     grid[0, 0].set(ylabel="log₁₀ |weight|", ylim=(-4, 1))
-    grid[1, 0].set(ylabel="log₁₀ |gradient|", ylim=(-8, 0))
+    grid[1, 0].set(ylabel="log₁₀ |gradient|", ylim=(-8, 1))
     grid[0, 0].legend(fontsize=7, loc="lower left")
     figure.suptitle(title, fontsize=10)
     return figure

@@ -28,6 +28,14 @@ DRAWN: dict[str, Callable[[Results], Any]] = {
     "learning-rate": pictures.learning_rates, "initialisation": pictures.initialisations, "epochs": pictures.accuracies,
     "depth": pictures.depths, "steps": pictures.steps, "explanations": pictures.explanations, "recipes": pictures.recipes,
 }  # fmt: skip
+GRADIENTS = {  # whose weights and gradients are drawn: experiment and variant
+    "the paper's network": ("epochs", "paper"),
+    "Xavier": ("initialisation", "Xavier"),
+    "pixels from 0 to 255": ("explanations", candidate_variant("pixels from 0 to 255", "6 convolutions: mean loss of epoch 1")),
+    "learning rate 5e-2, fan-in 1024": (
+        "explanations", candidate_variant("fan-in 1024 in the first affine layer", "learning rate 5e-2: final accuracy")
+    ),
+}  # fmt: skip
 NOISE_SAYS = (
     "Each figure is the mean over the seeds, ± their standard deviation. *Noise* is how far one more run is expected to be from that mean "
     "(nine times in ten: Student's t with the seeds' spread; at least 1.645 standard errors of a single run, the binomial one of an "
@@ -244,9 +252,7 @@ def looks(by_experiment: Mapping[str, Results], out: Path, data: tg.data.Dataset
         parts += draw("embedding", figure, f"Hidden layer in two dimensions, by {method}")
         if method != "t-SNE":
             parts.append("(With scikit-learn, `pip install 'tinygrad_mnist[report]'`, t-SNE would be drawn.)")
-    changes = {"the paper's network": ("epochs", "paper"), "Xavier": ("initialisation", "Xavier")}
-    changes |= {name: ("explanations", candidate_variant(name, next(iter(TARGETS)))) for name in ("pixels from 0 to 255", "all five")}
-    runs = {name: by_experiment[e][v][0] for name, (e, v) in changes.items() if v in by_experiment.get(e, {})}
+    runs = {name: by_experiment[e][v][0] for name, (e, v) in GRADIENTS.items() if v in by_experiment.get(e, {})}
     if runs:
         parts.append("## Weights and gradients, layer by layer")
         parts.append("On the same 500 training images each time, before training and after each epoch.")

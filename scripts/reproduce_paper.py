@@ -56,7 +56,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--seeds", metavar="N", type=number(int, 1), help=f"run everything with the seeds 0 to N-1 (default: {DEFAULTS['seeds']})")
     add("--epochs", metavar="N", type=number(int, 1), help="at most so many; measures of later ones are then missing (default: as many as "
         "the paper's)")  # fmt: skip
-    add("--quick", action="store_true", help="a look in about 3 minutes on 2 cores: one seed, a sixth of the images; the report says so")
+    add("--quick", action="store_true", help="a look in about 3 minutes on 2 cores: one seed, an eighth of the images; the report says so")
     add("--jobs", metavar="N", type=number(int, 1), help="runs at a time, each in a process of its own (default: the usable cores)")
     add("--report-only", action="store_true", help="with --resume: run nothing, write the report about what is there, of whatever code")
     add("--quiet", action="store_true", help="no progress bar")

@@ -45,8 +45,10 @@ class ListedLoss:
         self.eps, self.over_batch = eps, over_batch
 
     def __call__(self, logits: tg.Tensor, target: Any) -> tg.Tensor:
-        chosen = np.asarray(target)
-        one_hot = (chosen if chosen.ndim == 2 else np.eye(logits.shape[1])[chosen]).astype(logits.dtype)
+        chosen, classes = np.asarray(target), logits.shape[1]
+        if chosen.ndim == 1 and len(unknown := np.setdiff1d(chosen, np.arange(classes))):
+            raise ValueError(f"ListedLoss: target has {unknown[0]}, but the classes are 0 to {classes - 1}")
+        one_hot = (chosen if chosen.ndim == 2 else np.eye(classes)[chosen]).astype(logits.dtype)
         log_softmax = logits - tg.logsumexp(logits, axis=None if self.over_batch else 1, keepdims=True)
         likely = tg.sum(log_softmax * one_hot, axis=1)  # (N, K) -> (N,)
         return -tg.mean(tg.log(tg.exp(likely) + self.eps) if self.eps else likely)
@@ -112,6 +114,12 @@ class DeepConvNet:
     ) -> None:
         if depth not in (4, 5, 6):
             raise ValueError(f"DeepConvNet: depth is {depth!r}; it must be 6, 5 or 4 convolutions")
+        if not divisor > 0 or not loss_eps >= 0 or (affine_fan_in is not None and affine_fan_in < 1):
+            raise ValueError(
+                f"DeepConvNet: divisor is {divisor!r}, loss_eps {loss_eps!r}, affine_fan_in {affine_fan_in!r}; they must be above 0, at "
+                f"least 0, "
+                "and at least 1 (or None)"
+            )
         drawn: dict[str, Any] = {"rng": np.random.default_rng(rng), "init": init, "dtype": dtype}
         self.dtype, self.divisor = np.dtype(dtype), divisor
         self.layers: list[Any] = []

@@ -32,7 +32,7 @@ from reproduction.report import write_report
 
 import tinygrad_mnist as tg
 from models.recipes import held_out
-from tinygrad_mnist.files import write_atomically
+from tinygrad_mnist.files import leftovers, write_atomically
 
 DEFAULTS: dict[str, Any] = {
     "data": None, "out": None, "resume": None, "experiments": list(EXPERIMENTS), "seeds": 3, "epochs": None, "quick": False, "jobs": None,
@@ -87,6 +87,8 @@ def options(given: argparse.Namespace) -> tuple[argparse.Namespace, dict[str, An
     args = argparse.Namespace(**{**DEFAULTS, **kept, **vars(given)})
     if kept and (args.quick, args.epochs) != (kept["quick"], kept["epochs"]):
         raise ValueError(f"{given.resume} was begun with other --quick or --epochs; begin another with --out")
+    if args.seeds > 1000:
+        raise ValueError(f"--seeds is {args.seeds}; at most 1000 are run")
     if args.quick and getattr(given, "seeds", 1) > 1:
         raise ValueError("a quick look has one seed; leave out --seeds, or begin again without --quick")
     args.seeds = 1 if args.quick else args.seeds
@@ -155,12 +157,15 @@ def main(argv: list[str] | None = None) -> int:
         args, before = options(given)
         data = tg.data.find_mnist(args.data)
         announce(data)
-        configs = [c for name in args.experiments for c in EXPERIMENTS[name].configurations(args.seeds, args.epochs, args.quick).values()]
+        chosen = (EXPERIMENTS[name].configurations(range(args.seeds), args.epochs, args.quick) for name in args.experiments)
+        configs = [config for by_variant in chosen for config in by_variant.values()]
         check_size(configs, data)
         out = args.resume or new_folder(args.out or Path("reproduction") / datetime.now().strftime("%Y%m%d-%H%M%S"))
         lock = FileLock(out / ".lock")
         lock.acquire(timeout=0)
         (out / "results").mkdir(exist_ok=True)
+        for part in leftovers(out / "results"):
+            part.unlink()
         if not args.report_only:
             kept = {"seeds": max(args.seeds, before.get("seeds", 1)), "epochs": args.epochs, "quick": args.quick}
             kept["experiments"] = [name for name in EXPERIMENTS if name in {*args.experiments, *before.get("experiments", ())}]

@@ -91,6 +91,8 @@ def test_a_graph_that_is_gone_is_told() -> None:
     y.backward()
     with pytest.raises(RuntimeError, match="to_dot: the graph behind .* was freed by a backward pass"):
         tg.to_dot(y)
+    with pytest.raises(TypeError, match="to_dot: output is float; pass the Tensor"):
+        tg.to_dot(3.0)
 
 
 def test_a_deep_graph_is_no_problem() -> None:

@@ -266,3 +266,12 @@ def test_logits_may_be_dropped_like_hidden_units_or_in_their_own_way() -> None:
         return [layer.p for layer in DeepConvNet(**how).layers if isinstance(layer, tg.nn.Dropout)]
 
     assert (rates(), rates(dropout=0.2), rates(dropout=0.2, logit_dropout=0)) == ([0.5, 0.5], [0.2, 0.2], [0.2, 0])
+
+
+def test_mistakes_that_are_none_are_refused() -> None:
+    for wrong in ({"divisor": 0}, {"divisor": float("nan")}, {"loss_eps": -1e-7}, {"affine_fan_in": 0}):
+        with pytest.raises(ValueError, match="DeepConvNet: divisor is .* must be above 0"):
+            DeepConvNet(**wrong)
+    for target in ([0, 4], [-1, 2], [0.5, 1]):
+        with pytest.raises(ValueError, match="ListedLoss: target has .* the classes are 0 to 3"):
+            ListedLoss()(tg.Tensor(np.zeros((2, 4))), target)

@@ -314,6 +314,16 @@ def test_averaged_weights_are_a_weighted_mean_of_those_of_all_steps(decay, dtype
     assert flat(trainer.selected()) == flat(last["averaged"])
 
 
+def test_a_state_from_before_there_were_averages_can_be_gone_on_from():
+    old, trainer = small_trainer(), small_trainer()
+    next(old.steps())
+    state = {name: value for name, value in old.state_dict().items() if name != "averaged"}
+    trainer.load_state_dict(state)
+    assert list(trainer.steps()) == list(old.steps())
+    with pytest.raises(ValueError, match="weights are averaged, or these here"):
+        small_trainer(average=0.9).load_state_dict(state)
+
+
 def test_a_state_with_an_average_and_one_without_do_not_mix():
     for one, other in ((None, 0.9), (0.9, None)):
         with pytest.raises(ValueError, match="weights are averaged, or these here, not both"):

@@ -31,6 +31,8 @@ def to_dot(output: Tensor, names: Mapping[str, Tensor] | None = None) -> str:
 
     Raises
     ------
+    TypeError
+        If `output` is no Tensor.
     RuntimeError
         If a backward pass has freed the graph.
 
@@ -49,6 +51,8 @@ def to_dot(output: Tensor, names: Mapping[str, Tensor] | None = None) -> str:
       n1 -> n2;
     }
     """
+    if not isinstance(output, Tensor):
+        raise TypeError(f"to_dot: output is {type(output).__name__}; pass the Tensor whose computation is to be drawn")
     called = {id(tensor): name for name, tensor in (names or {}).items()}
     nodes, seen = [output], {id(output)}
     for node in nodes:  # the list grows while it is read

@@ -210,6 +210,7 @@ class Trainer:
         """
         if not isinstance(state, Mapping):
             raise ValueError(f"Trainer: the saved state is a {type(state).__name__}; pass what state_dict() returned")
+        state = {"averaged": None, **state}  # 0.1.0 had no averages at first
         if missing := self.state_dict().keys() - state.keys():
             raise ValueError(f"Trainer: the saved state lacks {', '.join(sorted(missing))}; it was written by something else")
         try:

@@ -10,7 +10,7 @@ epoch), ``drop@3`` (that, divided by the first epoch's), ``fall`` (mean loss of 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -56,15 +56,14 @@ class Experiment:
     variants: Mapping[str, Settings]
     figures: tuple[Figure, ...] = ()
     claims: tuple[Claim, ...] = ()
-    note: str = ""
     quick: frozenset[str] = field(default=frozenset())  # the variants that --quick runs; none given: all
 
-    def configurations(self, seeds: int, epochs: int | None, quick: bool) -> dict[tuple[str, int], dict[str, Any]]:
+    def configurations(self, seeds: Iterable[int], epochs: int | None, quick: bool) -> dict[tuple[str, int], dict[str, Any]]:
         """Everything to run, by variant and seed."""
         return {
             (name, seed): configuration(changes, seed, epochs, quick)
             for name, changes in self.variants.items()
-            for seed in range(seeds)
+            for seed in seeds
             if not (quick and self.quick and name not in self.quick)
         }
 

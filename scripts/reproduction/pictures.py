@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
+from tinygrad_mnist.files import write_atomically
 
 from .experiments import ACCURACY, CANDIDATES, DEPTH_NAMES, DEPTHS, EPOCHS, FINAL, NOTHING, PLATEAU, RATES, TARGETS, candidate_variant
 from .running import BINS
@@ -314,7 +315,7 @@ def graph(folder: Path) -> Path | None:
     images, labels = tg.data.synthetic_digits(2, rng=np.random.default_rng(0))
     text = tg.to_dot(model.loss(images, labels, rng=np.random.default_rng(0)), tg.nn.parameters(model))
     path = folder / "graph.dot"
-    path.write_text(text + "\n", encoding="utf-8")
+    write_atomically(path, f"{text}\n".encode())
     if shutil.which("dot") is None:
         return None
     drawn = subprocess.run(["dot", "-Tsvg", str(path), "-o", str(path.with_suffix(".svg"))], capture_output=True, check=False)

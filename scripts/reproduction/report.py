@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def write_report(out: Path, results: Iterable[Result], data: tg.data.Dataset, ep
     if not mistakes & by_experiment["explanations"].keys():
         by_experiment["explanations"] = {}  # what they are compared with belongs to other experiments, too
     by_experiment = {name: by_variant for name, by_variant in by_experiment.items() if by_variant}
-    draw = Drawing(folder)
+    draw = partial(save_picture, folder)
     parts = [*head(used(by_experiment), epochs, quick), *main_table(by_experiment)]
     for name, by_variant in by_experiment.items():
         parts += section(EXPERIMENTS[name], by_variant, draw)
@@ -83,7 +84,7 @@ def write_report(out: Path, results: Iterable[Result], data: tg.data.Dataset, ep
 def sorted_out(experiment: Experiment, found: Iterable[Result], epochs: int | None, quick: bool) -> dict[str, list[Result]]:
     """Results of an experiment by variant, in the order of the seeds."""
     by_config = {identity(result["config"]): result for result in found}
-    seeds = 1 + max((result["config"]["seed"] for result in by_config.values()), default=-1)
+    seeds = sorted({result["config"]["seed"] for result in by_config.values()})
     by_variant: dict[str, list[Result]] = {}
     for (variant, _), config in experiment.configurations(seeds, epochs, quick).items():
         if (result := by_config.get(identity(config))) is not None:
@@ -96,19 +97,14 @@ def identity(config: Mapping[str, Any]) -> str:
     return json.dumps(dict(config), sort_keys=True)
 
 
-class Drawing:
-    """Saves pictures, and says how to show them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __call__(self, name: str, figure: Any, alt: str) -> list[str]:
-        if figure is None:
-            return []
-        buffer = io.BytesIO()
-        figure.savefig(buffer, dpi=110, format="png")
-        write_atomically(self.folder / f"{name}.png", buffer.getbuffer())
-        return [f"![{alt}](pictures/{name}.png)"]
+def save_picture(folder: Path, name: str, figure: Any, alt: str) -> list[str]:
+    """Save a picture, if there is one, and say in Markdown how to show it."""
+    if figure is None:
+        return []
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=110, format="png")
+    write_atomically(folder / f"{name}.png", buffer.getbuffer())
+    return [f"![{alt}]({folder.name}/{name}.png)"]
 
 
 # Text ------------------------------------------------------------------------------------------------------------------------------------
@@ -168,7 +164,7 @@ def words(claim: Claim) -> str:
     return f"our aim: {claim.text}" if claim.ours else claim.text
 
 
-def section(experiment: Experiment, results: Results, draw: Drawing) -> list[str]:
+def section(experiment: Experiment, results: Results, draw: Callable[..., list[str]]) -> list[str]:
     """One experiment: the paper's words, the picture, figures side by side, the verdict."""
     protocol = any(run["config"]["paper_protocol"] for runs in results.values() for run in runs)
     title = f"{experiment.title} {'[paper protocol] ' * protocol}"
@@ -216,25 +212,27 @@ def explanations(results: Results) -> list[str]:
 
 def recipes(results: Results) -> list[str]:
     """Accuracy and time of the two recipes."""
-    rows = []
+    rows, images = [], 0
     for name, runs in results.items():
         whole = [run for run in runs if not run["failed"]]
         if not whole:
             rows.append((name, *["–"] * 5, setting_words(runs[0]["config"])))
             continue
+        images = runs[0]["config"]["validation"]
         held = [max(row["validation_accuracy"] for row in run["history"][1:]) for run in whole]
         took = f"{np.mean([run['seconds'][-1] for run in whole]):.0f} s"
         counted = numbers(measured(results, name, "test_accuracy"), "test_accuracy")
         rows.append((name, *counted, shown(float(np.mean(held)), "accuracy"), took, setting_words(runs[0]["config"])))
     columns = ("recipe", "test accuracy", "noise", "each seed", "images held out", "time", "settings")
     return [
-        "Each run holds out 5,000 training images (its seed decides which), which choose the epoch whose weights are used; by such images "
+        f"Each run holds out {images:,} training images (its seed decides which), which choose the epoch whose weights are used; by such "
+        f"images "
         "the best recipe was chosen, too. The test images were read once, at the end of each run. Times are those of runs side by side.",
         table(columns, rows),
     ]
 
 
-def looks(by_experiment: Mapping[str, Results], out: Path, data: tg.data.Dataset, draw: Drawing) -> list[str]:
+def looks(by_experiment: Mapping[str, Results], out: Path, data: tg.data.Dataset, draw: Callable[..., list[str]]) -> list[str]:
     """Pictures of a trained network, and of its gradients."""
     first = [run for e, v in (("recipes", "best recipe"), ("epochs", "paper")) for run in by_experiment.get(e, {}).get(v, ())]
     chosen, model = next(((run, model) for run in [*first, *used(by_experiment)] if (model := loaded(run, out)) is not None), (None, None))

@@ -23,17 +23,12 @@ import numpy as np
 
 import models
 import tinygrad_mnist as tg
-from models.recipes import MEASURED, make_trainer, settings
+from models.recipes import MEASURED, make_trainer
 from tinygrad_mnist.checkpoint import save_weights
 from tinygrad_mnist.files import write_atomically
 from tinygrad_mnist.runs import code_version
 from tinygrad_mnist.training import Trainer, predict
 
-FIELDS = {  # of a result, at least
-    "config": dict, "code": str, "data": str, "synthetic": bool, "begun with": dict, "threads": int, "failed": str, "losses": list,
-    "steps_per_epoch": int, "history": list, "measured_images": int, "seconds": list, "test_images": int, "histograms": list,
-}  # fmt: skip
-TESTED = {"test_accuracy": float, "confusion": list, "wrong": list}  # if it has not failed
 BINS = (-10.0, 4.0, 56)  # of the histograms: log10 of the absolute value, from, to, number
 
 
@@ -91,12 +86,19 @@ def begin(here: Workplace) -> None:
 
 
 def work(job: Job) -> str | None:
-    """Do a job, if nobody has yet, and store its result; returns its key, or None if it was told to stop."""
+    """Do a job and store its result, with a checksum; returns its key, or None if it was told to stop."""
     assert _here is not None, "begin() comes first"
     result = run(job, _here)
     if result is not None:
-        write_atomically(_here.folder / f"{job.key}.json", json.dumps(result, allow_nan=False).encode())
+        text = json.dumps({**result, "sha256": checksum(result)}, allow_nan=False)
+        write_atomically(_here.folder / f"{job.key}.json", text.encode())
     return None if result is None else job.key
+
+
+def checksum(result: Mapping[str, Any]) -> str:
+    """SHA-256 of everything else in a result: what is read is what was stored."""
+    rest = {name: value for name, value in result.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def run(job: Job, here: Workplace) -> dict[str, Any] | None:
@@ -106,6 +108,7 @@ def run(job: Job, here: Workplace) -> dict[str, Any] | None:
     watched = trainer.images[:500], trainer.labels[:500]
     history, seconds, losses, histograms, failed = [], [], [], [], ""
     spent, per_image = 0.0, job.images / (config["epochs"] * len(data.images[: config["limit"]]))
+    tested: dict[str, Any] = {"test_accuracy": None}
     try:
         history.append({"epoch": 0, **trainer.measure()})
         histograms.append(_histograms(trainer, watched))
@@ -119,21 +122,19 @@ def run(job: Job, here: Workplace) -> dict[str, Any] | None:
             if step.last:
                 seconds.append(round(spent, 3))
                 histograms.append(_histograms(trainer, watched))
+        tg.nn.load_parameters(trainer.model, trainer.selected())
+        tested = _tested(trainer.model, data, here.threads)
+        save_weights(here.folder / f"{job.key}.safetensors", trainer.selected())
     except FloatingPointError as error:
         failed = str(error).split("\n")[0]
-    result = {
+    return {
         "key": job.key, "config": config, "code": job.code,
         "data": data.source.split(" from ")[0], "synthetic": data.synthetic,
         "begun with": {"numpy": np.__version__, "python": sys.version.split()[0], "native kernels": tg.native.described()},
         "threads": here.threads, "failed": failed, "losses": losses, "steps_per_epoch": len(trainer.cuts),
         "history": history + trainer.history, "measured_images": MEASURED, "seconds": seconds,
-        "test_accuracy": None, "test_images": len(data.test_labels), "histograms": histograms,
+        "test_images": len(data.test_labels), "histograms": histograms, **tested,
     }  # fmt: skip
-    if not failed:
-        tg.nn.load_parameters(trainer.model, trainer.selected())
-        result |= _tested(trainer.model, data, here.threads)
-        save_weights(here.folder / f"{job.key}.safetensors", trainer.selected())
-    return result
 
 
 def _timed(trainer: Trainer) -> Iterator[tuple[Any, float]]:
@@ -186,17 +187,12 @@ def stored(folder: Path, say: Callable[[str], None]) -> dict[str, dict[str, Any]
     for path in sorted(folder.glob("*.json")):
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
-            if result["key"] != path.stem or not _whole(result):
-                raise ValueError("it is another program's")
+            if result["key"] != path.stem or result["sha256"] != checksum(result):
+                raise ValueError("it is not what was stored")
             results[path.stem] = result
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             say(f"{path} is no result ({error}); leaving it out")
     return results
-
-
-def _whole(result: dict[str, Any]) -> bool:
-    fields = FIELDS | ({} if result["failed"] else TESTED)
-    return all(isinstance(result.get(name), kind) for name, kind in fields.items()) and result["config"].keys() == settings().keys()
 
 
 def _terminal_signals() -> set[int]:

@@ -5,6 +5,7 @@ A step gives a parameter a new array; the old one is left as it was.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -90,8 +91,8 @@ class Optimizer:
             values, ours = (v if isinstance(v, (list, tuple)) else None for v in (saved[setting], getattr(self, setting)))
             alike = (values is None) == (ours is None) and len(values or ()) == len(ours or ())
             if not alike or not all(isinstance(v, (int, float)) and np.isfinite(v) for v in values or [saved[setting]]):
-                wrong.append(f"{setting} is {saved[setting]!r}")
-        wrong += [f"steps is {saved['steps']!r}"] if not isinstance(saved["steps"], int) or saved["steps"] < 0 else []
+                wrong.append(f"{setting} is {_short(saved[setting])}")
+        wrong += [f"steps is {_short(saved['steps'])}"] if not isinstance(saved["steps"], int) or saved["steps"] < 0 else []
         wrong += [f"parameter {name} is only on one side" for name in sorted(state.keys() ^ self.state.keys())]
         for name in state.keys() & self.state.keys():
             shapes = [{slot: array.shape for slot, array in s[name].items()} for s in (state, self.state)]
@@ -106,6 +107,10 @@ class Optimizer:
             name: {slot: np.positive(a, out=np.empty_like(self.params[name].data)) for slot, a in slots.items()}
             for name, slots in state.items()
         }
+
+
+def _short(value: Any) -> str:
+    return " ".join(reprlib.repr(value).split())  # an array's takes lines
 
 
 class SGD(Optimizer):

@@ -287,7 +287,9 @@ def test_a_state_that_does_not_fit_changes_nothing(kind: Any, damage: Any, messa
         assert_same(first, second)
 
 
-@pytest.mark.parametrize("setting, value", [("lr", []), ("lr", [0.1]), ("betas", 0.9), ("betas", [0.9]), ("betas", (0.9, "x")), ("lr", np.zeros(999))])
+@pytest.mark.parametrize(
+    "setting, value", [("lr", []), ("lr", [0.1]), ("lr", np.zeros(999)), ("betas", 0.9), ("betas", [0.9]), ("betas", (0.9, "x"))]
+)
 def test_settings_of_another_kind_do_not_fit(setting, value):
     optimizer = optim.Adam({"w": tg.Tensor(1.0, requires_grad=True)})
     with pytest.raises(ValueError, match=f"Adam: the saved state does not fit: {setting} is [^\\n]+$"):

@@ -147,11 +147,12 @@ def recipes(results: Results) -> Figure:
             axes.plot(result["seconds"], known, color=color, lw=1, marker=marker, ms=3, label=held)
             lowest = min([lowest, *(value - 0.5 for value in known[-1:])])
             if not result["failed"]:
+                lowest = min(lowest, 100 * result["test_accuracy"] - 0.5)
                 star = {"color": color, "ms": 13, "mec": "black", "mew": 0.6}
                 axes.plot(result["seconds"][-1], 100 * result["test_accuracy"], "*", label=end, **star)
     axes.axhline(100 * FINAL, color=GREY, ls="--", lw=1, label=f"the paper's best, {100 * FINAL:.2f} %")
     axes.set(xlabel="seconds of training, measuring included", ylabel=ACCURACY_LABEL, ylim=(lowest, 100))
-    axes.legend(loc="lower right", fontsize=8)
+    axes.legend(loc="best", fontsize=8)
     return figure
 
 

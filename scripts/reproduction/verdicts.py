@@ -178,8 +178,8 @@ def conclusion(results: Results) -> str:
         words = {
             "brings it back": "is brought back by {}",
             "goes towards it": "is approached (half of the way or more) by {}",
-            "goes far beyond it": "with {} ours goes far beyond it",
-            "training fails": "with {} training fails",
+            "goes far beyond it": "with {}, ours goes far beyond it",
+            "training fails": "with {}, training fails",
         }
         parts = [
             said.format(", ".join(name for name, word in run.items() if word == verdict))

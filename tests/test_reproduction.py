@@ -419,7 +419,11 @@ def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report.pictures, "graph", lambda folder: None)
 
 
-@pytest.mark.parametrize("fails, seeds", [("none", (0, 2)), ("some", (0, 2)), ("at once", (0,))], ids=str)
+@pytest.mark.parametrize(
+    "fails, seeds",
+    [pytest.param("none", (0, 2), marks=pytest.mark.slow), ("some", (0, 2)), ("at once", (0,))],  # pictures take their time
+    ids=str,
+)
 def test_whatever_is_there_the_report_tells_it(
     small: tg.data.Dataset, tmp_path: Path, few_pictures: None, fails: str, seeds: tuple[int, ...]
 ) -> None:

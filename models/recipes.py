@@ -14,16 +14,20 @@ import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
 from tinygrad_mnist.training import Trainer, hold_out
 
-OPTIMIZERS: dict[str, Callable[..., Any]] = {"adagrad": tg.optim.AdaGrad, "sgd": tg.optim.SGD, "adam": tg.optim.Adam}
-LEARNING_RATE = {"adagrad": 0.01, "sgd": 0.01, "adam": 0.001}  # where none is given
+OPTIMIZERS: dict[str, Callable[..., Any]] = {
+    "adagrad": tg.optim.AdaGrad, "sgd": tg.optim.SGD, "adam": tg.optim.Adam, "adamw": tg.optim.AdamW,
+}  # fmt: skip
+LEARNING_RATE = {"adagrad": 0.01, "sgd": 0.01, "adam": 0.001, "adamw": 0.001}  # where none is given
+MORE = {"sgd": "momentum", "adamw": "weight_decay"}  # what else an optimiser is told
 SCHEDULES = {"constant": tg.schedules.constant, "cosine": tg.schedules.cosine, "step": tg.schedules.step_decay}
 MODEL: dict[str, Any] = {  # arguments of DeepConvNet; the last five are the paper's mistakes, put right
     "init": "he", "depth": 6, "dropout": 0.5, "logit_dropout": 0.5, "rescale": "test",
     "dtype": "float32", "divisor": 255, "affine_fan_in": None, "loss_eps": 0.0, "softmax_over_batch": False,
 }  # fmt: skip
 TRAINING: dict[str, Any] = {
-    "epochs": 8, "batch_size": 500, "optimizer": "adagrad", "lr": None, "momentum": 0.9, "schedule": "constant", "augment": 0.0,
-    "average": None, "seed": 0, "validation": None, "patience": None, "limit": None, "shard_size": None, "paper_protocol": False,
+    "epochs": 8, "batch_size": 500, "optimizer": "adagrad", "lr": None, "momentum": 0.9, "weight_decay": 0.01, "schedule": "constant",
+    "warmup": 0.0, "augment": 0.0, "average": None, "seed": 0, "validation": None, "patience": None, "limit": None, "shard_size": None,
+    "paper_protocol": False,
 }  # fmt: skip
 RECIPES: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 MEASURED = 1000  # images that the accuracy on the training images, and the paper's on the test images, is measured on
@@ -35,7 +39,7 @@ def settings(recipe: str = "paper", **changes: Any) -> dict[str, Any]:
     Examples
     --------
     >>> settings(depth=5)["lr"], settings("best")["optimizer"]
-    (0.01, 'adam')
+    (0.01, 'adamw')
     """
     config = {**MODEL, **TRAINING, **RECIPES[recipe], **changes}
     if unknown := changes.keys() - MODEL.keys() - TRAINING.keys():
@@ -64,8 +68,8 @@ def make_trainer(config: Mapping[str, Any], data: tg.data.Dataset, threads: int 
     """
     init, split, draws = np.random.default_rng(config["seed"]).spawn(3)
     model = DeepConvNet(rng=init, **{name: config[name] for name in MODEL})
-    extra = {"momentum": config["momentum"]} if config["optimizer"] == "sgd" else {}
-    optimizer = OPTIMIZERS[config["optimizer"]](tg.nn.parameters(model), lr=config["lr"], **extra)
+    more = {name: config[name] for kind, name in MORE.items() if kind == config["optimizer"]}
+    optimizer = OPTIMIZERS[config["optimizer"]](tg.nn.parameters(model), lr=config["lr"], **more)
     images, labels = data.images[: config["limit"]], data.labels[: config["limit"]]
     training, held = hold_out(labels, held_out(config, len(images)), split)
     monitor = {"train": (images[training[:MEASURED]], labels[training[:MEASURED]])}
@@ -73,10 +77,10 @@ def make_trainer(config: Mapping[str, Any], data: tg.data.Dataset, threads: int 
         monitor["validation"] = images[held], labels[held]
     if config["paper_protocol"]:
         monitor["test"] = data.test_images[:MEASURED], data.test_labels[:MEASURED]
-    strength = config["augment"]
-    distort = partial(tg.data.augment, shift=2 * strength, rotation=10 * strength, stretch=0.1 * strength, bend=strength)
+    distort = partial(tg.data.augment, strength=config["augment"]) if config["augment"] else None
+    schedule = tg.schedules.warmup(SCHEDULES[config["schedule"]], config["warmup"])
     return Trainer(
         model, optimizer, images[training], labels[training], epochs=config["epochs"], batch_size=config["batch_size"], rng=draws,
-        monitor=monitor, schedule=SCHEDULES[config["schedule"]], augment=distort if strength else None, average=config["average"] or None,
-        patience=config["patience"], shard_size=config["shard_size"], threads=threads,
+        monitor=monitor, schedule=schedule, augment=distort, average=config["average"] or None, patience=config["patience"],
+        shard_size=config["shard_size"], threads=threads,
     )  # fmt: skip

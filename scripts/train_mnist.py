@@ -72,10 +72,13 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--epochs", type=number(int, 1), help=f"times to go through the training images (default: {DECIDES['epochs']})")
     add("--batch-size", type=number(int, 1), help=f"images per step (default: {DECIDES['batch_size']})")
     add("--optimizer", choices=OPTIMIZERS, help=f"(default: {DECIDES['optimizer']})")
-    add("--lr", type=number(float, 0), help="learning rate (default: 0.01; 0.001 for adam)")
+    add("--lr", type=number(float, 0), help="learning rate (default: 0.01; 0.001 for adam and adamw)")
     add("--momentum", type=number(float, 0), help=f"for sgd (default: {DECIDES['momentum']})")
+    add("--weight-decay", metavar="W", type=number(float, 0), help=f"for adamw (default: {DECIDES['weight_decay']})")
     add("--schedule", choices=SCHEDULES, help="of the learning rate; step: a tenth of it after 1/2 and again after 3/4 (default: "
         f"{DECIDES['schedule']})")  # fmt: skip
+    add("--warmup", metavar="SHARE", type=number(float, 0), help="of all steps, in which the learning rate first rises to where the "
+        f"schedule begins (default: {DECIDES['warmup']})")  # fmt: skip
     add("--init", choices=["he", "xavier"], help=f"initial weights (default: {DECIDES['init']})")
     add("--depth", type=int, choices=[6, 5, 4], help="number of convolutions (default: 6, 21 layers)")
     add("--seed", type=number(int, 0), help=f"decides weights, order and dropout (default: {DECIDES['seed']})")
@@ -86,7 +89,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--paper-protocol", action="store_true", help="as the paper did: train on all images, look at 1000 training and 1000 test images "
         "before each epoch, take the last weights; everything says so")  # fmt: skip
     add("--augment", metavar="STRENGTH", nargs="?", type=number(float, 0), const=1.0, help="train on images that are shifted, turned, "
-        "stretched and bent anew each time (1 if no strength is given; default: 0, not at all)")  # fmt: skip
+        "stretched, slanted and bent anew each time (1 if no strength is given; default: 0, not at all)")  # fmt: skip
     add("--average", metavar="DECAY", type=number(float, 0), help="use a moving average of the weights, 0.999, say (default: 0, do not)")
     add("--dropout", metavar="P", type=number(float, 0), help=f"of hidden units, in training (default: {DECIDES['dropout']})")
     add("--logit-dropout", metavar="P", type=number(float, 0), help=f"of logits, in training (default: {DECIDES['logit_dropout']})")

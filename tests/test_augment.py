@@ -16,12 +16,12 @@ import tinygrad_mnist as tg
 from tinygrad_mnist.data.augment import _gaussian, _looked_up, augment
 
 Images = npt.NDArray[np.uint8]
-NOTHING = {"shift": 0, "rotation": 0, "stretch": 0, "bend": 0}
+NOTHING = {"shift": 0, "rotation": 0, "stretch": 0, "shear": 0, "bend": 0}
 images = hnp.arrays(np.uint8, st.tuples(st.integers(0, 3), st.integers(1, 7), st.integers(1, 7)))
 
 
 class Drawn:
-    """A generator whose uniform numbers are given: angle, stretches, shifts."""
+    """A generator whose uniform numbers are given: angle, stretches, slant, shifts."""
 
     def __init__(self, *values: float) -> None:
         self.values = np.array(values)
@@ -66,7 +66,7 @@ def test_without_any_distortion_nothing_changes(x: Images, seed: int) -> None:
 
 @given(images, st.integers(-4, 4), st.integers(-4, 4))
 def test_whole_shifts_move_pixels(x: Images, down: int, right: int) -> None:
-    out = augment(x, Drawn(0, 0, 0, down / 4, right / 4), **{**NOTHING, "shift": 4})
+    out = augment(x, Drawn(0, 0, 0, 0, down / 4, right / 4), **{**NOTHING, "shift": 4})
     n, height, width = x.shape
     wide = np.zeros((n, height + 8, width + 8), np.uint8)
     wide[:, 4:-4, 4:-4] = x
@@ -75,16 +75,32 @@ def test_whole_shifts_move_pixels(x: Images, down: int, right: int) -> None:
 
 @given(st.integers(1, 7).flatmap(lambda n: hnp.arrays(np.uint8, (2, n, n))), st.sampled_from([-2, -1, 1, 2]))
 def test_right_angles_turn_the_image(x: Images, quarters: int) -> None:
-    out = augment(x, Drawn(quarters / 2, 0, 0, 0, 0), **{**NOTHING, "rotation": 180})
+    out = augment(x, Drawn(quarters / 2, 0, 0, 0, 0, 0), **{**NOTHING, "rotation": 180})
     assert np.all(abs(out.astype(int) - np.rot90(x, quarters, axes=(1, 2))) <= 1)
 
 
 def test_stretching_by_half_takes_every_other_pixel() -> None:
     x = np.arange(49, dtype=np.uint8).reshape(1, 7, 7) + 100
-    out = augment(x, Drawn(0, 2, 2, 0, 0), **{**NOTHING, "stretch": 0.5})
+    out = augment(x, Drawn(0, 2, 2, 0, 0, 0), **{**NOTHING, "stretch": 0.5})
     expected = np.zeros((1, 7, 7), np.uint8)
     expected[:, 2:5, 2:5] = x[:, 1:6:2, 1:6:2]
     assert np.array_equal(out[:, 2:5, 2:5], expected[:, 2:5, 2:5])
+
+
+@given(st.integers(0, 3), st.integers(1, 6), st.integers(-3, 3), st.integers(0, 2**32))
+def test_a_whole_slant_moves_each_row_by_its_distance_from_the_middle(half: int, width: int, slant: int, seed: int) -> None:
+    x = np.random.default_rng(seed).integers(0, 256, (2, 2 * half + 1, width), np.uint8)
+    out = augment(x, Drawn(0, 0, 0, slant / 3, 0, 0), **{**NOTHING, "shear": 3})
+    wide = np.pad(x, ((0, 0), (0, 0), (9, 9)))
+    for row in range(2 * half + 1):
+        assert np.array_equal(out[:, row], wide[:, row, 9 + slant * (row - half) :][:, :width])
+
+
+@given(images, st.floats(0, 5), st.integers(0, 2**32))
+def test_strength_is_a_factor_on_every_amount(x: Images, strength: float, seed: int) -> None:
+    amounts = {"shift": 1, "rotation": 20, "stretch": 0.15, "shear": 0.3, "bend": 0.5}
+    expected = augment(x, np.random.default_rng(seed), **{name: strength * amount for name, amount in amounts.items()})
+    assert np.array_equal(augment(x, np.random.default_rng(seed), **amounts, strength=strength), expected)
 
 
 @given(st.integers(1, 30), st.floats(0, 6))
@@ -112,7 +128,7 @@ def test_digits_stay_digits_and_every_one_changes_in_its_own_way(seed: int) -> N
         (np.zeros((1, 28, 28), np.float32), {}, r"images are float32 \(1, 28, 28\)"),
         (np.zeros((28, 28), np.uint8), {}, r"uint8 \(28, 28\); pass"),
         ([[1]], {}, "images are list"),
-        (np.zeros((1, 2, 2), np.uint8), {"shift": -1}, "shift is -1, not from 0 to"),
+        (np.zeros((1, 2, 2), np.uint8), {"shift": -1}, "shift is -1.0, not from 0 to"),
         (np.zeros((1, 2, 2), np.uint8), {"bend": math.nan, "rotation": math.inf}, "rotation is inf, .*; bend is nan"),
         (np.zeros((1, 2, 2), np.uint8), {"stretch": 1.5}, "stretch is 1.5, not from 0 to 0.99"),
     ],

@@ -16,26 +16,30 @@ import tinygrad_mnist as tg
 from tinygrad_mnist import optim
 
 
-# One number at a time: what each gradient of a sequence subtracts ------------------------------------------------------------------------
-def sgd(gs: list[float], lr: float, momentum: float = 0.0) -> Iterator[float]:
+# One number at a time: what each gradient of a sequence subtracts from w ------------------------------------------------------------------
+def sgd(w: float, gs: list[float], lr: float, momentum: float = 0.0) -> Iterator[float]:
     v = 0.0
     for g in gs:
         v = momentum * v + g
         yield lr * v
 
 
-def adagrad(gs: list[float], lr: float, eps: float = 1e-7) -> Iterator[float]:
+def adagrad(w: float, gs: list[float], lr: float, eps: float = 1e-7) -> Iterator[float]:
     h = 0.0
     for g in gs:
         h += g * g
         yield lr * g / (math.sqrt(h) + eps)
 
 
-def adam(gs: list[float], lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> Iterator[float]:
+def adam(
+    w: float, gs: list[float], lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0
+) -> Iterator[float]:
     m = v = 0.0
     for t, g in enumerate(gs, 1):
         m, v = betas[0] * m + (1 - betas[0]) * g, betas[1] * v + (1 - betas[1]) * g * g
-        yield lr * (m / (1 - betas[0] ** t)) / (math.sqrt(v / (1 - betas[1] ** t)) + eps)
+        change = lr * (m / (1 - betas[0] ** t)) / (math.sqrt(v / (1 - betas[1] ** t)) + eps) + lr * weight_decay * w
+        w -= change
+        yield change
 
 
 KINDS: list[tuple[Callable[..., Any], Callable[..., Any], dict[str, Any]]] = [
@@ -45,9 +49,11 @@ KINDS: list[tuple[Callable[..., Any], Callable[..., Any], dict[str, Any]]] = [
     (optim.AdaGrad, adagrad, {"lr": 0.02, "eps": 0.5}),
     (optim.Adam, adam, {"lr": 0.1}),
     (optim.Adam, adam, {"lr": 0.02, "betas": (0.5, 0.8), "eps": 0.1}),
+    (optim.AdamW, adam, {"lr": 0.1, "weight_decay": 0.5}),
+    (optim.AdamW, adam, {"lr": 0.02, "betas": (0.5, 0.8), "eps": 0.1, "weight_decay": 3.0}),
 ]
 every_kind = pytest.mark.parametrize(("kind", "formula", "how"), KINDS, ids=lambda v: getattr(v, "__name__", ""))
-optimisers = pytest.mark.parametrize("kind", [optim.SGD, optim.AdaGrad, optim.Adam])
+optimisers = pytest.mark.parametrize("kind", [optim.SGD, optim.AdaGrad, optim.Adam, optim.AdamW])
 
 
 def model(dtype: Any = np.float32, seed: int = 0) -> dict[str, tg.Tensor]:
@@ -94,7 +100,7 @@ def test_steps_follow_the_formula(kind: Any, formula: Any, how: Any, dtype: Any,
     for name, p in params.items():
         assert p.dtype == dtype and p.requires_grad
         for index in np.ndindex(p.shape):
-            moved = sum(formula([float(grads[name][index]) for grads in sequence], **how))
+            moved = sum(formula(start[name][index], [float(grads[name][index]) for grads in sequence], **how))
             assert abs(p.data[index] - (start[name][index] - moved)) < steps * 20 * np.finfo(dtype).eps
     assert all(a.dtype == dtype for slots in optimiser.state_dict()["state"].values() for a in slots.values())
 
@@ -193,6 +199,8 @@ def test_settings_and_parameters_are_checked(kind: Any) -> None:
     for lr in (-0.1, math.nan, math.inf):
         with pytest.raises(ValueError, match=f"{kind.__name__}: lr is"):
             kind(model(), lr=lr)
+        with pytest.raises(ValueError, match="AdamW: weight_decay is"):
+            optim.AdamW(model(), weight_decay=lr)
     with pytest.raises(TypeError, match="dict of name to Tensor"):
         kind(list(model().values()))
 

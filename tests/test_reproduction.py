@@ -142,6 +142,8 @@ def test_any_executor_and_any_number_of_threads_give_the_same_results(small: tg.
         first, second = (load_weights(tmp_path / name / f"{key}.safetensors") for name in "ab")
         different = {name: np.abs(first[name] - second[name]).max() for name in first if not np.array_equal(first[name], second[name])}
         assert not different, jobs[key].config
+    (result,) = [r for r in running.stored(tmp_path / "a", pytest.fail).values() if not r["config"]["paper_protocol"]]
+    assert result["history"][-1]["test_accuracy"] == result["test_accuracy"], "all test images draw the curve"
 
 
 def test_a_result_is_what_training_and_testing_give(small: tg.data.Dataset, tmp_path: Path) -> None:

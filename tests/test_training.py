@@ -121,6 +121,7 @@ def test_every_setting_of_a_recipe_is_known_and_an_option(script, recipe):
         (["--depth", "7"], "choose from"),
         (["--optimizer", "adamax"], "choose from"),
         (["--momentum", "inf"], "finite"),
+        (["--weight-decay", "-1"], "at least 0"),
         (["--seed", "1" + "0" * 400], "below 2**63"),
         (["--batch-size", "1" + "0" * 5000], "below 2**63"),
         (["--out", ""], "it is empty"),
@@ -134,6 +135,7 @@ def test_every_setting_of_a_recipe_is_known_and_an_option(script, recipe):
         (["--paper-protocol", "--validation", "10"], "holds no images out"),
         (["--paper-protocol", "--patience", "1"], "holds no images out"),
         (["--schedule", "linear"], "choose from"),
+        (["--warmup", "1"], "below 1"),
         (["--learning-rat", "1"], "unrecognized"),
         (["--data", "~nobody-of-this-name/mnist"], "is not a folder"),
     ],
@@ -275,7 +277,9 @@ def small_trainer(dtype=np.float32, kind=tg.optim.AdaGrad, schedule=None, batch_
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # every example writes its file anew
 @given(st.data())
 def test_a_trainer_goes_on_to_the_bit_from_any_step(tmp_path, data):
-    kind, settings_ = data.draw(st.sampled_from([(tg.optim.AdaGrad, {}), (tg.optim.Adam, {}), (tg.optim.SGD, {"momentum": 0.9})]))
+    optim = tg.optim
+    kinds = [(optim.AdaGrad, {}), (optim.Adam, {}), (optim.AdamW, {"weight_decay": 0.3}), (optim.SGD, {"momentum": 0.9})]
+    kind, settings_ = data.draw(st.sampled_from(kinds))
     schedule = data.draw(st.sampled_from([None, tg.schedules.cosine, tg.schedules.step_decay]))
     how = {"dtype": data.draw(st.sampled_from([np.float32, np.float64])), "kind": kind, "schedule": schedule, **settings_}
     how["batch_size"], how["average"] = data.draw(st.integers(7, 60)), data.draw(st.sampled_from([None, 0.0, 0.9]))
@@ -441,6 +445,20 @@ def test_schedules_fall_from_1(steps, data):
         assert schedule(0, steps) == 1 and 0 < schedule(step + 1, steps + 1) <= schedule(step, steps + 1) <= 1
     assert tg.schedules.cosine(step, steps) == pytest.approx(np.cos(np.pi * step / steps / 2) ** 2, abs=1e-12)
     assert tg.schedules.step_decay(step, steps) == pytest.approx(10.0 ** -((2 * step >= steps) + (4 * step >= 3 * steps)))
+
+
+@given(st.integers(1, 1000), st.floats(0, 1, exclude_max=True), st.sampled_from([tg.schedules.cosine, tg.schedules.constant]))
+def test_a_warmup_rises_evenly_to_where_the_schedule_begins(steps, share, schedule):
+    warmed = [tg.schedules.warmup(schedule, share)(step, steps) for step in range(steps)]
+    rise = int(share * steps)
+    np.testing.assert_allclose(warmed[: rise + 1], np.arange(1, rise + 2) / (rise + 1))
+    assert warmed[rise:] == [schedule(step, steps - rise) for step in range(steps - rise)]
+
+
+@pytest.mark.parametrize("share", [-0.1, 1, np.nan])
+def test_a_warmup_that_makes_no_sense_is_refused(share):
+    with pytest.raises(ValueError, match="warmup: share is .*; it must be at least 0 and below 1"):
+        tg.schedules.warmup(tg.schedules.cosine, share)
 
 
 def test_a_schedule_is_followed():

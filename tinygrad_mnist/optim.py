@@ -13,7 +13,7 @@ import numpy as np
 
 from .tensor import Array, Operand, Tensor, as_tensor
 
-__all__ = ["SGD", "AdaGrad", "Adam"]
+__all__ = ["SGD", "AdaGrad", "Adam", "AdamW"]
 
 
 class Optimizer:
@@ -24,6 +24,7 @@ class Optimizer:
 
     settings: tuple[str, ...] = ("lr",)
     slots: tuple[str, ...] = ()
+    weight_decay: float = 0.0  # a step also takes lr * weight_decay of each parameter off itself
 
     def __init__(self, params: Mapping[str, Tensor], lr: float) -> None:
         if not isinstance(params, Mapping) or not all(isinstance(p, Tensor) for p in params.values()):
@@ -64,7 +65,10 @@ class Optimizer:
         self.steps += 1
         for name, g in arrays.items():
             p, state = self.params[name], self.state[name]
-            p.data = np.asarray(p.data - self.update(g.astype(p.dtype, copy=False), state), p.dtype)
+            change = self.update(g.astype(p.dtype, copy=False), state)
+            if self.weight_decay:
+                change = change + self.lr * self.weight_decay * p.data
+            p.data = np.asarray(p.data - change, p.dtype)
             state.update({slot: np.asarray(value, p.dtype) for slot, value in state.items()})  # whatever a setting's type is
 
     def update(self, g: Array, state: dict[str, Array]) -> Array:
@@ -176,7 +180,7 @@ class Adam(Optimizer):
     eps : float
     """
 
-    settings = ("lr", "betas", "eps")
+    settings: tuple[str, ...] = ("lr", "betas", "eps")
     slots = ("m", "v")
 
     def __init__(
@@ -192,3 +196,39 @@ class Adam(Optimizer):
         state["v"] = beta2 * state["v"] + (1 - beta2) * (g * g)
         m = state["m"] / (1 - beta1**self.steps)
         return self.lr * m / (np.sqrt(state["v"] / (1 - beta2**self.steps)) + self.eps)
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019): a step also takes ``lr * weight_decay * w`` off each ``w``.
+
+    Parameters
+    ----------
+    params : dict of str to Tensor
+        All of them decay, biases too; those with another decay are another optimiser's.
+    lr, betas, eps
+        As of `Adam`.
+    weight_decay : float
+        At least 0.
+
+    Examples
+    --------
+    >>> w = Tensor(1.0, requires_grad=True)
+    >>> AdamW({"w": w}, lr=0.1, weight_decay=0.5).step({"w": 0.0})  # the gradient asks for nothing
+    >>> round(w.item(), 6)
+    0.95
+    """
+
+    settings = (*Adam.settings, "weight_decay")
+
+    def __init__(
+        self,
+        params: Mapping[str, Tensor],
+        lr: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        if not (np.isfinite(weight_decay) and weight_decay >= 0):
+            raise ValueError(f"AdamW: weight_decay is {weight_decay!r}; it must be a finite number of at least 0")
+        super().__init__(params, lr, betas, eps)
+        self.weight_decay = weight_decay

@@ -6,9 +6,9 @@ Each takes the number of the step, from 0, and how many there will be, and retur
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-__all__ = ["constant", "cosine", "step_decay"]
+__all__ = ["constant", "cosine", "step_decay", "warmup"]
 
 
 def constant(step: int, steps: int) -> float:
@@ -36,6 +36,25 @@ def step_decay(step: int, steps: int, milestones: Sequence[float] = (0.5, 0.75),
     [1.0, 1.0, 0.1, 0.01]
     """
     return gamma ** sum(_share(step, steps) >= share for share in milestones)
+
+
+def warmup(schedule: Callable[[int, int], float], share: float) -> Callable[[int, int], float]:
+    """Rise in a line to 1 over a `share` of all steps, below 1, then follow a schedule over the others.
+
+    Examples
+    --------
+    >>> slowly = warmup(cosine, 0.5)
+    >>> [round(slowly(step, 6), 3) for step in range(6)]
+    [0.25, 0.5, 0.75, 1.0, 0.75, 0.25]
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"warmup: share is {share!r}; it must be at least 0 and below 1")
+
+    def warmed(step: int, steps: int) -> float:
+        rise = int(share * steps)
+        return (step + 1) / (rise + 1) if 0 <= step < rise else schedule(step - rise, steps - rise)
+
+    return warmed
 
 
 def _share(step: int, steps: int) -> float:

@@ -137,14 +137,14 @@ def say(axes: Axes, row: float, across: float, text: str) -> None:
 
 
 def recipes(results: Results) -> Figure:
-    """Accuracy on the images held out against seconds of training, and the test at the end."""
+    """Accuracy on the test images against seconds of training, and that of the weights taken in the end."""
     figure, (axes,) = panels(1, "Accuracy against time", width=7)
     lowest = 97.5
     for name, color, marker in (("paper's recipe", ORANGE, "s"), ("best recipe", BLUE, "o")):
         for number, result in enumerate(results.get(name, ())):
-            known = [100 * row["validation_accuracy"] for row in result["history"][1:]]
-            held, end = (f"{name}: images held out", f"{name}: test images, at the end") if number == 0 else (None, None)
-            axes.plot(result["seconds"], known, color=color, lw=1, marker=marker, ms=3, label=held)
+            known = [100 * row["test_accuracy"] for row in result["history"][1:]]
+            way, end = (f"{name}, after each epoch", f"{name}, weights taken in the end") if number == 0 else (None, None)
+            axes.plot(result["seconds"], known, color=color, lw=1, marker=marker, ms=3, label=way)
             lowest = min([lowest, *(value - 0.5 for value in known[-1:])])
             if not result["failed"]:
                 lowest = min(lowest, 100 * result["test_accuracy"] - 0.5)

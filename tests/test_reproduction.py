@@ -72,7 +72,7 @@ def test_runs_that_several_experiments_look_at_are_made_once() -> None:
     jobs = running.wanted(configs, data, "")
     assert len(jobs) == 3 * (6 + 1 + 2 + 7 * 6 + 2) < len(configs)  # rates, Xavier, depths, candidates by targets, recipes
     assert configuration({"lr": 0.01}, 0) == configuration({}, 0) == settings_of("paper", paper_protocol=True, seed=0)
-    assert configuration({"recipe": "best"}, 1, quick=True).items() >= {"epochs": 8, "limit": 8000, "optimizer": "adam"}.items()
+    assert configuration({"recipe": "best"}, 1, quick=True).items() >= {"epochs": 8, "limit": 8000, "optimizer": "adamw"}.items()
     most = RECIPES["best"]["epochs"]
     assert [configuration({"recipe": "best"}, 0, epochs)["epochs"] for epochs in (None, 2, 99)] == [most, 2, most]
     assert [configuration({"epochs": 3}, 0, epochs, quick=True)["epochs"] for epochs in (None, 2, 99)] == [3, 2, 3]
@@ -471,5 +471,5 @@ def test_the_quick_look_takes_everything_in(tmp_path: Path) -> None:
     results = running.stored(tmp_path / "out" / "results", pytest.fail).values()
     assert {r["config"]["limit"] for r in results} == {8_000} and {r["config"]["seed"] for r in results} == {0}
     (paper,) = [r for r in results if r["config"] == configuration({}, 0, quick=True)]
-    (best,) = [r for r in results if r["config"]["optimizer"] == "adam"]
+    (best,) = [r for r in results if r["config"]["optimizer"] == "adamw"]
     assert best["test_accuracy"] > paper["test_accuracy"] > 0.9

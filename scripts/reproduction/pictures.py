@@ -138,7 +138,7 @@ def say(axes: Axes, row: float, across: float, text: str) -> None:
 
 def recipes(results: Results) -> Figure:
     """Accuracy on the test images against seconds of training, and that of the weights taken in the end."""
-    figure, (axes,) = panels(1, "Accuracy against time", width=7)
+    figure, (axes,) = panels(1, "Test accuracy against time", width=7)
     lowest = 97.5
     for name, color, marker in (("paper's recipe", ORANGE, "s"), ("best recipe", BLUE, "o")):
         for number, result in enumerate(results.get(name, ())):

@@ -265,7 +265,9 @@ def result_files(out: Path) -> dict[str, Any]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds child processes in /proc")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)], ids=lambda number: number.name
+)
 def test_stopped_at_any_time_it_keeps_what_is_done_and_goes_on(
     whole: Path, folder: Path, tmp_path: Path, no_report: None, number: signal.Signals
 ) -> None:

@@ -18,7 +18,7 @@ OPTIMIZERS: dict[str, Callable[..., Any]] = {
     "adagrad": tg.optim.AdaGrad, "sgd": tg.optim.SGD, "adam": tg.optim.Adam, "adamw": tg.optim.AdamW,
 }  # fmt: skip
 LEARNING_RATE = {"adagrad": 0.01, "sgd": 0.01, "adam": 0.001, "adamw": 0.001}  # where none is given
-MORE = {"sgd": "momentum", "adamw": "weight_decay"}  # what else an optimiser is told
+OWN = {"sgd": "momentum", "adamw": "weight_decay"}  # the settings that only one optimiser has
 SCHEDULES = {"constant": tg.schedules.constant, "cosine": tg.schedules.cosine, "step": tg.schedules.step_decay}
 MODEL: dict[str, Any] = {  # arguments of DeepConvNet; the last five are the paper's mistakes, put right
     "init": "he", "depth": 6, "dropout": 0.5, "logit_dropout": 0.5, "rescale": "test",
@@ -68,8 +68,8 @@ def make_trainer(config: Mapping[str, Any], data: tg.data.Dataset, threads: int 
     """
     init, split, draws = np.random.default_rng(config["seed"]).spawn(3)
     model = DeepConvNet(rng=init, **{name: config[name] for name in MODEL})
-    more = {name: config[name] for kind, name in MORE.items() if kind == config["optimizer"]}
-    optimizer = OPTIMIZERS[config["optimizer"]](tg.nn.parameters(model), lr=config["lr"], **more)
+    own = {name: config[name] for kind, name in OWN.items() if kind == config["optimizer"]}
+    optimizer = OPTIMIZERS[config["optimizer"]](tg.nn.parameters(model), lr=config["lr"], **own)
     images, labels = data.images[: config["limit"]], data.labels[: config["limit"]]
     training, held = hold_out(labels, held_out(config, len(images)), split)
     monitor = {"train": (images[training[:MEASURED]], labels[training[:MEASURED]])}
@@ -78,6 +78,8 @@ def make_trainer(config: Mapping[str, Any], data: tg.data.Dataset, threads: int 
     if config["paper_protocol"]:
         monitor["test"] = data.test_images[:MEASURED], data.test_labels[:MEASURED]
     distort = partial(tg.data.augment, strength=config["augment"]) if config["augment"] else None
+    if distort:
+        distort(images[:0], draws)  # refuses what makes no sense now, and draws nothing
     schedule = tg.schedules.warmup(SCHEDULES[config["schedule"]], config["warmup"])
     return Trainer(
         model, optimizer, images[training], labels[training], epochs=config["epochs"], batch_size=config["batch_size"], rng=draws,

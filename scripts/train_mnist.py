@@ -67,15 +67,16 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--resume", metavar="DIR", type=folder, help="go on with an interrupted run, exactly; it knows its own options")
     add("--checkpoint-every", metavar="N", type=interval, help="save so often: N steps, or seconds as in 30s (default: 30s); also when "
         "stopped and at the end")  # fmt: skip
-    add("--recipe", choices=RECIPES, help="settings to begin with: the paper's, or our best ones for this network, which take longer; the "
-        f"options below change them (default: {DECIDES['recipe']}, whose values are given)")  # fmt: skip
+    add("--recipe", choices=RECIPES, help="settings to begin with: the paper's, or our best ones for this network, which take "
+        f"longer and train on all images; options below change them (default: {DECIDES['recipe']}, whose values are given)")  # fmt: skip
     add("--epochs", type=number(int, 1), help=f"times to go through the training images (default: {DECIDES['epochs']})")
     add("--batch-size", type=number(int, 1), help=f"images per step (default: {DECIDES['batch_size']})")
     add("--optimizer", choices=OPTIMIZERS, help=f"(default: {DECIDES['optimizer']})")
     add("--lr", type=number(float, 0), help="learning rate (default: 0.01; 0.001 for adam and adamw)")
     add("--momentum", type=number(float, 0), help=f"for sgd (default: {DECIDES['momentum']})")
     add("--weight-decay", metavar="W", type=number(float, 0), help=f"for adamw (default: {DECIDES['weight_decay']})")
-    add("--schedule", choices=SCHEDULES, help="of the learning rate; step: a tenth of it after 1/2 and again after 3/4 (default: "
+    add("--schedule", choices=SCHEDULES, help="of the learning rate; step: a tenth of it after 1/2 and again after 3/4, not counting "
+        "--warmup (default: "
         f"{DECIDES['schedule']})")  # fmt: skip
     add("--warmup", metavar="SHARE", type=number(float, 0), help="of all steps, in which the learning rate first rises to where the "
         f"schedule begins (default: {DECIDES['warmup']})")  # fmt: skip
@@ -176,7 +177,7 @@ def resumed(given: argparse.Namespace, say: Callable[[str], None]) -> tuple[Run,
                 raise ValueError(f"{option} cannot be changed on the way (the run has {stored[name]}); leave it out, or begin a new run")
         if (now := begun_with()) != (then := run.config.get("begun with")):
             differing = [f"{key} {then.get(key)} -> {now[key]}" for key in now if isinstance(then, dict) and then.get(key) != now[key]]
-            say(f"begun with something else ({'; '.join(differing)}): the last bits may differ from those of an uninterrupted run")
+            say(f"begun with something else ({'; '.join(differing)}): the result may differ from that of an uninterrupted run")
         return run, argparse.Namespace(**{**stored, **vars(given)})
     except BaseException:
         run.close()

@@ -199,10 +199,14 @@ def test_settings_and_parameters_are_checked(kind: Any) -> None:
     for lr in (-0.1, math.nan, math.inf):
         with pytest.raises(ValueError, match=f"{kind.__name__}: lr is"):
             kind(model(), lr=lr)
-        with pytest.raises(ValueError, match="AdamW: weight_decay is"):
-            optim.AdamW(model(), weight_decay=lr)
     with pytest.raises(TypeError, match="dict of name to Tensor"):
         kind(list(model().values()))
+
+
+@pytest.mark.parametrize("decay", [-0.1, math.nan, math.inf])
+def test_a_weight_decay_that_makes_no_sense_is_refused(decay: float) -> None:
+    with pytest.raises(ValueError, match="AdamW: weight_decay is"):
+        optim.AdamW(model(), weight_decay=decay)
 
 
 def test_a_quadratic_bowl_is_descended() -> None:

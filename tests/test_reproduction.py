@@ -25,6 +25,7 @@ from reproduction.experiments import CANDIDATES, EXPERIMENTS, TARGETS, candidate
 from reproduction.verdicts import NOT_MEASURED
 
 import tinygrad_mnist as tg
+from models import recipes
 from models.recipes import RECIPES
 from models.recipes import settings as settings_of
 from tinygrad_mnist.checkpoint import load_weights
@@ -127,7 +128,10 @@ def without_times(path: Path) -> dict[str, Any]:
     return {name: value for name, value in json.loads(path.read_text()).items() if name not in ("seconds", "threads", "sha256")}
 
 
-def test_any_executor_and_any_number_of_threads_give_the_same_results(small: tg.data.Dataset, tmp_path: Path) -> None:
+def test_any_executor_and_any_number_of_threads_give_the_same_results(
+    small: tg.data.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipes, "MEASURED", 50)
     jobs = jobs_for(small, {}, {"init": "xavier"}, {"dtype": "float64", "loss_eps": 1e-7}, {"paper_protocol": False, "validation": 50})
     for name, executor, threads in (("a", AtOnce(), 1), ("b", ThreadPoolExecutor(3), 2)):
         (tmp_path / name).mkdir()
@@ -436,7 +440,8 @@ def test_whatever_is_there_the_report_tells_it(
         bad = fails == "at once" or (fails == "some" and number % 3 == 0)
         losses = draws.uniform(0.8, 2, 0 if fails == "at once" else 4 if bad else 4 * config["epochs"]).tolist()
         epochs = len(losses) // 4
-        accuracies = ("train_accuracy", "test_accuracy", "validation_accuracy", "validation_loss")
+        accuracies = ["train_accuracy", "validation_accuracy", "validation_loss"]
+        accuracies += ["test_accuracy"] if config["paper_protocol"] or "warmup" in config else []
         histogram = {"counts": [1] * running.BINS[2], "zeros": 0, "not finite": 0}
         layers = {name: {"weight": histogram, "gradient": histogram} for name in report.pictures.LAYERS}
         return {
@@ -449,6 +454,9 @@ def test_whatever_is_there_the_report_tells_it(
         }  # fmt: skip
 
     configs = [c for e in EXPERIMENTS.values() for (_, seed), c in e.configurations(range(3), None, False).items() if seed in seeds]
+    for config in configs:  # some are of code that had no such settings, and did not measure so
+        if config["seed"] == 2 and config["optimizer"] == "adagrad":
+            del config["warmup"], config["weight_decay"]
     results = [made(config, number) for number, config in enumerate({report.identity(c): c for c in configs}.values())]
     report.write_report(tmp_path, results, small, None, False)
     text, page = (tmp_path / "report.md").read_text(), (tmp_path / "report.html").read_text()

@@ -21,7 +21,7 @@ from survival import SCRIPT, flat
 import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
 from models.mlp import MLP
-from models.recipes import RECIPES
+from models.recipes import RECIPES, make_trainer
 from models.recipes import settings as settings_of
 from tinygrad_mnist import training
 from tinygrad_mnist.checkpoint import CheckpointManager, load_checkpoint, load_weights, save_checkpoint
@@ -96,6 +96,17 @@ def test_a_recipe_is_a_beginning_that_options_change(script, folder, tmp_path, c
     assert "--recipe cannot be changed on the way (the run has best)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("optimizer, own", [("sgd", "momentum"), ("adamw", "weight_decay")])
+def test_a_trainer_is_told_its_settings(optimizer, own):
+    images, labels = tg.data.synthetic_digits(40, rng=np.random.default_rng(0))
+    data = tg.data.Dataset(images, labels, images[:20], labels[:20], "40 digits", True)
+    config = settings_of("best", optimizer=optimizer, warmup=0.5, augment=0.7, validation=10, **{own: 0.3})
+    trainer = make_trainer(config, data)
+    assert (getattr(trainer.optimizer, own), trainer.optimizer.lr, trainer.average) == (0.3, config["lr"], config["average"])
+    assert trainer.augment.keywords == {"strength": 0.7} and len(trainer.images) == 30
+    assert [trainer.schedule(step, 10) for step in (0, 5, 6)] == [1 / 6, 1, tg.schedules.cosine(1, 5)]
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_setting_of_a_recipe_is_known_and_an_option(script, recipe):
     assert settings_of(recipe).items() >= RECIPES[recipe].items()
@@ -136,6 +147,7 @@ def test_every_setting_of_a_recipe_is_known_and_an_option(script, recipe):
         (["--paper-protocol", "--patience", "1"], "holds no images out"),
         (["--schedule", "linear"], "choose from"),
         (["--warmup", "1"], "below 1"),
+        (["--augment", "50"], "stretch is 4.0, not from 0 to 0.99"),
         (["--learning-rat", "1"], "unrecognized"),
         (["--data", "~nobody-of-this-name/mnist"], "is not a folder"),
     ],

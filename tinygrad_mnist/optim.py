@@ -19,7 +19,8 @@ __all__ = ["SGD", "AdaGrad", "Adam", "AdamW"]
 class Optimizer:
     """What all optimisers share: parameters and state by name, gradients checked before anything changes.
 
-    A subclass names its settings in `settings`, its state arrays in `slots`, and says in `update` what to subtract from a parameter.
+    A subclass names its settings in `settings`, its state arrays in `slots`, and says in `update` what to subtract from a parameter
+    (beside what `weight_decay` takes off).
     """
 
     settings: tuple[str, ...] = ("lr",)
@@ -204,7 +205,7 @@ class AdamW(Adam):
     Parameters
     ----------
     params : dict of str to Tensor
-        All of them decay, biases too; those with another decay are another optimiser's.
+        All of them decay, biases too. To let only some decay, use two optimisers.
     lr, betas, eps
         As of `Adam`.
     weight_decay : float

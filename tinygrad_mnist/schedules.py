@@ -1,6 +1,7 @@
 """Learning-rate schedules: pure functions of where training stands, so that a continued run needs to know nothing else.
 
-Each takes the number of the step, from 0, and how many there will be, and returns the factor on the optimiser's learning rate.
+Each takes the number of the step, from 0, and how many there will be, and returns the factor on the optimiser's learning rate. `warmup`
+makes a schedule from another.
 """
 
 from __future__ import annotations
@@ -39,7 +40,19 @@ def step_decay(step: int, steps: int, milestones: Sequence[float] = (0.5, 0.75),
 
 
 def warmup(schedule: Callable[[int, int], float], share: float) -> Callable[[int, int], float]:
-    """Rise in a line to 1 over a `share` of all steps, below 1, then follow a schedule over the others.
+    """Rise evenly, then follow a schedule.
+
+    Parameters
+    ----------
+    schedule : callable
+        What to follow; it counts the steps after the rise alone.
+    share : float
+        Of all steps, at least 0 and below 1, rounded down to whole steps. In n such steps the factor is 1/(n+1), 2/(n+1), and so on.
+
+    Returns
+    -------
+    callable
+        Another schedule.
 
     Examples
     --------
@@ -51,8 +64,9 @@ def warmup(schedule: Callable[[int, int], float], share: float) -> Callable[[int
         raise ValueError(f"warmup: share is {share!r}; it must be at least 0 and below 1")
 
     def warmed(step: int, steps: int) -> float:
+        _share(step, steps)
         rise = int(share * steps)
-        return (step + 1) / (rise + 1) if 0 <= step < rise else schedule(step - rise, steps - rise)
+        return (step + 1) / (rise + 1) if step < rise else schedule(step - rise, steps - rise)
 
     return warmed
 

@@ -5,6 +5,7 @@ Colours are those of Okabe and Ito (2008), which people with any colour vision c
 
 from __future__ import annotations
 
+import math
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -142,10 +143,10 @@ def recipes(results: Results) -> Figure:
     lowest = 97.5
     for name, color, marker in (("paper's recipe", ORANGE, "s"), ("best recipe", BLUE, "o")):
         for number, result in enumerate(results.get(name, ())):
-            known = [100 * row["test_accuracy"] for row in result["history"][1:]]
+            known = [100 * row.get("test_accuracy", math.nan) for row in result["history"][1:]]  # older code did not know
             way, end = (f"{name}, after each epoch", f"{name}, weights taken in the end") if number == 0 else (None, None)
             axes.plot(result["seconds"], known, color=color, lw=1, marker=marker, ms=3, label=way)
-            lowest = min([lowest, *(value - 0.5 for value in known[-1:])])
+            lowest = min([lowest, *(value - 0.5 for value in known[-1:] if not math.isnan(value))])
             if not result["failed"]:
                 lowest = min(lowest, 100 * result["test_accuracy"] - 0.5)
                 star = {"color": color, "ms": 13, "mec": "black", "mew": 0.6}

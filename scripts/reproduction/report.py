@@ -224,7 +224,7 @@ def recipes(results: Results) -> list[str]:
     return [
         "Where `validation` says so, a run holds out that many training images (its seed decides which), and they choose the epoch whose "
         "weights are used; else the last weights are. The best recipe was chosen by images held out, and then trains on all. The test "
-        "images draw the curve, and nothing is chosen by them. Times are those of runs side by side.",
+        "images draw the curve, and nothing is chosen by them. Times are those of runs side by side, measuring included.",
         table(("recipe", "test accuracy", "noise", "each seed", "time", "settings"), rows),
     ]
 

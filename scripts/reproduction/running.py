@@ -106,7 +106,7 @@ def run(job: Job, here: Workplace) -> dict[str, Any] | None:
     data, config = here.data, job.config
     trainer = make_trainer(config, data, here.threads)
     if not config["paper_protocol"]:  # which looks at some of them
-        trainer.monitor["test"] = data.test_images, data.test_labels  # to draw accuracy against time: nothing is chosen by it
+        trainer.monitor["test"] = data.test_images, data.test_labels  # draws accuracy against time; nothing else looks at it
     watched = trainer.images[:500], trainer.labels[:500]
     history, seconds, losses, histograms, failed = [], [], [], [], ""
     spent, per_image = 0.0, job.images / (config["epochs"] * len(data.images[: config["limit"]]))

@@ -29,7 +29,7 @@ def augment(
 
     Each pixel of the result is looked up, by bilinear interpolation, at a place in the image: its own, stretched, slanted and
     turned about the middle, shifted, and moved by a smooth random field (elastic distortion: Simard, Steinkraus and Platt, 2003). Outside
-    is 0. It takes 45 KB for each image of 28 x 28 pixels while it works.
+    is 0. It takes 55 KB for each image of 28 x 28 pixels while it works.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def augment(
     smoothness : float
         Standard deviation of the Gaussian that makes it smooth, in pixels.
     strength : float
-        Factor on all of these but `smoothness`.
+        Factor on all of these but `smoothness`, at least 0.
 
     Returns
     -------
@@ -73,6 +73,8 @@ def augment(
         raise TypeError(f"augment: images are {found}; pass uint8 pixels from 0 to 255 of shape (N, H, W)")
     if not hasattr(rng, "uniform") or not hasattr(rng, "standard_normal"):
         raise TypeError(f"augment: rng is {type(rng).__name__}; pass np.random.default_rng(seed)")
+    if not 0 <= strength <= 1e6:
+        raise ValueError(f"augment: strength is {strength!r}, not from 0 to 1e+06")
     shift, rotation, stretch, shear, bend = (strength * amount for amount in (shift, rotation, stretch, shear, bend))
     settings = {"shift": shift, "rotation": rotation, "stretch": stretch, "shear": shear, "bend": bend, "smoothness": smoothness}
     limits = {**dict.fromkeys(settings, 1e6), "rotation": 360, "stretch": 0.99}

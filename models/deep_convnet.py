@@ -117,8 +117,7 @@ class DeepConvNet:
         if not divisor > 0 or not loss_eps >= 0 or (affine_fan_in is not None and affine_fan_in < 1):
             raise ValueError(
                 f"DeepConvNet: divisor is {divisor!r}, loss_eps {loss_eps!r}, affine_fan_in {affine_fan_in!r}; they must be above 0, at "
-                f"least 0, "
-                "and at least 1 (or None)"
+                "least 0, and at least 1 (or None)"
             )
         drawn: dict[str, Any] = {"rng": np.random.default_rng(rng), "init": init, "dtype": dtype}
         self.dtype, self.divisor = np.dtype(dtype), divisor

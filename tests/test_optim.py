@@ -207,6 +207,10 @@ def test_settings_and_parameters_are_checked(kind: Any) -> None:
 def test_a_weight_decay_that_makes_no_sense_is_refused(decay: float) -> None:
     with pytest.raises(ValueError, match="AdamW: weight_decay is"):
         optim.AdamW(model(), weight_decay=decay)
+    optimiser = optim.AdamW(model())
+    with pytest.raises(ValueError, match="AdamW: the saved state does not fit: weight_decay is"):
+        optimiser.load_state_dict({**optimiser.state_dict(), "weight_decay": decay})
+    assert optimiser.weight_decay == 0.01
 
 
 def test_a_quadratic_bowl_is_descended() -> None:

@@ -95,7 +95,8 @@ class Optimizer:
         for setting in self.settings:
             values, ours = (v if isinstance(v, (list, tuple)) else None for v in (saved[setting], getattr(self, setting)))
             alike = (values is None) == (ours is None) and len(values or ()) == len(ours or ())
-            if not alike or not all(isinstance(v, (int, float)) and np.isfinite(v) for v in values or [saved[setting]]):
+            least = 0 if setting in ("lr", "weight_decay") else -np.inf  # as when one is made
+            if not alike or not all(isinstance(v, (int, float)) and np.isfinite(v) and v >= least for v in values or [saved[setting]]):
                 wrong.append(f"{setting} is {_short(saved[setting])}")
         wrong += [f"steps is {_short(saved['steps'])}"] if not isinstance(saved["steps"], int) or saved["steps"] < 0 else []
         wrong += [f"parameter {name} is only on one side" for name in sorted(state.keys() ^ self.state.keys())]

@@ -524,8 +524,10 @@ def _operand(a: Any) -> Tensor | float:
 
 
 def _operands(args: Sequence[Any]) -> tuple[Any, ...]:
-    """Take in what ops are given: Tensors and numbers stay, the rest becomes Tensors; numbers alone, too (there is nothing to upcast)."""
+    """Take in what ops are given: Tensors and numbers stay, the rest becomes Tensors. Numbers alone become Tensors, too."""
     inputs = tuple([a if isinstance(a, Tensor) or type(a) in PLAIN else _operand(a) for a in args])
+    if not any(isinstance(a, Tensor) for a in inputs):  # then NumPy's scalars decide the dtype: Python's numbers do not change it
+        inputs = tuple([a if type(a) in PLAIN else as_tensor(a) for a in args])
     return inputs if any(isinstance(a, Tensor) for a in inputs) else tuple([as_tensor(a) for a in args])
 
 

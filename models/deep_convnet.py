@@ -1,4 +1,7 @@
-"""The 21-layer convolutional network: 6 convolutions, 7 ReLUs, 3 max-pools, 2 affine maps, 2 dropouts, softmax with loss."""
+"""The 21-layer convolutional network.
+
+6 convolutions, 7 ReLUs, 3 max-pools, 2 affine maps, 2 dropouts, softmax with loss.
+"""
 
 from __future__ import annotations
 
@@ -31,14 +34,16 @@ class Affine(tg.nn.Linear):
 
 
 class ListedLoss:
-    """Softmax and cross-entropy as the paper's listing has them: not the true loss, but what it does to training can be measured.
+    """Softmax and cross-entropy as the paper's listing has them: not the true loss, but what it does to training can be
+    measured.
 
     Parameters
     ----------
     eps : float
         Added to each probability before the logarithm.
     over_batch : bool
-        Take maximum and sum of the softmax over the whole batch (that is, over a shard of it: train with one shard) instead of each row.
+        Take maximum and sum of the softmax over the whole batch (that is, over a shard of it: train with one shard)
+        instead of each row.
     """
 
     def __init__(self, eps: float = 1e-7, over_batch: bool = False) -> None:
@@ -66,8 +71,8 @@ class DeepConvNet:
         Draws the initial weights.
     init : {"he", "xavier"}
     depth : {6, 5, 4}
-        Number of convolutions. 6: 16-16-pool-32-32-pool-64-64-pool, 21 layers in all. 5 leaves out the last convolution, 4 the last two and
-        the last pool; the fully connected part stays.
+        Number of convolutions. 6: 16-16-pool-32-32-pool-64-64-pool, 21 layers in all. 5 leaves out the last
+        convolution, 4 the last two and the last pool; the fully connected part stays.
     dropout : float
         Probability of dropping a hidden unit in training.
     logit_dropout : float, optional
@@ -78,12 +83,13 @@ class DeepConvNet:
     divisor : float
         What uint8 pixels are divided by: 255 scales them to [0, 1], 1 leaves them as they are.
     affine_fan_in : int, optional
-        Number of inputs that the initial weights of the first affine layer are made for; by default its own (256 with 6 convolutions). The
-        paper's listing has 1024.
+        Number of inputs that the initial weights of the first affine layer are made for; by default its own (256 with 6
+        convolutions). The paper's listing has 1024.
     loss_eps : float
         Added to each probability before the logarithm; the paper's listing has 1e-7. 0 is the exact cross-entropy.
     softmax_over_batch : bool
-        Take the softmax in the loss over the whole batch, as the paper's listing does, instead of over each image's logits.
+        Take the softmax in the loss over the whole batch, as the paper's listing does, instead of over each image's
+        logits.
 
     Examples
     --------
@@ -116,7 +122,8 @@ class DeepConvNet:
             raise ValueError(f"DeepConvNet: depth is {depth!r}; it must be 6, 5 or 4 convolutions")
         if not divisor > 0 or not loss_eps >= 0 or (affine_fan_in is not None and affine_fan_in < 1):
             raise ValueError(
-                f"DeepConvNet: divisor is {divisor!r}, loss_eps {loss_eps!r}, affine_fan_in {affine_fan_in!r}; they must be above 0, at "
+                f"DeepConvNet: divisor is {divisor!r}, loss_eps {loss_eps!r}, affine_fan_in {affine_fan_in!r}; they "
+                "must be above 0, at "
                 "least 0, and at least 1 (or None)"
             )
         drawn: dict[str, Any] = {"rng": np.random.default_rng(rng), "init": init, "dtype": dtype}
@@ -130,12 +137,21 @@ class DeepConvNet:
                 self.layers.append(tg.nn.MaxPool2d(2))
                 size //= 2
         logit_dropout = dropout if logit_dropout is None else logit_dropout
-        loss = ListedLoss(loss_eps, softmax_over_batch) if loss_eps or softmax_over_batch else tg.nn.SoftmaxCrossEntropy()
-        self.layers += [Affine(channels * size * size, HIDDEN, affine_fan_in, **drawn), tg.nn.ReLU(), tg.nn.Dropout(dropout, rescale)]
+        loss = (
+            ListedLoss(loss_eps, softmax_over_batch) if loss_eps or softmax_over_batch else tg.nn.SoftmaxCrossEntropy()
+        )
+        self.layers += [
+            Affine(channels * size * size, HIDDEN, affine_fan_in, **drawn),
+            tg.nn.ReLU(),
+            tg.nn.Dropout(dropout, rescale),
+        ]
         self.layers += [Affine(HIDDEN, CLASSES, **drawn), tg.nn.Dropout(logit_dropout, rescale), loss]
 
     def __call__(self, images: Any, rng: np.random.Generator | None = None) -> tg.Tensor:
-        """Logits (N, 10) of images (N, 28, 28) or (N, 1, 28, 28): uint8 pixels, or floats (in [0, 1]), which are taken as they are."""
+        """Logits (N, 10) of images (N, 28, 28) or (N, 1, 28, 28).
+
+        Uint8 pixels, or floats (in [0, 1]), which are taken as they are.
+        """
         return tg.nn.Sequential(*self.layers[:-1])(self.input(images), rng)
 
     def loss(self, images: Any, labels: Any, rng: np.random.Generator | None = None) -> tg.Tensor:
@@ -150,7 +166,9 @@ class DeepConvNet:
         else:
             array = np.asarray(images)
             if array.dtype != np.uint8 and array.dtype.kind != "f":
-                raise TypeError(f"DeepConvNet: images are {array.dtype}; pass uint8 pixels from 0 to 255, or floats in [0, 1]")
+                raise TypeError(
+                    f"DeepConvNet: images are {array.dtype}; pass uint8 pixels from 0 to 255, or floats in [0, 1]"
+                )
             if array.ndim not in (3, 4):
                 raise ValueError(f"DeepConvNet: images have shape {array.shape}; pass (N, 28, 28) or (N, 1, 28, 28)")
             innermost = np.moveaxis(array, 0, -1)  # (N, ..., 28, 28) -> (..., 28, 28, N)
@@ -159,7 +177,10 @@ class DeepConvNet:
         if x.ndim == 3:
             x = x.reshape(len(x), 1, *x.shape[1:])
         if x.shape[1:] != (1, 28, 28):
-            raise ValueError(f"DeepConvNet: images have shape {x.shape}; pass (N, 28, 28) or (N, 1, 28, 28), one image as image[None]")
+            raise ValueError(
+                f"DeepConvNet: images have shape {x.shape}; pass (N, 28, 28) or (N, 1, 28, 28), one image as "
+                "image[None]"
+            )
         return x
 
     def summary(self) -> str:
@@ -174,8 +195,16 @@ class DeepConvNet:
                 uses = weights["weight"].size * int(np.prod(x.shape[2:])) if weights else 0
                 total, products = total + count, products + uses
                 shape = " x ".join(map(str, x.shape[1:])) or "scalar"
-                rows.append((str(number), repr(layer), shape, f"{count:,}" if count else "", f"{uses:,}" if uses else ""))
-        rows = [("#", "layer", "output", "parameters", "multiply-adds"), *rows, ("", "total", "", f"{total:,}", f"{products:,}")]
+                rows.append(
+                    (str(number), repr(layer), shape, f"{count:,}" if count else "", f"{uses:,}" if uses else "")
+                )
+        rows = [
+            ("#", "layer", "output", "parameters", "multiply-adds"),
+            *rows,
+            ("", "total", "", f"{total:,}", f"{products:,}"),
+        ]
         widths = [max(len(row[i]) for row in rows) for i in range(5)]
         line = "{:>{}}  {:<{}}  {:<{}}  {:>{}}  {:>{}}"
-        return "\n".join(line.format(*(part for cell in zip(row, widths, strict=True) for part in cell)) for row in rows)
+        return "\n".join(
+            line.format(*(part for cell in zip(row, widths, strict=True) for part in cell)) for row in rows
+        )

@@ -1,4 +1,7 @@
-"""How the 21 layers are trained: everything that decides a result, as one table, and the recipes of the paper and of our own."""
+"""How the 21 layers are trained.
+
+Everything that decides a result, as one table, and the recipes of the paper and of our own.
+"""
 
 from __future__ import annotations
 
@@ -15,26 +18,51 @@ from models.deep_convnet import DeepConvNet
 from tinygrad_mnist.training import Trainer, hold_out
 
 OPTIMIZERS: dict[str, Callable[..., Any]] = {
-    "adagrad": tg.optim.AdaGrad, "sgd": tg.optim.SGD, "adam": tg.optim.Adam, "adamw": tg.optim.AdamW,
-}  # fmt: skip
+    "adagrad": tg.optim.AdaGrad,
+    "sgd": tg.optim.SGD,
+    "adam": tg.optim.Adam,
+    "adamw": tg.optim.AdamW,
+}
 LEARNING_RATE = {"adagrad": 0.01, "sgd": 0.01, "adam": 0.001, "adamw": 0.001}  # where none is given
 OWN = {"sgd": "momentum", "adamw": "weight_decay"}  # the settings that only one optimiser has
 SCHEDULES = {"constant": tg.schedules.constant, "cosine": tg.schedules.cosine, "step": tg.schedules.step_decay}
 MODEL: dict[str, Any] = {  # arguments of DeepConvNet; the last five are the paper's mistakes, put right
-    "init": "he", "depth": 6, "dropout": 0.5, "logit_dropout": 0.5, "rescale": "test",
-    "dtype": "float32", "divisor": 255, "affine_fan_in": None, "loss_eps": 0.0, "softmax_over_batch": False,
-}  # fmt: skip
+    "init": "he",
+    "depth": 6,
+    "dropout": 0.5,
+    "logit_dropout": 0.5,
+    "rescale": "test",
+    "dtype": "float32",
+    "divisor": 255,
+    "affine_fan_in": None,
+    "loss_eps": 0.0,
+    "softmax_over_batch": False,
+}
 TRAINING: dict[str, Any] = {
-    "epochs": 8, "batch_size": 500, "optimizer": "adagrad", "lr": None, "momentum": 0.9, "weight_decay": 0.01, "schedule": "constant",
-    "warmup": 0.0, "augment": 0.0, "average": None, "seed": 0, "validation": None, "patience": None, "limit": None, "shard_size": None,
+    "epochs": 8,
+    "batch_size": 500,
+    "optimizer": "adagrad",
+    "lr": None,
+    "momentum": 0.9,
+    "weight_decay": 0.01,
+    "schedule": "constant",
+    "warmup": 0.0,
+    "augment": 0.0,
+    "average": None,
+    "seed": 0,
+    "validation": None,
+    "patience": None,
+    "limit": None,
+    "shard_size": None,
     "paper_protocol": False,
-}  # fmt: skip
+}
 RECIPES: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 MEASURED = 1000  # images that the accuracy on the training images, and the paper's on the test images, is measured on
 
 
 def settings(recipe: str = "paper", **changes: Any) -> dict[str, Any]:
-    """Everything that decides a run: the paper's settings, those of a recipe, and what is changed, with nothing left open but `validation`.
+    """Everything that decides a run: the paper's settings, those of a recipe, and what is changed, with nothing left
+    open but `validation`.
 
     Examples
     --------
@@ -43,7 +71,9 @@ def settings(recipe: str = "paper", **changes: Any) -> dict[str, Any]:
     """
     config = {**MODEL, **TRAINING, **RECIPES[recipe], **changes}
     if unknown := changes.keys() - MODEL.keys() - TRAINING.keys():
-        raise ValueError(f"settings: there is no {', '.join(sorted(unknown))}; there are {', '.join([*MODEL, *TRAINING])}")
+        raise ValueError(
+            f"settings: there is no {', '.join(sorted(unknown))}; there are {', '.join([*MODEL, *TRAINING])}"
+        )
     if config["lr"] is None:
         config["lr"] = LEARNING_RATE[config["optimizer"]]
     return config
@@ -82,7 +112,18 @@ def make_trainer(config: Mapping[str, Any], data: tg.data.Dataset, threads: int 
         distort(images[:0], draws)  # refuses what makes no sense now, and draws nothing
     schedule = tg.schedules.warmup(SCHEDULES[config["schedule"]], config["warmup"])
     return Trainer(
-        model, optimizer, images[training], labels[training], epochs=config["epochs"], batch_size=config["batch_size"], rng=draws,
-        monitor=monitor, schedule=schedule, augment=distort, average=config["average"] or None, patience=config["patience"],
-        shard_size=config["shard_size"], threads=threads,
-    )  # fmt: skip
+        model,
+        optimizer,
+        images[training],
+        labels[training],
+        epochs=config["epochs"],
+        batch_size=config["batch_size"],
+        rng=draws,
+        monitor=monitor,
+        schedule=schedule,
+        augment=distort,
+        average=config["average"] or None,
+        patience=config["patience"],
+        shard_size=config["shard_size"],
+        threads=threads,
+    )

@@ -1,10 +1,12 @@
 #!/usr/bin/env python
-"""Compare training of the 21-layer network with other frameworks, those of them that are installed, and with hand-written NumPy.
+"""Compare training of the 21-layer network with other frameworks, those of them that are installed, and with
+hand-written NumPy.
 
-Every framework runs in a process of its own with the same number of threads, held (on Linux) to that many cores. They take turns in the
-same minutes, so that a machine that drifts is the same for all: read the ratios, not the milliseconds. Training is that of `peers.py`; the
-images of the time measurements are random. With MNIST at hand (--data or TINYGRAD_MNIST_DATA) it also measures the time from the start of a
-process to 99 % test accuracy. With --growth it measures how time and memory grow with the batch, the depth and the image instead.
+Every framework runs in a process of its own with the same number of threads, held (on Linux) to that many cores. They
+take turns in the same minutes, so that a machine that drifts is the same for all: read the ratios, not the
+milliseconds. Training is that of `peers.py`; the images of the time measurements are random. With MNIST at hand (--data
+or TINYGRAD_MNIST_DATA) it also measures the time from the start of a process to 99 % test accuracy. With --growth it
+measures how time and memory grow with the batch, the depth and the image instead.
 """
 
 from __future__ import annotations
@@ -31,21 +33,28 @@ Results = dict[str, dict[str, Any]]
 OURS = "tinygrad_mnist"
 WORKER = str(Path(__file__).with_name("benchmark_worker.py"))
 METRICS = {  # name: what it says in the table, unit, format
-    "step": ("training step", "ms", "{:.1f}"), "inference": ("inference, 1,000 images", "ms", "{:.1f}"),
-    "chain": ("small op, forward and backward", "µs", "{:.2f}"), "import": ("import, above numpy's", "s", "{:.3f}"),
-    "memory": ("peak memory of training", "MiB", "{:.0f}"), "accuracy": ("process start to 99 % test accuracy", "s", "{:.1f}"),
-}  # fmt: skip
+    "step": ("training step", "ms", "{:.1f}"),
+    "inference": ("inference, 1,000 images", "ms", "{:.1f}"),
+    "chain": ("small op, forward and backward", "µs", "{:.2f}"),
+    "import": ("import, above numpy's", "s", "{:.3f}"),
+    "memory": ("peak memory of training", "MiB", "{:.0f}"),
+    "accuracy": ("process start to 99 % test accuracy", "s", "{:.1f}"),
+}
 TURN = 1.0  # seconds of measuring before the next framework has its turn
 REST = 0.3  # seconds in which the threads of the last one stop spinning
 PATIENCE = 60.0  # seconds for all turns of one measurement of one framework
 GOAL = 0.99
 COLORS = {OURS: "#d95f02", f"{OURS}-numpy": "#f4a259"}
 GROWING = f"{OURS},pytorch"
-AXES = {"batch size": (50, 100, 200, 500, 1000, 2000, 5000), "convolutions": (1, 2, 4, 8, 16, 32), "image width": (14, 28, 56, 112, 224)}
+AXES = {
+    "batch size": (50, 100, 200, 500, 1000, 2000, 5000),
+    "convolutions": (1, 2, 4, 8, 16, 32),
+    "image width": (14, 28, 56, 112, 224),
+}
 NEVER = float("inf")  # not reached in time
 
 
-# Measuring -------------------------------------------------------------------------------------------------------------------------------
+# Measuring ------------------------------------------------------------------------------------------------------------
 class Worker:
     """A process that serves one framework."""
 
@@ -54,7 +63,9 @@ class Worker:
         self.warm_up = PEERS[name].warm_up
         command = [sys.executable, WORKER, "serve", name, *map(str, (threads, batch_size, depth, size))]
         pipe, environment = subprocess.PIPE, {**os.environ, **PEERS[name].environment(threads)}
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self.errors, text=True, env=environment)
+        self.process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=self.errors, text=True, env=environment
+        )
 
     def ask(self, what: str, seconds: float) -> list[float]:
         assert self.process.stdin is not None and self.process.stdout is not None
@@ -64,7 +75,9 @@ class Worker:
         if not answer:
             self.process.wait()
             self.errors.seek(0)
-            raise RuntimeError((self.errors.read().strip().splitlines() or [f"exit code {self.process.returncode}"])[-1])
+            raise RuntimeError(
+                (self.errors.read().strip().splitlines() or [f"exit code {self.process.returncode}"])[-1]
+            )
         return [float(value) for value in json.loads(answer)]
 
     def close(self) -> None:
@@ -93,7 +106,10 @@ def working(wanted: Mapping[Any, Callable[[], Worker]]) -> Iterator[dict[Any, Wo
 
 
 def in_turns(workers: Mapping[Any, Worker], what: str, args: argparse.Namespace) -> dict[Any, list[float]]:
-    """Median of each turn of each worker; the order changes from round to round. One that fails has no further turns."""
+    """Median of each turn of each worker.
+
+    The order changes from round to round. One that fails has no further turns.
+    """
     found: dict[Any, list[float]] = {name: [] for name in workers}
     left = dict.fromkeys(workers, PATIENCE)  # seconds
     for number in range(args.repeat):
@@ -144,12 +160,16 @@ def compare(names: list[str], args: argparse.Namespace) -> Results:
 
 
 def import_seconds(package: str) -> float:
-    """How long a fresh interpreter takes to import a package, with its bytecode compiled as pip does, above one that imports numpy."""
+    """How long a fresh interpreter takes to import a package, with its bytecode compiled as pip does, above one that
+    imports numpy.
+    """
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
     def wall(module: str) -> float:
         begin = time.perf_counter()
-        subprocess.run([sys.executable, "-c", f"import {module}"], check=True, cwd=ROOT, env=environment, capture_output=True)
+        subprocess.run(
+            [sys.executable, "-c", f"import {module}"], check=True, cwd=ROOT, env=environment, capture_output=True
+        )
         return time.perf_counter() - begin
 
     return wall(package) - wall("numpy")
@@ -162,12 +182,23 @@ def race(results: Results, mnist: Sequence[Any], args: argparse.Namespace) -> No
     images, labels, test_images, test_labels = mnist
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "mnist.npz"
-        np.savez(data, images=images, labels=labels.astype(np.int64), test_images=test_images, test_labels=test_labels.astype(np.int64))
+        np.savez(
+            data,
+            images=images,
+            labels=labels.astype(np.int64),
+            test_images=test_images,
+            test_labels=test_labels.astype(np.int64),
+        )
         for seed in range(args.seeds):
             for name, result in results.items():
-                if (least := 3 * median(result.get("step", [NEVER])) / 1000 * len(images) / args.batch_size) > args.limit:
+                if (
+                    least := 3 * median(result.get("step", [NEVER])) / 1000 * len(images) / args.batch_size
+                ) > args.limit:
                     if not seed:
-                        print(f"not trained to {GOAL:.0%}: {name}, which takes {least:.0f} s for three epochs", file=sys.stderr)
+                        print(
+                            f"not trained to {GOAL:.0%}: {name}, which takes {least:.0f} s for three epochs",
+                            file=sys.stderr,
+                        )
                     continue
                 say(f"training {name} to {GOAL:.0%}, seed {seed}")
                 numbers = (args.threads, args.batch_size, seed, args.limit, GOAL, data)
@@ -177,7 +208,10 @@ def race(results: Results, mnist: Sequence[Any], args: argparse.Namespace) -> No
                 done = subprocess.run(command, capture_output=True, text=True, env=environment)
                 seconds = time.perf_counter() - begin
                 if done.returncode:
-                    print(f"{name} failed in training to {GOAL:.0%}: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
+                    print(
+                        f"{name} failed in training to {GOAL:.0%}: {done.stderr.strip().splitlines()[-1:]}",
+                        file=sys.stderr,
+                    )
                     continue
                 answer = json.loads(done.stdout)
                 reached = answer["accuracy"] >= GOAL
@@ -186,7 +220,10 @@ def race(results: Results, mnist: Sequence[Any], args: argparse.Namespace) -> No
 
 
 def growth(names: list[str], args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Time and peak memory of a step, each in a fresh process: by batch size for all, by depth and image size for ours."""
+    """Time and peak memory of a step, each in a fresh process.
+
+    By batch size for all, by depth and image size for ours.
+    """
     rows: list[dict[str, Any]] = []
     axes: list[tuple[str, list[str], Callable[[str, int], Worker]]] = [
         ("batch size", names, lambda name, n: Worker(name, args.threads, n)),
@@ -203,7 +240,7 @@ def growth(names: list[str], args: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-# What people see -------------------------------------------------------------------------------------------------------------------------
+# What people see ------------------------------------------------------------------------------------------------------
 def say(text: str) -> None:
     """Tell what is going on, on one line that the next one overwrites."""
     if sys.stderr.isatty():
@@ -216,11 +253,18 @@ def machine() -> dict[str, str]:
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
-    return {"cpu": cpu, "system": platform.platform(), "python": platform.python_version(), "cores": str(os.cpu_count())}
+    return {
+        "cpu": cpu,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "cores": str(os.cpu_count()),
+    }
 
 
 def spread(samples: Sequence[float], form: str) -> str:
-    middle, least, most = ("not in time" if v == NEVER else form.format(v) for v in (median(samples), min(samples), max(samples)))
+    middle, least, most = (
+        "not in time" if v == NEVER else form.format(v) for v in (median(samples), min(samples), max(samples))
+    )
     return f"{middle} [{least}, {most}]"
 
 
@@ -234,7 +278,9 @@ def table(results: Results) -> str:
             for name, samples in sorted(rows.items(), key=lambda row: median(row[1])):
                 known = OURS in rows and median(samples) < NEVER and median(rows[OURS]) > 0
                 ratio = f"{median(samples) / median(rows[OURS]):8.2f} x" if known else ""
-                epochs = f"   epochs: {', '.join(f'{e:g}' for e in results[name]['epochs'])}" if what == "accuracy" else ""
+                epochs = (
+                    f"   epochs: {', '.join(f'{e:g}' for e in results[name]['epochs'])}" if what == "accuracy" else ""
+                )
                 lines.append(f"  {name:<22} {spread(samples, form):>30} {ratio}{epochs}")
     return "\n".join(lines)
 
@@ -247,11 +293,16 @@ def exponents(rows: Sequence[Mapping[str, Any]]) -> str:
     for axis, system in dict.fromkeys((row["axis"], row["system"]) for row in rows):
         mine = [row for row in rows if (row["axis"], row["system"]) == (axis, system)]
         upper = mine[len(mine) // 2 :]
-        logs = [np.log([value(row) for row in upper]) for value in (lambda r: r["value"], lambda r: median(r["ms"]), lambda r: r["MiB"])]
+        logs = [
+            np.log([value(row) for row in upper])
+            for value in (lambda r: r["value"], lambda r: median(r["ms"]), lambda r: r["MiB"])
+        ]
         time_power, memory_power = (float(np.polyfit(logs[0], log, 1)[0]) for log in logs[1:])
         steps = ", ".join(f"{row['value']}: {median(row['ms']):.1f} ms {row['MiB']:.0f} MiB" for row in mine)
         lines.append(f"{system}, {axis}: {steps}")
-        lines.append(f"  from {upper[0]['value']} on, time grows by its power {time_power:.2f}, memory by {memory_power:.2f}")
+        lines.append(
+            f"  from {upper[0]['value']} on, time grows by its power {time_power:.2f}, memory by {memory_power:.2f}"
+        )
     return "\n".join(lines)
 
 
@@ -320,16 +371,39 @@ def draw_growth(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> No
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--peers", metavar="NAMES", help=f"which to measure, separated by commas (default: all, {','.join(PEERS)}; for --growth {GROWING})")
+    add(
+        "--peers",
+        metavar="NAMES",
+        help=f"which to measure, separated by commas (default: all, {','.join(PEERS)}; for --growth {GROWING})",
+    )
     add("--batch-size", type=int, default=500, help="images per training step (default: %(default)s)")
     add("--threads", type=int, help="(default: the usable cores)")
     add("--repeat", type=int, help="rounds (default: 7; 3 with --quick)")
     add("--quick", action="store_true", help="short turns, and no training to 99 %%")
-    add("--data", metavar="DIR", default=os.environ.get("TINYGRAD_MNIST_DATA"), help="folder with MNIST (default: $TINYGRAD_MNIST_DATA)")
+    add(
+        "--data",
+        metavar="DIR",
+        default=os.environ.get("TINYGRAD_MNIST_DATA"),
+        help="folder with MNIST (default: $TINYGRAD_MNIST_DATA)",
+    )
     add("--seeds", type=int, default=3, help="how often to train to 99 %% (default: %(default)s)")
-    add("--limit", type=float, default=240, help="seconds after which training to 99 %% is given up (default: %(default)s)")
-    add("--growth", action="store_true", help="measure how time and memory grow with the batch size, the depth and the image size, instead")
-    add("--out", metavar="DIR", type=Path, help="where to write benchmark.json and benchmark.png (default: runs/benchmark-DATE-TIME)")
+    add(
+        "--limit",
+        type=float,
+        default=240,
+        help="seconds after which training to 99 %% is given up (default: %(default)s)",
+    )
+    add(
+        "--growth",
+        action="store_true",
+        help="measure how time and memory grow with the batch size, the depth and the image size, instead",
+    )
+    add(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        help="where to write benchmark.json and benchmark.png (default: runs/benchmark-DATE-TIME)",
+    )
     args = parser.parse_args(argv)
     args.peers = (args.peers or (GROWING if args.growth else ",".join(PEERS))).split(",")
     if unknown := [name for name in args.peers if name not in PEERS]:
@@ -348,7 +422,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         mnist = tg.data.find_mnist(args.data) if args.data and not (args.quick or args.growth) else None
         if mnist and mnist.synthetic:
-            raise ValueError(f"--data: {mnist.source} says nothing about training to {GOAL:.0%}; name a folder with MNIST")
+            raise ValueError(
+                f"--data: {mnist.source} says nothing about training to {GOAL:.0%}; name a folder with MNIST"
+            )
     except (OSError, ValueError) as error:
         print(f"benchmark.py: {error}", file=sys.stderr)
         return 2
@@ -356,7 +432,9 @@ def main(argv: list[str] | None = None) -> int:
     if hasattr(os, "sched_setaffinity"):  # for all processes that are started from here
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
     else:
-        print("this system cannot hold a process to some of the cores: frameworks that do not obey --threads may use more")
+        print(
+            "this system cannot hold a process to some of the cores: frameworks that do not obey --threads may use more"
+        )
     versions = {name: version(name) for name in args.peers}
     names = [name for name, found in versions.items() if found]
     if not names:
@@ -372,7 +450,12 @@ def main(argv: list[str] | None = None) -> int:
     folder = args.out or Path("runs") / datetime.now().strftime("benchmark-%Y%m%d-%H%M%S")
     folder.mkdir(parents=True, exist_ok=True)
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
-    report: dict[str, Any] = {"machine": info, "versions": versions, "settings": settings, "data": mnist.source if mnist else None}
+    report: dict[str, Any] = {
+        "machine": info,
+        "versions": versions,
+        "settings": settings,
+        "data": mnist.source if mnist else None,
+    }
     if args.growth:
         report["growth"] = growth(names, args)
         say("")
@@ -386,12 +469,17 @@ def main(argv: list[str] | None = None) -> int:
         say("")
         print(table(results))
         if not mnist:
-            print(f"not measured: {METRICS['accuracy'][0]}; it takes MNIST (--data DIR or TINYGRAD_MNIST_DATA), and no --quick")
+            print(
+                f"not measured: {METRICS['accuracy'][0]}; it takes MNIST (--data DIR or TINYGRAD_MNIST_DATA), and no "
+                "--quick"
+            )
     name = "growth" if args.growth else "benchmark"
     text = json.dumps(report, indent=1).replace("Infinity", "null")
     (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
     try:
-        (draw_growth if args.growth else draw)(report["growth" if args.growth else "results"], folder / f"{name}.png", head)
+        (draw_growth if args.growth else draw)(
+            report["growth" if args.growth else "results"], folder / f"{name}.png", head
+        )
     except ImportError:
         print("no picture: it needs Matplotlib; pip install 'tinygrad_mnist[train]'")
     print(f"results: {folder}")

@@ -1,4 +1,7 @@
-"""The processes in which benchmark.py measures; it starts them: ``benchmark_worker.py serve|race NAME THREADS BATCH_SIZE ...``."""
+"""The processes in which benchmark.py measures.
+
+It starts them: ``benchmark_worker.py serve|race NAME THREADS BATCH_SIZE ...``.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +34,16 @@ def serve(name: str, threads: int, batch_size: int, depth: int, size: int) -> No
 
 
 def race(name: str, threads: int, batch_size: int, seed: int, limit: float, goal: float, data: str) -> None:
-    """Train on MNIST until the goal or the limit is reached, reading the test images twice an epoch; print epochs and accuracy as JSON."""
+    """Train on MNIST until the goal or the limit is reached, reading the test images twice an epoch.
+
+    Print epochs and accuracy as JSON.
+    """
     begun = time.perf_counter()
     answers = answer_only()
     with np.load(data) as arrays:
-        images, labels, test_images, test_labels = (arrays[key] for key in ("images", "labels", "test_images", "test_labels"))
+        images, labels, test_images, test_labels = (
+            arrays[key] for key in ("images", "labels", "test_images", "test_labels")
+        )
     peer, rng = PEERS[name](threads, seed), np.random.default_rng(seed)
     per_epoch = max(len(images) // batch_size, 1)
     for step in itertools.count():
@@ -47,7 +55,9 @@ def race(name: str, threads: int, batch_size: int, seed: int, limit: float, goal
             thousands = [slice(i, i + 1000) for i in range(0, len(test_labels), 1000)]
             correct = sum(int((peer.predict(test_images[part]) == test_labels[part]).sum()) for part in thousands)
             if correct >= goal * len(test_labels) or time.perf_counter() - begun > limit:
-                print(json.dumps({"epochs": (step + 1) / per_epoch, "accuracy": correct / len(test_labels)}), file=answers)
+                print(
+                    json.dumps({"epochs": (step + 1) / per_epoch, "accuracy": correct / len(test_labels)}), file=answers
+                )
                 return
 
 

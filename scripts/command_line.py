@@ -1,4 +1,7 @@
-"""What the command lines of this project share: one-line errors, signals, and talking to people who may have stopped listening."""
+"""What the command lines of this project share.
+
+One-line errors, signals, and talking to people who may have stopped listening.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,18 @@ import tinygrad_mnist as tg
 
 
 class Parser(argparse.ArgumentParser):
-    """Ends with one line and code 2 where argparse would show the usage, too; what is not given is not in the result."""
+    """Ends with one line and code 2 where argparse would show the usage, too.
+
+    What is not given is not in the result.
+    """
 
     def __init__(self, prog: str, description: str | None, epilog: str) -> None:
         def wide(prog: str) -> argparse.HelpFormatter:
             return argparse.HelpFormatter(prog, max_help_position=28, width=110)
 
-        super().__init__(prog, description=description, epilog=epilog, formatter_class=wide, argument_default=argparse.SUPPRESS)
+        super().__init__(
+            prog, description=description, epilog=epilog, formatter_class=wide, argument_default=argparse.SUPPRESS
+        )
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and how to find out what is right."""
@@ -34,7 +42,11 @@ class Parser(argparse.ArgumentParser):
 
 def number(kind: type, least: float) -> Callable[[str], Any]:
     """Argument type: a finite number of at least `least`."""
-    what = f"a whole number of at least {least:g} and below 2**63" if kind is int else f"a finite number of at least {least:g}"
+    what = (
+        f"a whole number of at least {least:g} and below 2**63"
+        if kind is int
+        else f"a finite number of at least {least:g}"
+    )
 
     def parse(text: str) -> Any:
         try:
@@ -62,7 +74,9 @@ class Stop:
 
     def __enter__(self) -> Stop:
         found = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-        found = [s for s in found if s == signal.SIGINT or signal.getsignal(s) != signal.SIG_IGN]  # nohup goes on ignoring SIGHUP
+        found = [
+            s for s in found if s == signal.SIGINT or signal.getsignal(s) != signal.SIG_IGN
+        ]  # nohup goes on ignoring SIGHUP
         self.before = {s: signal.signal(s, self.note) for s in found}
         return self
 
@@ -78,7 +92,10 @@ class Stop:
 
 
 def missing_extras(wanted: Iterable[tuple[str, str, str]]) -> str | None:
-    """Name what the chosen options need and is not installed, before any time is spent: (module, purpose, what to do without it)."""
+    """Name what the chosen options need and is not installed, before any time is spent.
+
+    (module, purpose, what to do without it).
+    """
     for module, purpose, instead in wanted:
         if importlib.util.find_spec(module) is None:
             return f"{purpose} needs {module}: pip install 'tinygrad_mnist[train]'{instead}"

@@ -1,9 +1,10 @@
 #!/usr/bin/env python
 """Score gradient checks: how many planted errors they catch, and how often they raise over gradients that are right.
 
-The planted errors and the right cases are those of tests/mutants.py. The others see the same functions, wrapped as operations of their own:
-PyTorch's gradcheck (with gradgradcheck for errors of higher order) and HIPS autograd's check_grads, each with its default settings. One
-that is not installed is left out. A check that raises at every kink "catches" the errors there, too, and is wrong about their originals.
+The planted errors and the right cases are those of tests/mutants.py. The others see the same functions, wrapped as
+operations of their own: PyTorch's gradcheck (with gradgradcheck for errors of higher order) and HIPS autograd's
+check_grads, each with its default settings. One that is not installed is left out. A check that raises at every kink
+"catches" the errors there, too, and is wrong about their originals.
 """
 
 from __future__ import annotations
@@ -32,10 +33,14 @@ CAUGHT, PASSED, UNDECIDED = "caught", "passed", "inconclusive"
 CRASHED = "crashed"  # the check itself failed, which is no verdict on the gradient
 
 
-# What all bridges need -------------------------------------------------------------------------------------------------------------------
+# What all bridges need ------------------------------------------------------------------------------------------------
 def gradients(out: Tensor, wanted: list[Tensor], g: Any, create_graph: bool = False) -> list[Tensor]:
     """As tg.grad, and zeros for what depends on nothing."""
-    return tg.grad(out, wanted, create_graph, gradient=g) if out.requires_grad else [Tensor(np.zeros(x.shape)) for x in wanted]
+    return (
+        tg.grad(out, wanted, create_graph, gradient=g)
+        if out.requires_grad
+        else [Tensor(np.zeros(x.shape)) for x in wanted]
+    )
 
 
 def slope(fn: Function, position: int) -> Function:
@@ -55,7 +60,7 @@ def owned(array: Array) -> Array:
     return array if array.flags.owndata else array.copy()
 
 
-# The checks ------------------------------------------------------------------------------------------------------------------------------
+# The checks -----------------------------------------------------------------------------------------------------------
 def ours() -> Check:
     def check(fn: Function, xs: list[Array], order: int, seed: int) -> str:
         try:
@@ -115,7 +120,9 @@ def torch_gradcheck() -> Check:
             if torch.is_grad_enabled():  # to be differentiated again
                 found = [Bridge.apply(slope(ctx.fn, i), *ctx.saved_tensors, g) for i in wanted]
             else:
-                found = [torch.from_numpy(t.data) for t in gradients(ctx.out, [ctx.leaves[i] for i in wanted], g.numpy())]
+                found = [
+                    torch.from_numpy(t.data) for t in gradients(ctx.out, [ctx.leaves[i] for i in wanted], g.numpy())
+                ]
             return None, *(found[wanted.index(i)] if i in wanted else None for i in range(len(ctx.leaves)))
 
     def check(fn: Function, xs: list[Array], order: int, seed: int) -> str:
@@ -176,12 +183,18 @@ def hips_check_grads() -> Check:
 CHECKERS: dict[str, tuple[Callable[[], Check], str]] = {
     "ours": (ours, "tinygrad_mnist.testing.check_gradients, default settings"),
     "plain": (plain, "central differences, h=1e-5, cotangent of ones, np.allclose(rtol=1e-3, atol=1e-5)"),
-    "torch": (torch_gradcheck, "torch.autograd.gradcheck, gradgradcheck from order 2; defaults: eps=1e-6, atol=1e-5, rtol=1e-3"),
-    "autograd": (hips_check_grads, 'HIPS autograd.test_util.check_grads(modes=["rev"]); its constants: eps=1e-6, tol=1e-6, rtol=1e-6'),
+    "torch": (
+        torch_gradcheck,
+        "torch.autograd.gradcheck, gradgradcheck from order 2; defaults: eps=1e-6, atol=1e-5, rtol=1e-3",
+    ),
+    "autograd": (
+        hips_check_grads,
+        'HIPS autograd.test_util.check_grads(modes=["rev"]); its constants: eps=1e-6, tol=1e-6, rtol=1e-6',
+    ),
 }
 
 
-# Scores ----------------------------------------------------------------------------------------------------------------------------------
+# Scores ---------------------------------------------------------------------------------------------------------------
 def say(check: Check, fn: Function, xs: list[Array], order: int, seed: int) -> tuple[str, float]:
     """Return the verdict, and how many milliseconds it took."""
     begun = time.perf_counter()
@@ -218,8 +231,14 @@ def score(name: str, cases: int, seed: int) -> dict[str, Any]:
         right(f"originals: of {mutant.name}", mutant.original, xs, mutant.order, number)
     for number in range(seed, seed + cases):
         right(*correct_case(np.random.default_rng(number)), number)
-    return {"settings": settings, "installed": True, "mutants": mutants, "right": verdicts, "alarms": alarms,
-            "median_ms": float(np.median(times))}  # fmt: skip
+    return {
+        "settings": settings,
+        "installed": True,
+        "mutants": mutants,
+        "right": verdicts,
+        "alarms": alarms,
+        "median_ms": float(np.median(times)),
+    }
 
 
 def table(scores: dict[str, dict[str, Any]]) -> list[list[str]]:
@@ -227,17 +246,25 @@ def table(scores: dict[str, dict[str, Any]]) -> list[list[str]]:
     rows = [["", "of", *scores]]
 
     def add(label: str, total: int, cell: Callable[[dict[str, Any]], Any]) -> None:
-        rows.append([label, str(total), *(str(cell(s)) if s["installed"] else "not installed" for s in scores.values())])
+        rows.append(
+            [label, str(total), *(str(cell(s)) if s["installed"] else "not installed" for s in scores.values())]
+        )
 
     for kind in dict.fromkeys(mutant.kind for mutant in MUTANTS):
         names = [mutant.name for mutant in MUTANTS if mutant.kind == kind]
         add(f"caught: {kind}", len(names), lambda s, names=names: sum(s["mutants"][name] == CAUGHT for name in names))
     add("caught: all", len(MUTANTS), lambda s: sum(verdict == CAUGHT for verdict in s["mutants"].values()))
-    add("crashed on mutants", len(MUTANTS), lambda s: sum(verdict.startswith(CRASHED) for verdict in s["mutants"].values()))
+    add(
+        "crashed on mutants",
+        len(MUTANTS),
+        lambda s: sum(verdict.startswith(CRASHED) for verdict in s["mutants"].values()),
+    )
     drawn = next((s["right"] for s in scores.values() if s["installed"]), {})
     for kind, verdicts in drawn.items():
         for what, name in ((CAUGHT, "false alarms"), (UNDECIDED, UNDECIDED), (CRASHED, CRASHED)):
-            add(f"{name}, right: {kind}", sum(verdicts.values()), lambda s, kind=kind, what=what: s["right"][kind][what])
+            add(
+                f"{name}, right: {kind}", sum(verdicts.values()), lambda s, kind=kind, what=what: s["right"][kind][what]
+            )
     total = sum(sum(verdicts.values()) for verdicts in drawn.values())
     add("median ms per check, right", total, lambda s: f"{s['median_ms']:.2g}")
     return rows
@@ -248,7 +275,14 @@ def main(argv: list[str] | None = None) -> int:
     add = parser.add_argument
     add("--cases", metavar="N", type=int, default=2000, help="right cases to draw (default: %(default)s)")
     add("--seed", type=int, default=0, help="decides inputs, cases and what checkers draw (default: %(default)s)")
-    add("--checkers", metavar="NAME", nargs="+", choices=CHECKERS, default=list(CHECKERS), help=f"some of: {', '.join(CHECKERS)}")
+    add(
+        "--checkers",
+        metavar="NAME",
+        nargs="+",
+        choices=CHECKERS,
+        default=list(CHECKERS),
+        help=f"some of: {', '.join(CHECKERS)}",
+    )
     add("--markdown", action="store_true", help="print a Markdown table")
     add("--json", metavar="FILE", type=Path, help="write every verdict")
     args = parser.parse_args(argv)
@@ -257,7 +291,10 @@ def main(argv: list[str] | None = None) -> int:
     for name, result in scores.items():
         print(f"{name}: {result['settings']}")
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [[row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))] for row in rows]
+    lines = [
+        [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        for row in rows
+    ]
     if args.markdown:
         lines.insert(1, ["-" * widths[0], *(f"{'-' * (width - 1)}:" for width in widths[1:])])
     print("\n" + "\n".join(f"| {' | '.join(line)} |" if args.markdown else "  ".join(line) for line in lines))
@@ -266,7 +303,9 @@ def main(argv: list[str] | None = None) -> int:
             missed = [f"{mutant} ({verdict})" for mutant, verdict in result["mutants"].items() if verdict != CAUGHT]
             print(f"\nnot caught by {name}: {'; '.join(missed) or 'none'}")
     if args.json:
-        args.json.write_text(json.dumps({"seed": args.seed, "cases": args.cases, "checkers": scores}, indent=1) + "\n", encoding="utf-8")
+        args.json.write_text(
+            json.dumps({"seed": args.seed, "cases": args.cases, "checkers": scores}, indent=1) + "\n", encoding="utf-8"
+        )
     return 0
 
 

@@ -1,7 +1,9 @@
-"""The 21-layer network and its training step in other frameworks, each as its own documentation would write it; for benchmark.py.
+"""The 21-layer network and its training step in other frameworks, each as its own documentation would write it; for
+benchmark.py.
 
-All do the same work: uint8 images (N, 28, 28) and integer labels (N,) go in; He initialisation; classic dropout of hidden units and logits,
-which is inverted dropout times 1 - p, in training and in inference; AdaGrad with learning rate 0.01 (Keras adds epsilon inside the root).
+All do the same work: uint8 images (N, 28, 28) and integer labels (N,) go in; He initialisation; classic dropout of
+hidden units and logits, which is inverted dropout times 1 - p, in training and in inference; AdaGrad with learning rate
+0.01 (Keras adds epsilon inside the root).
 """
 
 from __future__ import annotations
@@ -18,7 +20,14 @@ import numpy.typing as npt
 
 ROOT = Path(__file__).resolve().parents[1]
 Array: TypeAlias = npt.NDArray[Any]
-CONVOLUTIONS = ((16, 0), (16, 0), (32, 0), (32, 0), (64, 1), (64, 1))  # filters and padding; after every second one a max-pool
+CONVOLUTIONS = (
+    (16, 0),
+    (16, 0),
+    (32, 0),
+    (32, 0),
+    (64, 1),
+    (64, 1),
+)  # filters and padding; after every second one a max-pool
 HIDDEN, CLASSES, RATE, EPS = 50, 10, 0.01, 1e-7
 LENGTH = 1000  # ops in a chain
 
@@ -88,7 +97,7 @@ class Ours(Peer):
     def step(self, images: Array, labels: Array) -> float:
         loss, grads = self.tg.parallel.value_and_grad(
             self.loss, self.weights, images, labels, rng=self.rng, threads=self.threads
-        )  # fmt: skip
+        )
         self.optimizer.step(grads)
         return loss
 
@@ -217,7 +226,9 @@ class TensorFlow(Peer):
         layers: list[Any] = [tf.keras.Input((28, 28, 1))]
         for number, (filters, padding) in enumerate(CONVOLUTIONS):
             same = "same" if padding else "valid"
-            layers.append(tf.keras.layers.Conv2D(filters, 3, padding=same, activation="relu", kernel_initializer="he_normal"))
+            layers.append(
+                tf.keras.layers.Conv2D(filters, 3, padding=same, activation="relu", kernel_initializer="he_normal")
+            )
             if number % 2:
                 layers.append(tf.keras.layers.MaxPool2D(2))
         layers += [
@@ -238,7 +249,9 @@ class TensorFlow(Peer):
             x = tf.cast(images[..., None], tf.float32) / 255
             with tf.GradientTape() as tape:
                 loss = loss_fn(labels, model(x, training=True))
-            optimizer.apply_gradients(zip(tape.gradient(loss, model.trainable_variables), model.trainable_variables, strict=True))
+            optimizer.apply_gradients(
+                zip(tape.gradient(loss, model.trainable_variables), model.trainable_variables, strict=True)
+            )
             return loss
 
         @tf.function
@@ -287,7 +300,9 @@ class Jax(Peer):
             for number, (_, padding) in enumerate(CONVOLUTIONS):
                 w, b = weights[2 * number : 2 * number + 2]
                 same = "SAME" if padding else "VALID"
-                x = jax.nn.relu(jax.lax.conv_general_dilated(x, w, (1, 1), same, dimension_numbers=("NHWC", "HWIO", "NHWC")) + b)
+                x = jax.nn.relu(
+                    jax.lax.conv_general_dilated(x, w, (1, 1), same, dimension_numbers=("NHWC", "HWIO", "NHWC")) + b
+                )
                 if number % 2:
                     x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
             w, b, w2, b2 = weights[-4:]
@@ -296,7 +311,9 @@ class Jax(Peer):
             return dropped(hidden @ w2 + b2, second)
 
         def loss(weights: Any, images: Any, labels: Any, key: Any) -> Any:
-            return -jnp.take_along_axis(jax.nn.log_softmax(forward(weights, images, key)), labels[:, None], axis=1).mean()
+            return -jnp.take_along_axis(
+                jax.nn.log_softmax(forward(weights, images, key)), labels[:, None], axis=1
+            ).mean()
 
         @jax.jit
         def step(weights: Any, h: Any, images: Any, labels: Any, key: Any) -> Any:
@@ -308,7 +325,9 @@ class Jax(Peer):
 
     def step(self, images: Array, labels: Array) -> float:
         self.key, key = self.jax.random.split(self.key)
-        value, self.weights, self.h = self.jax.block_until_ready(self._step(self.weights, self.h, images, labels.astype(np.int32), key))
+        value, self.weights, self.h = self.jax.block_until_ready(
+            self._step(self.weights, self.h, images, labels.astype(np.int32), key)
+        )
         return float(value)
 
     def predict(self, images: Array) -> Array:
@@ -343,7 +362,9 @@ class Autograd(Peer):
                 w, b = weights[2 * number : 2 * number + 2]
                 if padding:
                     x = anp.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)), "constant")
-                x = anp.maximum(convolve(x, w, axes=([2, 3], [2, 3]), dot_axes=([1], [0]), mode="valid") + b[:, None, None], 0)
+                x = anp.maximum(
+                    convolve(x, w, axes=([2, 3], [2, 3]), dot_axes=([1], [0]), mode="valid") + b[:, None, None], 0
+                )
                 if number % 2:
                     n, c, height, width = x.shape
                     x = x.reshape((n, c, height // 2, 2, width // 2, 2)).max(axis=5).max(axis=3)
@@ -469,16 +490,26 @@ class Tinygrad(Peer):
 
     def step(self, images: Array, labels: Array) -> float:
         with self.Context(TRAINING=1):
-            return float(self._step(self.Tensor(images).realize(), self.Tensor(labels.astype(np.int32)).realize()).item())
+            return float(
+                self._step(self.Tensor(images).realize(), self.Tensor(labels.astype(np.int32)).realize()).item()
+            )
 
     def predict(self, images: Array) -> Array:
         return np.asarray(self._predict(self.Tensor(images).realize()).numpy())
 
 
 PEERS: dict[str, type[Peer]] = {
-    "tinygrad_mnist": Ours, "tinygrad_mnist-numpy": OursInNumPy, "pytorch": PyTorch, "pytorch-channels-last": PyTorchChannelsLast,
-    "tensorflow": TensorFlow, "jax": Jax, "autograd": Autograd, "mygrad": MyGrad, "tinygrad": Tinygrad, "layered-numpy": Layered,
-}  # fmt: skip
+    "tinygrad_mnist": Ours,
+    "tinygrad_mnist-numpy": OursInNumPy,
+    "pytorch": PyTorch,
+    "pytorch-channels-last": PyTorchChannelsLast,
+    "tensorflow": TensorFlow,
+    "jax": Jax,
+    "autograd": Autograd,
+    "mygrad": MyGrad,
+    "tinygrad": Tinygrad,
+    "layered-numpy": Layered,
+}
 
 
 def version(name: str) -> str | None:

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Train the 21-layer network on MNIST, so that it can be stopped at any moment and continued to the bit.
 
-The defaults are the paper's, but for the images held out for validation, which select the weights. The test images are read once, at the
-end.
+The defaults are the paper's, but for the images held out for validation, which select the weights. The test images are
+read once, at the end.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ from typing import Any
 
 sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])  # works from any folder, installed or not
 
-for library in ("OPENBLAS", "MKL", "OMP"):  # shards run side by side: one thread each for their matrix products, also without threadpoolctl
+for library in (
+    "OPENBLAS",
+    "MKL",
+    "OMP",
+):  # shards run side by side: one thread each for their matrix products, also without threadpoolctl
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 import numpy as np
@@ -30,19 +34,37 @@ from command_line import Parser, Stop, announce, data_place, fingerprint, folder
 
 import models
 import tinygrad_mnist as tg
-from models.recipes import LEARNING_RATE, MODEL, OPTIMIZERS, RECIPES, SCHEDULES, TRAINING, held_out, make_trainer, settings
+from models.recipes import (
+    LEARNING_RATE,
+    MODEL,
+    OPTIMIZERS,
+    RECIPES,
+    SCHEDULES,
+    TRAINING,
+    held_out,
+    make_trainer,
+    settings,
+)
 from tinygrad_mnist.checkpoint import save_weights
 from tinygrad_mnist.plots import plot_curves
 from tinygrad_mnist.runs import Run, code_version
 from tinygrad_mnist.training import Step, Trainer, accuracy, best_epoch
 
 DECIDES: dict[str, Any] = {  # what decides the result: stored in the run folder, and not to be changed on the way
-    "recipe": "paper", **TRAINING, **{name: MODEL[name] for name in ("init", "depth", "dropout", "logit_dropout", "rescale")},
-}  # fmt: skip
+    "recipe": "paper",
+    **TRAINING,
+    **{name: MODEL[name] for name in ("init", "depth", "dropout", "logit_dropout", "rescale")},
+}
 SESSION: dict[str, Any] = {  # what may differ each time
-    "data": None, "out": None, "resume": None, "threads": None, "checkpoint_every": (0, 30.0), "profile": None, "no_plots": False,
+    "data": None,
+    "out": None,
+    "resume": None,
+    "threads": None,
+    "checkpoint_every": (0, 30.0),
+    "profile": None,
+    "no_plots": False,
     "quiet": False,
-}  # fmt: skip
+}
 WARM_UP = 5  # steps that are not profiled: the first ones still ask the system for memory
 PAPER = "  [PAPER PROTOCOL: the test images are looked at during training]"
 
@@ -56,52 +78,131 @@ def interval(text: str) -> tuple[int, float]:
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse what is given: nothing else is in the result."""
     epilog = (
-        "exit codes: 0 done; 1 failed (numbers no longer finite, disk full: the last checkpoint is whole); 2 bad arguments or "
-        "data; 129, 130, 143 stopped by SIGHUP, SIGINT (Ctrl-C), SIGTERM: the step was finished and saved, go on with --resume"
+        "exit codes: 0 done; 1 failed (numbers no longer finite, disk full: the last checkpoint is whole); 2 bad "
+        "arguments or "
+        "data; 129, 130, 143 stopped by SIGHUP, SIGINT (Ctrl-C), SIGTERM: the step was finished and saved, go on with "
+        "--resume"
     )
     parser = Parser("train_mnist.py", __doc__, epilog)
     add = parser.add_argument
-    add("--data", metavar="DIR", help='folder with the four MNIST files, or "synthetic" (default: $TINYGRAD_MNIST_DATA, '
-        "the cache, a download; if there is none, synthetic digits)")  # fmt: skip
+    add(
+        "--data",
+        metavar="DIR",
+        help='folder with the four MNIST files, or "synthetic" (default: $TINYGRAD_MNIST_DATA, '
+        "the cache, a download; if there is none, synthetic digits)",
+    )
     add("--out", metavar="DIR", type=folder, help="run folder to create (default: runs/DATE-TIME)")
     add("--resume", metavar="DIR", type=folder, help="go on with an interrupted run, exactly; it knows its own options")
-    add("--checkpoint-every", metavar="N", type=interval, help="save so often: N steps, or seconds as in 30s (default: 30s); also when "
-        "stopped and at the end")  # fmt: skip
-    add("--recipe", choices=RECIPES, help="settings to begin with: the paper's, or our best ones for this network, which take "
-        f"longer and train on all images; options below change them (default: {DECIDES['recipe']}, whose values are given)")  # fmt: skip
+    add(
+        "--checkpoint-every",
+        metavar="N",
+        type=interval,
+        help="save so often: N steps, or seconds as in 30s (default: 30s); also when stopped and at the end",
+    )
+    add(
+        "--recipe",
+        choices=RECIPES,
+        help="settings to begin with: the paper's, or our best ones for this network, which take "
+        f"longer and train on all images; options below change them (default: {DECIDES['recipe']}, whose values are "
+        "given)",
+    )
     add("--epochs", type=number(int, 1), help=f"times to go through the training images (default: {DECIDES['epochs']})")
     add("--batch-size", type=number(int, 1), help=f"images per step (default: {DECIDES['batch_size']})")
     add("--optimizer", choices=OPTIMIZERS, help=f"(default: {DECIDES['optimizer']})")
     add("--lr", type=number(float, 0), help="learning rate (default: 0.01; 0.001 for adam and adamw)")
     add("--momentum", type=number(float, 0), help=f"for sgd (default: {DECIDES['momentum']})")
     add("--weight-decay", metavar="W", type=number(float, 0), help=f"for adamw (default: {DECIDES['weight_decay']})")
-    add("--schedule", choices=SCHEDULES, help="of the learning rate; step: a tenth of it after 1/2 and again after 3/4, not counting "
+    add(
+        "--schedule",
+        choices=SCHEDULES,
+        help="of the learning rate; step: a tenth of it after 1/2 and again after 3/4, not counting "
         "--warmup (default: "
-        f"{DECIDES['schedule']})")  # fmt: skip
-    add("--warmup", metavar="SHARE", type=number(float, 0), help="of all steps, in which the learning rate first rises to where the "
-        f"schedule begins (default: {DECIDES['warmup']})")  # fmt: skip
+        f"{DECIDES['schedule']})",
+    )
+    add(
+        "--warmup",
+        metavar="SHARE",
+        type=number(float, 0),
+        help="of all steps, in which the learning rate first rises to where the "
+        f"schedule begins (default: {DECIDES['warmup']})",
+    )
     add("--init", choices=["he", "xavier"], help=f"initial weights (default: {DECIDES['init']})")
     add("--depth", type=int, choices=[6, 5, 4], help="number of convolutions (default: 6, 21 layers)")
     add("--seed", type=number(int, 0), help=f"decides weights, order and dropout (default: {DECIDES['seed']})")
-    add("--validation", metavar="N", type=number(int, 0), help="training images held out, with all digits in proportion, to select the "
-        "weights (default: 5000, or a tenth of fewer than 50000 images; 0 trains on all and takes the last weights)")  # fmt: skip
-    add("--patience", metavar="N", type=number(int, 1), help="stop when N epochs in a row were no better on the images held out "
-        "(default: never)")  # fmt: skip
-    add("--paper-protocol", action="store_true", help="as the paper did: train on all images, look at 1000 training and 1000 test images "
-        "before each epoch, take the last weights; everything says so")  # fmt: skip
-    add("--augment", metavar="STRENGTH", nargs="?", type=number(float, 0), const=1.0, help="train on images that are shifted, turned, "
-        "stretched, slanted and bent anew each time (1 if no strength is given; default: 0, not at all)")  # fmt: skip
-    add("--average", metavar="DECAY", type=number(float, 0), help="use a moving average of the weights, 0.999, say (default: 0, do not)")
-    add("--dropout", metavar="P", type=number(float, 0), help=f"of hidden units, in training (default: {DECIDES['dropout']})")
-    add("--logit-dropout", metavar="P", type=number(float, 0), help=f"of logits, in training (default: {DECIDES['logit_dropout']})")
-    add("--rescale", choices=["test", "train"], help="when dropout makes up for what it drops; train is the inverted kind "
-        f"(default: {DECIDES['rescale']})")  # fmt: skip
+    add(
+        "--validation",
+        metavar="N",
+        type=number(int, 0),
+        help="training images held out, with all digits in proportion, to select the "
+        "weights (default: 5000, or a tenth of fewer than 50000 images; 0 trains on all and takes the last weights)",
+    )
+    add(
+        "--patience",
+        metavar="N",
+        type=number(int, 1),
+        help="stop when N epochs in a row were no better on the images held out (default: never)",
+    )
+    add(
+        "--paper-protocol",
+        action="store_true",
+        help="as the paper did: train on all images, look at 1000 training and 1000 test images "
+        "before each epoch, take the last weights; everything says so",
+    )
+    add(
+        "--augment",
+        metavar="STRENGTH",
+        nargs="?",
+        type=number(float, 0),
+        const=1.0,
+        help="train on images that are shifted, turned, "
+        "stretched, slanted and bent anew each time (1 if no strength is given; default: 0, not at all)",
+    )
+    add(
+        "--average",
+        metavar="DECAY",
+        type=number(float, 0),
+        help="use a moving average of the weights, 0.999, say (default: 0, do not)",
+    )
+    add(
+        "--dropout",
+        metavar="P",
+        type=number(float, 0),
+        help=f"of hidden units, in training (default: {DECIDES['dropout']})",
+    )
+    add(
+        "--logit-dropout",
+        metavar="P",
+        type=number(float, 0),
+        help=f"of logits, in training (default: {DECIDES['logit_dropout']})",
+    )
+    add(
+        "--rescale",
+        choices=["test", "train"],
+        help=f"when dropout makes up for what it drops; train is the inverted kind (default: {DECIDES['rescale']})",
+    )
     add("--limit", metavar="N", type=number(int, 1), help="use only the first N training images")
-    add("--threads", metavar="N", type=number(int, 1), help="default: the usable cores; the result does not depend on it")
-    add("--shard-size", metavar="N", type=number(int, 1), help="images that one thread computes at a time (default: up to 144, so that 4 "
-        "threads share a batch evenly); decides the last bits of the result")  # fmt: skip
-    add("--profile", metavar="STEPS", nargs="?", type=number(int, 1), const=20, help="say how long each op takes in some steps "
-        "(default: 20), and write profile.txt and trace.json (for ui.perfetto.dev) to the run folder; training goes on")  # fmt: skip
+    add(
+        "--threads",
+        metavar="N",
+        type=number(int, 1),
+        help="default: the usable cores; the result does not depend on it",
+    )
+    add(
+        "--shard-size",
+        metavar="N",
+        type=number(int, 1),
+        help="images that one thread computes at a time (default: up to 144, so that 4 "
+        "threads share a batch evenly); decides the last bits of the result",
+    )
+    add(
+        "--profile",
+        metavar="STEPS",
+        nargs="?",
+        type=number(int, 1),
+        const=20,
+        help="say how long each op takes in some steps "
+        "(default: 20), and write profile.txt and trace.json (for ui.perfetto.dev) to the run folder; training goes on",
+    )
     add("--no-plots", action="store_true", help="do not draw curves.png")
     add("--quiet", action="store_true", help="no progress bar and no epoch lines, only the data source and the result")
     given = parser.parse_args(argv)
@@ -118,7 +219,8 @@ def peak_memory() -> str:
         import resource
     except ImportError:  # Windows
         return "unknown"
-    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == 'darwin' else 2**10):,.0f} MiB"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return f"{peak:,.0f} MiB"
 
 
 def profiled(steps: Iterator[Step], count: int, report: Callable[[tg.Profile, int], None]) -> Iterator[Step]:
@@ -146,7 +248,9 @@ def new_config(args: argparse.Namespace, data: tg.data.Dataset) -> dict[str, Any
     available = len(data.images[: args.limit])
     config["validation"] = held_out(config, available)
     if config["validation"] >= available:
-        raise ValueError(f"--validation {config['validation']} leaves nothing of {available} images to train on; use a smaller one")
+        raise ValueError(
+            f"--validation {config['validation']} leaves nothing of {available} images to train on; use a smaller one"
+        )
     if args.patience and not config["validation"]:
         raise ValueError("--patience needs images to validate on; use --validation 1000, say")
     if config["lr"] is None:
@@ -158,9 +262,12 @@ def new_config(args: argparse.Namespace, data: tg.data.Dataset) -> dict[str, Any
 def begun_with() -> dict[str, str]:
     """What the last bits of a result depend on, beside the configuration."""
     return {
-        "tinygrad_mnist": tg.__version__, "code": code_version(tg, models), "numpy": np.__version__, "python": sys.version.split()[0],
+        "tinygrad_mnist": tg.__version__,
+        "code": code_version(tg, models),
+        "numpy": np.__version__,
+        "python": sys.version.split()[0],
         "native kernels": tg.native.described(),
-    }  # fmt: skip
+    }
 
 
 def resumed(given: argparse.Namespace, say: Callable[[str], None]) -> tuple[Run, argparse.Namespace]:
@@ -168,16 +275,30 @@ def resumed(given: argparse.Namespace, say: Callable[[str], None]) -> tuple[Run,
     run = Run.resume(given.resume, say)
     try:
         options = {name: run.config.get(name) for name in (*DECIDES, "data")}
-        argv = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if not isinstance(value, bool | None)]
+        argv = [
+            f"--{name.replace('_', '-')}={value}"
+            for name, value in options.items()
+            if not isinstance(value, bool | None)
+        ]
         argv += [f"--{name.replace('_', '-')}" for name, value in options.items() if value is True]
         stored = {**DECIDES, **SESSION, **vars(arguments(argv))}  # checked like any others
         for name in DECIDES:
             if getattr(given, name, stored[name]) != stored[name]:
                 option = f"--{name.replace('_', '-')}"
-                raise ValueError(f"{option} cannot be changed on the way (the run has {stored[name]}); leave it out, or begin a new run")
+                raise ValueError(
+                    f"{option} cannot be changed on the way (the run has {stored[name]}); leave it out, or begin a new "
+                    "run"
+                )
         if (now := begun_with()) != (then := run.config.get("begun with")):
-            differing = [f"{key} {then.get(key)} -> {now[key]}" for key in now if isinstance(then, dict) and then.get(key) != now[key]]
-            say(f"begun with something else ({'; '.join(differing)}): the result may differ from that of an uninterrupted run")
+            differing = [
+                f"{key} {then.get(key)} -> {now[key]}"
+                for key in now
+                if isinstance(then, dict) and then.get(key) != now[key]
+            ]
+            say(
+                f"begun with something else ({'; '.join(differing)}): the result may differ from that of an "
+                "uninterrupted run"
+            )
         return run, argparse.Namespace(**{**stored, **vars(given)})
     except BaseException:
         run.close()
@@ -194,9 +315,15 @@ def train(args: argparse.Namespace, data: tg.data.Dataset, run: Run, trainer: Tr
     if not args.quiet:
         from tqdm import tqdm
 
-        bar = tqdm(total=args.epochs * len(trainer.images), unit=" images", smoothing=0.05, dynamic_ncols=True, mininterval=0.5,
-                   initial=(trainer.epoch - 1) * len(trainer.images) + trainer.batch * args.batch_size,
-                   disable=sys.stderr is None)  # fmt: skip
+        bar = tqdm(
+            total=args.epochs * len(trainer.images),
+            unit=" images",
+            smoothing=0.05,
+            dynamic_ncols=True,
+            mininterval=0.5,
+            initial=(trainer.epoch - 1) * len(trainer.images) + trainer.batch * args.batch_size,
+            disable=sys.stderr is None,
+        )
         say = partial(tell, write=bar.write if sys.stdout else print)
     saved = time.perf_counter()
     begun = saved - run.seconds
@@ -214,7 +341,9 @@ def train(args: argparse.Namespace, data: tg.data.Dataset, run: Run, trainer: Tr
         run.record("epoch", **row, **label)
         seconds = time.perf_counter() - begun
         run.record_time(seconds, epoch=row["epoch"])
-        shown = [f"{name.removesuffix('_accuracy')} {score:.4f}" for name, score in row.items() if name.endswith("_accuracy")]
+        shown = [
+            f"{name.removesuffix('_accuracy')} {score:.4f}" for name, score in row.items() if name.endswith("_accuracy")
+        ]
         loss = f"loss {row['mean_loss']:.4f}" if "mean_loss" in row else "untrained"
         say("  ".join([f"epoch {row['epoch']}/{args.epochs}", loss, *shown, f"{seconds:.1f} s{note}"]))
 
@@ -263,20 +392,30 @@ def train(args: argparse.Namespace, data: tg.data.Dataset, run: Run, trainer: Tr
     which = f"weights of epoch {epoch}, {'selected by validation' if trainer.best else 'the last'}"
     if trainer.epoch <= args.epochs:
         which += f"; stopped early, after epoch {trainer.epoch - 1}"
-    tell(f"test accuracy {test:.4f} on all {len(data.test_labels):,} images ({which}); {seconds:.1f} s; peak memory {peak_memory()}{note}")
+    tell(
+        f"test accuracy {test:.4f} on all {len(data.test_labels):,} images ({which}); {seconds:.1f} s; peak memory "
+        f"{peak_memory()}{note}"
+    )
 
 
 def finish(args: argparse.Namespace, run: Run, trainer: Trainer) -> None:
     """Write what a later look at the run needs."""
     save_weights(run.folder / "weights.safetensors", trainer.selected())
     if not args.no_plots and run.rows:
-        plot_curves(run.rows, run.folder / "curves.png", f"{run.folder.name}, {run.rows[-1]['data']}{PAPER * args.paper_protocol}")
+        plot_curves(
+            run.rows,
+            run.folder / "curves.png",
+            f"{run.folder.name}, {run.rows[-1]['data']}{PAPER * args.paper_protocol}",
+        )
     tell(f"run folder: {run.folder}")
 
 
 def main(argv: list[str] | None = None) -> int:
     given = arguments(argv)
-    args, run = argparse.Namespace(**{**DECIDES, **SESSION, **RECIPES[getattr(given, "recipe", "paper")], **vars(given)}), None
+    args, run = (
+        argparse.Namespace(**{**DECIDES, **SESSION, **RECIPES[getattr(given, "recipe", "paper")], **vars(given)}),
+        None,
+    )
 
     def say(text: str) -> None:
         print(f"train_mnist.py: {text}", file=sys.stderr)
@@ -296,25 +435,42 @@ def main(argv: list[str] | None = None) -> int:
             config = new_config(args, data)
             args = argparse.Namespace(**{**vars(args), **{name: config[name] for name in DECIDES}})
         elif run.config.get("data sha256") != fingerprint(data):
-            raise ValueError(f"not the data that the run was begun with ({run.config.get('data source')}); pass its folder: --data DIR")
-        trainer = make_trainer(settings(**{name: getattr(args, name) for name in DECIDES if name != "recipe"}), data, args.threads)
+            raise ValueError(
+                f"not the data that the run was begun with ({run.config.get('data source')}); pass its folder: --data "
+                "DIR"
+            )
+        trainer = make_trainer(
+            settings(**{name: getattr(args, name) for name in DECIDES if name != "recipe"}), data, args.threads
+        )
         if run is None:
             run = Run.create(args.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S"), config)
         else:
             if run.state is not None:
                 trainer.load_state_dict(run.state["trainer"])
             run.begin()
-    except (OSError, ValueError, KeyError, TypeError) as error:  # the last two: from a run folder that something else has written
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ) as error:  # the last two: from a run folder that something else has written
         if run is not None:
             run.close()
-        say(str(error) if isinstance(error, OSError | ValueError) else f"{args.resume} is not a run of this script ({error!r})")
+        say(
+            str(error)
+            if isinstance(error, OSError | ValueError)
+            else f"{args.resume} is not a run of this script ({error!r})"
+        )
         return 2
     except KeyboardInterrupt:
         say("interrupted before training")
         return 128 + signal.SIGINT
     if not args.quiet:
         count = sum(p.size for p in trainer.weights.values())
-        tell(f"model: {len(trainer.model.layers)} layers, {count:,} parameters; {args.optimizer}, learning rate {args.lr:g}")
+        tell(
+            f"model: {len(trainer.model.layers)} layers, {count:,} parameters; {args.optimizer}, learning rate "
+            f"{args.lr:g}"
+        )
         if trainer.step:
             tell(f"going on after step {trainer.step}")
     go_on, stop = f"go on with --resume {run.folder}", Stop()

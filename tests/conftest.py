@@ -1,4 +1,7 @@
-"""Hypothesis profiles, chosen by HYPOTHESIS_PROFILE: ci (the same examples every time), dev (few), thorough (many); a small data set."""
+"""Hypothesis profiles, chosen by HYPOTHESIS_PROFILE.
+
+Ci (the same examples every time), dev (few), thorough (many); a small data set.
+"""
 
 import importlib.util
 import os
@@ -43,10 +46,17 @@ def script(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def little_memory() -> Iterator[None]:
-    """Let the process have 200 MB more than it has: what asks for more fails, also in libraries whose memory Python does not see."""
+    """Let the process have 200 MB more than it has.
+
+    What asks for more fails, also in libraries whose memory Python does not see.
+    """
     resource = pytest.importorskip("resource", reason="this system cannot limit the memory of a process")
     before = resource.getrlimit(resource.RLIMIT_AS)
-    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() if Path("/proc/self/statm").exists() else 1 << 33
+    size = (
+        int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        if Path("/proc/self/statm").exists()
+        else 1 << 33
+    )
     resource.setrlimit(resource.RLIMIT_AS, (size + 200_000_000, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_AS, before)

@@ -10,14 +10,19 @@ from contextlib import contextmanager
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # where every example writes its files anew
+one_folder = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture]
+)  # where every example writes its files anew
 ten_thousand = settings(one_folder, max_examples=10_000)
 BOUNDARIES = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1]
 
 
 @st.composite
 def damaged(draw: st.DrawFn, *wholes: bytes) -> bytes:
-    """One of some files after one to four accidents: bits flipped, bytes or numbers overwritten, parts cut, doubled or moved."""
+    """One of some files after one to four accidents.
+
+    Bits flipped, bytes or numbers overwritten, parts cut, doubled or moved.
+    """
     data = bytearray(draw(st.sampled_from(wholes)))
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, max(len(data) - 1, 0)))

@@ -1,4 +1,7 @@
-"""The paper's network in the classic way, an independent oracle: NumPy layers, each with a hand-coded forward and backward."""
+"""The paper's network in the classic way, an independent oracle.
+
+NumPy layers, each with a hand-coded forward and backward.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +105,8 @@ class Dropout:
 
 
 class LayeredNet:
-    """`weights`: w and b of every convolution (F, C, 3, 3) and affine map (inputs, outputs) in turn, of 6, 5 or 4 convolutions; not copied
+    """`weights`: w and b of every convolution (F, C, 3, 3) and affine map (inputs, outputs) in turn, of 6, 5 or 4
+    convolutions; not copied
     if they are of `dtype`."""
 
     def __init__(self, weights: Sequence[Array], depth: int, dtype: npt.DTypeLike = np.float64) -> None:
@@ -130,4 +134,6 @@ class LayeredNet:
         g = y / len(x)
         for layer in reversed(self.layers):
             g = layer.backward(g)
-        return value, [d for layer in self.layers if isinstance(layer, (Convolution, Affine)) for d in (layer.dw, layer.db)]
+        return value, [
+            d for layer in self.layers if isinstance(layer, (Convolution, Affine)) for d in (layer.dw, layer.db)
+        ]

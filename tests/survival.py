@@ -34,12 +34,19 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def start(*options: Any, write: tuple[int, float] | None = None) -> subprocess.Popen[str]:
-    """Begin to train; with `write`, to die between the steps of a write, after so many of them, each delayed by so many seconds."""
+    """Begin to train.
+
+    With `write`, to die between the steps of a write, after so many of them, each delayed by so many seconds.
+    """
     argv = [str(part) for part in (SCRIPT, "--quiet", "--no-plots", *options)]
     if write is not None:
         argv = ["-c", IN_A_WRITE.format(root=str(ROOT), count=write[0], delay=write[1], argv=argv)]
     return subprocess.Popen(
-        [sys.executable, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=as_in_a_terminal if POSIX else None
+        [sys.executable, *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=as_in_a_terminal if POSIX else None,
     )
 
 
@@ -59,7 +66,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 def result(out: Path) -> dict[str, Any]:
-    """Everything that two runs must have in common, to the bit (but for configuration and times, it is all there is)."""
+    """Everything that two runs must have in common, to the bit: all but configuration and times."""
     state = CheckpointManager(out).restore()
     assert state is not None
     return {
@@ -84,8 +91,11 @@ def lines(out: Path) -> int:
     return (out / "metrics.jsonl").read_bytes().count(b"\n") if (out / "metrics.jsonl").exists() else 0
 
 
-def killed_until_done(out: Path, options: Sequence[Any], kills: int, rng: np.random.Generator, pace: int = 5) -> list[str]:
-    """Train into `out`, killed `kills` times at drawn moments, after about `pace` more steps each time, then let it end.
+def killed_until_done(
+    out: Path, options: Sequence[Any], kills: int, rng: np.random.Generator, pace: int = 5
+) -> list[str]:
+    """Train into `out`, killed `kills` times at drawn moments, after about `pace` more steps each time, then let it
+    end.
 
     Half of the kills come from within, between the steps of a write; some of the others come before the first step.
     Returns what happened, in words.
@@ -99,7 +109,10 @@ def killed_until_done(out: Path, options: Sequence[Any], kills: int, rng: np.ran
         write = (int(rng.integers(1, 4 * pace)), float(rng.choice([0, 0.01]))) if in_a_write else None
         process = start(*session, write=write)
         if not in_a_write:
-            until, goal = time.monotonic() + (60 if rng.random() < 0.7 else rng.uniform(0, 0.8)), steps + int(rng.integers(1, pace + 1))
+            until, goal = (
+                time.monotonic() + (60 if rng.random() < 0.7 else rng.uniform(0, 0.8)),
+                steps + int(rng.integers(1, pace + 1)),
+            )
             while time.monotonic() < until and lines(out) < goal and process.poll() is None:
                 time.sleep(0.002)
             time.sleep(rng.uniform(0, 0.03))

@@ -1,4 +1,7 @@
-"""The first NaN is found where it was made, named with its layer and its line; what is no anomaly passes, and nothing is kept."""
+"""The first NaN is found where it was made, named with its layer and its line.
+
+What is no anomaly passes, and nothing is kept.
+"""
 
 from __future__ import annotations
 
@@ -51,6 +54,8 @@ def planted(x: Any, *, value: Any = NAN, backward: bool = False) -> Any:
 
 
 planted.defvjp(lambda g, out, x, value, backward: tg.as_tensor(planted.forward(g.data, value=value)))
+
+
 @tg.primitive
 def planted_in_forward(x: Any) -> Any:
     return planted.forward(x)
@@ -58,12 +63,18 @@ def planted_in_forward(x: Any) -> Any:
 
 planted_in_forward.defvjp(lambda g, out, x: g)
 UNARY = [
-    tg.sin, tg.tanh, tg.relu, tg.abs, lambda x: tg.exp(-tg.abs(x)), lambda x: x * 0.5, lambda x: x.reshape(-1)[::-1],
+    tg.sin,
+    tg.tanh,
+    tg.relu,
+    tg.abs,
+    lambda x: tg.exp(-tg.abs(x)),
+    lambda x: x * 0.5,
+    lambda x: x.reshape(-1)[::-1],
     lambda x: tg.softmax(x.reshape(1, -1)),
-]  # fmt: skip
+]
 
 
-# Forward ---------------------------------------------------------------------------------------------------------------------------------
+# Forward --------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "name, function",
     [
@@ -107,8 +118,12 @@ def test_other_kinds_of_ops(name: str, function: Any) -> None:
 
 
 @given(st.data(), st.sampled_from([np.float16, np.float32, np.float64]), st.integers(1, 4), st.integers(0, 6))
-def test_the_op_at_a_drawn_position_of_a_chain_is_named(data: st.DataObject, dtype: Any, size: int, length: int) -> None:
-    before, behind = ([data.draw(st.sampled_from(UNARY)) for _ in range(data.draw(st.integers(0, length)))] for _ in range(2))
+def test_the_op_at_a_drawn_position_of_a_chain_is_named(
+    data: st.DataObject, dtype: Any, size: int, length: int
+) -> None:
+    before, behind = (
+        [data.draw(st.sampled_from(UNARY)) for _ in range(data.draw(st.integers(0, length)))] for _ in range(2)
+    )
 
     def chain() -> tg.Tensor:
         y = leaf(*np.linspace(-1, 1, size), dtype=dtype)
@@ -126,7 +141,9 @@ def test_an_input_that_is_nan_already_is_named(make: Any) -> None:
     summary, *details = caught(lambda: tg.matmul(make(a), np.ones((4, 2))))
     assert summary == "input 0 of matmul is NaN already: 3 of 12 values of data, forward"
     assert details[0] == "  inputs:     float64 (3, 4), float64 (4, 2)"
-    assert caught(lambda: leaf(1.0, 2.0) * NAN)[0] == "input 1 of multiply is NaN already: 1 of 1 values of data, forward"
+    assert (
+        caught(lambda: leaf(1.0, 2.0) * NAN)[0] == "input 1 of multiply is NaN already: 1 of 1 values of data, forward"
+    )
     padded = caught(lambda: tg.pad(np.ones(2), 1, NAN))[0]
     assert padded == "setting value of pad is NaN already: 1 of 1 values of data, forward"
 
@@ -142,7 +159,11 @@ def test_what_is_no_anomaly_passes() -> None:
         tg.where(mask == 0, tg.log_softmax(x + mask), 0.0).sum().backward()
         tg.softmax(tg.where(mask == 0, x, -INF)).sum().backward()
         tg.max_pool2d(images, 3, 2, 1).sum().backward()
-        tg.where(np.array([False, True]), hidden, 0.0), hidden == hidden, tg.argmax(hidden)  # NaN goes in and none comes out
+        (
+            tg.where(np.array([False, True]), hidden, 0.0),
+            hidden == hidden,
+            tg.argmax(hidden),
+        )  # NaN goes in and none comes out
         tg.as_tensor([1, 2]) + 3, tg.sum(np.zeros((0, 3))), tg.exp(np.zeros((0, 2), np.float16)), tg.exp(0.0)
         assert detector.first_infinity is None, "infinity that is given, in arrays or as a setting, is meant"
         tg.log(np.zeros(2))
@@ -153,7 +174,7 @@ def test_what_is_no_anomaly_passes() -> None:
         assert detector.first_infinity is None
 
 
-# Backward --------------------------------------------------------------------------------------------------------------------------------
+# Backward -------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("create_graph", [True, False])
 @pytest.mark.parametrize(
     "kind, name, position, function",
@@ -167,7 +188,9 @@ def test_what_is_no_anomaly_passes() -> None:
         ("infinity", "divide", 1, lambda x: 1 / (x + 1e-200)),
     ],
 )
-def test_a_rule_is_named_with_the_line_of_its_op(kind: str, name: str, position: int, function: Any, create_graph: bool) -> None:
+def test_a_rule_is_named_with_the_line_of_its_op(
+    kind: str, name: str, position: int, function: Any, create_graph: bool
+) -> None:
     x = leaf(1.0, 0.0)
 
     def call() -> None:
@@ -177,8 +200,13 @@ def test_a_rule_is_named_with_the_line_of_its_op(kind: str, name: str, position:
     summary, *details = caught(call)
     assert summary == f"{kind} first appeared in the backward of {name}, gradient by input {position}: 1 of 2 values"
     sections = [line[2:14].strip() for line in details]
-    created, called = details[sections.index("created at:") : sections.index("called at:")], details[sections.index("called at:") :]
-    assert any("# the creating line" in line for line in created) and not any("# the calling line" in line for line in created)
+    created, called = (
+        details[sections.index("created at:") : sections.index("called at:")],
+        details[sections.index("called at:") :],
+    )
+    assert any("# the creating line" in line for line in created) and not any(
+        "# the calling line" in line for line in created
+    )
     assert any("# the calling line" in line for line in called)
     assert sections[0] == "cotangent:" and "before:" not in sections
 
@@ -192,16 +220,23 @@ def test_first_infinity_is_mentioned_in_both_directions() -> None:
         x = leaf(0.0, 1.0)
         tg.exp(x.log()).sum().backward()
 
-    exp, log = (f"  before:     infinity first appeared in the output of {name}, forward: 1 of 2 values" for name in ("exp", "log"))
+    exp, log = (
+        f"  before:     infinity first appeared in the output of {name}, forward: 1 of 2 values"
+        for name in ("exp", "log")
+    )
     lines = caught(forward)
     assert lines[0] == "NaN first appeared in the output of subtract, forward: 1 of 2 values" and lines[-1] == exp
     lines = caught(backward)
-    assert lines[0] == "NaN first appeared in the backward of log, gradient by input 0: 1 of 2 values" and lines[-1] == log
+    assert (
+        lines[0] == "NaN first appeared in the backward of log, gradient by input 0: 1 of 2 values" and lines[-1] == log
+    )
 
 
 @given(st.data(), st.integers(1, 4), st.sampled_from([NAN, INF, -INF]))
 def test_the_rule_at_a_drawn_position_of_a_chain_is_named(data: st.DataObject, size: int, value: float) -> None:
-    before, behind = ([data.draw(st.sampled_from(UNARY)) for _ in range(data.draw(st.integers(0, 5)))] for _ in range(2))
+    before, behind = (
+        [data.draw(st.sampled_from(UNARY)) for _ in range(data.draw(st.integers(0, 5)))] for _ in range(2)
+    )
 
     def chain() -> None:
         y = leaf(*np.linspace(-1, 1, size))
@@ -210,14 +245,18 @@ def test_the_rule_at_a_drawn_position_of_a_chain_is_named(data: st.DataObject, s
         y.sum().backward()
 
     kind = "NaN" if np.isnan(value) else "infinity"
-    assert caught(chain)[0].startswith(f"{kind} first appeared in the backward of planted, gradient by input 0: 1 of {size} values")
+    assert caught(chain)[0].startswith(
+        f"{kind} first appeared in the backward of planted, gradient by input 0: 1 of {size} values"
+    )
 
 
 @pytest.mark.parametrize("value, kind", [(NAN, "NaN"), (INF, "infinity")])
 def test_a_cotangent_that_is_bad_already_is_no_fault_of_the_rule(value: float, kind: str) -> None:
     x = leaf(1.0, 2.0)
     summary = caught(lambda: tg.exp(x).backward(gradient=np.array([1.0, value])))[0]
-    assert summary == f"the cotangent of exp has {kind} already, backward: 1 of 2 values, given (gradient=) or the sum of finite ones"
+    assert summary == (
+        f"the cotangent of exp has {kind} already, backward: 1 of 2 values, given (gradient=) or the sum of finite ones"
+    )
 
     summary = caught(lambda: tg.multiply(x, 0.0).backward(gradient=np.array([1.0, value])))[0]
     assert summary.startswith(f"the cotangent of multiply has {kind} already"), "also if the rule makes NaN of infinity"
@@ -291,11 +330,13 @@ def test_nodes_from_before_and_arrays_that_are_given_back() -> None:
     assert any("# here" in line for line in lines) and not any("# there" in line for line in lines)
 
 
-# Layers ----------------------------------------------------------------------------------------------------------------------------------
+# Layers ---------------------------------------------------------------------------------------------------------------
 def step(model: DeepConvNet, threads: int) -> Any:
     images, labels = np.random.default_rng(0).integers(0, 256, (4, 28, 28), dtype=np.uint8), np.arange(4)
     params, rng = tg.nn.parameters(model), np.random.default_rng(1)
-    return lambda: tg.parallel.value_and_grad(model.loss, params, images, labels, rng=rng, shard_size=2, threads=threads)
+    return lambda: tg.parallel.value_and_grad(
+        model.loss, params, images, labels, rng=rng, shard_size=2, threads=threads
+    )
 
 
 @pytest.mark.filterwarnings("ignore:.* encountered in .*:RuntimeWarning")  # other threads have an errstate of their own
@@ -312,7 +353,11 @@ def test_the_layer_with_a_bad_parameter_is_named(name: str, threads: int) -> Non
     assert not any("threading.py" in line or "parallel.py" in line for line in details)
     weight.data[...] = 3e38  # inputs are not negative: the sums overflow, in each layer
     lines = caught(step(model, threads))
-    assert any("first appeared in the output of" in line and shown in line for line in lines if line is lines[0] or "before:" in line)
+    assert any(
+        "first appeared in the output of" in line and shown in line
+        for line in lines
+        if line is lines[0] or "before:" in line
+    )
 
 
 def test_paths_in_models_of_other_forms() -> None:
@@ -332,7 +377,10 @@ def test_paths_in_models_of_other_forms() -> None:
     zeros = np.zeros((1, 3), np.float32)
     model = Odd()
     model.parts["a"][0].bias.data[...] = -1
-    assert caught(lambda: model(zeros))[0] == "NaN first appeared in the output of sqrt, forward, in parts.b (Root): 3 of 3 values"
+    assert (
+        caught(lambda: model(zeros))[0]
+        == "NaN first appeared in the output of sqrt, forward, in parts.b (Root): 3 of 3 values"
+    )
     model.parts["a"][0].bias.data[...] = 0
     backward = "infinity first appeared in the backward of sqrt, gradient by input 0, in parts.b (Root): 3 of 3 values"
     assert caught(lambda: model(zeros).sum().backward())[0] == backward
@@ -429,7 +477,7 @@ def test_long_stacks_are_cut() -> None:
     assert lines[begin] == "  called at:  …" and len(lines) - begin == 11 and "tg.log(-ONES)" in lines[-1]
 
 
-# What stays ------------------------------------------------------------------------------------------------------------------------------
+# What stays -----------------------------------------------------------------------------------------------------------
 @given(st.integers(1, 5), st.sampled_from([1, 2]))
 def test_it_changes_no_bit(n: int, threads: int) -> None:
     model = DeepConvNet(rng=np.random.default_rng(n))
@@ -469,7 +517,7 @@ def test_activations_are_freed_as_without_it(recording: bool) -> None:
         gc.enable()
 
 
-# Watchers on top of each other -----------------------------------------------------------------------------------------------------------
+# Watchers on top of each other ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("profile_first", [True, False])
 def test_profiles_and_it_work_inside_each_other(profile_first: bool) -> None:
     profile, detector = tg.Profile(), tg.detect_anomaly()

@@ -88,7 +88,9 @@ def test_stretching_by_half_takes_every_other_pixel() -> None:
 
 
 @given(st.integers(0, 3), st.integers(1, 6), st.integers(-3, 3), st.integers(0, 2**32))
-def test_a_whole_slant_moves_each_row_by_its_distance_from_the_middle(half: int, width: int, slant: int, seed: int) -> None:
+def test_a_whole_slant_moves_each_row_by_its_distance_from_the_middle(
+    half: int, width: int, slant: int, seed: int
+) -> None:
     x = np.random.default_rng(seed).integers(0, 256, (2, 2 * half + 1, width), np.uint8)
     out = augment(x, Drawn(0, 0, 0, slant / 3, 0, 0), **{**NOTHING, "shear": 3})
     wide = np.pad(x, ((0, 0), (0, 0), (9, 9)))
@@ -162,8 +164,16 @@ def test_a_trainer_uses_new_images_each_time_and_the_threads_do_not_matter() -> 
     for threads in (1, 3):
         model = MLP(np.random.default_rng(0))
         trainer = tg.training.Trainer(
-            model, tg.optim.SGD(tg.nn.parameters(model)), x, y, epochs=2, batch_size=40, rng=np.random.default_rng(1),
-            shard_size=10, threads=threads, augment=noted,
-        )  # fmt: skip
+            model,
+            tg.optim.SGD(tg.nn.parameters(model)),
+            x,
+            y,
+            epochs=2,
+            batch_size=40,
+            rng=np.random.default_rng(1),
+            shard_size=10,
+            threads=threads,
+            augment=noted,
+        )
         found.append([step.loss for step in trainer.steps()])
     assert found[0] == found[1] and len(np.unique(np.concatenate(seen[:8]), axis=0)) == 80

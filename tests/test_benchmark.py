@@ -43,7 +43,11 @@ def test_a_comparison_is_printed_stored_and_drawn(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "benchmark.json").read_text())
     assert report["versions"]["tinygrad_mnist"] == tg.__version__ and report["machine"]["cpu"]
     ours, layered = report["results"]["tinygrad_mnist"], report["results"]["layered-numpy"]
-    assert ours.keys() == {"step", "inference", "chain", "memory", "import"} and layered.keys() == {"step", "inference", "memory"}
+    assert ours.keys() == {"step", "inference", "chain", "memory", "import"} and layered.keys() == {
+        "step",
+        "inference",
+        "memory",
+    }
     assert tg.native.described() in done.stdout and report["machine"]["native kernels"] == tg.native.described()
     assert all(len(samples) == 1 for samples in ours.values())
     assert all(value > 0 for what, samples in ours.items() if what != "import" for value in samples)
@@ -57,12 +61,17 @@ def test_a_comparison_is_printed_stored_and_drawn(tmp_path: Path) -> None:
 def test_one_of_ours_does_without_kernels(peers: Any) -> None:
     environment = {**os.environ, **peers.PEERS["tinygrad_mnist-numpy"].environment(1)}
     code = "from tinygrad_mnist import native; print(native.LIBRARY)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=SCRIPTS.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=SCRIPTS.parent
+    )
     assert done.stdout == "None\n"
 
 
 def test_unknown_peers_and_bad_numbers_are_refused(tmp_path: Path) -> None:
-    assert "unknown are caffe; known are tinygrad_mnist" in run("--peers", "tinygrad_mnist,caffe", "--out", tmp_path / "no", code=2).stderr
+    assert (
+        "unknown are caffe; known are tinygrad_mnist"
+        in run("--peers", "tinygrad_mnist,caffe", "--out", tmp_path / "no", code=2).stderr
+    )
     assert "SYNTHETIC" in run("--data", "synthetic", "--out", tmp_path / "no", code=2).stderr
     assert "not a folder" in run("--data", tmp_path / "nowhere", "--out", tmp_path / "no", code=2).stderr
     assert "at least 1" in run("--repeat", -1, "--out", tmp_path / "no", code=2).stderr
@@ -102,18 +111,25 @@ def test_ours_and_the_layered_one_take_the_same_step_from_the_same_weights(peers
     assert all(w.dtype == np.float32 for w in layered.weights)
 
 
-def test_training_to_the_goal_ends_there_or_at_the_limit(peers: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_training_to_the_goal_ends_there_or_at_the_limit(
+    peers: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     import benchmark
 
     monkeypatch.setattr(benchmark, "GOAL", 0.3)
     args = benchmark.arguments(["--batch-size", "50", "--threads", "1", "--seeds", "2", "--limit", "100"])
-    few = [*tg.data.synthetic_digits(400, np.random.default_rng(0)), *tg.data.synthetic_digits(100, np.random.default_rng(1))]
+    few = [
+        *tg.data.synthetic_digits(400, np.random.default_rng(0)),
+        *tg.data.synthetic_digits(100, np.random.default_rng(1)),
+    ]
     results = {"tinygrad_mnist": {"step": [10.0]}, "layered-numpy": {"step": [1e9]}}
     benchmark.race(results, few, args)
     ours = results["tinygrad_mnist"]
     assert len(ours["accuracy"]) == 2 and all(0 < seconds < 100 for seconds in ours["accuracy"])
     assert all(epochs % 0.5 == 0 for epochs in ours["epochs"])
-    assert results["layered-numpy"] == {"step": [1e9]} and "not trained to 30%: layered-numpy" in capsys.readouterr().err
+    assert (
+        results["layered-numpy"] == {"step": [1e9]} and "not trained to 30%: layered-numpy" in capsys.readouterr().err
+    )
     monkeypatch.setattr(benchmark, "GOAL", 1.01)
     args.limit, args.batch_size, args.seeds = 0.5, 500, 1  # a batch of more than there are
     benchmark.race(results, few, args)
@@ -125,15 +141,24 @@ def test_growth_is_measured_for_every_axis(peers: Any, monkeypatch: pytest.Monke
     import benchmark
 
     monkeypatch.setattr(benchmark, "AXES", {"batch size": (4, 8), "convolutions": (1, 2), "image width": (6, 12)})
-    rows = benchmark.growth(["tinygrad_mnist"], benchmark.arguments(["--growth", "--quick", "--repeat", "1", "--threads", "1"]))
-    assert [(row["axis"], row["value"]) for row in rows] == [(axis, value) for axis, values in benchmark.AXES.items() for value in values]
+    rows = benchmark.growth(
+        ["tinygrad_mnist"], benchmark.arguments(["--growth", "--quick", "--repeat", "1", "--threads", "1"])
+    )
+    assert [(row["axis"], row["value"]) for row in rows] == [
+        (axis, value) for axis, values in benchmark.AXES.items() for value in values
+    ]
     assert all(row["ms"][0] > 0 and row["MiB"] > 10 for row in rows)
 
 
 def test_growth_is_summed_up_by_its_exponent(peers: Any, tmp_path: Path) -> None:
     import benchmark
 
-    rows = [{"axis": "batch size", "value": n, "system": "tinygrad_mnist", "ms": [2.0 * n, 2.0 * n], "MiB": 100.0} for n in (10, 100, 1000)]
-    assert "from 100 on, time grows by its power 1.00, memory by 0.00" in benchmark.exponents(rows).replace("-0.00", "0.00")
+    rows = [
+        {"axis": "batch size", "value": n, "system": "tinygrad_mnist", "ms": [2.0 * n, 2.0 * n], "MiB": 100.0}
+        for n in (10, 100, 1000)
+    ]
+    assert "from 100 on, time grows by its power 1.00, memory by 0.00" in benchmark.exponents(rows).replace(
+        "-0.00", "0.00"
+    )
     benchmark.draw_growth(rows, tmp_path / "growth.png", "title")
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")

@@ -1,4 +1,7 @@
-"""Weights and checkpoints: what is saved comes back to the bit; what is damaged, hostile or does not fit is refused at no cost."""
+"""Weights and checkpoints.
+
+What is saved comes back to the bit; what is damaged, hostile or does not fit is refused at no cost.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,14 @@ from hypothesis.extra import numpy as hnp
 import tinygrad_mnist as tg
 from models.mlp import MLP
 from tinygrad_mnist import arrayfiles, checkpoint, files
-from tinygrad_mnist.checkpoint import CheckpointError, CheckpointManager, load_checkpoint, load_weights, save_checkpoint, save_weights
+from tinygrad_mnist.checkpoint import (
+    CheckpointError,
+    CheckpointManager,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+    save_weights,
+)
 from tinygrad_mnist.runs import read_metrics
 
 FORMATS = ["w.npz", "w.safetensors"]
@@ -35,11 +45,15 @@ dtypes = st.sampled_from(sorted(arrayfiles.DTYPES.values()))
 finite = {"allow_nan": False, "allow_infinity": False}
 arrays = dtypes.flatmap(
     lambda dtype: hnp.arrays(
-        dtype, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4), elements=finite if np.dtype(dtype).kind == "f" else None
+        dtype,
+        hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4),
+        elements=finite if np.dtype(dtype).kind == "f" else None,
     )
 )
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
-keys = texts.filter(lambda key: key.isprintable() and key not in (checkpoint.ARRAY, checkpoint.STATE) and "/" not in key)
+keys = texts.filter(
+    lambda key: key.isprintable() and key not in (checkpoint.ARRAY, checkpoint.STATE) and "/" not in key
+)
 states = st.dictionaries(
     keys,
     st.recursive(
@@ -68,7 +82,7 @@ def assert_same(a: Any, b: Any) -> None:
         assert a == b and str(a) == str(b)
 
 
-# What is saved comes back ---------------------------------------------------------------------------------------------------------------
+# What is saved comes back ---------------------------------------------------------------------------------------------
 @one_folder
 @given(states)
 def test_a_state_comes_back_to_the_bit(tmp_path: Path, state: dict[str, Any]) -> None:
@@ -137,7 +151,9 @@ def test_what_cannot_be_stored_is_named_and_nothing_written(tmp_path: Path, stat
 
 
 @both
-@pytest.mark.parametrize("key", ["a\0b", "__metadata__", "a" * 70_000, "\ud800"], ids=["NUL", "metadata", "long", "surrogate"])
+@pytest.mark.parametrize(
+    "key", ["a\0b", "__metadata__", "a" * 70_000, "\ud800"], ids=["NUL", "metadata", "long", "surrogate"]
+)
 def test_weights_with_a_name_that_cannot_be_stored_are_refused(tmp_path: Path, name: str, key: str) -> None:
     with pytest.raises(ValueError, match="no name to store an array by"):
         save_weights(tmp_path / name, {key: np.zeros(1)})
@@ -146,7 +162,10 @@ def test_weights_with_a_name_that_cannot_be_stored_are_refused(tmp_path: Path, n
 
 @both
 def test_any_other_name_will_do(tmp_path: Path, name: str) -> None:
-    weights = {key: np.full(3, i) for i, key in enumerate(["allow_pickle", "file", "../up", "a.npy", "", "weiß/層", "tinygrad_mnist"])}
+    weights = {
+        key: np.full(3, i)
+        for i, key in enumerate(["allow_pickle", "file", "../up", "a.npy", "", "weiß/層", "tinygrad_mnist"])
+    }
     save_weights(tmp_path / name, weights)
     found = load_weights(tmp_path / name)
     assert_same({key: found[key] for key in weights}, weights)
@@ -167,7 +186,7 @@ def test_a_missing_library_names_the_extra(tmp_path: Path, monkeypatch: pytest.M
             action()
 
 
-# A file that does not fit ---------------------------------------------------------------------------------------------------------------
+# A file that does not fit ---------------------------------------------------------------------------------------------
 @both
 def test_every_difference_from_the_model_is_listed(tmp_path: Path, name: str) -> None:
     model = MLP(np.random.default_rng(0))
@@ -203,8 +222,12 @@ def test_other_programs_files_are_read(tmp_path: Path) -> None:
         load_weights(tmp_path / "c")
 
 
-# Damage ---------------------------------------------------------------------------------------------------------------------------------
-WEIGHTS = {"a": np.linspace(-1, 1, 30, dtype=np.float32).reshape(5, 6), "b": np.arange(4.0), "c": np.zeros((0, 2), np.float16)}
+# Damage ---------------------------------------------------------------------------------------------------------------
+WEIGHTS = {
+    "a": np.linspace(-1, 1, 30, dtype=np.float32).reshape(5, 6),
+    "b": np.arange(4.0),
+    "c": np.zeros((0, 2), np.float16),
+}
 STATE = {"weights": WEIGHTS, "rng": np.random.default_rng(0).bit_generator.state, "rows": [1, 2.5, "x", None]}
 
 
@@ -219,11 +242,17 @@ def wholes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     found = {name: written(save_weights, name, folder, WEIGHTS) for name in FORMATS}
     np.savez_compressed(folder / "z.npz", **WEIGHTS)
     load_weights(folder / "w.safetensors")  # imports what reading needs: its memory is not the file's fault
-    return found | {"z.npz": (folder / "z.npz").read_bytes(), "checkpoint": written(save_checkpoint, "c", folder, STATE)}
+    return found | {
+        "z.npz": (folder / "z.npz").read_bytes(),
+        "checkpoint": written(save_checkpoint, "c", folder, STATE),
+    }
 
 
 def read_or_refused(path: Path, data: bytes) -> Any:
-    """What is read from these bytes, or None: nothing but the documented error may come of them, in one line and without much memory."""
+    """What is read from these bytes, or None.
+
+    Nothing but the documented error may come of them, in one line and without much memory.
+    """
     path.write_bytes(data)
     found = []
     for load in (load_weights, load_checkpoint):
@@ -236,7 +265,10 @@ def read_or_refused(path: Path, data: bytes) -> Any:
 
 
 def one_of_ours(found: Any) -> bool:
-    """Whether arrays are those that were written, all of them; other programs' .npz have no checksum of the whole, and may lack some."""
+    """Whether arrays are those that were written, all of them.
+
+    Other programs' .npz have no checksum of the whole, and may lack some.
+    """
     plain = found.get("weights", found)
     assert_same({key: plain[key] for key in sorted(plain)}, {key: WEIGHTS[key] for key in sorted(plain)})
     return len(plain) == len(WEIGHTS)
@@ -269,7 +301,9 @@ def test_no_flipped_bit_in_another_programs_npz_changes_values(wholes: dict[str,
 
 @one_folder
 @given(st.data())
-def test_damaged_files_are_refused_or_hold_what_was_written(wholes: dict[str, bytes], tmp_path: Path, data: st.DataObject) -> None:
+def test_damaged_files_are_refused_or_hold_what_was_written(
+    wholes: dict[str, bytes], tmp_path: Path, data: st.DataObject
+) -> None:
     check_damaged(wholes, tmp_path / "d", data)
 
 
@@ -287,7 +321,7 @@ def check_damaged(wholes: dict[str, bytes], path: Path, data: st.DataObject) -> 
     assert all(list(map(one_of_ours, found))) or name == "z.npz"
 
 
-# Hostile files --------------------------------------------------------------------------------------------------------------------------
+# Hostile files --------------------------------------------------------------------------------------------------------
 def crafted(header: Any, data: bytes = b"", length: int | None = None) -> bytes:
     """A safetensors file with any header."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
@@ -296,7 +330,10 @@ def crafted(header: Any, data: bytes = b"", length: int | None = None) -> bytes:
 
 def signed(text: str) -> bytes:
     """A checkpoint with a right checksum and any state."""
-    header = {"__metadata__": {"tinygrad_mnist": f"sha256:{'0' * 64}"}, checkpoint.STATE: entry([len(text)], 0, len(text), "U8")}
+    header = {
+        "__metadata__": {"tinygrad_mnist": f"sha256:{'0' * 64}"},
+        checkpoint.STATE: entry([len(text)], 0, len(text), "U8"),
+    }
     data = crafted(json.dumps(header, separators=(",", ":")).encode(), text.encode())
     return data.replace(b"0" * 64, hashlib.sha256(data).hexdigest().encode())
 
@@ -357,7 +394,9 @@ HOSTILE = {
     "npz with code in the header": npz(("a.npy", npy("__import__('os').mkdir('sprung')", "(1,)", bytes(4)))),
     "npz with a long header": npz(("a.npy", npy("'<f4'", "(" + "1," * 30_000 + ")", bytes(4)))),
     "npz with one name twice": npz(("a.npy", npy("'<f4'", "(1,)", bytes(4))), ("a", npy("'<f4'", "(1,)", bytes(4)))),
-    "npz with a header of a gigabyte": npz(("a.npy", b"\x93NUMPY\x02\x00" + struct.pack("<I", 1 << 30) + bytes(1 << 24))),
+    "npz with a header of a gigabyte": npz(
+        ("a.npy", b"\x93NUMPY\x02\x00" + struct.pack("<I", 1 << 30) + bytes(1 << 24))
+    ),
     "npz with no array": npz(("a.txt", b"hello")),
     "npz with text": npz(("a.npy", npy("'<U1'", "(1,)", b"\xff\xff\xff\xff"))),
     "npz with NaN": npz(("a.npy", npy("'<f4'", "(1,)", struct.pack("<f", float("nan"))))),
@@ -365,7 +404,9 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_files_are_refused_before_they_cost_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_hostile_files_are_refused_before_they_cost_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "file"
     path.write_bytes(HOSTILE[kind])
@@ -408,12 +449,14 @@ def test_what_is_no_file_is_an_os_error(tmp_path: Path) -> None:
         load_weights(os.devnull)
 
 
-# Writes that fail -----------------------------------------------------------------------------------------------------------------------
+# Writes that fail -----------------------------------------------------------------------------------------------------
 POINTS = ["half written", "written", "synced", "renamed"]
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_a_write_that_stops_anywhere_leaves_the_old_file_or_the_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
+def test_a_write_that_stops_anywhere_leaves_the_old_file_or_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
     def stop(reached: str) -> None:
         if reached == point:
             raise KeyboardInterrupt
@@ -443,7 +486,9 @@ def test_a_link_keeps_its_target_and_a_file_its_permissions(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("call", ["os.fsync", "os.replace"])
-def test_a_full_disk_leaves_the_old_file_and_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+def test_a_full_disk_leaves_the_old_file_and_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -455,13 +500,16 @@ def test_a_full_disk_leaves_the_old_file_and_is_named(tmp_path: Path, monkeypatc
     assert load_checkpoint(path) == {"n": 1} and os.listdir(tmp_path) == [path.name]
 
 
-# Several checkpoints --------------------------------------------------------------------------------------------------------------------
+# Several checkpoints --------------------------------------------------------------------------------------------------
 def test_the_newest_two_are_kept_and_the_newest_is_read(tmp_path: Path) -> None:
     manager = CheckpointManager(tmp_path)
     assert manager.restore() is None
     for step in (9, 10, 100_000_000, 11):
         manager.save(step, {"step": step})
-    assert [file.name for file in manager.files()] == ["checkpoint-100000000.safetensors", "checkpoint-00000011.safetensors"]
+    assert [file.name for file in manager.files()] == [
+        "checkpoint-100000000.safetensors",
+        "checkpoint-00000011.safetensors",
+    ]
     assert manager.restore() == {"step": 100_000_000}
 
 
@@ -474,8 +522,15 @@ def test_a_damaged_newest_gives_way_to_the_one_before_said_aloud(tmp_path: Path,
     data[len(data) // 2] ^= damage == "flip"
     newest.write_bytes({"cut": data[:-1], "flip": data, "empty": b"", "nothing": bytes(len(data))}[damage])
     assert manager.restore(said.append) == {"step": 1}
-    assert len(said) == 1 and newest.name in said[0] and "going on from the one before, checkpoint-00000001.safetensors" in said[0]
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["checkpoint-00000001.safetensors", "checkpoint-00000002.damaged"]
+    assert (
+        len(said) == 1
+        and newest.name in said[0]
+        and "going on from the one before, checkpoint-00000001.safetensors" in said[0]
+    )
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "checkpoint-00000001.safetensors",
+        "checkpoint-00000002.damaged",
+    ]
     manager.save(2, {"step": 2})
     assert manager.restore(said.append) == {"step": 2} and len(said) == 1
 

@@ -44,7 +44,7 @@ def numbers(seed: int, shape: tuple[int, ...], dtype: Any = np.float64, layout: 
     return x
 
 
-# The naive definitions -------------------------------------------------------------------------------------------------------------------
+# The naive definitions ------------------------------------------------------------------------------------------------
 def windows(x: Array, kernel: Any, stride: Any, padding: Any, value: float = 0.0) -> Array:
     """(N, C, H, W) -> (N, C, OH, OW, KH, KW), one window at a time."""
     (kh, kw), (sh, sw), (ph, pw) = kernel, stride, padding
@@ -92,7 +92,7 @@ def exactly(actual: Any, expected: Array) -> None:
     np.testing.assert_array_equal(data, expected, strict=True)
 
 
-# Values ----------------------------------------------------------------------------------------------------------------------------------
+# Values ---------------------------------------------------------------------------------------------------------------
 @given(geometries, seeds, dtypes, layouts)
 def test_im2col_writes_windows_as_rows(geometry: Any, seed: int, dtype: Any, layout: str) -> None:
     shape, *settings_ = geometry
@@ -118,7 +118,10 @@ def test_pools_reduce_each_window(geometry: Any, seed: int, dtype: Any, layout: 
     shape, kernel, stride, padding = geometry
     x = numbers(seed, shape, dtype, layout, limit=2) - (3 if negative else 0)
     exactly(tg.max_pool2d(x, kernel, stride, padding), windows(x, kernel, stride, padding, -np.inf).max(axis=(4, 5)))
-    exactly(tg.avg_pool2d(x, kernel, stride, padding), windows(x, kernel, stride, padding).sum(axis=(4, 5)) / dtype(np.prod(kernel)))
+    exactly(
+        tg.avg_pool2d(x, kernel, stride, padding),
+        windows(x, kernel, stride, padding).sum(axis=(4, 5)) / dtype(np.prod(kernel)),
+    )
 
 
 @pytest.mark.parametrize("pool", [tg.max_pool2d, tg.avg_pool2d])
@@ -134,9 +137,11 @@ def test_an_integer_stands_for_both_directions() -> None:
     exactly(tg.im2col(x, 3, np.int64(2), [1, 1]), tg.im2col(x, (3, 3), (2, 2), (1, 1)).data)
 
 
-# Gradients -------------------------------------------------------------------------------------------------------------------------------
+# Gradients ------------------------------------------------------------------------------------------------------------
 def first_and_second(fn: Any, inputs: list[Array], g: Array, probes: list[Array]) -> list[Array]:
-    """The output, its vector-Jacobian product with `g`, and the gradients of <that product, probes>, also with respect to `g`."""
+    """The output, its vector-Jacobian product with `g`, and the gradients of <that product, probes>, also with respect
+    to `g`.
+    """
     leaves, cotangent = [tg.Tensor(a, requires_grad=True) for a in inputs], tg.Tensor(g, requires_grad=True)
     out = fn(*leaves)
     firsts = tg.grad(out, leaves, create_graph=True, gradient=cotangent)
@@ -160,7 +165,11 @@ def test_conv2d_equals_its_definitions_with_first_and_second_gradients(
     geometry: Any, filters: int, seed: int, biased: bool, x_type: Any, w_type: Any, x_layout: str, w_layout: str
 ) -> None:
     shape, kernel, stride, padding = geometry
-    kinds = [(shape, x_type, x_layout), ((filters, shape[1], *kernel), w_type, w_layout), ((filters,), w_type, w_layout)][: 2 + biased]
+    kinds = [
+        (shape, x_type, x_layout),
+        ((filters, shape[1], *kernel), w_type, w_layout),
+        ((filters,), w_type, w_layout),
+    ][: 2 + biased]
     x, w, *b = inputs = [numbers(seed + i, *kind) for i, kind in enumerate(kinds)]
     expected = naive_conv(x, w, stride, padding)
     exactly(tg.conv2d(x, w, *b, stride=stride, padding=padding), expected + (b[0][:, None, None] if biased else 0))
@@ -169,7 +178,9 @@ def test_conv2d_equals_its_definitions_with_first_and_second_gradients(
 
 
 @given(geometries, counts, seeds, st.booleans(), dtypes, layouts)
-def test_an_activation_is_what_relu_makes_of_it(geometry: Any, filters: int, seed: int, biased: bool, dtype: Any, layout: str) -> None:
+def test_an_activation_is_what_relu_makes_of_it(
+    geometry: Any, filters: int, seed: int, biased: bool, dtype: Any, layout: str
+) -> None:
     shape, kernel, stride, padding = geometry
     shapes = [shape, (filters, shape[1], *kernel), (filters,)][: 2 + biased]
     inputs = [numbers(seed + i, one, dtype, layout if i == 0 else "C") for i, one in enumerate(shapes)]
@@ -187,12 +198,30 @@ def test_an_activation_is_what_relu_makes_of_it(geometry: Any, filters: int, see
 
 
 @given(
-    st.tuples(st.integers(1, 7), st.sampled_from([1, 2, 3, 9, 16]), st.integers(2, 9), st.integers(2, 9)), st.sampled_from([3, 16, 24]),
-    st.tuples(counts, counts), st.tuples(st.integers(0, 5), st.integers(0, 5)), seeds,
-    st.integers(1, 4000), st.booleans(), st.integers(1, 3000), st.integers(1, 5), st.sampled_from([0, 8, 99]), layouts,
-)  # fmt: skip
+    st.tuples(st.integers(1, 7), st.sampled_from([1, 2, 3, 9, 16]), st.integers(2, 9), st.integers(2, 9)),
+    st.sampled_from([3, 16, 24]),
+    st.tuples(counts, counts),
+    st.tuples(st.integers(0, 5), st.integers(0, 5)),
+    seeds,
+    st.integers(1, 4000),
+    st.booleans(),
+    st.integers(1, 3000),
+    st.integers(1, 5),
+    st.sampled_from([0, 8, 99]),
+    layouts,
+)
 def test_the_result_does_not_depend_on_how_products_are_cut(
-    shape: Any, filters: int, stride: Any, padding: Any, seed: int, size: int, cut: bool, product: int, columns: int, few: int, layout: str
+    shape: Any,
+    filters: int,
+    stride: Any,
+    padding: Any,
+    seed: int,
+    size: int,
+    cut: bool,
+    product: int,
+    columns: int,
+    few: int,
+    layout: str,
 ) -> None:
     kernels = (filters, shape[1], 2, 2)
     x, w, _ = inputs = [numbers(seed, shape, layout=layout), numbers(seed + 1, kernels), numbers(seed + 2, (filters,))]
@@ -205,11 +234,15 @@ def test_the_result_does_not_depend_on_how_products_are_cut(
 
 
 @pytest.mark.parametrize("stride", [(1, 1), (2, 3)])
-@pytest.mark.parametrize("shape", [(150, 3, 40, 9), (40, 2, 12, 130), (2500, 1, 6, 5)], ids=["rows", "columns", "images"])
+@pytest.mark.parametrize(
+    "shape", [(150, 3, 40, 9), (40, 2, 12, 130), (2500, 1, 6, 5)], ids=["rows", "columns", "images"]
+)
 def test_large_convolutions_are_exact(shape: tuple[int, int, int, int], stride: tuple[int, int]) -> None:
     x, w, padding = numbers(0, shape, np.float32), numbers(1, (8, shape[1], 3, 3), np.float32), (1, 2)
     g = numbers(2, tg.conv2d(x, w, None, stride, padding).shape, np.float32)
-    equals_derived([x, w], g, [numbers(3, x.shape, np.float32, limit=1), numbers(4, w.shape, np.float32, limit=1)], stride, padding)
+    equals_derived(
+        [x, w], g, [numbers(3, x.shape, np.float32, limit=1), numbers(4, w.shape, np.float32, limit=1)], stride, padding
+    )
 
 
 @given(geometries, counts, seeds)
@@ -226,7 +259,9 @@ def test_convolution_is_trilinear(geometry: Any, filters: int, seed: int) -> Non
 @given(geometries, seeds, dtypes)
 def test_im2col_and_col2im_are_adjoint(geometry: Any, seed: int, dtype: Any) -> None:
     shape, *settings_ = geometry
-    adjoint_check(lambda x: tg.im2col(x, *settings_), lambda y: tg.col2im(y, shape, *settings_), shape, dtype=dtype, rng=seed)
+    adjoint_check(
+        lambda x: tg.im2col(x, *settings_), lambda y: tg.col2im(y, shape, *settings_), shape, dtype=dtype, rng=seed
+    )
     x = tg.Tensor(numbers(seed, shape), requires_grad=True)
     cols = tg.im2col(x, *settings_)
     y = tg.Tensor(numbers(seed + 1, cols.shape), requires_grad=True)
@@ -236,7 +271,9 @@ def test_im2col_and_col2im_are_adjoint(geometry: Any, seed: int, dtype: Any) -> 
 
 
 @given(pool_geometries, seeds, layouts, st.integers(0, 2), dtypes)
-def test_max_pool_sends_the_gradient_to_the_first_maximum(geometry: Any, seed: int, layout: str, limit: int, dtype: Any) -> None:
+def test_max_pool_sends_the_gradient_to_the_first_maximum(
+    geometry: Any, seed: int, layout: str, limit: int, dtype: Any
+) -> None:
     shape, kernel, stride, padding = geometry
     x = tg.Tensor(numbers(seed, shape, dtype, layout, limit) - dtype(3), requires_grad=True)  # many ties, all negative
     out = tg.max_pool2d(x, kernel, stride, padding)
@@ -294,7 +331,7 @@ def test_half_the_inputs_may_need_no_gradient() -> None:
         assert [leaf.grad is not None for leaf in leaves] == [i == wanted for i in range(3)]
 
 
-# Errors ----------------------------------------------------------------------------------------------------------------------------------
+# Errors ---------------------------------------------------------------------------------------------------------------
 X, W = np.zeros((2, 3, 5, 6)), np.zeros((4, 3, 3, 2))
 
 
@@ -321,7 +358,7 @@ X, W = np.zeros((2, 3, 5, 6)), np.zeros((4, 3, 3, 2))
         (lambda: tg.avg_pool2d(X, 3, padding=(2, 0)), ["avg_pool2d", "(2, 0)", "3"]),
         (lambda: tg.col2im(np.zeros((4, 5)), (1, 1, 3, 3), 2), ["col2im", "(4, 5)", "(4, 4)"]),
     ],
-)  # fmt: skip
+)
 def test_shapes_that_do_not_fit_are_named(call: Any, parts: list[str]) -> None:
     with pytest.raises(ValueError) as caught:
         call()
@@ -329,7 +366,9 @@ def test_shapes_that_do_not_fit_are_named(call: Any, parts: list[str]) -> None:
         assert part in str(caught.value)
 
 
-@pytest.mark.parametrize("value", [-1, 1.0, True, (1, 2, 3), (1,), (1, -1), (2.5, 1), (False, 1), "1", None, np.array([1, 1])], ids=repr)
+@pytest.mark.parametrize(
+    "value", [-1, 1.0, True, (1, 2, 3), (1,), (1, -1), (2.5, 1), (False, 1), "1", None, np.array([1, 1])], ids=repr
+)
 @pytest.mark.parametrize(
     ("op", "name", "call"),
     [
@@ -343,7 +382,7 @@ def test_shapes_that_do_not_fit_are_named(call: Any, parts: list[str]) -> None:
         ("max_pool2d", "stride", lambda v: tg.max_pool2d(X, 2, v if v is not None else -1)),
         ("avg_pool2d", "padding", lambda v: tg.avg_pool2d(X, 2, 2, v)),
     ],
-)  # fmt: skip
+)
 def test_settings_must_be_integers_or_pairs(op: str, name: str, call: Any, value: Any) -> None:
     with pytest.raises(ValueError, match=f"^{op}: {name} must be an integer"):
         call(value)
@@ -352,7 +391,10 @@ def test_settings_must_be_integers_or_pairs(op: str, name: str, call: Any, value
 @pytest.mark.parametrize("zero", [0, (0, 1), (1, 0)])
 def test_zero_is_no_stride_and_no_kernel(zero: Any) -> None:
     for call in (
-        lambda: tg.conv2d(X, W, stride=zero), lambda: tg.im2col(X, zero), lambda: tg.max_pool2d(X, 2, zero), lambda: tg.avg_pool2d(X, zero)
-    ):  # fmt: skip
+        lambda: tg.conv2d(X, W, stride=zero),
+        lambda: tg.im2col(X, zero),
+        lambda: tg.max_pool2d(X, 2, zero),
+        lambda: tg.avg_pool2d(X, zero),
+    ):
         with pytest.raises(ValueError, match="at least 1"):
             call()

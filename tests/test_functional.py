@@ -26,10 +26,12 @@ softs = pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
 def naive(name: str, x: Array, axis: Any) -> Any:
     e = np.exp(x.astype(np.longdouble))
     total = e.sum(axis=axis, keepdims=name != "logsumexp")
-    return {"softmax": lambda: e / total, "log_softmax": lambda: x - np.log(total), "logsumexp": lambda: np.log(total)}[name]()
+    return {"softmax": lambda: e / total, "log_softmax": lambda: x - np.log(total), "logsumexp": lambda: np.log(total)}[
+        name
+    ]()
 
 
-# Softmax, log_softmax, logsumexp ---------------------------------------------------------------------------------------------------------
+# Softmax, log_softmax, logsumexp --------------------------------------------------------------------------------------
 @softs
 @given(st.data(), hnp.array_shapes(max_dims=3, max_side=3), orders, seeds)
 def test_values_and_derivatives(name: str, data: Any, shape: tuple[int, ...], order: int, seed: int) -> None:
@@ -74,12 +76,16 @@ def test_rows_of_very_different_scores() -> None:
 def test_minus_infinity_is_a_class_that_cannot_be() -> None:
     x = Tensor([[0.0, -np.inf, np.log(3)], [-np.inf, -np.inf, 5.0]], requires_grad=True)
     np.testing.assert_allclose(tg.softmax(x).data, [[0.25, 0, 0.75], [0, 0, 1]], rtol=1e-14)
-    np.testing.assert_allclose(tg.log_softmax(x).data, [[np.log(0.25), -np.inf, np.log(0.75)], [-np.inf, -np.inf, 0]], atol=1e-14)
+    np.testing.assert_allclose(
+        tg.log_softmax(x).data, [[np.log(0.25), -np.inf, np.log(0.75)], [-np.inf, -np.inf, 0]], atol=1e-14
+    )
     np.testing.assert_allclose(tg.logsumexp(x, axis=1).data, [np.log(4), 5], rtol=1e-14)
     np.testing.assert_allclose(
         tg.grad(tg.logsumexp(x, axis=1), [x], gradient=[1.0, -2.0])[0].data, [[0.25, 0, 0.75], [0, 0, -2]], rtol=1e-14
     )
-    np.testing.assert_allclose(tg.grad(tg.softmax(x)[:, 0].sum(), [x])[0].data, [[0.1875, 0, -0.1875], [0, 0, 0]], atol=1e-14)
+    np.testing.assert_allclose(
+        tg.grad(tg.softmax(x)[:, 0].sum(), [x])[0].data, [[0.1875, 0, -0.1875], [0, 0, 0]], atol=1e-14
+    )
     loss = tg.cross_entropy(x, [2, 2])
     np.testing.assert_allclose(loss.item(), -np.log(0.75) / 2, rtol=1e-14)
     np.testing.assert_allclose(tg.grad(loss, [x])[0].data, [[0.125, 0, -0.125], [0, 0, 0]], atol=1e-14)
@@ -91,17 +97,28 @@ def test_nothing_but_minus_infinity() -> None:
         assert tg.logsumexp(x, axis=1).data.tolist() == [-np.inf, -np.inf]
 
 
-# Cross entropy ---------------------------------------------------------------------------------------------------------------------------
+# Cross entropy --------------------------------------------------------------------------------------------------------
 @given(arrays(st.tuples(st.integers(1, 4), st.integers(1, 5)), dtypes), orders, seeds)
 def test_class_indices_are_short_for_one_hot_rows(x: Array, order: int, seed: int) -> None:
     (n, classes), rng = x.shape, np.random.default_rng(seed)
     target = rng.integers(0, classes, n)
     expected = -np.mean(naive("log_softmax", x, 1)[np.arange(n), target])
     one_hot = np.eye(classes)[target]
-    for t in (target, target.tolist(), Tensor(target), target.astype(np.uint8), one_hot, Tensor(one_hot), one_hot.astype(int), one_hot > 0):
+    for t in (
+        target,
+        target.tolist(),
+        Tensor(target),
+        target.astype(np.uint8),
+        one_hot,
+        Tensor(one_hot),
+        one_hot.astype(int),
+        one_hot > 0,
+    ):
         loss = tg.cross_entropy(x, t)
         assert loss.shape == () and loss.dtype == x.dtype
-        np.testing.assert_allclose(loss.item(), expected, rtol=(tolerance := 100 * np.finfo(x.dtype).eps), atol=tolerance)
+        np.testing.assert_allclose(
+            loss.item(), expected, rtol=(tolerance := 100 * np.finfo(x.dtype).eps), atol=tolerance
+        )
     check_gradients(tg.cross_entropy, x, target, order=order, rng=seed)
     check_gradients(tg.cross_entropy, x, rng.random(x.shape), order=order, rng=seed)  # any weights, differentiable too
 
@@ -148,11 +165,14 @@ def test_cross_entropy_explains_bad_targets(shape: tuple[int, ...], target: Any,
         tg.cross_entropy(np.zeros(shape), target)
 
 
-# Dropout ---------------------------------------------------------------------------------------------------------------------------------
+# Dropout --------------------------------------------------------------------------------------------------------------
 @given(
-    arrays(hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3), dtypes, low=0.5), probabilities,
-    st.sampled_from(["train", "test"]), orders, seeds,
-)  # fmt: skip
+    arrays(hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3), dtypes, low=0.5),
+    probabilities,
+    st.sampled_from(["train", "test"]),
+    orders,
+    seeds,
+)
 def test_dropout_keeps_or_drops_whole_values(x: Array, p: float, rescale: str, order: int, seed: int) -> None:
     def drop(x: Any) -> Tensor:
         return tg.dropout(x, p, np.random.default_rng(seed), rescale)
@@ -177,9 +197,13 @@ def test_dropout_keeps_the_right_share_and_the_mean(p: float, rescale: str) -> N
     bound = 5 * np.sqrt(p * (1 - p) / size)  # five standard deviations
     assert abs((first == 0).mean() - p) <= bound
     assert 0 < p < 1 or np.array_equal(first, second)
-    assert p in (0, 1) or abs(((first == 0) & (second == 0)).mean() - p * p) <= 5 * np.sqrt(p * p * (1 - p * p) / size)  # drawn anew
+    assert p in (0, 1) or abs(((first == 0) & (second == 0)).mean() - p * p) <= 5 * np.sqrt(
+        p * p * (1 - p * p) / size
+    )  # drawn anew
     if p < 1:
-        assert abs(first.mean() - tg.dropout(x, p, rescale=rescale).data.mean()) <= bound / (1 - p)  # training and inference agree
+        assert abs(first.mean() - tg.dropout(x, p, rescale=rescale).data.mean()) <= bound / (
+            1 - p
+        )  # training and inference agree
 
 
 def test_dropout_without_a_generator_draws_nothing() -> None:

@@ -1,4 +1,7 @@
-"""`check_gradients` and `adjoint_check`: verdicts, precision, diagnosis, bad input. Planted errors are in test_mutants.py."""
+"""`check_gradients` and `adjoint_check`.
+
+Verdicts, precision, diagnosis, bad input. Planted errors are in test_mutants.py.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,14 @@ from hypothesis import strategies as st
 
 import tinygrad_mnist as tg
 from tinygrad_mnist import Tensor
-from tinygrad_mnist.testing import GradientMismatch, InconclusiveWarning, adjoint_check, arrays, broadcastable_shapes, check_gradients
+from tinygrad_mnist.testing import (
+    GradientMismatch,
+    InconclusiveWarning,
+    adjoint_check,
+    arrays,
+    broadcastable_shapes,
+    check_gradients,
+)
 from tinygrad_mnist.testing.differences import rounding_noise, slopes_at_zero
 
 seeds = st.integers(0, 2**32 - 1)
@@ -29,7 +39,7 @@ def wrong(forward: Callable[..., Any], *rules: Any) -> tg.Primitive:
     return op
 
 
-# Verdicts --------------------------------------------------------------------------------------------------------------------------------
+# Verdicts -------------------------------------------------------------------------------------------------------------
 def test_a_pass_is_silent(capsys: Any) -> None:
     report = check_gradients(lambda x, y: tg.tanh(x) * y, np.ones((2, 1)), np.arange(3.0), order=2)
     assert (report.verdict, report.notes) == ("pass", ()) and report.compared > 7 * 5
@@ -45,7 +55,10 @@ KINKS: dict[str, tuple[Callable[..., Any], list[Any]]] = {
     "min over an axis": (lambda x: x.min(axis=0), [[[2.0, 2.0], [2.0, 3.0]]]),
     "max_pool2d": (lambda x: tg.max_pool2d(x, 2), [np.ones((1, 1, 4, 4))]),
     "overlapping windows": (lambda x: tg.max_pool2d(x, 2, 1).sum(), [np.zeros((1, 1, 3, 3))]),
-    "windows of either sign": (lambda x: (tg.max_pool2d(x, 2, 1) * [[1.0, -2.0], [3.0, -4.0]]).sum(), [np.zeros((1, 1, 3, 3))]),
+    "windows of either sign": (
+        lambda x: (tg.max_pool2d(x, 2, 1) * [[1.0, -2.0], [3.0, -4.0]]).sum(),
+        [np.zeros((1, 1, 3, 3))],
+    ),
     "leaky": (lambda x: tg.where(x > 0, x, 0.1 * x), [[0.0, 1.0]]),
     "many inputs at once": (lambda x: tg.relu(x).sum(), [np.zeros(600)]),
 }
@@ -62,7 +75,9 @@ def test_at_a_kink_the_verdict_is_inconclusive(name: str) -> None:
 
 def test_at_a_kink_a_derivative_outside_is_a_mistake() -> None:
     op = wrong(lambda x: np.maximum(x, 0), lambda g, out, x: g * (x > 0) + g * 5 * (x == 0))
-    with pytest.raises(GradientMismatch, match=r"output\[1\] by input 0\[1\] is wrong\n.*5\n.*one-sided derivatives 0 and 1"):
+    with pytest.raises(
+        GradientMismatch, match=r"output\[1\] by input 0\[1\] is wrong\n.*5\n.*one-sided derivatives 0 and 1"
+    ):
         check_gradients(op, [-1.0, 0.0, 2.0])
 
 
@@ -83,10 +98,16 @@ def test_beside_a_kink_the_rest_is_still_checked() -> None:
 def test_however_near_a_kink_is_it_does_no_harm(exponent: float, side: float, seed: int) -> None:
     x = np.array([side * 10.0**exponent, -0.7, 1.3])
     assert check_gradients(tg.relu, x, rng=seed, inconclusive="ignore").verdict == "pass"
-    for fn in (lambda x: tg.abs(x) * tg.tanh(x + 0.3), lambda x: tg.max(x * np.array([1.0, -1.0, 0.1])), lambda x: tg.relu(x) ** 2):
+    for fn in (
+        lambda x: tg.abs(x) * tg.tanh(x + 0.3),
+        lambda x: tg.max(x * np.array([1.0, -1.0, 0.1])),
+        lambda x: tg.relu(x) ** 2,
+    ):
         check_gradients(fn, x, rng=seed, inconclusive="ignore")
     with pytest.raises(GradientMismatch):
-        check_gradients(wrong(lambda x: np.maximum(x, 0), lambda g, out, x: 1.1 * g * (x > 0)), x, rng=seed, inconclusive="ignore")
+        check_gradients(
+            wrong(lambda x: np.maximum(x, 0), lambda g, out, x: 1.1 * g * (x > 0)), x, rng=seed, inconclusive="ignore"
+        )
 
 
 def test_a_jump_and_an_undefined_side_are_inconclusive() -> None:
@@ -101,11 +122,13 @@ def test_a_function_may_refuse_inputs_elsewhere() -> None:
         return tg.log(x)
 
     assert check_gradients(positive, [0.3, 0.99999], order=2).verdict == "pass"
-    assert check_gradients(positive, [0.3, 1.0], inconclusive="ignore").verdict == "inconclusive"  # on the edge, one side is missing
+    assert (
+        check_gradients(positive, [0.3, 1.0], inconclusive="ignore").verdict == "inconclusive"
+    )  # on the edge, one side is missing
     assert check_gradients(lambda x: tg.relu(positive(x)), [0.3, 1.0], inconclusive="ignore").verdict == "inconclusive"
 
 
-# Precision -------------------------------------------------------------------------------------------------------------------------------
+# Precision ------------------------------------------------------------------------------------------------------------
 @given(powers, powers, st.sampled_from([1.0, 1 + 1e-6, 2.0, -1.0, 0.0]), seeds)
 def test_tiny_and_huge_are_judged_alike(scale: float, size: float, factor: float, seed: int) -> None:
     assume(1e-150 < scale * size**2 < 1e150)
@@ -191,7 +214,7 @@ def test_the_loss_of_the_21_layers_is_checked_and_a_mistake_in_it_found(monkeypa
         check_gradients(loss, *values)
 
 
-# What goes in and out --------------------------------------------------------------------------------------------------------------------
+# What goes in and out -------------------------------------------------------------------------------------------------
 def test_tuples_integers_and_wrt() -> None:
     def fn(x: Tensor, index: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         return x[index] * y, tg.argmax(x), y.sum(), tg.exp(x)
@@ -199,9 +222,11 @@ def test_tuples_integers_and_wrt() -> None:
     x, index, y = np.array([0.1, 0.5, 0.2]), np.array([0, 0, 2]), np.array([1.0, 2.0, 3.0])
     assert check_gradients(fn, x, index, y, order=2).compared > check_gradients(fn, x, index, y, wrt=[-1]).compared
     assert check_gradients(lambda x, y: [x.detach() * y], x, y, wrt=[1]).verdict == "pass"
-    with pytest.raises(GradientMismatch, match=r"output by input 0\[\d\] is wrong(?s:.*)no gradient arrives(?s:.*)wrt=\[0\]"):
+    with pytest.raises(
+        GradientMismatch, match=r"output by input 0\[\d\] is wrong(?s:.*)no gradient arrives(?s:.*)wrt=\[0\]"
+    ):
         check_gradients(lambda x, y: (x.detach() * y + 0 * x).sum(), x, y, wrt=[0])
-    with pytest.raises(GradientMismatch, match=r"output 1\[0\] by input 0\[0\]"):
+    with pytest.raises(GradientMismatch, match=r"output 1\[(\d)\] by input 0\[\1\]"):
         check_gradients(lambda x: (x, x.detach() * 2), x)
 
 
@@ -215,10 +240,14 @@ def test_a_function_may_differentiate_something_itself() -> None:
         assert check_gradients(penalty, [0.3, -1.2]).verdict == "pass"
 
 
-@given(arrays((2, 3), np.float32, away_from=[0.0]), seeds)  # at 0, tanh is so straight that its differences do not show its rounding
+@given(
+    arrays((2, 3), np.float32, away_from=[0.0]), seeds
+)  # at 0, tanh is so straight that its differences do not show its rounding
 def test_single_precision(x: Any, seed: int) -> None:
     assert check_gradients(lambda x: tg.softmax(x) * x, x, rng=seed).verdict == "pass"
-    inside = check_gradients(lambda x: tg.astype(tg.tanh(tg.astype(x, np.float32)), np.float64), x, rng=seed, inconclusive="ignore")
+    inside = check_gradients(
+        lambda x: tg.astype(tg.tanh(tg.astype(x, np.float32)), np.float64), x, rng=seed, inconclusive="ignore"
+    )
     assert inside.verdict == "pass"
     for off in (1.01, 0.9):
         low = wrong(np.tanh, lambda g, out, x, off=off: g * (1 - out * out) * (off if x.dtype == np.float32 else 1))
@@ -226,7 +255,7 @@ def test_single_precision(x: Any, seed: int) -> None:
             check_gradients(low, x, rng=seed)
 
 
-# Diagnosis -------------------------------------------------------------------------------------------------------------------------------
+# Diagnosis ------------------------------------------------------------------------------------------------------------
 TWICE = wrong(np.multiply, lambda g, out, x, y: g * y, lambda g, out, x, y: g * x * 2)
 
 
@@ -259,7 +288,9 @@ def test_the_message_reproduces_itself() -> None:
     error = caught(TWICE, rng.normal(size=(2, 3)), np.float32([[0.1, 1, 3]] * 2), order=2, rng=rng, wrt=[1])
     line = re.search("again: +(.*)", str(error))[1]
     again = pytest.raises(GradientMismatch, eval, line, {"tg": tg, "np": np, "fn": TWICE})
-    assert str(again.value) == str(error) and f"rng={error.seed}" in line and error.order == 1 and len(error.inputs) == 2
+    assert (
+        str(again.value) == str(error) and f"rng={error.seed}" in line and error.order == 1 and len(error.inputs) == 2
+    )
     large = caught(TWICE, np.ones(300), np.ones(300))
     assert "*error.inputs" in str(large) and len(str(large)) < 1500
     np.testing.assert_array_equal(large.inputs[1], np.ones(300))
@@ -267,10 +298,21 @@ def test_the_message_reproduces_itself() -> None:
 
 def test_a_failing_test_is_short(tmp_path: Any) -> None:
     (tmp_path / "test_mine.py").write_text(
-        "import numpy as np\nimport tinygrad_mnist as tg\n\nhalf = tg.primitive(lambda x: x / 2)\nhalf.defvjp(lambda g, out, x: g * 2)\n\n"
+        "import numpy as np\nimport tinygrad_mnist as tg\n\nhalf = tg.primitive(lambda x: x / 2)\nhalf.defvjp(lambda "
+        "g, out, x: g * 2)\n\n"
         "def test_half():\n    tg.testing.check_gradients(half, np.ones(3))\n"
     )
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(tmp_path),
+        str(tmp_path),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tg.__path__[0] + "/..")
     assert done.returncode == 1 and len(done.stdout.splitlines()) < 30
     assert "ratio:              4 in all 6 wrong ones" in done.stdout and "comparison.py" not in done.stdout
@@ -283,7 +325,7 @@ def test_a_mistake_at_one_point_alone_is_named() -> None:
     assert "next to this point it is right" in str(caught(lambda x: tg.relu(x) - tg.relu(-x), [0.0]))
 
 
-# Bad input -------------------------------------------------------------------------------------------------------------------------------
+# Bad input ------------------------------------------------------------------------------------------------------------
 SHARED = np.random.default_rng(0)
 ERRORS: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     "no function": (TypeError, "must be a function of Tensors, not ndarray", lambda: check_gradients(np.ones(3))),
@@ -292,7 +334,11 @@ ERRORS: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     "text": (TypeError, "cannot compute with str", lambda: check_gradients(tg.exp, "1")),
     "wrt": (TypeError, r"wrt: \[1\]", lambda: check_gradients(tg.multiply, [1.0], [2], wrt=[1])),
     "wrt out of range": (TypeError, r"wrt: \[3\]", lambda: check_gradients(tg.exp, [1.0], wrt=[3])),
-    "array returned": (TypeError, "returned ndarray; it must return a Tensor", lambda: check_gradients(lambda x: x.data, [1.0])),
+    "array returned": (
+        TypeError,
+        "returned ndarray; it must return a Tensor",
+        lambda: check_gradients(lambda x: x.data, [1.0]),
+    ),
     "nothing returned": (TypeError, "returned NoneType", lambda: check_gradients(lambda x: None, [1.0])),
     "constant": (ValueError, "depends on none of the inputs", lambda: check_gradients(lambda x: Tensor([1.0]), [1.0])),
     "cut off": (ValueError, "detach", lambda: check_gradients(lambda x: x.detach() * 2, [1.0])),
@@ -300,12 +346,24 @@ ERRORS: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     "nan in": (ValueError, r"input 0 is nan at \[1\]", lambda: check_gradients(tg.exp, [1.0, np.nan])),
     "inf in": (ValueError, "input 1 is inf", lambda: check_gradients(tg.add, [1.0], np.inf)),
     "nan out": (ValueError, r"output of fn is nan at \[0, 1\]", lambda: check_gradients(tg.log, [[1.0, -1.0]])),
-    "nan gradient": (GradientMismatch, r"gradient of input 0 is inf at \[0\]", lambda: check_gradients(tg.sqrt, [0.0, 1.0])),
+    "nan gradient": (
+        GradientMismatch,
+        r"gradient of input 0 is inf at \[0\]",
+        lambda: check_gradients(tg.sqrt, [0.0, 1.0]),
+    ),
     "order": (ValueError, "order must be 1, 2 or 3", lambda: check_gradients(tg.exp, [1.0], order=0)),
-    "order of another type": (ValueError, "order must be 1, 2 or 3", lambda: check_gradients(tg.exp, [1.0], order=True)),
+    "order of another type": (
+        ValueError,
+        "order must be 1, 2 or 3",
+        lambda: check_gradients(tg.exp, [1.0], order=True),
+    ),
     "seed": (TypeError, "rng must be", lambda: check_gradients(tg.exp, [1.0], rng=-1)),
     "inconclusive": (ValueError, "'warn' or 'ignore'", lambda: check_gradients(tg.exp, [1.0], inconclusive="no")),
-    "random": (ValueError, "fix the generator", lambda: check_gradients(lambda x: tg.dropout(x, 0.5, SHARED), np.ones(50))),
+    "random": (
+        ValueError,
+        "fix the generator",
+        lambda: check_gradients(lambda x: tg.dropout(x, 0.5, SHARED), np.ones(50)),
+    ),
 }
 
 
@@ -319,7 +377,7 @@ def test_bad_input_has_its_own_message(name: str) -> None:
     assert "check_gradients" in str(found.value)
 
 
-# Differences -----------------------------------------------------------------------------------------------------------------------------
+# Differences ----------------------------------------------------------------------------------------------------------
 @given(st.lists(st.floats(-3, 3), min_size=7, max_size=7), st.floats(-14, -4), seeds)
 def test_error_bars_hold_for_noisy_polynomials(coefficients: list[float], noise: float, seed: int) -> None:
     size = 10.0**noise
@@ -330,7 +388,9 @@ def test_error_bars_hold_for_noisy_polynomials(coefficients: list[float], noise:
 
     slope, seen = np.array([coefficients[-2]]), np.maximum(rounding_noise(f, 1e-9), size)
     found = slopes_at_zero(f, f(0.0), seen, slope, np.zeros(1), (2.0**-10, 2.0**-10, 0.25), 9)
-    assert abs(found.value - slope) <= found.error <= 1e5 * size**0.75 + 2e-5 * abs(slope)  # optimal for third-order errors
+    assert (
+        abs(found.value - slope) <= found.error <= 1e5 * size**0.75 + 2e-5 * abs(slope)
+    )  # optimal for third-order errors
 
 
 @given(st.floats(-2, 2), st.floats(-2, 2), st.floats(-1, 1))
@@ -346,7 +406,7 @@ def test_one_sided_derivatives_at_a_kink(left: float, right: float, curvature: f
     assert all(found.wrong(np.array([claimed]))[0] for claimed in (max(left, right) + 1e-3, min(left, right) - 1e-3))
 
 
-# Adjoints --------------------------------------------------------------------------------------------------------------------------------
+# Adjoints -------------------------------------------------------------------------------------------------------------
 @given(st.data(), broadcastable_shapes(2, min_side=1), st.sampled_from([np.float32, np.float64]), seeds)
 def test_adjoint_pairs(data: Any, shapes: Any, dtype: Any, seed: int) -> None:
     small, large = shapes[0], np.broadcast_shapes(*shapes)

@@ -36,13 +36,20 @@ def parsed(text: str) -> tuple[dict[str, list[str]], list[tuple[str, str]]]:
     return nodes, edges
 
 
-@given(st.lists(st.tuples(st.sampled_from(["add", "multiply", "tanh", "number"]), st.integers(0, 99), st.integers(0, 99)), max_size=12))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["add", "multiply", "tanh", "number"]), st.integers(0, 99), st.integers(0, 99)),
+        max_size=12,
+    )
+)
 def test_every_tensor_is_there_once_and_every_use_is_an_edge(program: list[tuple[str, int, int]]) -> None:
     made = [tg.Tensor([0.5, 1.5], requires_grad=True), tg.Tensor([1.0, 2.0])]
     for kind, i, j in program:
         x, y = made[i % len(made)], made[j % len(made)]
         with np.errstate(over="ignore"):  # squares of squares
-            made.append(x + y if kind == "add" else x * y if kind == "multiply" else tg.tanh(x) if kind == "tanh" else x * 0.5)
+            made.append(
+                x + y if kind == "add" else x * y if kind == "multiply" else tg.tanh(x) if kind == "tanh" else x * 0.5
+            )
     nodes, edges = parsed(tg.to_dot(made[-1], {"x": made[0]}))
     reached, uses, waiting = {id(made[-1])}, 0, [made[-1]]
     while waiting:  # the naive walk
@@ -54,7 +61,9 @@ def test_every_tensor_is_there_once_and_every_use_is_an_edge(program: list[tuple
     assert sum(name.startswith("n") for name in nodes) == len(reached) and len(edges) == uses
     assert sum(label[0] == "x" for label in nodes.values()) == (id(made[0]) in reached)
     numbers = [int(name[1:]) for name in nodes if name.startswith("n")]
-    assert numbers == sorted(numbers) and all(a[0] == "c" or int(a[1:]) < int(b[1:]) for a, b in edges), "what comes first is made first"
+    assert numbers == sorted(numbers) and all(a[0] == "c" or int(a[1:]) < int(b[1:]) for a, b in edges), (
+        "what comes first is made first"
+    )
 
 
 def loss_of_the_21_layers() -> tuple[Any, dict[str, tg.Tensor]]:
@@ -68,7 +77,9 @@ def test_the_21_layers_are_all_in_their_graph() -> None:
     nodes, edges = parsed(tg.to_dot(loss, parameters))
     labels = [label[0] for label in nodes.values()]
     assert [labels.count(op) for op in ("conv_output", "matmul", "getitem")] == [6, 2, 1]
-    assert {"(3, 16, 12, 12)", "(3, 32, 4, 4)", "(3, 64, 2, 2)"} <= {label[-1] for label in nodes.values()}, "three pools, of whatever ops"
+    assert {"(3, 16, 12, 12)", "(3, 32, 4, 4)", "(3, 64, 2, 2)"} <= {label[-1] for label in nodes.values()}, (
+        "three pools, of whatever ops"
+    )
     for name, p in parameters.items():
         (node,) = [node for node, label in nodes.items() if label[0] == name]
         assert nodes[node][1] == f"{p.shape} float32" and sum(a == node for a, _ in edges) == 1

@@ -109,7 +109,12 @@ def check_damaged(data: bytes) -> None:
         assert encode_idx(found) == (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
 
 
-WHOLE = (encode_idx(SMALL), gzip.compress(encode_idx(SMALL)), encode_idx(np.zeros((3, 0, 2), np.uint8)), gzip.compress(bytes(100)))
+WHOLE = (
+    encode_idx(SMALL),
+    gzip.compress(encode_idx(SMALL)),
+    encode_idx(np.zeros((3, 0, 2), np.uint8)),
+    gzip.compress(bytes(100)),
+)
 
 
 @given(damaged(*WHOLE))

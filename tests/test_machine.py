@@ -1,4 +1,6 @@
-"""Arbitrary programs on the engine, step by step, against Taylor polynomials in plain NumPy, which share no code with it."""
+"""Arbitrary programs on the engine, step by step, against Taylor polynomials in plain NumPy, which share no code with
+it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,14 @@ import numpy.typing as npt
 import pytest
 from hypothesis import Phase, note, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 import tinygrad_mnist as tg
 from tinygrad_mnist import Tensor, ops, tensor
@@ -26,10 +35,11 @@ from tinygrad_mnist.testing import axes, indices, permutations
 
 Array = npt.NDArray[Any]
 seeds = st.integers(0, 2**32 - 1)
-WILD = 100.0  # values and derivatives beyond it are checked once, then not built upon: rounding errors would grow without bound
+# values and derivatives beyond it are checked once, then not built upon: rounding errors would grow without bound
+WILD = 100.0
 
 
-# The oracle: derivatives along a line, from the leaves on --------------------------------------------------------------------------------
+# The oracle: derivatives along a line, from the leaves on -------------------------------------------------------------
 class Jet(NamedTuple):
     """A value and its first two derivatives with respect to t, where leaves move along straight lines x + t v."""
 
@@ -84,7 +94,7 @@ def moved(function: Callable[..., Any]) -> Taylor:
     return lambda u, *args: linear(lambda part: function(part, *args))(u)
 
 
-# What programs are made of: the engine's function beside the oracle's --------------------------------------------------------------------
+# What programs are made of: the engine's function beside the oracle's -------------------------------------------------
 ONE: dict[str, tuple[Callable[[Tensor], Tensor], Taylor]] = {
     "negative": (operator.neg, linear(np.negative)),
     "exp": (tg.exp, exp),
@@ -102,12 +112,17 @@ TWO: dict[str, tuple[Callable[[Any, Any], Tensor], Taylor]] = {
     "-": (operator.sub, linear(np.subtract)),
     "*": (operator.mul, times),
     "/": (lambda x, y: x / (1 + y * y), lambda u, v: times(u, reciprocal(one_plus_square(v)))),
-    "**": (lambda x, y: (1.5 + tg.sin(x)) ** y, lambda u, v: exp(times(v, log(linear(np.add)(constant(1.5), sine(u)))))),
+    "**": (
+        lambda x, y: (1.5 + tg.sin(x)) ** y,
+        lambda u, v: exp(times(v, log(linear(np.add)(constant(1.5), sine(u))))),
+    ),
     "@": (operator.matmul, product(np.matmul)),
     "maximum": (tg.maximum, chosen(np.greater_equal)),
     "where": (lambda x, y: tg.where(x >= 0.5, x, y), chosen(lambda x, y: x >= 0.5)),
 }
-SHAPED: dict[str, tuple[Callable[[tuple[int, ...]], tuple[Any, ...]], Taylor]] = {  # strategies for the arguments, given the shape
+SHAPED: dict[
+    str, tuple[Callable[[tuple[int, ...]], tuple[Any, ...]], Taylor]
+] = {  # strategies for the arguments, given the shape
     "sum": (reduction := lambda s: (axes(len(s)), st.booleans()), total),
     "mean": (reduction, moved(lambda part, axis, keepdims: np.mean(part, axis=axis, keepdims=keepdims))),
     "max": (reduction, first_maximum),
@@ -117,9 +132,16 @@ SHAPED: dict[str, tuple[Callable[[tuple[int, ...]], tuple[Any, ...]], Taylor]] =
     "reshape": (lambda s: (st.sampled_from([(-1,), s[::-1], (*s, 1), (1, -1)]),), moved(np.reshape)),
     "transpose": (lambda s: (permutations(len(s)),), moved(np.transpose)),
     "expand_dims": (lambda s: (st.integers(-len(s) - 1, len(s)),), moved(np.expand_dims)),
-    "squeeze": (lambda s: (st.sampled_from([None, *(axis for axis in range(-len(s), len(s)) if s[axis] == 1)]),), moved(np.squeeze)),
+    "squeeze": (
+        lambda s: (st.sampled_from([None, *(axis for axis in range(-len(s), len(s)) if s[axis] == 1)]),),
+        moved(np.squeeze),
+    ),
     "broadcast_to": (
-        lambda s: (st.sampled_from([(*new, *(k if one == 1 else one for one in s)) for new in [(), (1,), (2,), (0,)] for k in range(4)]),),
+        lambda s: (
+            st.sampled_from(
+                [(*new, *(k if one == 1 else one for one in s)) for new in [(), (1,), (2,), (0,)] for k in range(4)]
+            ),
+        ),
         moved(np.broadcast_to),
     ),
     "pad": (
@@ -151,18 +173,22 @@ def close(actual: Any, expected: Any, scale: float, rtol: float = 1e-9) -> None:
     assert np.all(np.abs(actual - expected) <= rtol * (1 + scale + np.abs(expected))), f"{actual} should be {expected}"
 
 
-# The machine -----------------------------------------------------------------------------------------------------------------------------
+# The machine ----------------------------------------------------------------------------------------------------------
 class Node:
     """A Tensor beside what it must be: its values, bit for bit, how it was made, and the gradient that it must have."""
 
-    def __init__(self, number: int, value: Tensor, seed: int = 0, taylor: Taylor = constant, operands: tuple[Any, ...] = ()) -> None:
+    def __init__(
+        self, number: int, value: Tensor, seed: int = 0, taylor: Taylor = constant, operands: tuple[Any, ...] = ()
+    ) -> None:
         self.number, self.seed, self.taylor, self.operands = number, seed, taylor, operands
         self.tensor: Tensor | None = value  # None: dropped
         self.weak = weakref.ref(value)
         self.kept, self.bytes, self.requires_grad = value.data.copy(), value.data.tobytes(), value.requires_grad
         self.parents = [x for x in operands if isinstance(x, Node)] if self.requires_grad else []
         self.direction = np.asarray(np.random.default_rng(seed).uniform(-1, 1, value.shape))
-        self.line = Jet(self.kept, self.direction * self.requires_grad, np.zeros_like(self.kept))  # where all the leaves move
+        self.line = Jet(
+            self.kept, self.direction * self.requires_grad, np.zeros_like(self.kept)
+        )  # where all the leaves move
         self.grad: float | None = None  # of `.grad`, along the direction
         self.scale = 0.0
         self.freed = False
@@ -188,9 +214,13 @@ class Machine(RuleBasedStateMachine):
         return [node for node in self.made if node.tensor is not None]
 
     def pick(self, data: Any, nodes: list[Node] | None = None, deep: bool = False) -> Any:
-        """Draw a Tensor, most often one of the youngest (or those of the longest history) with a derivative other than zero."""
+        """Draw a Tensor, most often one of the youngest (or those of the longest history) with a derivative other than
+        zero.
+        """
         nodes = (self.live if nodes is None else nodes)[::-1]
-        nodes.sort(key=lambda node: (not (self.differentiable(node) and node.line.d.any()), -len(self.history(node)) * deep))
+        nodes.sort(
+            key=lambda node: (not (self.differentiable(node) and node.line.d.any()), -len(self.history(node)) * deep)
+        )
         return data.draw(st.sampled_from(nodes[:4]) | st.sampled_from(nodes)) if nodes else None
 
     def mode(self) -> Any:
@@ -218,7 +248,8 @@ class Machine(RuleBasedStateMachine):
             self.differentiate(node)
 
     def differentiate(self, node: Node) -> None:
-        """Check the derivative along the directions of all the leaves, and its derivative (of leaves only: a rule may use the result of
+        """Check the derivative along the directions of all the leaves, and its derivative (of leaves only: a rule may
+        use the result of
         its op, which does not follow when that result is taken for a variable of its own)."""
         moving = {x: x.direction for x in self.history(node) if not x.parents and x.tensor is not None}
         if moving and self.differentiable(node):
@@ -231,7 +262,8 @@ class Machine(RuleBasedStateMachine):
             close(bend, np.sum(c * expected.dd), np.sum(np.abs(c * expected.dd)))
 
     def derivatives(self, output: Node, moving: dict[Node, Array]) -> Jet:
-        """Follow `output` while each of the `moving` is shifted by t times its direction. The values are those of the engine, which have
+        """Follow `output` while each of the `moving` is shifted by t times its direction. The values are those of the
+        engine, which have
         been checked, so that both are on the same side of each kink."""
         lines: dict[Node, Jet] = {}
         for node in self.made[: output.number + 1]:
@@ -245,18 +277,23 @@ class Machine(RuleBasedStateMachine):
         """List what gradients of the nodes flow through, or (`held`) whatever their records keep alive."""
         found = list(dict.fromkeys(nodes))
         for node in found:  # the list grows while it is read
-            found += dict.fromkeys(x for x in node.parents if x not in found and (not node.freed if held else x.requires_grad))
+            found += dict.fromkeys(
+                x for x in node.parents if x not in found and (not node.freed if held else x.requires_grad)
+            )
         return found
 
     def differentiable(self, node: Node) -> bool:
         return node.requires_grad and not any(x.freed for x in self.history(node))
 
     def pull_back(self, root: Node, seed: int, retain_graph: bool, call: Callable[..., Any]) -> tuple[bool, Any, Array]:
-        """Call with a gradient to start from, in one of several forms. Return whether `root` can be differentiated (if not, the call must
+        """Call with a gradient to start from, in one of several forms. Return whether `root` can be differentiated (if
+        not, the call must
         say so, and why), what comes back, and that gradient's values."""
         possible, found = self.differentiable(root), None
         implicit = root.kept.size == 1 and seed % 3 == 0
-        c = Tensor(np.ones(root.kept.shape) if implicit else np.random.default_rng(seed).uniform(-1, 1, root.kept.shape))
+        c = Tensor(
+            np.ones(root.kept.shape) if implicit else np.random.default_rng(seed).uniform(-1, 1, root.kept.shape)
+        )
         reason = "was freed" if root.requires_grad else "requires a gradient"
         with self.mode(), nullcontext() if possible else pytest.raises(RuntimeError, match=reason):
             found = call(gradient=None if implicit else c if seed % 2 else c.data, retain_graph=retain_graph)
@@ -267,7 +304,10 @@ class Machine(RuleBasedStateMachine):
 
     def separate(self, *new: Array) -> None:
         arrays = [*new, *(x.tensor.grad.data for x in self.live if x.grad is not None)]
-        for a, b in [*itertools.combinations(arrays, 2), *itertools.product(arrays, [x.tensor.data for x in self.live])]:
+        for a, b in [
+            *itertools.combinations(arrays, 2),
+            *itertools.product(arrays, [x.tensor.data for x in self.live]),
+        ]:
             assert not np.shares_memory(a, b), "a gradient shares memory"
 
     # Building a program
@@ -275,7 +315,11 @@ class Machine(RuleBasedStateMachine):
     def start(self, shape: list[int], seed: int) -> None:
         self.made.append(Node(0, Tensor(numbers(shape, seed), requires_grad=True), seed))
 
-    @rule(shape=st.lists(st.sampled_from([2, 3, 2, 3, 1, 0]), max_size=3), requires_grad=st.sampled_from([True, True, False]), seed=seeds)
+    @rule(
+        shape=st.lists(st.sampled_from([2, 3, 2, 3, 1, 0]), max_size=3),
+        requires_grad=st.sampled_from([True, True, False]),
+        seed=seeds,
+    )
     def leaf(self, shape: list[int], requires_grad: bool, seed: int) -> None:
         self.made.append(Node(len(self.made), Tensor(numbers(shape, seed), requires_grad), seed))
 
@@ -291,7 +335,11 @@ class Machine(RuleBasedStateMachine):
             x, kind, turn = self.pick(data), data.draw(st.sampled_from("TTTan")), data.draw(st.sampled_from([1, -1]))
             s, plain = x.kept.shape, np.matmul if name == "@" else np.add
             shapes = [(), s, (2, *s), s[1:], (1,) * len(s), (*s[:-1], 1), s[::-1], s[-1:], (*s[-1:], 2)]
-            others = {"T": self.live, "a": [numbers(shape, seed) for shape in shapes], "n": [2, -0.5, 1, 0, np.float64(1.5)]}[kind]
+            others = {
+                "T": self.live,
+                "a": [numbers(shape, seed) for shape in shapes],
+                "n": [2, -0.5, 1, 0, np.float64(1.5)],
+            }[kind]
             fitting = [y for y in others if accepted(plain, *(x.kept, getattr(y, "kept", y))[::turn])]
             if fitting:
                 y = self.pick(data, fitting) if kind == "T" else data.draw(st.sampled_from(fitting))
@@ -300,11 +348,15 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data(), names=st.lists(st.sampled_from(sorted(SHAPED)), min_size=1, max_size=3))
     def shaped(self, data: Any, names: list[str]) -> None:
         for name in names:
-            fitting = [y for y in self.live if (y.kept.size or name not in OF_ENTRIES) and (y.kept.ndim or name != "pad")]
+            fitting = [
+                y for y in self.live if (y.kept.size or name not in OF_ENTRIES) and (y.kept.ndim or name != "pad")
+            ]
             if x := self.pick(data, fitting):
                 strategies, taylor = SHAPED[name]
                 args = data.draw(st.tuples(*strategies(x.kept.shape)))
-                self.apply(f"{name} {args}", partial(applied, getattr(tg, name), args), partial(applied, taylor, args), x)
+                self.apply(
+                    f"{name} {args}", partial(applied, getattr(tg, name), args), partial(applied, taylor, args), x
+                )
 
     @rule(data=st.data())
     def index(self, data: Any) -> None:
@@ -325,7 +377,12 @@ class Machine(RuleBasedStateMachine):
         plain = getattr(np, name)
         fitting = [y for y in self.live if accepted(plain, [x.kept, y.kept], axis)]
         operands = [x, *(self.pick(data, fitting) for _ in range(more)), *[numbers(x.kept.shape, seed)] * array]
-        self.apply(f"{name} {axis}", lambda *ts: getattr(tg, name)(ts, axis), linear(lambda *parts: plain(parts, axis)), *operands)
+        self.apply(
+            f"{name} {axis}",
+            lambda *ts: getattr(tg, name)(ts, axis),
+            linear(lambda *parts: plain(parts, axis)),
+            *operands,
+        )
 
     @precondition(lambda self: len(self.live) > 4)
     @rule()
@@ -376,7 +433,9 @@ class Machine(RuleBasedStateMachine):
         root = self.pick(data, deep=True)
         able = [x for x in self.history(root) + self.live if x.requires_grad and x.tensor is not None]
         inputs = data.draw(st.lists(st.sampled_from(able), min_size=1, max_size=3)) if able else []
-        possible, found, c = self.pull_back(root, seed, retain_graph, partial(tg.grad, root.tensor, [x.tensor for x in inputs]))
+        possible, found, c = self.pull_back(
+            root, seed, retain_graph, partial(tg.grad, root.tensor, [x.tensor for x in inputs])
+        )
         for x, g in zip(inputs, found or [], strict=possible):
             d = self.derivatives(root, {x: x.direction}).d
             assert g.shape == x.kept.shape and g.dtype == np.float64 and not g.requires_grad
@@ -400,7 +459,7 @@ TestMachine = Machine.TestCase
 TestMachine.settings = settings(max_examples=2 * settings().max_examples, stateful_step_count=30, deadline=None)
 
 
-# Can it fail? ----------------------------------------------------------------------------------------------------------------------------
+# Can it fail? ---------------------------------------------------------------------------------------------------------
 distribute, backpropagate = tensor._distribute, tensor._backpropagate
 
 
@@ -425,14 +484,29 @@ BUGS: dict[str, tuple[Any, str, Any]] = {
     "graphs are not freed": (tensor, "_backpropagate", lambda *args: backpropagate(*args[:-1], True)),
     "no_grad records": (tg, "no_grad", nullcontext),
     "gradients are shared": (tensor._copy, "forward", lambda x: x),
-    "an op writes to its input": (tg.negative, "forward", lambda x: np.negative(x, out=x if x.flags.writeable else None)),
-    "ties go to both": (tg.maximum, "rules", [tg.maximum.rules[0], lambda g, out, x, y: ops.sum_to(g * tg.less_equal(x, y), y.shape)]),
+    "an op writes to its input": (
+        tg.negative,
+        "forward",
+        lambda x: np.negative(x, out=x if x.flags.writeable else None),
+    ),
+    "ties go to both": (
+        tg.maximum,
+        "rules",
+        [tg.maximum.rules[0], lambda g, out, x, y: ops.sum_to(g * tg.less_equal(x, y), y.shape)],
+    ),
 }
 
 
 @pytest.mark.parametrize("bug", BUGS)
 def test_the_machine_finds(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(*BUGS[bug])
-    enough = settings(max_examples=1000, stateful_step_count=40, deadline=None, database=None, derandomize=True, phases=[Phase.generate])
+    enough = settings(
+        max_examples=1000,
+        stateful_step_count=40,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+    )
     with pytest.raises((AssertionError, pytest.fail.Exception)):
         run_state_machine_as_test(Machine, settings=enough)

@@ -210,7 +210,9 @@ mnist.DIGESTS = {digests}
 sys.stdout.buffer.write(b"".join(map(mnist.encode_idx, mnist.load_mnist(mirrors=sys.argv[1:]))))
 """
 LOADED = b"".join(map(encode_idx, SET.values()))
-posix = pytest.mark.skipif(os.name != "posix", reason="the processes are killed with SIGKILL, and their files limited with resource")
+posix = pytest.mark.skipif(
+    os.name != "posix", reason="the processes are killed with SIGKILL, and their files limited with resource"
+)
 
 
 def process(mirror: str, prelude: str = "") -> subprocess.Popen[bytes]:
@@ -445,9 +447,7 @@ def test_a_bad_proxy_is_named_for_each_mirror(
 ) -> None:
     monkeypatch.delenv("no_proxy")
     for scheme in ("http", "https"):
-        monkeypatch.setenv(
-            f"{scheme}_proxy", proxy.format(refused=refused, served=f"127.0.0.1:{mirrors.server_port}")
-        )
+        monkeypatch.setenv(f"{scheme}_proxy", proxy.format(refused=refused, served=f"127.0.0.1:{mirrors.server_port}"))
     with pytest.raises(DataUnavailableError, match=f"; http://a/{IMAGES}.gz: .*({reason}).*; https://b/.*({reason})"):
         load_mnist(mirrors=["http://a", "https://b"], timeout=0.2)
 
@@ -590,7 +590,8 @@ def test_a_cache_that_cannot_be_made_only_costs_a_warning(
 
 
 @pytest.mark.parametrize(
-    "step", ["pathlib.Path.mkdir", "tinygrad_mnist.files.open", "half written", "written", "os.fsync", "synced", "os.replace"]
+    "step",
+    ["pathlib.Path.mkdir", "tinygrad_mnist.files.open", "half written", "written", "os.fsync", "synced", "os.replace"],
 )
 def test_a_write_that_fails_leaves_nothing_behind(
     cache: Path, mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str

@@ -17,7 +17,9 @@ from tinygrad_mnist.training import accuracy, fit
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not os.environ.get("TINYGRAD_MNIST_DATA"), reason="TINYGRAD_MNIST_DATA does not name a folder with MNIST"),
+    pytest.mark.skipif(
+        not os.environ.get("TINYGRAD_MNIST_DATA"), reason="TINYGRAD_MNIST_DATA does not name a folder with MNIST"
+    ),
 ]
 SCRIPT = Path(__file__).parents[1] / "scripts" / "train_mnist.py"
 

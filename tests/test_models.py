@@ -1,4 +1,7 @@
-"""The 21-layer network: its layers, its inputs, and its gradients against a hand-coded implementation; the second example trains."""
+"""The 21-layer network.
+
+Its layers, its inputs, and its gradients against a hand-coded implementation; the second example trains.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,33 @@ from models.deep_convnet import DeepConvNet, ListedLoss
 from models.mlp import MLP
 
 TABLE = [  # kind and output shape of each layer, as in the paper; an affine layer flattens first
-    ("Conv2d", (16, 26, 26)), ("ReLU", (16, 26, 26)), ("Conv2d", (16, 24, 24)), ("ReLU", (16, 24, 24)), ("MaxPool2d", (16, 12, 12)),
-    ("Conv2d", (32, 10, 10)), ("ReLU", (32, 10, 10)), ("Conv2d", (32, 8, 8)), ("ReLU", (32, 8, 8)), ("MaxPool2d", (32, 4, 4)),
-    ("Conv2d", (64, 4, 4)), ("ReLU", (64, 4, 4)), ("Conv2d", (64, 4, 4)), ("ReLU", (64, 4, 4)), ("MaxPool2d", (64, 2, 2)),
-    ("Affine", (50,)), ("ReLU", (50,)), ("Dropout", (50,)), ("Affine", (10,)), ("Dropout", (10,)), ("SoftmaxCrossEntropy", ()),
-]  # fmt: skip
-DEPTHS = {6: TABLE, 5: TABLE[:12] + TABLE[14:], 4: TABLE[:10] + TABLE[15:]}  # 6/6/3, 5/5/3, 4/4/2 convolutions, ReLUs and pools
+    ("Conv2d", (16, 26, 26)),
+    ("ReLU", (16, 26, 26)),
+    ("Conv2d", (16, 24, 24)),
+    ("ReLU", (16, 24, 24)),
+    ("MaxPool2d", (16, 12, 12)),
+    ("Conv2d", (32, 10, 10)),
+    ("ReLU", (32, 10, 10)),
+    ("Conv2d", (32, 8, 8)),
+    ("ReLU", (32, 8, 8)),
+    ("MaxPool2d", (32, 4, 4)),
+    ("Conv2d", (64, 4, 4)),
+    ("ReLU", (64, 4, 4)),
+    ("Conv2d", (64, 4, 4)),
+    ("ReLU", (64, 4, 4)),
+    ("MaxPool2d", (64, 2, 2)),
+    ("Affine", (50,)),
+    ("ReLU", (50,)),
+    ("Dropout", (50,)),
+    ("Affine", (10,)),
+    ("Dropout", (10,)),
+    ("SoftmaxCrossEntropy", ()),
+]
+DEPTHS = {
+    6: TABLE,
+    5: TABLE[:12] + TABLE[14:],
+    4: TABLE[:10] + TABLE[15:],
+}  # 6/6/3, 5/5/3, 4/4/2 convolutions, ReLUs and pools
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -36,7 +60,7 @@ def model() -> DeepConvNet:
     return DeepConvNet(rng=rng())
 
 
-# Structure -------------------------------------------------------------------------------------------------------------------------------
+# Structure ------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_layers_and_shapes_are_those_of_the_paper(depth: int) -> None:
     model, x = DeepConvNet(rng=rng(), depth=depth), tg.as_tensor(np.zeros((2, 1, 28, 28), np.float32))
@@ -47,14 +71,18 @@ def test_layers_and_shapes_are_those_of_the_paper(depth: int) -> None:
     assert model.layers[-1](x, [1, 2]).shape == ()
     convs = [layer for layer in model.layers if type(layer).__name__ == "Conv2d"]
     pools = [layer for layer in model.layers if type(layer).__name__ == "MaxPool2d"]
-    assert [(c.weight.shape[2:], c.stride, c.padding) for c in convs] == [((3, 3), 1, p) for p in (0, 0, 0, 0, 1, 1)[:depth]]
+    assert [(c.weight.shape[2:], c.stride, c.padding) for c in convs] == [
+        ((3, 3), 1, p) for p in (0, 0, 0, 0, 1, 1)[:depth]
+    ]
     assert all((p.kernel_size, p.stride, p.padding) == (2, 2, 0) for p in pools)
     assert [(d.p, d.rescale) for d in model.layers if type(d).__name__ == "Dropout"] == [(0.5, "test")] * 2
 
 
 def test_the_default_is_the_21_layer_network(model: DeepConvNet) -> None:
     assert len(model.layers) == 21
-    assert list(tg.nn.parameters(model)) == [f"layers.{i}.{kind}" for i in (0, 2, 5, 7, 10, 12, 15, 18) for kind in ("weight", "bias")]
+    assert list(tg.nn.parameters(model)) == [
+        f"layers.{i}.{kind}" for i in (0, 2, 5, 7, 10, 12, 15, 18) for kind in ("weight", "bias")
+    ]
     assert sum(p.size for p in tg.nn.parameters(model).values()) == 85_152
 
 
@@ -82,7 +110,9 @@ def test_a_generator_decides_the_weights() -> None:
     first, again, other = (tg.nn.parameters(DeepConvNet(rng=rng(seed))) for seed in (1, 1, 2))
     assert all(np.array_equal(first[name].data, again[name].data) for name in first)
     assert not np.array_equal(first["layers.0.weight"].data, other["layers.0.weight"].data)
-    assert not np.array_equal(first["layers.15.weight"].data.ravel()[:100], first["layers.12.weight"].data.ravel()[:100])
+    assert not np.array_equal(
+        first["layers.15.weight"].data.ravel()[:100], first["layers.12.weight"].data.ravel()[:100]
+    )
 
 
 @pytest.mark.parametrize("depth", [3, 7, "6", None])
@@ -91,14 +121,25 @@ def test_other_depths_are_refused(depth: Any) -> None:
         DeepConvNet(depth=depth)
 
 
-# Inputs ----------------------------------------------------------------------------------------------------------------------------------
+# Inputs ---------------------------------------------------------------------------------------------------------------
 def test_every_form_of_the_images_gives_the_same_logits(model: DeepConvNet) -> None:
     images, _ = batch(5)
     scaled = images / np.float32(255)
     expected = model(images)
     assert expected.shape == (5, 10) and expected.dtype == np.float32
-    forms = [images[:, None], scaled, scaled[:, None], tg.Tensor(scaled), tg.Tensor(scaled[:, None]), scaled.astype(np.float64)]
-    forms += [images[::-1][::-1], np.asfortranarray(images), np.moveaxis(np.ascontiguousarray(np.moveaxis(scaled, 0, -1)), -1, 0)]
+    forms = [
+        images[:, None],
+        scaled,
+        scaled[:, None],
+        tg.Tensor(scaled),
+        tg.Tensor(scaled[:, None]),
+        scaled.astype(np.float64),
+    ]
+    forms += [
+        images[::-1][::-1],
+        np.asfortranarray(images),
+        np.moveaxis(np.ascontiguousarray(np.moveaxis(scaled, 0, -1)), -1, 0),
+    ]
     for form in forms:
         np.testing.assert_allclose(model(form).data, expected.data, rtol=1e-5, atol=1e-6)
     assert model.input(images).data.transpose(2, 1, 3, 0).flags.c_contiguous  # (H, C, W, N) in memory
@@ -113,7 +154,9 @@ def test_inference_is_deterministic_and_image_by_image(model: DeepConvNet) -> No
     images, _ = batch(7)
     expected = model(images).data
     np.testing.assert_array_equal(model(images).data, expected)
-    np.testing.assert_allclose(np.concatenate([model(image[None]).data for image in images]), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        np.concatenate([model(image[None]).data for image in images]), expected, rtol=1e-4, atol=1e-5
+    )
     assert model(images[:0]).shape == (0, 10)
 
 
@@ -140,7 +183,7 @@ def test_images_can_require_gradients() -> None:
     assert images.grad.shape == (2, 28, 28) and images.grad.data.any()
 
 
-# Loss and gradients ----------------------------------------------------------------------------------------------------------------------
+# Loss and gradients ---------------------------------------------------------------------------------------------------
 def test_a_generator_makes_the_loss_draw_dropout(model: DeepConvNet) -> None:
     images, labels = batch(6)
     losses = [model.loss(images, labels, rng=generator).item() for generator in (rng(1), rng(1), rng(2), None, None)]
@@ -185,7 +228,11 @@ def test_float32_gradients_are_close_to_float64() -> None:
 def test_the_loss_passes_the_gradient_check() -> None:
     model = DeepConvNet(rng=rng(3), dtype=np.float64)
     parameters = tg.nn.parameters(model)
-    images, labels, draws = rng(1).random((2, 28, 28)), [3, 8], rng(2)  # no two pixels are equal: neither ties nor kinks
+    images, labels, draws = (
+        rng(1).random((2, 28, 28)),
+        [3, 8],
+        rng(2),
+    )  # no two pixels are equal: neither ties nor kinks
 
     def loss(flat: tg.Tensor) -> tg.Tensor:
         start = 0
@@ -225,9 +272,18 @@ def test_a_few_steps_fit_the_21_layer_network_to_a_small_set() -> None:
     assert model.loss(images, labels).item() < before / 2
 
 
-# The mistakes of the paper's listings, as arguments ---------------------------------------------------------------------------------------
-@given(st.integers(1, 6), st.integers(2, 5), st.booleans(), st.booleans(), st.sampled_from([0.0, 1e-7, 1e-2]), st.integers(0, 2**32 - 1))
-def test_the_listed_loss_is_what_the_listing_says(n: int, classes: int, over_batch: bool, one_hot: bool, eps: float, seed: int) -> None:
+# The mistakes of the paper's listings, as arguments -------------------------------------------------------------------
+@given(
+    st.integers(1, 6),
+    st.integers(2, 5),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([0.0, 1e-7, 1e-2]),
+    st.integers(0, 2**32 - 1),
+)
+def test_the_listed_loss_is_what_the_listing_says(
+    n: int, classes: int, over_batch: bool, one_hot: bool, eps: float, seed: int
+) -> None:
     draws = rng(seed)
     logits, chosen = 3 * draws.normal(size=(n, classes)), draws.integers(0, classes, n)
     powers = np.exp(logits - logits.max())
@@ -242,8 +298,12 @@ def test_the_listed_loss_is_what_the_listing_says(n: int, classes: int, over_bat
 
 def test_the_listed_loss_without_mistakes_is_the_cross_entropy() -> None:
     logits, target = rng().normal(size=(5, 4)), np.array([0, 3, 1, 1, 2])
-    assert ListedLoss(eps=0)(tg.Tensor(logits), target).item() == pytest.approx(tg.cross_entropy(logits, target).item(), rel=1e-12)
-    assert repr(DeepConvNet(loss_eps=1e-7, softmax_over_batch=True).layers[-1]) == "ListedLoss(eps=1e-07, over_batch=True)"
+    assert ListedLoss(eps=0)(tg.Tensor(logits), target).item() == pytest.approx(
+        tg.cross_entropy(logits, target).item(), rel=1e-12
+    )
+    assert (
+        repr(DeepConvNet(loss_eps=1e-7, softmax_over_batch=True).layers[-1]) == "ListedLoss(eps=1e-07, over_batch=True)"
+    )
 
 
 def test_each_mistake_changes_what_it_should_and_nothing_else(model: DeepConvNet) -> None:
@@ -255,10 +315,14 @@ def test_each_mistake_changes_what_it_should_and_nothing_else(model: DeepConvNet
     listed = DeepConvNet(rng=rng(), affine_fan_in=1024)
     for (name, p), q in zip(tg.nn.parameters(model).items(), tg.nn.parameters(listed).values(), strict=True):
         assert p.dtype == q.dtype
-        np.testing.assert_allclose(q.data, p.data / 2 if name == "layers.15.weight" else p.data, rtol=1e-6)  # √(256 / 1024)
+        np.testing.assert_allclose(
+            q.data, p.data / 2 if name == "layers.15.weight" else p.data, rtol=1e-6
+        )  # √(256 / 1024)
     wide = DeepConvNet(rng=rng(), dtype=np.float64)
     assert wide.loss(images, labels, rng=rng(1)).dtype == np.float64
-    np.testing.assert_allclose(wide.loss(images, labels, rng=rng(1)).data, model.loss(images, labels, rng=rng(1)).data, rtol=1e-5)
+    np.testing.assert_allclose(
+        wide.loss(images, labels, rng=rng(1)).data, model.loss(images, labels, rng=rng(1)).data, rtol=1e-5
+    )
 
 
 def test_logits_may_be_dropped_like_hidden_units_or_in_their_own_way() -> None:

@@ -1,4 +1,6 @@
-"""The gradient check finds every planted error, accepts the originals, and is measured against others by a script that runs."""
+"""The gradient check finds every planted error, accepts the originals, and is measured against others by a script that
+runs.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,10 @@ def slope(fn: Function) -> Function:
 
 
 def observed(fn: Function, mutant: Mutant, seed: int) -> list[Array]:
-    """Return all that a right derivative settles: gradients (also again, and after a call elsewhere), and what must stay as it is."""
+    """Return all that a right derivative settles.
+
+    Gradients (also again, and after a call elsewhere), and what must stay as it is.
+    """
     rng = np.random.default_rng(seed)
     values, others = mutant.inputs(rng), mutant.inputs(rng)
     for _ in range(1, mutant.order):
@@ -47,7 +52,12 @@ def observed(fn: Function, mutant: Mutant, seed: int) -> list[Array]:
     first, cotangent = out.data.copy(), rng.normal(size=out.shape)
     g = Tensor(cotangent)
     found = [t.data for _ in range(2) for t in (tg.grad(out, leaves, gradient=g) if out.requires_grad else leaves)]
-    fn(*(Tensor(np.flip(v) if np.array_equal(v, w) else w, requires_grad=True) for v, w in zip(values, others, strict=True)))
+    fn(
+        *(
+            Tensor(np.flip(v) if np.array_equal(v, w) else w, requires_grad=True)
+            for v, w in zip(values, others, strict=True)
+        )
+    )
     later = [t.data for t in (tg.grad(out, leaves, gradient=cotangent) if out.requires_grad else leaves)]
     return [first, *found, *later, out.data, g.data, *(t.data for t in leaves)]
 
@@ -56,7 +66,9 @@ def observed(fn: Function, mutant: Mutant, seed: int) -> list[Array]:
 def test_a_mutant_has_the_values_of_its_original_and_other_derivatives(mutant: Mutant) -> None:
     right, wrong = observed(mutant.original, mutant, 0), observed(mutant.build(), mutant, 0)
     np.testing.assert_allclose(wrong[0], right[0], rtol=1e-14 if mutant.order == 1 else 1e-7)
-    assert not all(np.allclose(w, r, rtol=1e-9, atol=1e-14 * np.abs(r).max()) for w, r in zip(wrong, right, strict=True))
+    assert not all(
+        np.allclose(w, r, rtol=1e-9, atol=1e-14 * np.abs(r).max()) for w, r in zip(wrong, right, strict=True)
+    )
     if mutant.order > 1:  # then nothing is to be seen before
         lower = mutant._replace(order=mutant.order - 1)
         for w, r in zip(observed(mutant.build(), lower, 0), observed(mutant.original, lower, 0), strict=True):
@@ -83,7 +95,7 @@ def test_right_cases_raise_no_alarm(seed: int) -> None:
     check_gradients(fn, *xs, order=order, rng=seed, inconclusive="ignore")
 
 
-# The script ------------------------------------------------------------------------------------------------------------------------------
+# The script -----------------------------------------------------------------------------------------------------------
 def load() -> Any:
     spec = importlib.util.spec_from_file_location("mutation_score", SCRIPT)
     assert spec and spec.loader
@@ -101,12 +113,16 @@ def test_the_script_scores_without_the_others(tmp_path: Path, capsys: Any, monke
     monkeypatch.setattr(script, "MUTANTS", MUTANTS[::4])
     assert script.main(["--cases", "20", "--markdown", "--json", str(tmp_path / "scores.json")]) == 0
     shown = capsys.readouterr().out
-    header, total = (next(row for row in shown.splitlines() if row.startswith(f"| {label}")) for label in ("  ", "caught: all"))
+    header, total = (
+        next(row for row in shown.splitlines() if row.startswith(f"| {label}")) for label in ("  ", "caught: all")
+    )
     assert header.split() == "| | of | ours | plain | torch | autograd |".split()
     _, _, count, mine, plain, torch, hips, _ = map(str.strip, total.split("|"))
     assert int(count) == int(mine) == len(MUTANTS[::4]) > int(plain) and torch == hips == "not installed"
     scores = json.loads((tmp_path / "scores.json").read_text())
-    assert set(scores["checkers"]["ours"]["mutants"].values()) == {"caught"} and scores["checkers"]["ours"]["alarms"] == []
+    assert (
+        set(scores["checkers"]["ours"]["mutants"].values()) == {"caught"} and scores["checkers"]["ours"]["alarms"] == []
+    )
     assert scores["checkers"]["torch"]["installed"] is False and "not caught by ours: none" in shown
 
 

@@ -1,6 +1,7 @@
 """The compiled kernels against the functions that define them, at every level of instructions that this processor has.
 
-The reference is computed in float64; errors are compared with what rounding in float32 can do to the sums of the absolute values.
+The reference is computed in float64; errors are compared with what rounding in float32 can do to the sums of the
+absolute values.
 """
 
 from __future__ import annotations
@@ -76,7 +77,10 @@ def convolutions(draw: Any) -> tuple[Any, ...]:
 def compare_convolution(geometry: Any, layout: str, seed: int, biased: bool) -> None:
     n, c, f, size, kernel, stride, padding = geometry
     rng = np.random.default_rng(seed)
-    x, w = drawn(rng, (n, c, *size), layout), drawn(rng, (f, c, *kernel), "C" if layout == "batch innermost" else layout)
+    x, w = (
+        drawn(rng, (n, c, *size), layout),
+        drawn(rng, (f, c, *kernel), "C" if layout == "batch innermost" else layout),
+    )
     b = drawn(rng, (1, 1, 1, f), layout).reshape(f) if biased else None
     g = drawn(rng, (n, f, *contractions.output_size(size, kernel, stride, padding)), layout)
     x64, w64, g64, b64 = x.astype(float), w.astype(float), g.astype(float), None if b is None else b.astype(float)
@@ -85,9 +89,15 @@ def compare_convolution(geometry: Any, layout: str, seed: int, biased: bool) -> 
         expected = contractions.output(x64, w64, b64, stride, padding, rectify)
         magnitude = contractions.output(np.abs(x64), np.abs(w64), absolute, stride, padding)
         close(native.output(x, w, b, stride, padding, rectify), expected, magnitude, 3)
-    for name, arrays, exact, extent in (("input_gradient", (g, w), (g64, w64), size), ("weight_gradient", (x, g), (x64, g64), kernel)):
+    for name, arrays, exact, extent in (
+        ("input_gradient", (g, w), (g64, w64), size),
+        ("weight_gradient", (x, g), (x64, g64), kernel),
+    ):
         define = getattr(contractions, name)
-        expected, magnitude = define(*exact, stride, padding, extent), define(*map(np.abs, exact), stride, padding, extent)
+        expected, magnitude = (
+            define(*exact, stride, padding, extent),
+            define(*map(np.abs, exact), stride, padding, extent),
+        )
         close(getattr(native, name)(*arrays, stride, padding, extent), expected, magnitude, 3)
 
 
@@ -101,15 +111,26 @@ def test_convolutions_equal_their_definition(level: int, geometry: Any, layout: 
 
 @needs_kernels
 @levels
-@pytest.mark.parametrize("geometry", [
-    (1, 1, 1, (1, 1), (1, 1), (1, 1), (0, 0)),
-    (125, 16, 16, (26, 26), (3, 3), (1, 1), (0, 0)),  # the costliest layer of the 21, and the first, in several strips
-    (125, 1, 16, (28, 28), (3, 3), (1, 1), (0, 0)),
-    (200, 64, 64, (4, 4), (3, 3), (1, 1), (1, 1)),
-    (3, 5, 6, (40, 300), (5, 7), (2, 2), (3, 3)),
-    (40, 6, 7, (5, 9), (3, 3), (1, 1), (7, 7)),  # padding wider than the kernel
-    (33, 4, 4, (2, 1), (3, 3), (1, 1), (2, 1)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        (1, 1, 1, (1, 1), (1, 1), (1, 1), (0, 0)),
+        (
+            125,
+            16,
+            16,
+            (26, 26),
+            (3, 3),
+            (1, 1),
+            (0, 0),
+        ),  # the costliest layer of the 21, and the first, in several strips
+        (125, 1, 16, (28, 28), (3, 3), (1, 1), (0, 0)),
+        (200, 64, 64, (4, 4), (3, 3), (1, 1), (1, 1)),
+        (3, 5, 6, (40, 300), (5, 7), (2, 2), (3, 3)),
+        (40, 6, 7, (5, 9), (3, 3), (1, 1), (7, 7)),  # padding wider than the kernel
+        (33, 4, 4, (2, 1), (3, 3), (1, 1), (2, 1)),
+    ],
+)
 def test_particular_convolutions(level: int, geometry: Any) -> None:
     with patch.object(native, "LEVEL", level):
         compare_convolution(geometry, "batch innermost", 0, True)
@@ -117,13 +138,26 @@ def test_particular_convolutions(level: int, geometry: Any) -> None:
 
 @needs_kernels
 @levels
-@given(st.sampled_from([8, 16, 32, 50, 64, 129]), st.sampled_from([4, 7, 16]), st.integers(3, 14), st.sampled_from([0, 1, 4]), seeds)
+@given(
+    st.sampled_from([8, 16, 32, 50, 64, 129]),
+    st.sampled_from([4, 7, 16]),
+    st.integers(3, 14),
+    st.sampled_from([0, 1, 4]),
+    seeds,
+)
 def test_where_zeros_are_seen_the_result_is_the_bias_by_definition(
     level: int, n: int, c: int, width: int, padding: int, seed: int
 ) -> None:
-    """Rounding must not open a ReLU, whose gradient would then be wrong by all of it: images of digits are mostly zeros."""
+    """Rounding must not open a ReLU, whose gradient would then be wrong by all of it.
+
+    Images of digits are mostly zeros.
+    """
     rng = np.random.default_rng(seed)
-    x, w, b = drawn(rng, (n, c, 4, width), "batch innermost"), drawn(rng, (5, c, 2, 3), "C"), np.float32([0, 0, 1, -1, 0.1])
+    x, w, b = (
+        drawn(rng, (n, c, 4, width), "batch innermost"),
+        drawn(rng, (5, c, 2, 3), "C"),
+        np.float32([0, 0, 1, -1, 0.1]),
+    )
     x *= rng.random(x.shape[2:]) < 0.3  # the same pixels in all images
     x *= rng.integers(-1, 2, (n, 1, 1, 1)).astype(np.float32)  # some 0, some -0
     with patch.object(native, "LEVEL", level):
@@ -138,7 +172,9 @@ def test_where_zeros_are_seen_the_result_is_the_bias_by_definition(
 @levels
 def test_gradients_of_the_network_on_digits_are_those_of_numpy(level: int) -> None:
     images, labels = tg.data.synthetic_digits(64, rng=np.random.default_rng(0))
-    model = DeepConvNet(rng=np.random.default_rng(0), dropout=0.0)  # biases are 0: so is the background behind every layer
+    model = DeepConvNet(
+        rng=np.random.default_rng(0), dropout=0.0
+    )  # biases are 0: so is the background behind every layer
 
     def gradients() -> dict[str, Array]:
         return tg.parallel.value_and_grad(model.loss, tg.nn.parameters(model), images, labels, threads=1)[1]
@@ -165,7 +201,9 @@ def test_weight_gradients_are_exact_to_rounding_over_millions_of_pixels_by_defin
 @needs_kernels
 @levels
 @given(counts, channels, sides, sides, layouts, st.booleans(), seeds)
-def test_max_pooling_equals_its_definition(level: int, n: int, c: int, h: int, w: int, layout: str, ties: bool, seed: int) -> None:
+def test_max_pooling_equals_its_definition(
+    level: int, n: int, c: int, h: int, w: int, layout: str, ties: bool, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     x = drawn(rng, (n, c, h + 1, w + 1), layout)
     x = np.rint(x) if ties else np.where(rng.random(x.shape) < 0.1, np.float32(np.nan), x)
@@ -206,12 +244,26 @@ def test_relu_and_bias_gradients_equal_their_definition(
 def test_what_is_not_float32_or_empty_is_left_to_numpy() -> None:
     x, w = np.ones((2, 3, 4, 4), np.float32), np.ones((5, 3, 2, 2), np.float32)
     with patch.object(native, "output") as kernel:
-        others = (x.astype(np.float64), w), (x, w.astype(np.float64)), (x.astype(">f4"), w), (x[:0], w), (x, w[:0]), (x[:, :0], w[:, :0])
+        others = (
+            (x.astype(np.float64), w),
+            (x, w.astype(np.float64)),
+            (x.astype(">f4"), w),
+            (x[:0], w),
+            (x, w[:0]),
+            (x[:, :0], w[:, :0]),
+        )
         for images, weights in others:
             assert tg.conv2d(images, weights).shape == (len(images), len(weights), 3, 3)
         kernel.assert_not_called()
     with patch.object(native, "max_pool") as kernel:
-        for images, window in ((x.astype(np.float64), (2,)), (x[:0], (2,)), (x, (3,)), (x, (2, 1)), (x, (2, 2, 1)), (x, ((2, 1),))):
+        for images, window in (
+            (x.astype(np.float64), (2,)),
+            (x[:0], (2,)),
+            (x, (3,)),
+            (x, (2, 1)),
+            (x, (2, 2, 1)),
+            (x, ((2, 1),)),
+        ):
             tg.max_pool2d(images, *window)
         kernel.assert_not_called()
 
@@ -223,8 +275,15 @@ def test_results_are_the_same_bits_every_time_and_in_every_thread(level: int) ->
     x, w, g = (drawn(rng, shape, "batch innermost") for shape in ((50, 8, 12, 12), (9, 8, 3, 3), (50, 9, 12, 12)))
 
     def everything(_: int) -> list[bytes]:
-        results = [native.output(x, w, None, (1, 1), (1, 1)), native.weight_gradient(x, g, (1, 1), (1, 1), (3, 3)), native.max_pool(x)]
-        return [r.tobytes() for r in [*results, native.relu_and_bias_gradient(g, g), native.max_pool_gradient(results[2], x)]]
+        results = [
+            native.output(x, w, None, (1, 1), (1, 1)),
+            native.weight_gradient(x, g, (1, 1), (1, 1), (3, 3)),
+            native.max_pool(x),
+        ]
+        return [
+            r.tobytes()
+            for r in [*results, native.relu_and_bias_gradient(g, g), native.max_pool_gradient(results[2], x)]
+        ]
 
     with patch.object(native, "LEVEL", level), ThreadPoolExecutor(4) as pool:
         assert len({tuple(run) for run in pool.map(everything, range(40))}) == 1
@@ -241,12 +300,14 @@ def test_gradients_of_native_ops_match_finite_differences(level: int) -> None:
         check_gradients(lambda x: tg.tanh(tg.max_pool2d(x, 2)), x, rng=0)
 
 
-# Choosing and missing --------------------------------------------------------------------------------------------------------------------
+# Choosing and missing -------------------------------------------------------------------------------------------------
 CONFIG = "import tinygrad_mnist as tg; tg.show_config()"
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env={**os.environ, **environment})
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env={**os.environ, **environment}
+    )
 
 
 def test_show_config_tells_what_computes_and_why() -> None:
@@ -258,8 +319,13 @@ def test_show_config_tells_what_computes_and_why() -> None:
     if native.LIBRARY:
         for level, name in enumerate(native.LEVELS[: native.LIBRARY.highest_level() + 1]):
             out = python(f"{CONFIG}; assert tg.native.LEVEL == {level}", TINYGRAD_MNIST_NATIVE=name)
-            assert out.returncode == 0 and re.search(rf"native kernels: {name} \(chosen by .*\), compiled by (GCC|Clang)", out.stdout)
-        assert re.search(r"native kernels: \w+ \(the best that this processor has\)", python(CONFIG, TINYGRAD_MNIST_NATIVE="1").stdout)
+            assert out.returncode == 0 and re.search(
+                rf"native kernels: {name} \(chosen by .*\), compiled by (GCC|Clang)", out.stdout
+            )
+        assert re.search(
+            r"native kernels: \w+ \(the best that this processor has\)",
+            python(CONFIG, TINYGRAD_MNIST_NATIVE="1").stdout,
+        )
 
 
 @pytest.mark.parametrize("wish", ["fast", "sse9", "/nowhere/native.so"])
@@ -273,9 +339,11 @@ def test_an_unknown_wish_is_an_error_that_lists_what_there_is(wish: str) -> None
 def test_a_level_that_the_processor_lacks_is_an_error() -> None:
     library = native.LIBRARY
     with (
-        patch.object(library, "highest_level", lambda: 0), patch.object(native.ctypes, "CDLL", lambda path: library),
-        patch.dict(os.environ, {native.VARIABLE: "avx2"}), pytest.raises(ValueError, match="'avx2', but .* no more than 'baseline'"),
-    ):  # fmt: skip
+        patch.object(library, "highest_level", lambda: 0),
+        patch.object(native.ctypes, "CDLL", lambda path: library),
+        patch.dict(os.environ, {native.VARIABLE: "avx2"}),
+        pytest.raises(ValueError, match="'avx2', but .* no more than 'baseline'"),
+    ):
         native._load()
 
 
@@ -293,7 +361,10 @@ def test_a_library_of_another_version_is_left_out() -> None:
     names = "convolve", "weight_gradient", "max_pool", "max_pool_gradient", "relu_gradient", "compiler"
     functions = {name: lambda: None for name in names}
     for library in (SimpleNamespace(**functions, geometry_size=lambda: 8), SimpleNamespace()):
-        with patch.object(native.ctypes, "CDLL", lambda path, library=library: library), patch.dict(os.environ, {native.VARIABLE: "1"}):
+        with (
+            patch.object(native.ctypes, "CDLL", lambda path, library=library: library),
+            patch.dict(os.environ, {native.VARIABLE: "1"}),
+        ):
             found, _, reason = native._load()
         assert found is None and "another version" in reason and "install again" in reason
 
@@ -311,32 +382,55 @@ def test_too_little_memory_is_an_error() -> None:
         native._check(1)
 
 
-# Testing the tests -----------------------------------------------------------------------------------------------------------------------
+# Testing the tests ----------------------------------------------------------------------------------------------------
 def compiled(target: Path, source: Path, *options: str) -> Path:
-    command = ["cc", "-std=c11", "-ffp-contract=fast", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", *options, "-o", target, source]
+    command = [
+        "cc",
+        "-std=c11",
+        "-ffp-contract=fast",
+        "-shared",
+        "-fPIC",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        *options,
+        "-o",
+        target,
+        source,
+    ]
     subprocess.run(command, check=True, capture_output=True, text=True)
     return target
 
 
 def these_tests(keyword: str, library: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     arguments = ["-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", "-k", keyword, __file__]
-    return python(f"import pytest, sys; sys.exit(pytest.main({arguments}))", TINYGRAD_MNIST_NATIVE=str(library), **environment)
+    return python(
+        f"import pytest, sys; sys.exit(pytest.main({arguments}))", TINYGRAD_MNIST_NATIVE=str(library), **environment
+    )
 
 
 PLANTED = {
-    "a transformed point": ("kernels.h", "LOOSE *)(to + 4 * point) = even2 - odd2", "LOOSE *)(to + 4 * point) = even2 + odd2"),
+    "a transformed point": (
+        "kernels.h",
+        "LOOSE *)(to + 4 * point) = even2 - odd2",
+        "LOOSE *)(to + 4 * point) = even2 + odd2",
+    ),
     "weights at the wrong stride": ("kernels.h", "f * s->wf + c * s->wc", "f * s->wc + c * s->wf"),
     "a stale row in the ring": ("kernels.h", "if (ring->holds[number] != y + at)", "if (ring->holds[number] < 0)"),
     "no bias in the fourth column": ("kernels.h", "(m[5] + add)", "m[5]"),
     "the last maximum": ("kernels.h", "high & (a == upper)", "high & ~(b == lower)"),
     "the gradient at 0": ("kernels.h", "(y + to) > 0", "(y + to) >= 0"),
-    "sums across too few lanes": ("kernels.h", "0; lane < LANES; lane++)\n        sum", "1; lane < LANES; lane++)\n        sum"),
+    "sums across too few lanes": (
+        "kernels.h",
+        "0; lane < LANES; lane++)\n        sum",
+        "1; lane < LANES; lane++)\n        sum",
+    ),
     "an image too few": ("kernels.h", "min(width - t % tiles * TILE, TILE)", "min(width - t % tiles * TILE, TILE) - 1"),
     "rounding of zeros": ("kernels.h", "(bits << 1) != 0", "(bits | 1) != 0"),
     "the sign of zeros": ("kernels.h", "(bits << 1) != 0", "bits != 0"),
     "a total that is not folded": ("kernels.h", "unfolded >= (few ? FOLD * FOLD : FOLD)", "0"),
     "less precision": ("native.c", "G0 = 64 / 81.f", "G0 = 0.79015f"),
-}  # fmt: skip
+}
 
 
 @needs_compiler

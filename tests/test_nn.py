@@ -21,7 +21,7 @@ def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-# Initialisation --------------------------------------------------------------------------------------------------------------------------
+# Initialisation -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("init", "gain"), [("he", 2.0), ("xavier", 1.0)])
 @pytest.mark.parametrize(
     ("make", "fan_in"),
@@ -31,7 +31,7 @@ def rng(seed: int = 0) -> np.random.Generator:
         (lambda **how: nn.Linear(400, 30, **how), 400),
         (lambda **how: nn.Linear(30, 400, **how), 30),
     ],
-)  # fmt: skip
+)
 def test_weights_are_normal_with_the_variance_of_their_fan_in(make: Layer, fan_in: int, init: str, gain: float) -> None:
     w = make(rng=rng(), init=init).weight.data.astype(np.float64).ravel()
     scaled, n = w / np.sqrt(gain / fan_in), w.size
@@ -57,10 +57,12 @@ def test_a_generator_decides_the_weights(make: Layer) -> None:
 
 def test_initial_weights_take_any_shape() -> None:
     assert nn.initial_weights((2, 0, 3), fan_in=7).shape == (2, 0, 3)
-    np.testing.assert_allclose(nn.initial_weights((5,), 8, "he", rng()).data, nn.initial_weights((5,), 4, "xavier", rng()).data, rtol=1e-6)
+    np.testing.assert_allclose(
+        nn.initial_weights((5,), 8, "he", rng()).data, nn.initial_weights((5,), 4, "xavier", rng()).data, rtol=1e-6
+    )
 
 
-# Layers ----------------------------------------------------------------------------------------------------------------------------------
+# Layers ---------------------------------------------------------------------------------------------------------------
 IMAGES = rng(0).normal(size=(3, 2, 6, 6)).astype(np.float32)
 LAYERS = [
     (nn.Conv2d(2, 4, 3, stride=2, padding=1, rng=rng(1)), IMAGES, lambda s, x: tg.conv2d(x, s.weight, s.bias, 2, 1)),
@@ -120,16 +122,23 @@ def test_softmax_cross_entropy_is_the_loss() -> None:
 
 @settings(deadline=None)
 @given(
-    st.integers(0, 2**32 - 1), st.tuples(st.integers(1, 3), st.integers(1, 3)), st.tuples(st.integers(1, 3), st.integers(1, 3)),
-    st.integers(0, 1), st.sampled_from([-3, -1, 0]), st.sampled_from([np.float32, np.float64]), st.booleans(),
-)  # fmt: skip
+    st.integers(0, 2**32 - 1),
+    st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    st.integers(0, 1),
+    st.sampled_from([-3, -1, 0]),
+    st.sampled_from([np.float32, np.float64]),
+    st.booleans(),
+)
 def test_exchanging_relu_and_max_pool_changes_nothing(
     seed: int, kernel: Any, stride: Any, padding: int, shift: int, dtype: Any, twice: bool
 ) -> None:
     draws = rng(seed)
     pool = nn.MaxPool2d(kernel, stride, tuple(min(padding, k // 2) for k in kernel))
     layers = [nn.ReLU(), pool, nn.ReLU(), nn.ReLU(), pool] if twice else [nn.ReLU(), pool]
-    x = tg.Tensor((draws.integers(-2, 3, (2, 2, 12, 11)) + shift).astype(dtype), requires_grad=True)  # many ties, zeros, negative windows
+    x = tg.Tensor(
+        (draws.integers(-2, 3, (2, 2, 12, 11)) + shift).astype(dtype), requires_grad=True
+    )  # many ties, zeros, negative windows
     plain: Any = x
     for layer in layers:
         plain = layer(plain)
@@ -142,15 +151,23 @@ def test_exchanging_relu_and_max_pool_changes_nothing(
 
 @settings(deadline=None)
 @given(
-    st.lists(st.sampled_from(["conv", "relu", "pool"]), max_size=6), st.integers(0, 2**32 - 1), st.sampled_from([np.float32, np.float64])
+    st.lists(st.sampled_from(["conv", "relu", "pool"]), max_size=6),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([np.float32, np.float64]),
 )
 def test_merging_layers_changes_nothing(names: list[str], seed: int, dtype: Any) -> None:
     draws = rng(seed)
-    made = {"conv": lambda: nn.Conv2d(2, 2, 3, padding=1, dtype=dtype), "relu": nn.ReLU, "pool": lambda: nn.MaxPool2d(2, 1, 1)}
+    made = {
+        "conv": lambda: nn.Conv2d(2, 2, 3, padding=1, dtype=dtype),
+        "relu": nn.ReLU,
+        "pool": lambda: nn.MaxPool2d(2, 1, 1),
+    }
     layers = [made[name]() for name in names]
     for layer in layers:
         for parameter in nn.parameters(layer).values():
-            parameter.data = draws.integers(-1, 2, parameter.shape).astype(dtype)  # small whole numbers: sums are exact in any order
+            parameter.data = draws.integers(-1, 2, parameter.shape).astype(
+                dtype
+            )  # small whole numbers: sums are exact in any order
     x = tg.Tensor(draws.integers(-2, 3, (2, 2, 5, 4)).astype(dtype), requires_grad=True)
     wanted = [x, *nn.parameters(layers).values()]
     plain: Any = x
@@ -161,7 +178,9 @@ def test_merging_layers_changes_nothing(names: list[str], seed: int, dtype: Any)
     if not layers:
         assert out is x
         return
-    for result, expected in zip([out, *tg.grad(out, wanted, gradient=g)], [plain, *tg.grad(plain, wanted, gradient=g)], strict=True):
+    for result, expected in zip(
+        [out, *tg.grad(out, wanted, gradient=g)], [plain, *tg.grad(plain, wanted, gradient=g)], strict=True
+    ):
         np.testing.assert_array_equal(result.data, expected.data, strict=True)
 
 
@@ -186,7 +205,7 @@ def test_merging_leaves_the_list_of_layers_and_other_classes_alone() -> None:
     np.testing.assert_array_equal(nn.Sequential(conv, nn.ReLU())(x).data, tg.relu(conv(x)).data)
 
 
-# Parameters ------------------------------------------------------------------------------------------------------------------------------
+# Parameters -----------------------------------------------------------------------------------------------------------
 def leaf(*shape: int) -> tg.Tensor:
     return tg.Tensor(np.zeros(shape), requires_grad=True)
 
@@ -208,13 +227,31 @@ class Child(Slotted):
 
 def test_parameters_are_found_in_the_order_of_attributes() -> None:
     model = SimpleNamespace(
-        z=leaf(1), blocks=[nn.Linear(2, 3), (nn.ReLU(), nn.Conv2d(1, 2, 3))], a={"k": leaf(2), 5: [leaf(3)]}, name="m", n=3, none=None,
-        frozen=tg.Tensor([1.0]), array=np.zeros(3), function=np.sum, kind=nn.Linear, slotted=Child(), nested=SimpleNamespace(inner=leaf()),
-    )  # fmt: skip
+        z=leaf(1),
+        blocks=[nn.Linear(2, 3), (nn.ReLU(), nn.Conv2d(1, 2, 3))],
+        a={"k": leaf(2), 5: [leaf(3)]},
+        name="m",
+        n=3,
+        none=None,
+        frozen=tg.Tensor([1.0]),
+        array=np.zeros(3),
+        function=np.sum,
+        kind=nn.Linear,
+        slotted=Child(),
+        nested=SimpleNamespace(inner=leaf()),
+    )
     expected = [
-        "z", "blocks.0.weight", "blocks.0.bias", "blocks.1.1.weight", "blocks.1.1.bias", "a.k", "a.5.0", "slotted.w", "slotted.v",
+        "z",
+        "blocks.0.weight",
+        "blocks.0.bias",
+        "blocks.1.1.weight",
+        "blocks.1.1.bias",
+        "a.k",
+        "a.5.0",
+        "slotted.w",
+        "slotted.v",
         "nested.inner",
-    ]  # fmt: skip
+    ]
     found = nn.parameters(model)
     assert list(found) == expected == list(nn.parameters(model))
     assert found["z"] is model.z and found["slotted.v"] is model.slotted.v
@@ -229,7 +266,9 @@ def test_a_shared_parameter_is_listed_once_and_cycles_end() -> None:
     assert list(nn.parameters(a)) == ["first", "b.w"]
 
 
-@pytest.mark.parametrize("nothing", [nn.ReLU(), None, 3, "text", [], {}, np.zeros(3), nn.Linear, len, nn.Sequential()], ids=repr)
+@pytest.mark.parametrize(
+    "nothing", [nn.ReLU(), None, 3, "text", [], {}, np.zeros(3), nn.Linear, len, nn.Sequential()], ids=repr
+)
 def test_what_holds_no_tensors_has_no_parameters(nothing: Any) -> None:
     assert nn.parameters(nothing) == {}
 
@@ -247,7 +286,9 @@ def test_deep_models_are_walked_without_recursion() -> None:
 
 
 def make_model(seed: int, dtype: Any = np.float32) -> Any:
-    return SimpleNamespace(a=nn.Linear(2, 3, rng=rng(seed), dtype=dtype), b=[nn.Conv2d(1, 2, 2, rng=rng(seed + 1), dtype=dtype)])
+    return SimpleNamespace(
+        a=nn.Linear(2, 3, rng=rng(seed), dtype=dtype), b=[nn.Conv2d(1, 2, 2, rng=rng(seed + 1), dtype=dtype)]
+    )
 
 
 def copies(model: Any) -> dict[str, Any]:
@@ -270,10 +311,25 @@ def test_load_parameters_lists_every_difference_and_changes_nothing() -> None:
     model = make_model(0)
     before, values = copies(model), copies(make_model(5))
     del values["a.weight"]
-    values |= {"extra": np.zeros(1), "more": np.zeros(1), "b.0.bias": np.zeros((2, 1)), "b.0.weight": np.zeros((2, 1, 2, 3))}
+    values |= {
+        "extra": np.zeros(1),
+        "more": np.zeros(1),
+        "b.0.bias": np.zeros((2, 1)),
+        "b.0.weight": np.zeros((2, 1, 2, 3)),
+    }
     with pytest.raises(ValueError) as caught:
         nn.load_parameters(model, values)
-    for part in ("a.weight", "extra", "more", "b.0.bias", "(2, 1)", "(2,)", "b.0.weight", "(2, 1, 2, 3)", "(2, 1, 2, 2)"):
+    for part in (
+        "a.weight",
+        "extra",
+        "more",
+        "b.0.bias",
+        "(2, 1)",
+        "(2,)",
+        "b.0.weight",
+        "(2, 1, 2, 3)",
+        "(2, 1, 2, 2)",
+    ):
         assert part in str(caught.value)
     assert "a.bias" not in str(caught.value)
     for name, value in copies(model).items():

@@ -1,4 +1,7 @@
-"""The ops: values as in NumPy, right derivatives of first and second order, over drawn shapes, axes, indices and precisions."""
+"""The ops.
+
+Values as in NumPy, right derivatives of first and second order, over drawn shapes, axes, indices and precisions.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,15 @@ from hypothesis.extra import numpy as hnp
 
 import tinygrad_mnist as tg
 from tinygrad_mnist import Tensor
-from tinygrad_mnist.testing import adjoint_check, arrays, broadcastable_shapes, check_gradients, indices, matmul_operands, permutations
+from tinygrad_mnist.testing import (
+    adjoint_check,
+    arrays,
+    broadcastable_shapes,
+    check_gradients,
+    indices,
+    matmul_operands,
+    permutations,
+)
 
 Array = npt.NDArray[Any]
 Function = Callable[..., Any]
@@ -35,7 +46,9 @@ def sum_to(x: Array, shape: Shape) -> Array:
     return np.bincount(places.ravel(), x.ravel(), math.prod(shape)).reshape(shape).astype(x.dtype)
 
 
-NUMPY = SimpleNamespace(**{**vars(np), "relu": lambda x: np.maximum(x, 0), "sigmoid": lambda x: 1 / (1 + np.exp(-x)), "sum_to": sum_to})
+NUMPY = SimpleNamespace(
+    **{**vars(np), "relu": lambda x: np.maximum(x, 0), "sigmoid": lambda x: 1 / (1 + np.exp(-x)), "sum_to": sum_to}
+)
 
 
 def agree(function: Function, *values: Array, order: int = 1, seed: int = 0) -> None:
@@ -47,13 +60,27 @@ def agree(function: Function, *values: Array, order: int = 1, seed: int = 0) -> 
     check_gradients(lambda *xs: function(tg, *xs), *values, order=order, rng=seed)
 
 
-# Elementwise -----------------------------------------------------------------------------------------------------------------------------
+# Elementwise ----------------------------------------------------------------------------------------------------------
 def each(low: float, high: float, *functions: str, away_from: Sequence[float] = ()) -> dict[str, dict[str, Any]]:
     return dict.fromkeys(functions, {"low": low, "high": high, "away_from": away_from})
 
 
 ELEMENTWISE = {  # functions, and which arguments they take
-    **each(-2, 2, "negative(x)", "exp(x)", "sin(x)", "cos(x)", "tanh(x)", "sigmoid(x)", "x ** 3", "x ** 2", "x ** 1", "x ** 0", "2 ** x"),
+    **each(
+        -2,
+        2,
+        "negative(x)",
+        "exp(x)",
+        "sin(x)",
+        "cos(x)",
+        "tanh(x)",
+        "sigmoid(x)",
+        "x ** 3",
+        "x ** 2",
+        "x ** 1",
+        "x ** 0",
+        "2 ** x",
+    ),
     **each(-2, 2, "x * x + x", "add(x, y)", "subtract(x, y)", "multiply(x, y)"),
     **each(0.5, 3, "log(x)", "sqrt(x)", "x ** -1", "x ** 0.5", "divide(x, y)", "power(x, y)"),
     **each(1.5, 3, "1 / (y + x * y - 2) + (2 - y) / 3"),
@@ -69,7 +96,9 @@ ELEMENTWISE = {  # functions, and which arguments they take
 def test_elementwise_functions_broadcast(expression: str, data: Any, order: int, seed: int) -> None:
     drawn = data.draw(broadcastable_shapes(2 if "y" in expression else 1, max_side=2))
     ends = np.cumsum([math.prod(shape) for shape in drawn])
-    entries = np.split(data.draw(arrays(int(ends[-1]), distinct=True, **ELEMENTWISE[expression])), ends[:-1])  # no two equal, x and y
+    entries = np.split(
+        data.draw(arrays(int(ends[-1]), distinct=True, **ELEMENTWISE[expression])), ends[:-1]
+    )  # no two equal, x and y
     values = [part.reshape(shape).astype(data.draw(dtypes)) for part, shape in zip(entries, drawn, strict=True)]
     agree(lambda lib, x, y=None: eval(expression, {**vars(lib), "x": x, "y": y}), *values, order=order, seed=seed)
 
@@ -108,7 +137,11 @@ def test_steps_have_no_gradient(function: Function) -> None:
         (lambda x: x.min(), [[[1, 3], [1, 2]]], [[[1, 0], [0, 0]]]),
         (lambda x: x.max(axis=0), [[[1, 3], [1, 3]]], [[[1, 1], [0, 0]]]),
         (lambda x: x.max(axis=-1), [[[1, 1], [3, 3]]], [[[1, 0], [1, 0]]]),
-        (lambda x: x.max(axis=(2, 0)), [[[[1, 5]], [[5, 1]]]], [[[[0, 1]], [[0, 0]]]]),  # row-major, in whatever order the axes are named
+        (
+            lambda x: x.max(axis=(2, 0)),
+            [[[[1, 5]], [[5, 1]]]],
+            [[[[0, 1]], [[0, 0]]]],
+        ),  # row-major, in whatever order the axes are named
         (lambda x: x**0, [[0, 1]], [[0, 0]]),
         (lambda x: x**1, [[0, 1]], [[1, 1]]),
         (lambda x: x**2, [[0, 1]], [[0, 2]]),
@@ -137,14 +170,16 @@ def test_relu_of_small_and_large_arrays_in_any_memory_order(shape: Shape, dtype:
 
 
 @some
-@given(hnp.arrays(np.float64, hnp.array_shapes(max_dims=3, max_side=3), elements=st.integers(0, 2).map(float)), st.data())
+@given(
+    hnp.arrays(np.float64, hnp.array_shapes(max_dims=3, max_side=3), elements=st.integers(0, 2).map(float)), st.data()
+)
 def test_ties_send_the_gradient_to_the_first(x: Array, data: Any) -> None:
     axis, ramp = data.draw(tg.testing.axes(x.ndim)), np.arange(x.size).reshape(x.shape) / 100
     for op, first_wins in ((tg.max, x - ramp), (tg.min, x + ramp)):
         assert slope(lambda x, op=op: op(x, axis=axis), x) == slope(lambda x, op=op: op(x, axis=axis), first_wins)
 
 
-# Matrix products -------------------------------------------------------------------------------------------------------------------------
+# Matrix products ------------------------------------------------------------------------------------------------------
 @many
 @given(matmul_operands(dtypes), seeds)
 def test_matmul_of_vectors_matrices_and_stacks(operands: tuple[Array, Array], seed: int) -> None:
@@ -169,11 +204,14 @@ def test_matmul_refuses_what_numpy_refuses(a: Shape, b: Shape) -> None:
         assert tg.matmul(np.ones(a), np.ones(b)).shape == expected
 
 
-# Reductions ------------------------------------------------------------------------------------------------------------------------------
+# Reductions -----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ["sum", "mean", "max", "min"])
 @given(st.data(), shapes, st.booleans(), orders, seeds)
 def test_reductions_over_any_axes(name: str, data: Any, shape: Shape, keepdims: bool, order: int, seed: int) -> None:
-    axis, x = data.draw(tg.testing.axes(len(shape))), data.draw(arrays(shape, dtypes, low=-1.5, high=1.5, distinct=True))
+    axis, x = (
+        data.draw(tg.testing.axes(len(shape))),
+        data.draw(arrays(shape, dtypes, low=-1.5, high=1.5, distinct=True)),
+    )
     try:
         with np.errstate(all="raise"):
             expected = getattr(np, name)(x, axis=axis, keepdims=keepdims)
@@ -199,7 +237,7 @@ def test_integers_can_be_computed_with() -> None:
     assert slope(lambda w: x * w, np.ones(3)) == [[3.0, 5.0, 7.0]]
 
 
-# Shapes ----------------------------------------------------------------------------------------------------------------------------------
+# Shapes ---------------------------------------------------------------------------------------------------------------
 @given(st.data(), broadcastable_shapes(), orders, seeds)
 def test_broadcast_to_and_sum_to_are_adjoint(data: Any, drawn: tuple[Shape, ...], order: int, seed: int) -> None:
     small, large = drawn[0], np.broadcast_shapes(*drawn)
@@ -240,7 +278,12 @@ def test_rearrangements(data: Any, shape: Shape, order: int, seed: int) -> None:
 def test_pad_and_slicing_are_adjoint(data: Any, shape: Shape, order: int, seed: int) -> None:
     widths = data.draw(st.tuples(*[st.tuples(st.integers(0, 2), st.integers(0, 2))] * len(shape)))
     x, value = data.draw(arrays(shape, dtypes)), data.draw(st.sampled_from([0.0, -1.5, 3]))
-    agree(lambda lib, x: lib.pad(x, widths, **{"value" if lib is tg else "constant_values": value}), x, order=order, seed=seed)
+    agree(
+        lambda lib, x: lib.pad(x, widths, **{"value" if lib is tg else "constant_values": value}),
+        x,
+        order=order,
+        seed=seed,
+    )
     for all_round in (1, (0, 2)):
         agree(lambda lib, x, width=all_round: lib.pad(x, width), x, seed=seed)
     inner = tuple(slice(before, before + n) for n, (before, _) in zip(shape, widths, strict=True))
@@ -261,27 +304,50 @@ def test_joining(op: str, data: Any, count: int, shape: Shape, order: int, seed:
     agree(lambda lib, x: getattr(lib, op)([parts[0], x], axis=axis), parts[-1], seed=seed)
 
 
-# Indexing --------------------------------------------------------------------------------------------------------------------------------
+# Indexing -------------------------------------------------------------------------------------------------------------
 @many
 @given(st.data(), shapes, orders, seeds)
 def test_indices(data: Any, shape: Shape, order: int, seed: int) -> None:
     index, x = data.draw(indices(shape)), data.draw(arrays(shape, dtypes, away_from=[0.5]))
     agree(lambda lib, x: x[index] * 1, x, order=order, seed=seed)
-    tensors = tuple(Tensor(part) if isinstance(part, np.ndarray) else part for part in (index if isinstance(index, tuple) else (index,)))
+    tensors = tuple(
+        Tensor(part) if isinstance(part, np.ndarray) else part
+        for part in (index if isinstance(index, tuple) else (index,))
+    )
     agree(lambda lib, x: x[tensors if lib is tg else index] ** 2, x, seed=seed)
     agree(lambda lib, x: x[x > 0.5] * 2, x, seed=seed)
 
 
 INDICES: dict[str, Any] = {
-    "integer": 1, "negative": -1, "numpy integer": np.int64(2), "slice": slice(None, None, -2), "empty slice": slice(2, 1), "nothing": (),
-    "ellipsis": Ellipsis, "none": (None, 1, None), "list": [2, 0, 0], "list and slice": ([0, 0], slice(1, None)),
+    "integer": 1,
+    "negative": -1,
+    "numpy integer": np.int64(2),
+    "slice": slice(None, None, -2),
+    "empty slice": slice(2, 1),
+    "nothing": (),
+    "ellipsis": Ellipsis,
+    "none": (None, 1, None),
+    "list": [2, 0, 0],
+    "list and slice": ([0, 0], slice(1, None)),
     "two lists": ([0, 1, 0], [2, 2, 2]),
-    "broadcast lists": ([[0], [1]], [1, 1, 2]), "list, none, integer": ([1, 1], None, 0), "split lists": (slice(None), [0, 0, 1]),
-    "negative positions": np.array([-1, 2, -1]), "empty array": np.array([], np.int64), "empty list": [], "mask list": [True, False, True],
-    "mask and integers": (np.array([True, False, True]), [1, 1]), "row tuple": ((0, 0, 2),), "pair of tuples": ((0, 0), (1, 1)),
-    "range": range(2), "scalar array": np.array(1), "uint8": np.array([1, 1], np.uint8), "true": True, "false": False,
-    "two masks": (np.array([True, False, True]), np.array([True, True, False, False])), "matrix": np.array([[0, 1], [1, 1]]),
-}  # fmt: skip
+    "broadcast lists": ([[0], [1]], [1, 1, 2]),
+    "list, none, integer": ([1, 1], None, 0),
+    "split lists": (slice(None), [0, 0, 1]),
+    "negative positions": np.array([-1, 2, -1]),
+    "empty array": np.array([], np.int64),
+    "empty list": [],
+    "mask list": [True, False, True],
+    "mask and integers": (np.array([True, False, True]), [1, 1]),
+    "row tuple": ((0, 0, 2),),
+    "pair of tuples": ((0, 0), (1, 1)),
+    "range": range(2),
+    "scalar array": np.array(1),
+    "uint8": np.array([1, 1], np.uint8),
+    "true": True,
+    "false": False,
+    "two masks": (np.array([True, False, True]), np.array([True, True, False, False])),
+    "matrix": np.array([[0, 1], [1, 1]]),
+}
 
 
 @pytest.mark.parametrize("name", INDICES)
@@ -299,7 +365,7 @@ def test_an_index_is_remembered_as_it_was() -> None:
     assert tg.grad(y.sum(), [x])[0].data.tolist() == [2.0, 0.0, 0.0]
 
 
-# Errors ----------------------------------------------------------------------------------------------------------------------------------
+# Errors ---------------------------------------------------------------------------------------------------------------
 X = np.ones((2, 3))
 ERRORS: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     "add": (ValueError, r"add\(float64 \(2, 3\), float64 \(4,\)\).*broadcast", lambda: Tensor(X) + np.ones(4)),
@@ -344,5 +410,7 @@ def test_errors_name_the_op_and_the_shapes(name: str) -> None:
 def test_a_rule_of_the_wrong_shape_names_its_op() -> None:
     op = tg.primitive(np.add)
     op.defvjp(lambda g, out, x, y: g, lambda g, out, x, y: g)  # the sum over what was broadcast is missing
-    with pytest.raises(ValueError, match=r"add: the VJP rule of argument 1 returned shape \(3, 2\) for an argument of shape \(2,\)"):
+    with pytest.raises(
+        ValueError, match=r"add: the VJP rule of argument 1 returned shape \(3, 2\) for an argument of shape \(2,\)"
+    ):
         check_gradients(op, np.ones((3, 2)), np.ones(2))

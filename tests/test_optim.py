@@ -16,7 +16,7 @@ import tinygrad_mnist as tg
 from tinygrad_mnist import optim
 
 
-# One number at a time: what each gradient of a sequence subtracts from w ------------------------------------------------------------------
+# One number at a time: what each gradient of a sequence subtracts from w ----------------------------------------------
 def sgd(w: float, gs: list[float], lr: float, momentum: float = 0.0) -> Iterator[float]:
     v = 0.0
     for g in gs:
@@ -32,7 +32,12 @@ def adagrad(w: float, gs: list[float], lr: float, eps: float = 1e-7) -> Iterator
 
 
 def adam(
-    w: float, gs: list[float], lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0
+    w: float,
+    gs: list[float],
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
 ) -> Iterator[float]:
     m = v = 0.0
     for t, g in enumerate(gs, 1):
@@ -58,12 +63,17 @@ optimisers = pytest.mark.parametrize("kind", [optim.SGD, optim.AdaGrad, optim.Ad
 
 def model(dtype: Any = np.float32, seed: int = 0) -> dict[str, tg.Tensor]:
     rng = np.random.default_rng(seed)
-    return {name: tg.Tensor(rng.normal(size=shape).astype(dtype), requires_grad=True) for name, shape in [("w", (2, 3)), ("b", (3,))]}
+    return {
+        name: tg.Tensor(rng.normal(size=shape).astype(dtype), requires_grad=True)
+        for name, shape in [("w", (2, 3)), ("b", (3,))]
+    }
 
 
 def gradients(seed: int, steps: int, dtype: Any = np.float32) -> list[dict[str, Any]]:
     rng = np.random.default_rng(seed)
-    return [{"w": rng.normal(size=(2, 3)).astype(dtype), "b": rng.integers(-1, 2, 3).astype(dtype)} for _ in range(steps)]
+    return [
+        {"w": rng.normal(size=(2, 3)).astype(dtype), "b": rng.integers(-1, 2, 3).astype(dtype)} for _ in range(steps)
+    ]
 
 
 def assert_same(first: Any, second: Any) -> None:
@@ -83,12 +93,14 @@ def everything(params: dict[str, tg.Tensor], optimiser: Any) -> Any:
     return copy.deepcopy([{name: p.data for name, p in params.items()}, optimiser.state_dict()])
 
 
-# Steps -----------------------------------------------------------------------------------------------------------------------------------
+# Steps ----------------------------------------------------------------------------------------------------------------
 @every_kind
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @settings(deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), steps=st.integers(1, 8), passed=st.booleans())
-def test_steps_follow_the_formula(kind: Any, formula: Any, how: Any, dtype: Any, seed: int, steps: int, passed: bool) -> None:
+def test_steps_follow_the_formula(
+    kind: Any, formula: Any, how: Any, dtype: Any, seed: int, steps: int, passed: bool
+) -> None:
     params, sequence = model(dtype, seed), gradients(seed, steps, dtype)
     start = {name: p.data.astype(np.float64) for name, p in params.items()}
     optimiser = kind(params, **how)
@@ -173,7 +185,7 @@ def test_snapshots_and_gradients_are_never_written_to(kind: Any) -> None:
         ({}, "no gradient"),
         (None, "no gradient"),
     ],
-)  # fmt: skip
+)
 def test_gradients_that_do_not_fit_change_nothing(kind: Any, grads: Any, message: str) -> None:
     params = model()
     optimiser = kind(params)
@@ -224,11 +236,13 @@ def test_a_quadratic_bowl_is_descended() -> None:
         np.testing.assert_allclose(w.data, 1, atol=1e-3)
 
 
-# Saved state -----------------------------------------------------------------------------------------------------------------------------
+# Saved state ----------------------------------------------------------------------------------------------------------
 @every_kind
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @given(seed=st.integers(0, 2**32 - 1), before=st.integers(0, 4), after=st.integers(1, 4))
-def test_a_rebuilt_optimiser_goes_on_bit_for_bit(kind: Any, formula: Any, how: Any, dtype: Any, seed: int, before: int, after: int) -> None:
+def test_a_rebuilt_optimiser_goes_on_bit_for_bit(
+    kind: Any, formula: Any, how: Any, dtype: Any, seed: int, before: int, after: int
+) -> None:
     grads = gradients(seed, before + after, dtype)
     params = model(dtype)
     optimiser = kind(params, **how)
@@ -284,10 +298,15 @@ def change(path: tuple[str, ...], value: Any) -> Callable[[Any], None]:
         (change(("state", "w"), None), "w is only on one side"),
         (change(("state", "extra"), {}), "extra is only on one side"),
         (change(("state", "b"), {}), "b has"),
-        (change(("state", "b"), {"h": np.zeros((2, 2)), "m": np.zeros(1), "v": np.zeros(3), "velocity": np.zeros(())}), "b has"),
+        (
+            change(
+                ("state", "b"), {"h": np.zeros((2, 2)), "m": np.zeros(1), "v": np.zeros(3), "velocity": np.zeros(())}
+            ),
+            "b has",
+        ),
     ],
     ids=["kind", "setting", "missing", "unknown", "empty", "shapes"],
-)  # fmt: skip
+)
 def test_a_state_that_does_not_fit_changes_nothing(kind: Any, damage: Any, message: str) -> None:
     params = model()
     optimiser = kind(params)
@@ -304,7 +323,8 @@ def test_a_state_that_does_not_fit_changes_nothing(kind: Any, damage: Any, messa
 
 
 @pytest.mark.parametrize(
-    "setting, value", [("lr", []), ("lr", [0.1]), ("lr", np.zeros(999)), ("betas", 0.9), ("betas", [0.9]), ("betas", (0.9, "x"))]
+    "setting, value",
+    [("lr", []), ("lr", [0.1]), ("lr", np.zeros(999)), ("betas", 0.9), ("betas", [0.9]), ("betas", (0.9, "x"))],
 )
 def test_settings_of_another_kind_do_not_fit(setting, value):
     optimizer = optim.Adam({"w": tg.Tensor(1.0, requires_grad=True)})

@@ -1,4 +1,7 @@
-"""Shards on threads: the gradients of one graph, the same bits for any number of threads, and errors that come through."""
+"""Shards on threads.
+
+The gradients of one graph, the same bits for any number of threads, and errors that come through.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,10 @@ class Classifier:
 
     def __init__(self, dtype: Any = np.float64) -> None:
         self.net = nn.Sequential(
-            nn.Linear(4, 6, rng=rng(0), dtype=dtype), nn.ReLU(), nn.Dropout(0.4), nn.Linear(6, 3, rng=rng(1), dtype=dtype)
+            nn.Linear(4, 6, rng=rng(0), dtype=dtype),
+            nn.ReLU(),
+            nn.Dropout(0.4),
+            nn.Linear(6, 3, rng=rng(1), dtype=dtype),
         )
         self.unused = tg.Tensor(np.ones(2, dtype), requires_grad=True)
 
@@ -62,18 +68,28 @@ def test_shards_add_up_to_the_gradients_of_one_graph(n: int, shard_size: int, se
     assert isinstance(loss, float) and abs(loss - whole.item()) < 1e-13
     assert list(grads) == list(params) and all(p.grad is None for p in params.values())
     for g, p, expected in zip(grads.values(), params.values(), tg.grad(whole, list(params.values())), strict=True):
-        assert isinstance(g, np.ndarray) and g.dtype == p.dtype and g.shape == p.shape and not np.shares_memory(g, p.data)
+        assert (
+            isinstance(g, np.ndarray) and g.dtype == p.dtype and g.shape == p.shape and not np.shares_memory(g, p.data)
+        )
         np.testing.assert_allclose(g, expected.data, rtol=0, atol=1e-13)
 
 
 @settings(deadline=None)
-@given(st.integers(1, 40), st.integers(1, 45), st.integers(0, 2**32 - 1), st.sampled_from([np.float32, np.float64]), st.booleans())
+@given(
+    st.integers(1, 40),
+    st.integers(1, 45),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([np.float32, np.float64]),
+    st.booleans(),
+)
 def test_the_number_of_threads_changes_no_bit(n: int, shard_size: int, seed: int, dtype: Any, training: bool) -> None:
     model, arrays = Classifier(dtype), batch(n, seed, dtype)
     results = []
     for threads in (1, 2, 4, None):
         draws = rng(seed) if training else None
-        result = parallel.value_and_grad(model.loss, nn.parameters(model), *arrays, rng=draws, shard_size=shard_size, threads=threads)
+        result = parallel.value_and_grad(
+            model.loss, nn.parameters(model), *arrays, rng=draws, shard_size=shard_size, threads=threads
+        )
         results.append((result, None if draws is None else draws.bit_generator.state))
     for result, state in results[1:]:
         assert_identical(results[0][0], result)
@@ -85,7 +101,9 @@ def test_the_network_too_is_the_same_for_any_number_of_threads() -> None:
     model = DeepConvNet(rng=rng(0))
     images, labels = tg.data.synthetic_digits(33, rng=rng(1))
     results = [
-        parallel.value_and_grad(model.loss, nn.parameters(model), images, labels, rng=rng(2), shard_size=10, threads=threads)
+        parallel.value_and_grad(
+            model.loss, nn.parameters(model), images, labels, rng=rng(2), shard_size=10, threads=threads
+        )
         for threads in (1, 2, 4)
     ]
     assert_identical(results[0], results[1])
@@ -97,7 +115,10 @@ def test_the_seed_decides_and_each_batch_and_shard_draws_anew() -> None:
 
     def losses(seed: int) -> list[float]:
         draws = rng(seed)
-        return [parallel.value_and_grad(model.loss, nn.parameters(model), *arrays, rng=draws, shard_size=7)[0] for _ in range(3)]
+        return [
+            parallel.value_and_grad(model.loss, nn.parameters(model), *arrays, rng=draws, shard_size=7)[0]
+            for _ in range(3)
+        ]
 
     assert losses(1) == losses(1)
     assert len({*losses(1), *losses(2)}) == 6
@@ -174,7 +195,7 @@ def test_exceptions_come_through_and_no_thread_stays(threads: int, failing: int)
         ([np.zeros(3)], {"threads": 0}, "threads is 0"),
         ([np.zeros(3)], {"threads": -1}, "threads is -1"),
     ],
-)  # fmt: skip
+)
 def test_batches_that_cannot_be_cut_are_refused(arrays: Any, how: Any, message: str) -> None:
     w = tg.Tensor(1.0, requires_grad=True)
     with pytest.raises(ValueError, match=message):
@@ -193,7 +214,9 @@ def test_the_surrounding_no_grad_makes_no_difference(threads: int) -> None:
     model, arrays = Classifier(), batch(8)
     expected = parallel.value_and_grad(model.loss, nn.parameters(model), *arrays, shard_size=4, threads=1)
     with tg.no_grad():
-        assert_identical(parallel.value_and_grad(model.loss, nn.parameters(model), *arrays, shard_size=4, threads=threads), expected)
+        assert_identical(
+            parallel.value_and_grad(model.loss, nn.parameters(model), *arrays, shard_size=4, threads=threads), expected
+        )
 
 
 @pytest.mark.parametrize("function", [evaluate, accuracy])
@@ -215,15 +238,21 @@ def test_usable_cores_are_counted() -> None:
         ("0::/\n", {"cpu.max": "150000 100000"}, 1.5),
         ("0::/jobs/mine\n", {"jobs/cpu.max": "200000 100000", "jobs/mine/cpu.max": "max 100000"}, 2),
         ("0::/jobs/mine\n", {"jobs/cpu.max": "200000 100000", "jobs/mine/cpu.max": "50000 100000"}, 0.5),
-        ("4:memory:/x\n3:cpu,cpuacct:/job\n", {"cpu/job/cpu.cfs_quota_us": "300000", "cpu/job/cpu.cfs_period_us": "100000"}, 3),
+        (
+            "4:memory:/x\n3:cpu,cpuacct:/job\n",
+            {"cpu/job/cpu.cfs_quota_us": "300000", "cpu/job/cpu.cfs_period_us": "100000"},
+            3,
+        ),
         ("3:cpuacct,cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
         ("3:cpuset:/job\n", {"cpu/job/cpu.cfs_quota_us": "300000", "cpu/job/cpu.cfs_period_us": "100000"}, 8),
         ("0::/\n", {"cpu.max": "nonsense"}, 8),
         ("nonsense\n", {}, 8),
         (None, {}, 8),
     ],
-)  # fmt: skip
-def test_the_quota_of_a_container_is_read(tmp_path: Path, membership: str | None, files: dict[str, str], expected: float) -> None:
+)
+def test_the_quota_of_a_container_is_read(
+    tmp_path: Path, membership: str | None, files: dict[str, str], expected: float
+) -> None:
     if membership is not None:
         (tmp_path / "membership").write_text(membership)
     for name, text in files.items():
@@ -278,13 +307,17 @@ def test_without_threadpoolctl_shards_work_and_the_remedy_is_named(monkeypatch: 
     w, x = tg.Tensor(2.0, requires_grad=True), np.arange(4.0)
     parallel._blas.cache_clear(), parallel._warn_of_blas_threads.cache_clear()
     try:
-        parallel.value_and_grad(lambda x, rng: (x * w).mean(), {"w": w}, x, shard_size=1, threads=1)  # nobody to compete with
+        parallel.value_and_grad(
+            lambda x, rng: (x * w).mean(), {"w": w}, x, shard_size=1, threads=1
+        )  # nobody to compete with
         with pytest.warns(RuntimeWarning, match=r"tinygrad_mnist\[train\].*OPENBLAS_NUM_THREADS=1"):
             assert parallel.value_and_grad(lambda x, rng: (x * w).mean(), {"w": w}, x, shard_size=1, threads=2)[0] == 3
         parallel.value_and_grad(lambda x, rng: (x * w).mean(), {"w": w}, x, shard_size=1, threads=2)  # once is enough
         parallel._warn_of_blas_threads.cache_clear()
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
-        parallel.value_and_grad(lambda x, rng: (x * w).mean(), {"w": w}, x, shard_size=1, threads=2)  # nothing to warn about
+        parallel.value_and_grad(
+            lambda x, rng: (x * w).mean(), {"w": w}, x, shard_size=1, threads=2
+        )  # nothing to warn about
     finally:
         parallel._blas.cache_clear()
 
@@ -302,7 +335,9 @@ def test_ctrl_c_comes_through_and_later_shards_are_not_begun(threads: int) -> No
         return number
 
     before = threading.active_count()
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
+    handler = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a job in the background inherits that it is ignored
     try:
         with pytest.raises(KeyboardInterrupt):
             list(parallel.map_shards(slow, np.arange(40), shard_size=1, threads=threads))

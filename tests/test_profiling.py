@@ -31,7 +31,11 @@ def test_every_primitive_and_rule_is_recorded_once() -> None:
     rules = Counter(e.name for e in profile.events if e.phase == "backward")
     assert rules == {"matmul, rule 0": 1, "matmul, rule 1": 1, "exp, rule 0": 1, "sum, rule 0": 1}
     inside = [(e.name, e.op) for e in profile.events if e.phase == "in rule"]
-    assert inside == [("reshape", "sum"), ("broadcast_to", "sum"), ("multiply", "exp")] + [("swapaxes", "matmul"), ("matmul", "matmul")] * 2
+    assert (
+        inside
+        == [("reshape", "sum"), ("broadcast_to", "sum"), ("multiply", "exp")]
+        + [("swapaxes", "matmul"), ("matmul", "matmul")] * 2
+    )
 
 
 def test_memory_counts_new_arrays_and_no_views() -> None:
@@ -39,8 +43,12 @@ def test_memory_counts_new_arrays_and_no_views() -> None:
     with tg.Profile() as profile:
         tg.exp(x), tg.reshape(x, 35), x.T, tg.broadcast_to(x, (9, 5, 7)), x.sum(0)
     assert [(e.name, e.memory) for e in profile.events] == [
-        ("exp", 280), ("reshape", 0), ("transpose", 0), ("broadcast_to", 0), ("sum", 56),
-    ]  # fmt: skip
+        ("exp", 280),
+        ("reshape", 0),
+        ("transpose", 0),
+        ("broadcast_to", 0),
+        ("sum", 56),
+    ]
     assert [e.shapes for e in profile.events] == [((5, 7),)] * 5
 
 
@@ -52,7 +60,9 @@ def test_threads_and_profiles_change_no_bit_and_events_nest(n: int, shard_size: 
 
     def step() -> Any:
         rng = np.random.default_rng(1)
-        return tg.parallel.value_and_grad(model.loss, params, images, labels, rng=rng, shard_size=shard_size, threads=threads)
+        return tg.parallel.value_and_grad(
+            model.loss, params, images, labels, rng=rng, shard_size=shard_size, threads=threads
+        )
 
     loss, grads = step()
     with tg.Profile() as profile:
@@ -86,7 +96,9 @@ def test_the_table_adds_up() -> None:
         if e.op == "matmul" and e.phase in spent:
             spent[e.phase] += e.end - e.begin
     assert cells["matmul"][1:3] == pytest.approx([spent["forward"] / 2e6, spent["backward"] / 2e6], abs=6e-4)
-    assert cells["matmul"][3] == pytest.approx(2 * 3 * 64 * 64 * 8 / 2**20, abs=6e-3), "the product and those of its two rules"
+    assert cells["matmul"][3] == pytest.approx(2 * 3 * 64 * 64 * 8 / 2**20, abs=6e-3), (
+        "the product and those of its two rules"
+    )
     assert sum(row[4] for row in cells.values()) == pytest.approx(100, abs=0.2)
     assert last.startswith("all ops:") and "on 1 threads" in last and f"{profile.wall / 2e6:.1f} ms" in last
     with pytest.raises(ValueError, match="steps is 0"):
@@ -106,7 +118,9 @@ def test_the_trace_is_what_perfetto_reads(tmp_path: Path) -> None:
     assert "MainThread" in names.values() and any(name.startswith("shard") for name in names.values())
     assert [e["ts"] for e in calls] == sorted(e["ts"] for e in calls) and all(e["dur"] >= 0 for e in calls)
     exps = [e for e in calls if e["name"] == "exp"]
-    assert len(exps) == 4 and all(e["args"] == {"shapes": [[1, 3]], "bytes": 24} and e["cat"] == "forward" for e in exps)
+    assert len(exps) == 4 and all(
+        e["args"] == {"shapes": [[1, 3]], "bytes": 24} and e["cat"] == "forward" for e in exps
+    )
 
 
 def test_profiles_record_inside_each_other_and_each_is_entered_once() -> None:
@@ -124,7 +138,9 @@ def test_profiles_record_inside_each_other_and_each_is_entered_once() -> None:
         tg.exp(leaf(2))
     assert len(first.events) == len(second.events) == 2
     outer, inner = first.events[1], second.events[0]
-    assert outer[:5] == inner[:5] and inner.begin <= outer.begin <= outer.end <= inner.end, "the inner one is asked first"
+    assert outer[:5] == inner[:5] and inner.begin <= outer.begin <= outer.end <= inner.end, (
+        "the inner one is asked first"
+    )
 
 
 def test_a_rule_that_differentiates_goes_on_belonging_to_its_op() -> None:

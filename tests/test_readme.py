@@ -19,7 +19,12 @@ from models import deep_convnet, mlp, recipes
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MODULES = [importlib.import_module(found.name) for found in pkgutil.walk_packages(tg.__path__, "tinygrad_mnist.")]
-OPS = [name for module in MODULES if module.__name__.split(".")[-1] in ("ops", "conv", "functional") for name in module.__all__]
+OPS = [
+    name
+    for module in MODULES
+    if module.__name__.split(".")[-1] in ("ops", "conv", "functional")
+    for name in module.__all__
+]
 
 
 def test_the_code_blocks_run_in_order(monkeypatch, tmp_path):
@@ -58,12 +63,25 @@ def test_examples_in_docstrings_are_true(module, monkeypatch):
         few = (np.zeros((60000, 28, 28), np.uint8), np.zeros(60000, np.uint8))
         synthetic = importlib.import_module("tinygrad_mnist.data.synthetic")
         monkeypatch.setattr(synthetic, "synthetic_digits", lambda n, rng=None: (few[0][:n], few[1][:n]))
-    public = {name: getattr(module, name) for name in getattr(module, "__all__", vars(module)) if not name.startswith("_")}
-    ours = {n: v for n, v in public.items() if getattr(v, "__module__", None) == module.__name__ or isinstance(v, tg.Primitive)}
+    public = {
+        name: getattr(module, name) for name in getattr(module, "__all__", vars(module)) if not name.startswith("_")
+    }
+    ours = {
+        n: v
+        for n, v in public.items()
+        if getattr(v, "__module__", None) == module.__name__ or isinstance(v, tg.Primitive)
+    }
     runner = doctest.DocTestRunner()
     for name, value in ours.items():
         members = vars(value).values() if isinstance(value, type) else ()
-        for part in [value, *(m for m in members if getattr(m, "__module__", "") == module.__name__ and not isinstance(m, tg.Primitive))]:
+        for part in [
+            value,
+            *(
+                m
+                for m in members
+                if getattr(m, "__module__", "") == module.__name__ and not isinstance(m, tg.Primitive)
+            ),
+        ]:
             if text := getattr(part, "__doc__", None):
                 runner.run(doctest.DocTestParser().get_doctest(text, {**vars(module)}, name, None, 0))
     assert runner.summarize(verbose=False).failed == 0

@@ -33,12 +33,19 @@ from tinygrad_mnist.checkpoint import load_weights
 COMMAND = [sys.executable, reproduce_paper.__file__]
 
 
-# The table --------------------------------------------------------------------------------------------------------------------------------
+# The table ------------------------------------------------------------------------------------------------------------
 def test_the_figures_are_the_papers() -> None:
     figures = {name: {(f.variant, f.measure): f.paper for f in e.figures} for name, e in EXPERIMENTS.items()}
     assert figures["learning-rate"] == {
         (rate, "test_accuracy"): value
-        for rate, value in {"5e-2": 0.4955, "3e-2": 0.9786, "1e-2": 0.9930, "3e-3": 0.9838, "3e-5": 0.6507, "3e-7": 0.1795}.items()
+        for rate, value in {
+            "5e-2": 0.4955,
+            "3e-2": 0.9786,
+            "1e-2": 0.9930,
+            "3e-3": 0.9838,
+            "3e-5": 0.6507,
+            "3e-7": 0.1795,
+        }.items()
     }
     train, test, final = [], [], figures["epochs"]["paper", "test_accuracy"]
     for kind, values in (("train", train), ("test", test)):
@@ -62,7 +69,9 @@ def test_every_figure_claim_and_target_is_about_a_variant_that_is_run_long_enoug
             config = configuration(EXPERIMENTS["explanations"].variants[candidate_variant(candidate, target)], 0)
             assert int(measure.partition("@")[2] or 0) <= epochs == config["epochs"]
             assert config.items() >= CANDIDATES[candidate].items()
-    assert {variant for e, variant in report.GRADIENTS.values() if e == "explanations"} <= EXPERIMENTS["explanations"].variants.keys()
+    assert {variant for e, variant in report.GRADIENTS.values() if e == "explanations"} <= EXPERIMENTS[
+        "explanations"
+    ].variants.keys()
     with pytest.raises(TypeError):
         EXPERIMENTS["mine"] = None
 
@@ -71,9 +80,14 @@ def test_runs_that_several_experiments_look_at_are_made_once() -> None:
     data = tg.data.Dataset(*(np.zeros((20, 28, 28), np.uint8), np.zeros(20, np.uint8)) * 2, "nothing", True)
     configs = [config for e in EXPERIMENTS.values() for config in e.configurations(range(3), None, False).values()]
     jobs = running.wanted(configs, data, "")
-    assert len(jobs) == 3 * (6 + 1 + 2 + 7 * 6 + 2) < len(configs)  # rates, Xavier, depths, candidates by targets, recipes
+    assert (
+        len(jobs) == 3 * (6 + 1 + 2 + 7 * 6 + 2) < len(configs)
+    )  # rates, Xavier, depths, candidates by targets, recipes
     assert configuration({"lr": 0.01}, 0) == configuration({}, 0) == settings_of("paper", paper_protocol=True, seed=0)
-    assert configuration({"recipe": "best"}, 1, quick=True).items() >= {"epochs": 8, "limit": 8000, "optimizer": "adamw"}.items()
+    assert (
+        configuration({"recipe": "best"}, 1, quick=True).items()
+        >= {"epochs": 8, "limit": 8000, "optimizer": "adamw"}.items()
+    )
     most = RECIPES["best"]["epochs"]
     assert [configuration({"recipe": "best"}, 0, epochs)["epochs"] for epochs in (None, 2, 99)] == [most, 2, most]
     assert [configuration({"epochs": 3}, 0, epochs, quick=True)["epochs"] for epochs in (None, 2, 99)] == [3, 2, 3]
@@ -90,7 +104,7 @@ def test_a_key_depends_on_every_setting_on_data_and_code_and_on_nothing_else(dat
     assert running.key(config, "other data", "code") != key != running.key(config, "data", "other code")
 
 
-# Running ----------------------------------------------------------------------------------------------------------------------------------
+# Running --------------------------------------------------------------------------------------------------------------
 class Flag:
     """What running needs of multiprocessing's Value and Event, within one process."""
 
@@ -125,26 +139,44 @@ def jobs_for(small: tg.data.Dataset, *changes: dict[str, Any]) -> dict[str, runn
 
 
 def without_times(path: Path) -> dict[str, Any]:
-    return {name: value for name, value in json.loads(path.read_text()).items() if name not in ("seconds", "threads", "sha256")}
+    return {
+        name: value
+        for name, value in json.loads(path.read_text()).items()
+        if name not in ("seconds", "threads", "sha256")
+    }
 
 
 def test_any_executor_and_any_number_of_threads_give_the_same_results(
     small: tg.data.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recipes, "MEASURED", 50)
-    jobs = jobs_for(small, {}, {"init": "xavier"}, {"dtype": "float64", "loss_eps": 1e-7}, {"paper_protocol": False, "validation": 50})
+    jobs = jobs_for(
+        small,
+        {},
+        {"init": "xavier"},
+        {"dtype": "float64", "loss_eps": 1e-7},
+        {"paper_protocol": False, "validation": 50},
+    )
     for name, executor, threads in (("a", AtOnce(), 1), ("b", ThreadPoolExecutor(3), 2)):
         (tmp_path / name).mkdir()
         done, finished = Flag(), []
         running.begin(running.Workplace(small, tmp_path / name, threads, done, Flag()))
         with executor:
-            running.run_all(jobs.values(), executor, stop=Flag(), tick=lambda: None, finished=finished.append, stopped=lambda: False)
+            running.run_all(
+                jobs.values(), executor, stop=Flag(), tick=lambda: None, finished=finished.append, stopped=lambda: False
+            )
         assert sorted(job.key for job in finished) == sorted(jobs)
-        assert done.value == sum(job.images for job in jobs.values()) - 50, "float64 counts fourfold; 50 images were held out"
+        assert done.value == sum(job.images for job in jobs.values()) - 50, (
+            "float64 counts fourfold; 50 images were held out"
+        )
     for key in jobs:
         assert without_times(tmp_path / "a" / f"{key}.json") == without_times(tmp_path / "b" / f"{key}.json")
         first, second = (load_weights(tmp_path / name / f"{key}.safetensors") for name in "ab")
-        different = {name: np.abs(first[name] - second[name]).max() for name in first if not np.array_equal(first[name], second[name])}
+        different = {
+            name: np.abs(first[name] - second[name]).max()
+            for name in first
+            if not np.array_equal(first[name], second[name])
+        }
         assert not different, jobs[key].config
     (result,) = [r for r in running.stored(tmp_path / "a", pytest.fail).values() if not r["config"]["paper_protocol"]]
     assert result["history"][-1]["test_accuracy"] == result["test_accuracy"], "all test images draw the curve"
@@ -164,10 +196,16 @@ def test_a_result_is_what_training_and_testing_give(small: tg.data.Dataset, tmp_
     confusion = np.zeros((10, 10), int)
     np.add.at(confusion, (labels, guessed), 1)
     assert result["confusion"] == confusion.tolist()
-    assert [row[:3] for row in result["wrong"]] == [[i, labels[i], guessed[i]] for i in np.flatnonzero(guessed != labels)]
+    assert [row[:3] for row in result["wrong"]] == [
+        [i, labels[i], guessed[i]] for i in np.flatnonzero(guessed != labels)
+    ]
     sure = tg.softmax(model(small.test_images)).data.max(axis=1)
     assert [row[3] for row in result["wrong"]] == pytest.approx([sure[row[0]] for row in result["wrong"]], abs=1e-5)
-    assert len(result["histograms"]) == 3 and len(result["seconds"]) == 2 and sorted(result["seconds"]) == result["seconds"]
+    assert (
+        len(result["histograms"]) == 3
+        and len(result["seconds"]) == 2
+        and sorted(result["seconds"]) == result["seconds"]
+    )
     for layer, sizes in result["histograms"][-1].items():
         assert sum(sizes["weight"]["counts"]) + sizes["weight"]["zeros"] == tg.nn.parameters(model)[layer].size
 
@@ -178,7 +216,11 @@ def test_a_run_that_turns_bad_is_a_result_too(small: tg.data.Dataset, tmp_path: 
     running.begin(running.Workplace(small, tmp_path, 1, Flag(), Flag()))
     assert running.work(job) == job.key
     result = running.stored(tmp_path, pytest.fail)[job.key]
-    assert "step" in result["failed"] and result["test_accuracy"] is None and verdicts.one(result, "test_accuracy") == (0, 0)
+    assert (
+        "step" in result["failed"]
+        and result["test_accuracy"] is None
+        and verdicts.one(result, "test_accuracy") == (0, 0)
+    )
     assert not list(tmp_path.glob("*.safetensors"))
 
 
@@ -194,7 +236,9 @@ def test_an_error_in_one_job_cancels_the_others_and_is_told(small: tg.data.Datas
     jobs, stop = jobs_for(small, {}, *({"lr": 0.01 + i / 1000} for i in range(1, 20))), Flag()
     running.begin(running.Workplace(small, tmp_path / "missing", 1, Flag(), stop))
     with ThreadPoolExecutor(1) as executor, pytest.raises(OSError, match="missing"):
-        running.run_all(jobs.values(), executor, stop=stop, tick=lambda: None, finished=pytest.fail, stopped=lambda: False)
+        running.run_all(
+            jobs.values(), executor, stop=stop, tick=lambda: None, finished=pytest.fail, stopped=lambda: False
+        )
     assert stop.is_set()
 
 
@@ -209,7 +253,7 @@ def test_what_is_no_result_is_told_and_left_out(tmp_path: Path, content: bytes) 
     assert running.stored(tmp_path, said.append) == {} and len(said) == 1 and "a.json is no result" in said[0]
 
 
-# The command ------------------------------------------------------------------------------------------------------------------------------
+# The command ----------------------------------------------------------------------------------------------------------
 OPTIONS = ["--experiments", "initialisation", "depth", "--epochs", "1", "--seeds", "2", "--jobs", "2"]
 
 
@@ -217,9 +261,15 @@ OPTIONS = ["--experiments", "initialisation", "depth", "--epochs", "1", "--seeds
 def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reproduction that nothing happened to."""
     out = tmp_path_factory.mktemp("reproduction") / "out"
-    done = subprocess.run([*COMMAND, "--data", folder, "--out", out, *OPTIONS], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [*COMMAND, "--data", folder, "--out", out, *OPTIONS], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
-    assert "8 runs, 0 of them done" in done.stdout and "runs left" in done.stderr and f"report: {out / 'report.html'}" in done.stdout
+    assert (
+        "8 runs, 0 of them done" in done.stdout
+        and "runs left" in done.stderr
+        and f"report: {out / 'report.html'}" in done.stdout
+    )
     return out
 
 
@@ -240,7 +290,9 @@ def test_every_run_is_stored_and_none_is_repeated(whole: Path, folder: Path, cap
 def test_the_reports_numbers_are_those_of_the_stored_results(whole: Path) -> None:
     text, results = (whole / "report.md").read_text(), running.stored(whole / "results", pytest.fail).values()
     for depth, name in experiments.DEPTH_NAMES.items():
-        values = [np.mean(r["losses"]) for r in results if r["config"].items() >= {"depth": depth, "init": "he"}.items()]
+        values = [
+            np.mean(r["losses"]) for r in results if r["config"].items() >= {"depth": depth, "init": "he"}.items()
+        ]
         assert len(values) == 2
         (row,) = [line for line in text.splitlines() if line.startswith(f"| {name}: mean loss, epoch 1 |")]
         assert f"| {np.mean(values):.3f} ± {np.std(values, ddof=1):.3f} |" in row
@@ -261,7 +313,9 @@ def test_the_html_holds_everything_and_the_markdown_names_it(whole: Path) -> Non
     assert (whole / "pictures" / "graph.dot").read_text().startswith("digraph {")
     assert "DATA OF THE SHAPE OF MNIST" in text, "it says which data it is about"
     for name in ("initialisation", "depth"):
-        assert f'<a id="{name}">' in page and EXPERIMENTS[name].paper.replace("'", "&#39;")[:40] in page.replace("'", "&#39;")
+        assert f'<a id="{name}">' in page and EXPERIMENTS[name].paper.replace("'", "&#39;")[:40] in page.replace(
+            "'", "&#39;"
+        )
 
 
 def result_files(out: Path) -> dict[str, Any]:
@@ -304,7 +358,9 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("cut", [True, False], ids=["cut off", "a digit changed"])
-def test_a_damaged_result_is_computed_again(whole: Path, folder: Path, tmp_path: Path, capsys: Any, no_report: None, cut: bool) -> None:
+def test_a_damaged_result_is_computed_again(
+    whole: Path, folder: Path, tmp_path: Path, capsys: Any, no_report: None, cut: bool
+) -> None:
     out = tmp_path / "out"
     (out / "results").mkdir(parents=True)
     for path in (whole / "options.json", *(whole / "results").iterdir()):
@@ -315,11 +371,17 @@ def test_a_damaged_result_is_computed_again(whole: Path, folder: Path, tmp_path:
     (out / "results" / "x.json.0123456789ab.part").write_bytes(b"left by a process that was killed")
     assert reproduce_paper.main(["--resume", str(out), "--data", str(folder), "--quiet", "--jobs", "1"]) == 0
     shown = capsys.readouterr()
-    assert "8 runs, 7 of them done" in shown.out and "is no result" in shown.err and not list((out / "results").glob("*.part"))
+    assert (
+        "8 runs, 7 of them done" in shown.out
+        and "is no result" in shown.err
+        and not list((out / "results").glob("*.part"))
+    )
     assert result_files(out) == result_files(whole)
 
 
-def test_results_of_other_code_are_left_out_unless_asked_for(whole: Path, folder: Path, capsys: Any, monkeypatch: Any) -> None:
+def test_results_of_other_code_are_left_out_unless_asked_for(
+    whole: Path, folder: Path, capsys: Any, monkeypatch: Any
+) -> None:
     monkeypatch.setattr(running, "code", lambda: "another")
     monkeypatch.setattr(reproduce_paper, "run_missing", lambda *arguments: None)
     monkeypatch.setattr(reproduce_paper, "write_report", lambda out, results, *rest: [f"{len(list(results))} results"])
@@ -349,7 +411,9 @@ def test_results_of_other_code_are_left_out_unless_asked_for(whole: Path, folder
         (["--experiments", "recipes"], "5000 of 600 images are to be held out"),
     ],
 )
-def test_bad_arguments_end_in_one_line(folder: Path, tmp_path: Path, capsys: Any, monkeypatch: Any, options: list[str], words: str) -> None:
+def test_bad_arguments_end_in_one_line(
+    folder: Path, tmp_path: Path, capsys: Any, monkeypatch: Any, options: list[str], words: str
+) -> None:
     (tmp_path / "file").touch()
     monkeypatch.chdir(tmp_path)
     try:
@@ -364,13 +428,18 @@ def test_bad_arguments_end_in_one_line(folder: Path, tmp_path: Path, capsys: Any
 @pytest.mark.parametrize(
     "content",
     [
-        "", "[]", "{}", "[" * 100_000,
+        "",
+        "[]",
+        "{}",
+        "[" * 100_000,
         '{"experiments": ["mine"], "seeds": 1, "epochs": null, "quick": false, "data": null}',
         '{"experiments": ["depth"], "seeds": 0, "epochs": null, "quick": false, "data": null}',
         '{"experiments": ["depth"], "seeds": 1, "epochs": null, "quick": false, "data": 3}',
     ],
-)  # fmt: skip
-def test_options_that_something_else_has_written_end_in_one_line(folder: Path, tmp_path: Path, capsys: Any, content: str) -> None:
+)
+def test_options_that_something_else_has_written_end_in_one_line(
+    folder: Path, tmp_path: Path, capsys: Any, content: str
+) -> None:
     (tmp_path / "options.json").write_text(content)
     assert reproduce_paper.main(["--resume", str(tmp_path), "--data", str(folder)]) == 2
     said = capsys.readouterr().err
@@ -386,24 +455,37 @@ def test_two_in_one_folder_are_refused(whole: Path, folder: Path, capsys: Any) -
 
 
 @pytest.mark.parametrize("module", ["matplotlib", "markdown", "filelock", "tqdm", "safetensors"])
-def test_a_missing_extra_is_named_first(folder: Path, tmp_path: Path, capsys: Any, monkeypatch: Any, module: str) -> None:
+def test_a_missing_extra_is_named_first(
+    folder: Path, tmp_path: Path, capsys: Any, monkeypatch: Any, module: str
+) -> None:
     import importlib.util
 
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else found(name))
     assert reproduce_paper.main(["--data", str(folder), "--out", str(tmp_path / "out")]) == 2
-    assert f"needs {module}: pip install 'tinygrad_mnist[train]'" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert (
+        f"needs {module}: pip install 'tinygrad_mnist[train]'" in capsys.readouterr().err
+        and not (tmp_path / "out").exists()
+    )
 
 
 def test_quick_and_synthetic_reports_say_so_first(small: tg.data.Dataset, tmp_path: Path) -> None:
     assert experiments.QUICK_SAYS in report.head([], None, quick=True)[1]
-    result = {"data": "x", "code": "x", "threads": 1, "synthetic": True, "config": {"seed": 0},
-              "begun with": {"numpy": "x", "python": "x", "native kernels": "x"}}  # fmt: skip
+    result = {
+        "data": "x",
+        "code": "x",
+        "threads": 1,
+        "synthetic": True,
+        "config": {"seed": 0},
+        "begun with": {"numpy": "x", "python": "x", "native kernels": "x"},
+    }
     assert "SYNTHETIC DIGITS" in report.head([result], None, quick=False)[1]
     assert "At most 3 epochs" in report.head([result], 3, quick=False)[1]
 
 
-def test_options_are_kept_by_a_report_and_grow_by_what_is_asked_for(whole: Path, folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_options_are_kept_by_a_report_and_grow_by_what_is_asked_for(
+    whole: Path, folder: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
     monkeypatch.setattr(reproduce_paper, "run_missing", lambda *arguments: None)
     monkeypatch.setattr(reproduce_paper, "write_report", lambda *arguments: [])
     path, options = tmp_path / "options.json", ["--resume", str(tmp_path), "--data", str(folder)]
@@ -429,7 +511,11 @@ def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "fails, seeds",
-    [pytest.param("none", (0, 2), marks=pytest.mark.slow), ("some", (0, 2)), ("at once", (0,))],  # pictures take their time
+    [
+        pytest.param("none", (0, 2), marks=pytest.mark.slow),
+        ("some", (0, 2)),
+        ("at once", (0,)),
+    ],  # pictures take their time
     ids=str,
 )
 def test_whatever_is_there_the_report_tells_it(
@@ -445,15 +531,32 @@ def test_whatever_is_there_the_report_tells_it(
         histogram = {"counts": [1] * running.BINS[2], "zeros": 0, "not finite": 0}
         layers = {name: {"weight": histogram, "gradient": histogram} for name in report.pictures.LAYERS}
         return {
-            "key": f"{number:016x}", "config": config, "code": "c", "data": "MNIST", "synthetic": False, "threads": 1, "losses": losses,
-            "begun with": {"numpy": "2", "python": "3", "native kernels": "none"}, "failed": "step 5: the loss is nan" if bad else "",
-            "steps_per_epoch": 4, "history": [{"epoch": e, **dict.fromkeys(accuracies, draws.uniform(0.9, 1))} for e in range(epochs + 1)],
-            "measured_images": 1000, "seconds": [float(e) for e in range(1, epochs + 1)], "test_images": 200,
-            "histograms": [layers] * (epochs + 1), "test_accuracy": None if bad else draws.uniform(0.9, 1), "wrong": [[3, 1, 2, 0.9]],
+            "key": f"{number:016x}",
+            "config": config,
+            "code": "c",
+            "data": "MNIST",
+            "synthetic": False,
+            "threads": 1,
+            "losses": losses,
+            "begun with": {"numpy": "2", "python": "3", "native kernels": "none"},
+            "failed": "step 5: the loss is nan" if bad else "",
+            "steps_per_epoch": 4,
+            "history": [{"epoch": e, **dict.fromkeys(accuracies, draws.uniform(0.9, 1))} for e in range(epochs + 1)],
+            "measured_images": 1000,
+            "seconds": [float(e) for e in range(1, epochs + 1)],
+            "test_images": 200,
+            "histograms": [layers] * (epochs + 1),
+            "test_accuracy": None if bad else draws.uniform(0.9, 1),
+            "wrong": [[3, 1, 2, 0.9]],
             "confusion": np.eye(10, dtype=int).tolist(),
-        }  # fmt: skip
+        }
 
-    configs = [c for e in EXPERIMENTS.values() for (_, seed), c in e.configurations(range(3), None, False).items() if seed in seeds]
+    configs = [
+        c
+        for e in EXPERIMENTS.values()
+        for (_, seed), c in e.configurations(range(3), None, False).items()
+        if seed in seeds
+    ]
     for config in configs:  # some are of code that had no such settings, and did not measure so
         if config["seed"] == 2 and config["optimizer"] == "adagrad":
             del config["warmup"], config["weight_decay"]
@@ -473,7 +576,9 @@ def test_whatever_is_there_the_report_tells_it(
 
 @pytest.mark.slow
 def test_the_quick_look_takes_everything_in(tmp_path: Path) -> None:
-    done = subprocess.run([*COMMAND, "--quick", "--quiet", "--out", tmp_path / "out"], capture_output=True, text=True, timeout=900)
+    done = subprocess.run(
+        [*COMMAND, "--quick", "--quiet", "--out", tmp_path / "out"], capture_output=True, text=True, timeout=900
+    )
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "out" / "report.md").read_text()
     assert experiments.QUICK_SAYS in text and "Not run" not in text and NOT_MEASURED not in text

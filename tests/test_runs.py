@@ -1,4 +1,7 @@
-"""Runs that are killed, stopped, starved of disk or resumed with damaged files: they go on to the bit, or say what is wrong."""
+"""Runs that are killed, stopped, starved of disk or resumed with damaged files.
+
+They go on to the bit, or say what is wrong.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,20 @@ from tinygrad_mnist import files, runs
 from tinygrad_mnist.checkpoint import CheckpointError, CheckpointManager, load_checkpoint, load_weights, save_checkpoint
 from tinygrad_mnist.runs import Run, code_version, read_metrics
 
-SMALL = ["--epochs", "3", "--batch-size", "50", "--seed", "5", "--validation", "100", "--depth", "4", "--optimizer", "adagrad"]
+SMALL = [
+    "--epochs",
+    "3",
+    "--batch-size",
+    "50",
+    "--seed",
+    "5",
+    "--validation",
+    "100",
+    "--depth",
+    "4",
+    "--optimizer",
+    "adagrad",
+]
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither these signals nor these limits")
 
 
@@ -52,9 +68,11 @@ def wait_for_steps(out: Path, count: int) -> None:
     raise AssertionError(f"no {count} steps after a minute")
 
 
-# Killed and stopped ---------------------------------------------------------------------------------------------------------------------
+# Killed and stopped ---------------------------------------------------------------------------------------------------
 @posix
-def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(whole: Path, options: list[Any], tmp_path: Path) -> None:
+def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
+    whole: Path, options: list[Any], tmp_path: Path
+) -> None:
     story = killed_until_done(tmp_path / "run", [*options], kills=4, rng=np.random.default_rng(2))
     assert result(tmp_path / "run") == result(whole), story
     assert not list((tmp_path / "run").glob("*.part"))
@@ -73,9 +91,14 @@ def test_sixty_kills(options: list[Any], tmp_path: Path) -> None:
 
 
 @posix
-@pytest.mark.parametrize("point", [1, 4, 9, 16, *(pytest.param(point, marks=pytest.mark.slow) for point in (3, 6, 12, 14))])
+@pytest.mark.parametrize(
+    "point", [1, 4, 9, 16, *(pytest.param(point, marks=pytest.mark.slow) for point in (3, 6, 12, 14))]
+)
 def test_killed_in_the_first_writes(options: list[Any], tmp_path: Path, point: int) -> None:
-    """config.json, metrics.jsonl, times.jsonl, checkpoint: four steps each. Before the first is there, the command must begin again."""
+    """config.json, metrics.jsonl, times.jsonl, checkpoint.
+
+    Four steps each. Before the first is there, the command must begin again.
+    """
     out = tmp_path / "run"
     new = [*options, "--epochs", "1", "--limit", "150", "--validation", "50", "--out", out]
     code, said = ended(start(*new, write=(point, 0)))
@@ -87,7 +110,9 @@ def test_killed_in_the_first_writes(options: list[Any], tmp_path: Path, point: i
 
 @posix
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
-def test_a_signal_finishes_the_step_saves_and_tells(whole: Path, options: list[Any], tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_finishes_the_step_saves_and_tells(
+    whole: Path, options: list[Any], tmp_path: Path, number: signal.Signals
+) -> None:
     out = tmp_path / "run"
     process = start(*options, "--out", out, "--checkpoint-every", "1000")
     wait_for_steps(out, 3)
@@ -110,7 +135,7 @@ def test_1_2_and_4_threads_give_the_same_files(whole: Path, options: list[Any], 
         assert code == 0 and result(tmp_path / str(threads)) == result(whole), said
 
 
-# Damaged folders ------------------------------------------------------------------------------------------------------------------------
+# Damaged folders ------------------------------------------------------------------------------------------------------
 def stopped(script: Any, *options: Any, at: int) -> int:
     """Train until a step, where SIGTERM comes, or (0) before the first one; returns the exit code."""
     record, trainer = Run.record, script.make_trainer
@@ -148,7 +173,9 @@ def stopped(script: Any, *options: Any, at: int) -> int:
     ],
     ids=str,
 )
-def test_every_kind_of_run_goes_on_to_the_bit(script: Any, folder: Path, tmp_path: Path, more: list[str], at: int) -> None:
+def test_every_kind_of_run_goes_on_to_the_bit(
+    script: Any, folder: Path, tmp_path: Path, more: list[str], at: int
+) -> None:
     options = ["--data", folder, "--epochs", "4", "--batch-size", "50", "--limit", "500", "--depth", "4", *more]
     assert script.main([*map(str, options), "--out", str(tmp_path / "whole"), "--quiet", "--no-plots"]) == 0
     assert stopped(script, *options, "--out", tmp_path / "run", at=at) == 128 + signal.SIGTERM
@@ -176,7 +203,9 @@ def resume(script: Any, out: Path, *options: str) -> int:
 
 @posix
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
-def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(script: Any, half: Path, whole: Path, capsys: Any, damage: str) -> None:
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
+    script: Any, half: Path, whole: Path, capsys: Any, damage: str
+) -> None:
     newest = CheckpointManager(half).files()[0]
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 4
@@ -199,7 +228,9 @@ def test_if_both_are_damaged_that_is_said_and_nothing_touched(script: Any, half:
 
 
 @posix
-def test_metrics_that_were_written_after_the_checkpoint_are_neither_doubled_nor_lost(script: Any, half: Path, whole: Path) -> None:
+def test_metrics_that_were_written_after_the_checkpoint_are_neither_doubled_nor_lost(
+    script: Any, half: Path, whole: Path
+) -> None:
     with open(half / "metrics.jsonl", "ab") as file:
         file.write(b'{"event": "step", "step": 13, "loss": 1.5}\n{"event": "st')
     assert resume(script, half) == 0
@@ -221,10 +252,14 @@ def test_metrics_that_were_written_after_the_checkpoint_are_neither_doubled_nor_
         (["--data", "none"], "is not a folder"),
     ],
 )
-def test_what_would_change_the_run_is_refused(script: Any, half: Path, monkeypatch: Any, capsys: Any, other: list[str], words: str) -> None:
+def test_what_would_change_the_run_is_refused(
+    script: Any, half: Path, monkeypatch: Any, capsys: Any, other: list[str], words: str
+) -> None:
     few = [*tg.data.synthetic_digits(700), *tg.data.synthetic_digits(20)]
     if "synthetic" in other:
-        monkeypatch.setattr(tg.data, "find_mnist", lambda path: tg.data.Dataset(*few, source="SYNTHETIC (why)", synthetic=True))
+        monkeypatch.setattr(
+            tg.data, "find_mnist", lambda path: tg.data.Dataset(*few, source="SYNTHETIC (why)", synthetic=True)
+        )
     before = {file.name: file.read_bytes() for file in half.iterdir()}
     capsys.readouterr()
     assert resume(script, half, *other) == 2
@@ -255,16 +290,22 @@ def test_a_folder_that_is_no_run_is_refused(script: Any, tmp_path: Path, capsys:
 
 
 @pytest.mark.parametrize(
-    "config", [{}, {"epochs": -1}, {"lr": "nan"}, {"depth": 3}, {"data": ["x"]}, {"begun with": 3}, {"validation": 10**9}], ids=str
+    "config",
+    [{}, {"epochs": -1}, {"lr": "nan"}, {"depth": 3}, {"data": ["x"]}, {"begun with": 3}, {"validation": 10**9}],
+    ids=str,
 )
-def test_a_strange_configuration_ends_in_one_line(script: Any, folder: Path, tmp_path: Path, capsys: Any, config: dict[str, Any]) -> None:
+def test_a_strange_configuration_ends_in_one_line(
+    script: Any, folder: Path, tmp_path: Path, capsys: Any, config: dict[str, Any]
+) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"data": str(folder), **config}))
     assert resume(script, tmp_path) == 2
     assert "Traceback" not in (error := capsys.readouterr().err) and len(error.splitlines()) <= 3
 
 
 @pytest.mark.parametrize("state", [{}, {"run": 1}, {"run": {"metrics": 3}}, {"trainer": {"step": 1}}])
-def test_a_checkpoint_of_something_else_ends_in_one_line(script: Any, tmp_path: Path, capsys: Any, state: dict[str, Any]) -> None:
+def test_a_checkpoint_of_something_else_ends_in_one_line(
+    script: Any, tmp_path: Path, capsys: Any, state: dict[str, Any]
+) -> None:
     (tmp_path / "config.json").write_text("{}")
     save_checkpoint(tmp_path / "checkpoint-00000001.safetensors", state)
     assert resume(script, tmp_path) == 2
@@ -272,7 +313,7 @@ def test_a_checkpoint_of_something_else_ends_in_one_line(script: Any, tmp_path: 
     assert "is not one of a run" in error and error.count("\n") == 1
 
 
-# One process at a time ------------------------------------------------------------------------------------------------------------------
+# One process at a time ------------------------------------------------------------------------------------------------
 @posix
 def test_two_processes_in_one_folder_are_refused(script: Any, options: list[Any], tmp_path: Path, capsys: Any) -> None:
     out = tmp_path / "run"
@@ -297,26 +338,33 @@ def test_of_two_that_begin_at_once_one_trains(options: list[Any], tmp_path: Path
     assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == 10 + 1 + 1
 
 
-# Full disks -----------------------------------------------------------------------------------------------------------------------------
+# Full disks -----------------------------------------------------------------------------------------------------------
 @posix
 @pytest.mark.parametrize("limit, full", [(500_000, "checkpoint"), (100, "config.json")])
-def test_a_full_disk_is_named_and_the_run_goes_on_later(whole: Path, options: list[Any], tmp_path: Path, limit: int, full: str) -> None:
+def test_a_full_disk_is_named_and_the_run_goes_on_later(
+    whole: Path, options: list[Any], tmp_path: Path, limit: int, full: str
+) -> None:
     """No file may grow beyond a limit: to a program this looks like a disk that fills in the middle of a write."""
     import resource
 
     out = tmp_path / "run"
     command = [sys.executable, SCRIPT, *options, "--quiet", "--no-plots", "--out", out, "--checkpoint-every", "4"]
     done = subprocess.run(
-        map(str, command), capture_output=True, text=True, timeout=100,
+        map(str, command),
+        capture_output=True,
+        text=True,
+        timeout=100,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )  # fmt: skip
+    )
     error = done.stderr
     assert full in error and error.count("\n") == 1 and ("File too large" in error or "bytes were written" in error)
     if full == "config.json":
         assert done.returncode == 2 and not out.exists()
     else:
         assert done.returncode == 1 and not list(out.glob("*.part"))
-        assert [file.name[-14:-12] for file in CheckpointManager(out).files()] == ["08", "04"], "that of step 12 has the best weights, too"
+        assert [file.name[-14:-12] for file in CheckpointManager(out).files()] == ["08", "04"], (
+            "that of step 12 has the best weights, too"
+        )
     again = [*options, "--out", out] if full == "config.json" else ["--resume", out]
     code, said = ended(start(*again))
     assert code == 0 and result(out) == result(whole), said
@@ -354,14 +402,23 @@ def test_metrics_that_cannot_be_written_whole_stop_the_run(
 
     with monkeypatch.context() as patch:
         patch.setattr(runs, "open", lambda path, *how, **more: Nearly(path, "ab"), raising=False)
-        assert script.main([*map(str, options), "--out", str(out), "--quiet", "--no-plots", "--checkpoint-every", "2"]) == 1
+        assert (
+            script.main([*map(str, options), "--out", str(out), "--quiet", "--no-plots", "--checkpoint-every", "2"])
+            == 1
+        )
     error = capsys.readouterr().err
-    assert "only 10 of " in error and f" bytes were written: '{out / 'metrics.jsonl'}'" in error and "checkpoint-00000006" in error
+    assert (
+        "only 10 of " in error
+        and f" bytes were written: '{out / 'metrics.jsonl'}'" in error
+        and "checkpoint-00000006" in error
+    )
     assert resume(script, out) == 0 and result(out) == result(whole)
 
 
 @pytest.mark.parametrize("out", ["file/run", "/proc/run"])
-def test_an_out_that_cannot_be_made_ends_before_training(script: Any, options: list[Any], tmp_path: Path, capsys: Any, out: str) -> None:
+def test_an_out_that_cannot_be_made_ends_before_training(
+    script: Any, options: list[Any], tmp_path: Path, capsys: Any, out: str
+) -> None:
     (tmp_path / "file").touch()
     if out.startswith("/proc") and not Path("/proc").is_dir():
         pytest.skip("this system has no folder that nobody can write to")
@@ -370,8 +427,11 @@ def test_an_out_that_cannot_be_made_ends_before_training(script: Any, options: l
     assert "cannot be made" in error and "choose another --out" in error and error.count("\n") == 1
 
 
-# Metrics --------------------------------------------------------------------------------------------------------------------------------
-LINES = b'{"event": "step", "step": 1, "loss": 2.25, "data": "MNIST"}\n{"event": "epoch", "epoch": 1, "mean_loss": 2.5e-1}\n'
+# Metrics --------------------------------------------------------------------------------------------------------------
+LINES = (
+    b'{"event": "step", "step": 1, "loss": 2.25, "data": "MNIST"}\n{"event": "epoch", "epoch": 1, "mean_loss": '
+    b"2.5e-1}\n"
+)
 
 
 def read_or_refused(path: Path, data: bytes) -> None:
@@ -415,7 +475,7 @@ def test_a_huge_metrics_file_is_not_read(tmp_path: Path) -> None:
         read_metrics(tmp_path / "m")
 
 
-# The class ------------------------------------------------------------------------------------------------------------------------------
+# The class ------------------------------------------------------------------------------------------------------------
 def test_a_run_as_a_library(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", {"lr": 0.1})
     run.record("step", loss=0.1 + 0.2)

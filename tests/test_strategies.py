@@ -30,7 +30,9 @@ Array = npt.NDArray[Any]
 shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
 dtypes = st.sampled_from([np.float32, np.float64])
 # `find` may search for long and throw much away, which Hypothesis would call unhealthy
-patient = settings(max_examples=1000, database=None, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+patient = settings(
+    max_examples=1000, database=None, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
+)
 some = settings(max_examples=max(settings().max_examples // 2, 8), deadline=None)
 
 
@@ -48,12 +50,16 @@ def gap(x: Array) -> float:
     return float(np.diff(np.sort(x.astype(np.float64), axis=None)).min(initial=np.inf))
 
 
-# Arrays ----------------------------------------------------------------------------------------------------------------------------------
-bounds = st.tuples(st.floats(-10, 10, width=32), st.floats(0.5, 20, width=32)).map(lambda drawn: (drawn[0], drawn[0] + drawn[1]))
+# Arrays ---------------------------------------------------------------------------------------------------------------
+bounds = st.tuples(st.floats(-10, 10, width=32), st.floats(0.5, 20, width=32)).map(
+    lambda drawn: (drawn[0], drawn[0] + drawn[1])
+)
 
 
 @given(st.data(), st.none() | st.integers(0, 5) | shapes, dtypes, bounds, st.booleans())
-def test_entries_are_ordinary_numbers_within_the_bounds(data: Any, shape: Any, dtype: Any, bounds: Any, distinct: bool) -> None:
+def test_entries_are_ordinary_numbers_within_the_bounds(
+    data: Any, shape: Any, dtype: Any, bounds: Any, distinct: bool
+) -> None:
     x = data.draw(arrays(shapes if shape is None else shape, dtype, *bounds, distinct))
     assert type(x) is np.ndarray and x.dtype == dtype and x.flags.c_contiguous
     assert shape is None or x.shape == (shape if isinstance(shape, tuple) else (shape,))
@@ -79,7 +85,10 @@ def test_distinct_entries_of_large_arrays_are_still_distinct_in_float32(size: in
 
 
 @given(
-    shapes, dtypes, st.lists(st.sampled_from([-3.0, -0.5, 0.0, 0.25, 0.2537, 3.0, 7.0]) | st.floats(-3, 3, width=16), max_size=5), st.data()
+    shapes,
+    dtypes,
+    st.lists(st.sampled_from([-3.0, -0.5, 0.0, 0.25, 0.2537, 3.0, 7.0]) | st.floats(-3, 3, width=16), max_size=5),
+    st.data(),
 )
 def test_entries_keep_away_from_kinks(shape: Any, dtype: Any, kinks: list[float], data: Any) -> None:
     for distinct in (False, True):
@@ -92,11 +101,15 @@ def test_entries_keep_away_from_kinks(shape: Any, dtype: Any, kinks: list[float]
 @pytest.mark.parametrize(
     "settings_",
     [
-        {"low": 1.0, "high": 0.0}, {"high": np.inf}, {"low": np.nan}, {"low": -0.004, "high": 0.004, "away_from": [0.0]},
-        {"low": 1.0, "high": 1.0, "distinct": True}, {"low": 1e6, "high": 1e6 + 1, "distinct": True},
+        {"low": 1.0, "high": 0.0},
+        {"high": np.inf},
+        {"low": np.nan},
+        {"low": -0.004, "high": 0.004, "away_from": [0.0]},
+        {"low": 1.0, "high": 1.0, "distinct": True},
+        {"low": 1e6, "high": 1e6 + 1, "distinct": True},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_what_is_impossible_is_refused_at_once(settings_: Any) -> None:
     with pytest.raises(ValueError, match=r"^arrays: .*widen the range"):
         arrays((2, 3), **settings_)
@@ -114,7 +127,7 @@ def test_arrays_shrink_to_small_shapes_with_generic_entries() -> None:
     reachable(arrays(shapes, dtypes), lambda x: x.ndim == 3 and 0 in x.shape)
 
 
-# Shapes and operands ---------------------------------------------------------------------------------------------------------------------
+# Shapes and operands --------------------------------------------------------------------------------------------------
 @given(st.data(), st.integers(1, 4), st.integers(0, 3), st.integers(0, 1), st.integers(1, 4))
 def test_shapes_broadcast(data: Any, count: int, max_dims: int, min_side: int, max_side: int) -> None:
     found = data.draw(broadcastable_shapes(count, max_dims, min_side, max_side))
@@ -140,7 +153,7 @@ def test_a_matrix_has_two_axes() -> None:
         matmul_operands(max_dims=1)
 
 
-# Settings --------------------------------------------------------------------------------------------------------------------------------
+# Settings -------------------------------------------------------------------------------------------------------------
 def image_shape(geometry: Any) -> tuple[int, ...]:
     return tuple(geometry[name] for name in "nchw")
 
@@ -190,14 +203,23 @@ def is_stepping(part: Any) -> bool:
 
 REACHED: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "vector by vector": (matmul_operands(), lambda xy: xy[0].ndim == xy[1].ndim == 1),
-    "stacks that broadcast": (matmul_operands(), lambda xy: min(x.ndim for x in xy) > 2 and xy[0].shape[:-2] != xy[1].shape[:-2]),
+    "stacks that broadcast": (
+        matmul_operands(),
+        lambda xy: min(x.ndim for x in xy) > 2 and xy[0].shape[:-2] != xy[1].shape[:-2],
+    ),
     "nothing to sum over": (matmul_operands(), lambda xy: not xy[0].size and (xy[0] @ xy[1]).size),
     "fortran order": (matmul_operands(), lambda xy: xy[0].flags.f_contiguous and not xy[0].flags.c_contiguous),
     "gaps in memory": (matmul_operands(), lambda xy: not (xy[1].flags.f_contiguous or xy[1].flags.c_contiguous)),
     "mixed dtypes": (matmul_operands(dtypes), lambda xy: xy[0].dtype != xy[1].dtype),
-    "shapes that differ": (broadcastable_shapes(3), lambda found: len({len(s) for s in found}) == 3 and any(0 in s for s in found)),
+    "shapes that differ": (
+        broadcastable_shapes(3),
+        lambda found: len({len(s) for s in found}) == 3 and any(0 in s for s in found),
+    ),
     "no images": (conv_geometries(), lambda g: g["n"] == 0),
-    "strides and padding": (conv_geometries(), lambda g: g["stride"] == (2, 2) and min(g["padding"]) > 0 and g["h"] != g["w"]),
+    "strides and padding": (
+        conv_geometries(),
+        lambda g: g["stride"] == (2, 2) and min(g["padding"]) > 0 and g["h"] != g["w"],
+    ),
     "padding beyond the kernel": (conv_geometries(), lambda g: g["padding"][0] > g["kernel_size"][0]),
     "gaps between windows": (conv_geometries(True), lambda g: g["stride"][1] > g["kernel_size"][1] and g["padding"][1]),
     "unused rows": (conv_geometries(), lambda g: (g["h"] + 2 * g["padding"][0] - g["kernel_size"][0]) % g["stride"][0]),
@@ -205,24 +227,45 @@ REACHED: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "all axes": (axes(2), lambda axis: axis is None),
     "negative axis": (axes(2), lambda axis: axis == -2),
     "mixed axes": (axes(3), lambda axis: isinstance(axis, tuple) and min(axis, default=0) < 0 < max(axis, default=0)),
-    "mixed permutation": (permutations(3), lambda order: min(order) < 0 <= max(order) and list(np.mod(order, 3)) == [2, 0, 1]),
+    "mixed permutation": (
+        permutations(3),
+        lambda order: min(order) < 0 <= max(order) and list(np.mod(order, 3)) == [2, 0, 1],
+    ),
     "steps backwards": (indices((3, 2)), lambda i: part_of(i, lambda p: is_stepping(p) and p.step < 0)),
     "integer": (indices((3, 2)), lambda i: part_of(i, lambda p: isinstance(p, int) and p < 0)),
-    "ellipsis and newaxis": (indices((3, 2)), lambda i: part_of(i, lambda p: p is ...) and part_of(i, lambda p: p is None)),
+    "ellipsis and newaxis": (
+        indices((3, 2)),
+        lambda i: part_of(i, lambda p: p is ...) and part_of(i, lambda p: p is None),
+    ),
     "repeats": (indices((3, 2)), lambda i: part_of(i, lambda p: is_positions(p) and len(np.unique(p)) < p.size)),
-    "the same position from both ends": (indices((2,)), lambda i: is_positions(i) and np.unique(i).size > np.unique(i % 2).size),
-    "index arrays that broadcast": (indices((3, 2)), lambda i: isinstance(i, tuple) and {1, 2} <= {p.ndim for p in i if is_positions(p)}),
+    "the same position from both ends": (
+        indices((2,)),
+        lambda i: is_positions(i) and np.unique(i).size > np.unique(i % 2).size,
+    ),
+    "index arrays that broadcast": (
+        indices((3, 2)),
+        lambda i: isinstance(i, tuple) and {1, 2} <= {p.ndim for p in i if is_positions(p)},
+    ),
     "empty index array": (indices((3, 2)), lambda i: part_of(i, lambda p: is_positions(p) and not p.size)),
     "mask": (indices((3, 2)), lambda i: is_mask(i) and i.shape == (3, 2) and i.any()),
     "mask and slice": (indices((3, 2)), lambda i: part_of(i, is_mask) and part_of(i, is_stepping)),
     "mask and positions": (indices((3, 2)), lambda i: part_of(i, is_mask) and part_of(i, is_positions)),
-    "arrays split by a slice": (indices((3, 2, 2)), lambda i: isinstance(i, tuple) and [is_positions(p) for p in i] == [True, False, True]),
+    "arrays split by a slice": (
+        indices((3, 2, 2)),
+        lambda i: isinstance(i, tuple) and [is_positions(p) for p in i] == [True, False, True],
+    ),
     "long program": (programs(), lambda p: len(p.lines) == 8),
-    "diamond": (programs(), lambda p: len(p.lines) >= 5 and any(repr(p).count(f"v{i}") > 2 for i in range(len(p.inputs), len(p.lines)))),
-    "unused result": (programs(), lambda p: any(repr(p).count(f"v{i}") == 1 for i in range(len(p.inputs), len(p.inputs + p.lines)))),
+    "diamond": (
+        programs(),
+        lambda p: len(p.lines) >= 5 and any(repr(p).count(f"v{i}") > 2 for i in range(len(p.inputs), len(p.lines))),
+    ),
+    "unused result": (
+        programs(),
+        lambda p: any(repr(p).count(f"v{i}") == 1 for i in range(len(p.inputs), len(p.inputs + p.lines))),
+    ),
     "several inputs": (programs(), lambda p: len({x.shape for x in p.inputs}) == 3),
     "inputs of length zero": (programs(min_side=0), lambda p: p.inputs[0].size == 0),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REACHED)
@@ -230,7 +273,7 @@ def test_variety(name: str) -> None:
     reachable(*REACHED[name])
 
 
-# Programs --------------------------------------------------------------------------------------------------------------------------------
+# Programs -------------------------------------------------------------------------------------------------------------
 def results(program: Program, *inputs: Any) -> list[tg.Tensor]:
     out = program(*inputs)
     return list(out) if isinstance(out, tuple) else [out]
@@ -262,9 +305,33 @@ def test_gradients_of_programs(kinks: bool, inconclusive: str, data: Any, order:
 
 
 NAMES = [
-    "tanh", "sin", "sigmoid", "exp", "log", "sqrt", " ** 2", " + ", " * ", " / ", " @ ", "where", "sum", "mean", "softmax", "logsumexp",
-    "log_softmax", "reshape", "transpose", "expand_dims", "squeeze", "broadcast_to", "concatenate", "stack", "pad", "[",
-]  # fmt: skip
+    "tanh",
+    "sin",
+    "sigmoid",
+    "exp",
+    "log",
+    "sqrt",
+    " ** 2",
+    " + ",
+    " * ",
+    " / ",
+    " @ ",
+    "where",
+    "sum",
+    "mean",
+    "softmax",
+    "logsumexp",
+    "log_softmax",
+    "reshape",
+    "transpose",
+    "expand_dims",
+    "squeeze",
+    "broadcast_to",
+    "concatenate",
+    "stack",
+    "pad",
+    "[",
+]
 
 
 KINKED = ["relu", "maximum", "minimum", "tg.max(", "tg.min(", "abs", "clip"]

@@ -42,7 +42,7 @@ def no_collector() -> Iterator[None]:
     gc.enable()
 
 
-# Tensors ---------------------------------------------------------------------------------------------------------------------------------
+# Tensors --------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64, np.uint8, np.bool_])
 def test_a_tensor_is_a_copy_of_its_array(dtype: npt.DTypeLike) -> None:
     array = np.asfortranarray(np.arange(6).reshape(2, 3).astype(dtype))
@@ -99,16 +99,25 @@ def test_repr_tells_values_dtype_and_origin() -> None:
 def test_tensors_are_compared_element_by_element_and_hashed_by_identity() -> None:
     x, y = leaf(1.0, 2.0, 3.0), np.array([2.0, 2.0, 2.0])
     for got, expected in [
-        (x < y, x.data < y), (x <= y, x.data <= y), (x > y, x.data > y), (x >= y, x.data >= y), (x == y, x.data == y),
+        (x < y, x.data < y),
+        (x <= y, x.data <= y),
+        (x > y, x.data > y),
+        (x >= y, x.data >= y),
+        (x == y, x.data == y),
         (x != y, x.data != y),
-        (y < x, y < x.data), (2.0 >= x, 2.0 >= x.data), (np.float32(2) == x, x.data == 2), (x != x, np.zeros(3, bool)),
-    ]:  # fmt: skip
+        (y < x, y < x.data),
+        (2.0 >= x, 2.0 >= x.data),
+        (np.float32(2) == x, x.data == 2),
+        (x != x, np.zeros(3, bool)),
+    ]:
         assert isinstance(got, Tensor) and got.dtype == np.bool_ and not got.requires_grad
         assert got.data.tolist() == expected.tolist()
     assert len({x, leaf(1.0, 2.0, 3.0), x}) == 2
 
 
-@pytest.mark.parametrize("other", [3, 2.5, np.float64(2.5), np.float32(2.5), np.array(2.5), np.array([1.5, 2.5]), np.array([[0.5], [2.5]])])
+@pytest.mark.parametrize(
+    "other", [3, 2.5, np.float64(2.5), np.float32(2.5), np.array(2.5), np.array([1.5, 2.5]), np.array([[0.5], [2.5]])]
+)
 @pytest.mark.parametrize("operator", ["+", "-", "*", "/", "**", "@"])
 def test_arrays_and_numbers_stand_on_either_side_of_an_operator(other: Any, operator: str) -> None:
     if operator == "@":
@@ -140,14 +149,17 @@ def test_a_leaf_from_another_process_gets_its_gradient() -> None:
     for _ in range(1000):
         x = leaf(1.0, 2.0)  # older than anything in the new process
     script = (
-        "import pickle, sys, tinygrad_mnist as tg; x = pickle.load(sys.stdin.buffer); print(tg.grad((x * x).sum(), [x])[0].data.tolist()); "
+        "import pickle, sys, tinygrad_mnist as tg; x = pickle.load(sys.stdin.buffer); print(tg.grad((x * x).sum(), "
+        "[x])[0].data.tolist()); "
         "(x * x).sum().backward(); print(x.grad.data.tolist())"
     )
-    done = subprocess.run([sys.executable, "-c", script], input=pickle.dumps(x), cwd=ROOT, capture_output=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], input=pickle.dumps(x), cwd=ROOT, capture_output=True, check=True
+    )
     assert done.stdout.decode().split("\n")[:2] == ["[2.0, 4.0]"] * 2
 
 
-# The graph -------------------------------------------------------------------------------------------------------------------------------
+# The graph ------------------------------------------------------------------------------------------------------------
 STEPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "add": lambda a, b: a + b,
     "subtract": lambda a, b: 0.3 * a - b,
@@ -163,7 +175,9 @@ STEPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(sorted(STEPS)), st.integers(0, 9), st.integers(0, 9)), max_size=7), seeds, st.sampled_from([1, 1, 2])
+    st.lists(st.tuples(st.sampled_from(sorted(STEPS)), st.integers(0, 9), st.integers(0, 9)), max_size=7),
+    seeds,
+    st.sampled_from([1, 1, 2]),
 )
 def test_random_graphs_with_reused_nodes(steps: list[tuple[str, int, int]], seed: int, order: int) -> None:
     """Every node may feed any later ones, itself twice: diamonds, ladders, dead ends."""
@@ -270,7 +284,7 @@ def test_threads_differentiate_a_shared_leaf_independently() -> None:
         np.testing.assert_allclose(results[k], np.sin(x.data * k) + k * x.data * np.cos(x.data * k), atol=1e-13)
 
 
-# Backward and grad -----------------------------------------------------------------------------------------------------------------------
+# Backward and grad ----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (0,), (2, 0), (2, 3)])
 def test_backward_adds_to_the_gradients_of_leaves_alone(shape: tuple[int, ...]) -> None:
     x, w = (Tensor(np.random.default_rng(i).normal(size=shape), requires_grad=True) for i in (0, 1))
@@ -370,7 +384,7 @@ def test_gradients_are_recorded_only_on_request(create_graph: bool) -> None:
         assert tg.grad(g, [x])[0].item() == 12.0
 
 
-# Rules -----------------------------------------------------------------------------------------------------------------------------------
+# Rules ----------------------------------------------------------------------------------------------------------------
 def product(calls: list[int]) -> tg.Primitive:
     @tg.primitive
     def product(x: Array, y: Array) -> Array:
@@ -422,7 +436,9 @@ def test_an_op_explains_what_is_wrong_with_its_rules() -> None:
     crooked.defvjp(lambda g, out, x, y: g.sum())
     with pytest.raises(TypeError, match="no VJP rule is stated for argument 1"):
         crooked(np.ones(2), x)
-    with pytest.raises(ValueError, match=r"crooked: .* argument 0 returned shape \(\) for an argument of shape \(2,\).*sum_to"):
+    with pytest.raises(
+        ValueError, match=r"crooked: .* argument 0 returned shape \(\) for an argument of shape \(2,\).*sum_to"
+    ):
         crooked(x, 1.0).sum().backward()
     crooked.defvjp(lambda g, out, x, y: g, None)
     out = crooked(x, x)  # None: no gradient for the second argument
@@ -482,7 +498,11 @@ def test_what_rules_share_is_computed_once() -> None:
     check_gradients(hypotenuse, np.array(3.0), np.array(-4.0), order=3)
     with tg.Profile() as profile:
         hypotenuse(x, y).backward()
-    assert [e.name for e in profile.events if e.phase == "backward"] == ["hypotenuse, shared", "hypotenuse, rule 0", "hypotenuse, rule 1"]
+    assert [e.name for e in profile.events if e.phase == "backward"] == [
+        "hypotenuse, shared",
+        "hypotenuse, rule 0",
+        "hypotenuse, rule 1",
+    ]
 
 
 def test_a_rule_that_raises_leaves_recording_on() -> None:
@@ -500,7 +520,7 @@ def test_a_rule_that_raises_leaves_recording_on() -> None:
     assert (x * 2).requires_grad and x.grad is None
 
 
-# Nothing is modified, nothing is shared --------------------------------------------------------------------------------------------------
+# Nothing is modified, nothing is shared -------------------------------------------------------------------------------
 OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "add": lambda x, y: x + y,
     "view": lambda x, y: x.reshape(3, 2).T + y[::-1],
@@ -542,7 +562,9 @@ def test_inputs_and_cotangents_are_neither_modified_nor_shared(name: str, a: Arr
 
 
 @pytest.mark.parametrize("scalar", [2, 2.0, np.float64(2), np.int64(2), np.array(2.0), True])
-@pytest.mark.parametrize("op", [tg.add, tg.subtract, tg.multiply, tg.divide, tg.power, tg.maximum, tg.minimum, tg.where])
+@pytest.mark.parametrize(
+    "op", [tg.add, tg.subtract, tg.multiply, tg.divide, tg.power, tg.maximum, tg.minimum, tg.where]
+)
 def test_scalars_never_upcast(op: Callable[..., Tensor], scalar: Any) -> None:
     x = leaf(0.5, 1.5, dtype=np.float32)
     for args in ((x, scalar), (scalar, x)):
@@ -552,7 +574,19 @@ def test_scalars_never_upcast(op: Callable[..., Tensor], scalar: Any) -> None:
 
 
 @given(
-    st.sampled_from([tg.add, tg.subtract, tg.multiply, tg.divide, tg.power, tg.maximum, tg.minimum, tg.clip, lambda x, y: tg.where(True, x, y)]),
+    st.sampled_from(
+        [
+            tg.add,
+            tg.subtract,
+            tg.multiply,
+            tg.divide,
+            tg.power,
+            tg.maximum,
+            tg.minimum,
+            tg.clip,
+            lambda x, y: tg.where(True, x, y),
+        ]
+    ),
     st.sampled_from([np.float16, np.float32, np.float64]),
     st.booleans(),
     st.booleans(),
@@ -589,9 +623,11 @@ def test_gradients_have_the_dtype_of_their_input() -> None:
     check_gradients(lambda y: (y.astype(np.float64) * np.arange(2)).sum(), y)
 
 
-# Memory ----------------------------------------------------------------------------------------------------------------------------------
+# Memory ---------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    "step", [lambda x: x + 1.0, lambda x: (x + x) * 0.5, lambda x: x[...].reshape(1) - 0.0], ids=["chain", "ladder", "views"]
+    "step",
+    [lambda x: x + 1.0, lambda x: (x + x) * 0.5, lambda x: x[...].reshape(1) - 0.0],
+    ids=["chain", "ladder", "views"],
 )
 @pytest.mark.usefixtures("no_collector")
 def test_depth_needs_no_recursion(step: Callable[[Tensor], Tensor]) -> None:
@@ -696,11 +732,15 @@ def test_memory_stays_the_same_over_many_steps() -> None:
             train()
             if step in (19, 219):
                 used.append(tracemalloc.get_traced_memory()[0])
-                tensors.append(sum(type(thing) is Tensor for thing in gc.get_objects()))  # isinstance would wake lazy objects
+                tensors.append(
+                    sum(type(thing) is Tensor for thing in gc.get_objects())
+                )  # isinstance would wake lazy objects
     finally:
         tracemalloc.stop()
     assert tensors[1] == tensors[0]
-    assert used[1] - used[0] < 100_000  # 500 bytes a step, for Python's list of spare tuples; one (50, 10) array has 4000
+    assert (
+        used[1] - used[0] < 100_000
+    )  # 500 bytes a step, for Python's list of spare tuples; one (50, 10) array has 4000
 
 
 def test_settings_may_be_given_by_position_or_by_name() -> None:
@@ -720,7 +760,12 @@ def test_settings_may_be_given_by_position_or_by_name() -> None:
 def test_nothing_but_arrays_and_known_settings_reaches_numpy() -> None:
     """A ufunc would write into a second positional argument, or into ``out``."""
     x, received = np.ones(2), np.zeros(2)
-    for bad in (lambda: tg.exp(x, received), lambda: tg.exp(x, out=received), lambda: tg.add(x, x, received), lambda: tg.sum(x, dim=0)):
+    for bad in (
+        lambda: tg.exp(x, received),
+        lambda: tg.exp(x, out=received),
+        lambda: tg.add(x, x, received),
+        lambda: tg.sum(x, dim=0),
+    ):
         with pytest.raises(TypeError, match=r"(exp|add|sum): it takes \d arrays"):
             bad()
     assert not received.any()

@@ -34,7 +34,20 @@ def rows(out: Path, event: str) -> list[dict]:
 
 
 def test_a_run_from_any_folder_leaves_everything_that_is_promised(folder, tmp_path):
-    command = [sys.executable, SCRIPT, "--data", folder, "--epochs", "2", "--batch-size", "50", "--validation", "100", "--seed", "3"]
+    command = [
+        sys.executable,
+        SCRIPT,
+        "--data",
+        folder,
+        "--epochs",
+        "2",
+        "--batch-size",
+        "50",
+        "--validation",
+        "100",
+        "--seed",
+        "3",
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     (out,) = (tmp_path / "runs").iterdir()
@@ -56,7 +69,19 @@ def test_a_run_from_any_folder_leaves_everything_that_is_promised(folder, tmp_pa
 
 
 def test_a_profile_of_some_steps_is_shown_and_stored_and_changes_nothing(script, folder, tmp_path, capsys):
-    options = ["--data", str(folder), "--epochs", "1", "--batch-size", "50", "--validation", "0", "--no-plots", "--threads", "2"]
+    options = [
+        "--data",
+        str(folder),
+        "--epochs",
+        "1",
+        "--batch-size",
+        "50",
+        "--validation",
+        "0",
+        "--no-plots",
+        "--threads",
+        "2",
+    ]
     assert script.main([*options, "--profile", "3", "--out", str(tmp_path / "a")]) == 0
     shown = capsys.readouterr().out
     table = (tmp_path / "a" / "profile.txt").read_text()
@@ -66,7 +91,10 @@ def test_a_profile_of_some_steps_is_shown_and_stored_and_changes_nothing(script,
     trace = json.loads((tmp_path / "a" / "trace.json").read_text())["traceEvents"]
     assert sum(e["name"] == "conv_output" and e["cat"] == "forward" for e in trace) == 3 * 6
     assert script.main([*options, "--profile", "100", "--out", str(tmp_path / "b")]) == 0
-    assert "profile of 7 steps" in capsys.readouterr().out and "conv_output" in (tmp_path / "b" / "profile.txt").read_text()
+    assert (
+        "profile of 7 steps" in capsys.readouterr().out
+        and "conv_output" in (tmp_path / "b" / "profile.txt").read_text()
+    )
     assert script.main([*options, "--limit", "250", "--profile", "--out", str(tmp_path / "c")]) == 0
     assert "no profile" in capsys.readouterr().err and not (tmp_path / "c" / "profile.txt").exists()
     first, second = (load_weights(tmp_path / name / "weights.safetensors") for name in "ab")
@@ -75,7 +103,19 @@ def test_a_profile_of_some_steps_is_shown_and_stored_and_changes_nothing(script,
 
 def test_the_seed_decides_and_threads_do_not(script, folder, tmp_path):
     def weights(name, *options):
-        options = ("--data", str(folder), "--epochs", "1", "--batch-size", "120", "--validation", "0", "--no-plots", "--quiet", *options)
+        options = (
+            "--data",
+            str(folder),
+            "--epochs",
+            "1",
+            "--batch-size",
+            "120",
+            "--validation",
+            "0",
+            "--no-plots",
+            "--quiet",
+            *options,
+        )
         assert script.main([*options, "--out", str(tmp_path / name)]) == 0
         return load_weights(tmp_path / name / "weights.safetensors")
 
@@ -85,7 +125,20 @@ def test_the_seed_decides_and_threads_do_not(script, folder, tmp_path):
 
 
 def test_a_recipe_is_a_beginning_that_options_change(script, folder, tmp_path, capsys):
-    options = ["--data", str(folder), "--limit", "300", "--batch-size", "100", "--epochs", "1", "--augment", "0", "--no-plots", "--quiet"]
+    options = [
+        "--data",
+        str(folder),
+        "--limit",
+        "300",
+        "--batch-size",
+        "100",
+        "--epochs",
+        "1",
+        "--augment",
+        "0",
+        "--no-plots",
+        "--quiet",
+    ]
     assert script.main([*options, "--recipe", "best", "--out", str(tmp_path / "run")]) == 0
     config, best = json.loads((tmp_path / "run" / "config.json").read_text()), RECIPES["best"]
     assert config["recipe"] == "best" and (config["batch_size"], config["epochs"], config["augment"]) == (100, 1, 0)
@@ -102,7 +155,11 @@ def test_a_trainer_is_told_its_settings(optimizer, own):
     data = tg.data.Dataset(images, labels, images[:20], labels[:20], "40 digits", True)
     config = settings_of("best", optimizer=optimizer, warmup=0.5, augment=0.7, validation=10, **{own: 0.3})
     trainer = make_trainer(config, data)
-    assert (getattr(trainer.optimizer, own), trainer.optimizer.lr, trainer.average) == (0.3, config["lr"], config["average"])
+    assert (getattr(trainer.optimizer, own), trainer.optimizer.lr, trainer.average) == (
+        0.3,
+        config["lr"],
+        config["average"],
+    )
     assert trainer.augment.keywords == {"strength": 0.7} and len(trainer.images) == 30
     assert [trainer.schedule(step, 10) for step in (0, 5, 6)] == [1 / 6, 1, tg.schedules.cosine(1, 5)]
 
@@ -191,8 +248,13 @@ def test_a_folder_of_any_name_will_do(folder, tmp_path, name):
 def test_that_nobody_reads_what_is_printed_is_no_failure(folder, tmp_path, end):
     if "/dev/" in end and not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
-    command = f"{sys.executable} {SCRIPT} --data {folder} --epochs 2 --limit 300 --batch-size 50 --no-plots --out {tmp_path / 'out'}"
-    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command} {end}"], capture_output=True, text=True, timeout=100)
+    command = (
+        f"{sys.executable} {SCRIPT} --data {folder} --epochs 2 --limit 300 --batch-size 50 --no-plots --out "
+        f"{tmp_path / 'out'}"
+    )
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} {end}"], capture_output=True, text=True, timeout=100
+    )
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     assert (tmp_path / "out" / "weights.safetensors").exists() and len(rows(tmp_path / "out", "test")) == 1
 
@@ -201,18 +263,46 @@ def test_synthetic_data_is_announced_and_every_metric_says_so(script, tmp_path, 
     few = [*tg.data.synthetic_digits(200), *tg.data.synthetic_digits(100, np.random.default_rng(1))]
     data = tg.data.Dataset(*few, source="SYNTHETIC DIGITS, not MNIST (no network)", synthetic=True)
     monkeypatch.setattr(tg.data, "find_mnist", lambda path: data)
-    assert script.main(["--epochs", "1", "--batch-size", "100", "--validation", "0", "--no-plots", "--out", str(tmp_path / "out")]) == 0
+    assert (
+        script.main(
+            ["--epochs", "1", "--batch-size", "100", "--validation", "0", "--no-plots", "--out", str(tmp_path / "out")]
+        )
+        == 0
+    )
     shown = capsys.readouterr().out.splitlines()
-    assert shown[0].startswith("!!!!!!!!") and "! SYNTHETIC DIGITS, not MNIST !!!!!!!!" in shown[0] and "(no network)" in shown[0]
+    assert (
+        shown[0].startswith("!!!!!!!!")
+        and "! SYNTHETIC DIGITS, not MNIST !!!!!!!!" in shown[0]
+        and "(no network)" in shown[0]
+    )
     measured = [line for line in shown if "accuracy" in line or "loss" in line]
     assert len(measured) == 2 and all("[SYNTHETIC DIGITS]" in line for line in measured)
-    assert {json.loads(line)["data"] for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()} == {"synthetic"}
+    assert {json.loads(line)["data"] for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()} == {
+        "synthetic"
+    }
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of the overflow that this run is about
 def test_a_run_that_diverges_says_so_and_fails(script, folder, tmp_path, capsys):
     out = tmp_path / "out"
-    assert script.main(["--data", str(folder), "--lr", "1e30", "--batch-size", "50", "--threads", "1", "--quiet", "--out", str(out)]) == 1
+    assert (
+        script.main(
+            [
+                "--data",
+                str(folder),
+                "--lr",
+                "1e30",
+                "--batch-size",
+                "50",
+                "--threads",
+                "1",
+                "--quiet",
+                "--out",
+                str(out),
+            ]
+        )
+        == 1
+    )
     error = capsys.readouterr().err
     assert "the loss is" in error and "smaller --lr" in error
     assert all(np.isfinite(row["loss"]) for row in rows(out, "step")) and not (out / "weights.safetensors").exists()
@@ -244,18 +334,22 @@ def test_fit_lowers_the_loss_and_its_steps_tell_the_truth():
     model = MLP(np.random.default_rng(0))
     weights = tg.nn.parameters(model)
     before = {name: p.data for name, p in weights.items()}
-    steps = list(fit(model, tg.optim.Adam(weights), images, labels, epochs=8, batch_size=128, rng=np.random.default_rng(1)))
+    steps = list(
+        fit(model, tg.optim.Adam(weights), images, labels, epochs=8, batch_size=128, rng=np.random.default_rng(1))
+    )
     assert [tuple(s[:2]) for s in steps[:4]] == [(1, 1), (1, 2), (1, 3), (2, 4)]
     assert [tuple(s[3:5]) for s in steps[:4]] == [(128, False), (128, False), (44, True), (128, False)]
     assert all(s.lr == 0.001 for s in steps)
     assert steps[-1].loss < 0.7 * steps[0].loss
     assert accuracy(model, images, labels) > 0.6
     tg.nn.load_parameters(model, before)
-    again = list(fit(model, tg.optim.Adam(weights), images, labels, epochs=8, batch_size=128, rng=np.random.default_rng(1)))
+    again = list(
+        fit(model, tg.optim.Adam(weights), images, labels, epochs=8, batch_size=128, rng=np.random.default_rng(1))
+    )
     assert again == steps
 
 
-# Stopped and continued -------------------------------------------------------------------------------------------------------------------
+# Stopped and continued ------------------------------------------------------------------------------------------------
 class SmallNet:
     """Everything that could keep a state: convolution, dropout, a shared generator."""
 
@@ -276,24 +370,45 @@ class SmallNet:
 IMAGES, LABELS = tg.data.synthetic_digits(70, rng=np.random.default_rng(3))
 
 
-def small_trainer(dtype=np.float32, kind=tg.optim.AdaGrad, schedule=None, batch_size=20, epochs=3, seed=0, average=None, **settings):
+def small_trainer(
+    dtype=np.float32, kind=tg.optim.AdaGrad, schedule=None, batch_size=20, epochs=3, seed=0, average=None, **settings
+):
     model = SmallNet(dtype, seed)
     monitor = {"validation": (IMAGES[50:], LABELS[50:])}
     optimizer = kind(tg.nn.parameters(model), lr=0.01, **settings)
     return Trainer(
-        model, optimizer, IMAGES[:50], LABELS[:50], epochs=epochs, batch_size=batch_size, rng=np.random.default_rng(seed + 1),
-        schedule=schedule, monitor=monitor, shard_size=8, average=average,
-    )  # fmt: skip
+        model,
+        optimizer,
+        IMAGES[:50],
+        LABELS[:50],
+        epochs=epochs,
+        batch_size=batch_size,
+        rng=np.random.default_rng(seed + 1),
+        schedule=schedule,
+        monitor=monitor,
+        shard_size=8,
+        average=average,
+    )
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # every example writes its file anew
 @given(st.data())
 def test_a_trainer_goes_on_to_the_bit_from_any_step(tmp_path, data):
     optim = tg.optim
-    kinds = [(optim.AdaGrad, {}), (optim.Adam, {}), (optim.AdamW, {"weight_decay": 0.3}), (optim.SGD, {"momentum": 0.9})]
+    kinds = [
+        (optim.AdaGrad, {}),
+        (optim.Adam, {}),
+        (optim.AdamW, {"weight_decay": 0.3}),
+        (optim.SGD, {"momentum": 0.9}),
+    ]
     kind, settings_ = data.draw(st.sampled_from(kinds))
     schedule = data.draw(st.sampled_from([None, tg.schedules.cosine, tg.schedules.step_decay]))
-    how = {"dtype": data.draw(st.sampled_from([np.float32, np.float64])), "kind": kind, "schedule": schedule, **settings_}
+    how = {
+        "dtype": data.draw(st.sampled_from([np.float32, np.float64])),
+        "kind": kind,
+        "schedule": schedule,
+        **settings_,
+    }
     how["batch_size"], how["average"] = data.draw(st.integers(7, 60)), data.draw(st.sampled_from([None, 0.0, 0.9]))
     whole, first, second = small_trainer(**how), small_trainer(**how), small_trainer(**how, seed=9)
     first.threads, second.threads = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
@@ -325,7 +440,9 @@ def test_averaged_weights_are_a_weighted_mean_of_those_of_all_steps(decay, dtype
     last = trainer.state_dict()
     tg.nn.load_parameters(trainer.model, last["averaged"])
     found = training.evaluate(trainer.model, *trainer.monitor["validation"])
-    assert found == (trainer.history[-1]["validation_loss"], trainer.history[-1]["validation_accuracy"]), "what is measured is the average"
+    assert found == (trainer.history[-1]["validation_loss"], trainer.history[-1]["validation_accuracy"]), (
+        "what is measured is the average"
+    )
     trainer.best = None
     assert flat(trainer.selected()) == flat(last["averaged"])
 
@@ -357,7 +474,9 @@ def test_a_state_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="AdaGrad: the saved state does not fit: it is the state of SGD"):
         trainer.load_state_dict({**state, "optimizer": {**state["optimizer"], "kind": "SGD"}})
     with pytest.raises(ValueError, match="out.bias is missing"):
-        trainer.load_state_dict({**state, "weights": {name: w for name, w in state["weights"].items() if name != "out.bias"}})
+        trainer.load_state_dict(
+            {**state, "weights": {name: w for name, w in state["weights"].items() if name != "out.bias"}}
+        )
     for batch_size in (10, 21):
         with pytest.raises(ValueError, match=f"its batch size is 20, here {batch_size}"):
             small_trainer(batch_size=batch_size).load_state_dict(list(small_states())[3])
@@ -381,7 +500,11 @@ STRANGE = [None, True, -1, 99, 1.5, float("inf"), 10**400, "x", [], {}, [3], {"x
 def test_a_state_of_strange_parts_is_refused_or_can_be_gone_on_from(data):
     state = data.draw(st.sampled_from(list(small_states())))
     whole = flat(state)
-    path = data.draw(st.sampled_from([[key] for key in state] + [["optimizer", key] for key in state["optimizer"]] + [["rng", "state"]]))
+    path = data.draw(
+        st.sampled_from(
+            [[key] for key in state] + [["optimizer", key] for key in state["optimizer"]] + [["rng", "state"]]
+        )
+    )
     holder = state
     for key in path[:-1]:
         holder[key] = dict(holder[key])
@@ -416,9 +539,17 @@ def test_a_state_of_strange_parts_is_refused_or_can_be_gone_on_from(data):
 def test_a_trainer_refuses_what_makes_no_sense(how, words):
     model = SmallNet(np.float32, 0)
     with pytest.raises((TypeError, ValueError), match=words):
-        Trainer(model, tg.optim.SGD(tg.nn.parameters(model)), IMAGES, LABELS, **{"epochs": 1, "rng": np.random.default_rng(0), **how})
+        Trainer(
+            model,
+            tg.optim.SGD(tg.nn.parameters(model)),
+            IMAGES,
+            LABELS,
+            **{"epochs": 1, "rng": np.random.default_rng(0), **how},
+        )
     with pytest.raises(ValueError, match="0 images"):
-        Trainer(model, tg.optim.SGD(tg.nn.parameters(model)), IMAGES[:0], LABELS[:0], epochs=1, rng=np.random.default_rng(0))
+        Trainer(
+            model, tg.optim.SGD(tg.nn.parameters(model)), IMAGES[:0], LABELS[:0], epochs=1, rng=np.random.default_rng(0)
+        )
 
 
 @pytest.mark.parametrize("factor", [-0.1, float("nan"), float("inf")])
@@ -430,7 +561,7 @@ def test_a_schedule_that_makes_no_sense_is_named(factor):
             schedule(0, 0)
 
 
-# Selection and schedules -----------------------------------------------------------------------------------------------------------------
+# Selection and schedules ----------------------------------------------------------------------------------------------
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=12), st.integers(1, 4))
 def test_training_stops_when_the_best_is_patience_epochs_old(scores, patience):
     best = scores.index(max(scores))
@@ -439,7 +570,10 @@ def test_training_stops_when_the_best_is_patience_epochs_old(scores, patience):
 
 
 def test_the_best_weights_are_those_of_the_epoch_that_validation_chose(monkeypatch):
-    trainer, scores = small_trainer(epochs=9), iter([(0.1, 2.0), (0.5, 2.0), (0.5, 1.5), (0.4, 0.1), (0.5, 1.5), (0.2, 0.1), (0.9, 0.1)])
+    trainer, scores = (
+        small_trainer(epochs=9),
+        iter([(0.1, 2.0), (0.5, 2.0), (0.5, 1.5), (0.4, 0.1), (0.5, 1.5), (0.2, 0.1), (0.9, 0.1)]),
+    )
     monkeypatch.setattr(training, "evaluate", lambda *args: training.Evaluation(*next(scores)[::-1]))
     trainer.patience = 3
     after = [trainer.state_dict()["weights"] for step in trainer.steps() if step.last]
@@ -456,10 +590,16 @@ def test_schedules_fall_from_1(steps, data):
     for schedule in (tg.schedules.cosine, tg.schedules.step_decay):
         assert schedule(0, steps) == 1 and 0 < schedule(step + 1, steps + 1) <= schedule(step, steps + 1) <= 1
     assert tg.schedules.cosine(step, steps) == pytest.approx(np.cos(np.pi * step / steps / 2) ** 2, abs=1e-12)
-    assert tg.schedules.step_decay(step, steps) == pytest.approx(10.0 ** -((2 * step >= steps) + (4 * step >= 3 * steps)))
+    assert tg.schedules.step_decay(step, steps) == pytest.approx(
+        10.0 ** -((2 * step >= steps) + (4 * step >= 3 * steps))
+    )
 
 
-@given(st.integers(1, 1000), st.floats(0, 1, exclude_max=True), st.sampled_from([tg.schedules.cosine, tg.schedules.constant]))
+@given(
+    st.integers(1, 1000),
+    st.floats(0, 1, exclude_max=True),
+    st.sampled_from([tg.schedules.cosine, tg.schedules.constant]),
+)
 def test_a_warmup_rises_evenly_to_where_the_schedule_begins(steps, share, schedule):
     warmed = [tg.schedules.warmup(schedule, share)(step, steps) for step in range(steps)]
     rise = int(share * steps)
@@ -478,7 +618,7 @@ def test_a_schedule_is_followed():
     assert [step.lr for step in trainer.steps()] == [0.01 * tg.schedules.cosine(step, 9) for step in range(9)]
 
 
-# Numbers that are not finite -------------------------------------------------------------------------------------------------------------
+# Numbers that are not finite ------------------------------------------------------------------------------------------
 @tg.primitive
 def spoilt_in_backward(x):
     return x * 1
@@ -493,8 +633,16 @@ spoilt_in_backward.defvjp(lambda g, out, x: g * np.nan)
     [
         ("conv", lambda x: tg.log(x - x - 1), "NaN first appeared in the output of log, forward, in conv"),
         ("out", lambda x: tg.exp(x * 1e30), "infinity first appeared in the output of exp, forward, in out"),
-        ("conv", spoilt_in_backward, "NaN first appeared in the backward of spoilt_in_backward, gradient by input 0, in conv"),
-        ("out", lambda x: tg.sqrt(x * 0), "infinity first appeared in the backward of sqrt, gradient by input 0, in out"),
+        (
+            "conv",
+            spoilt_in_backward,
+            "NaN first appeared in the backward of spoilt_in_backward, gradient by input 0, in conv",
+        ),
+        (
+            "out",
+            lambda x: tg.sqrt(x * 0),
+            "infinity first appeared in the backward of sqrt, gradient by input 0, in out",
+        ),
     ],
 )
 @pytest.mark.parametrize("profiled", [False, True])
@@ -531,12 +679,30 @@ def test_an_update_that_overflows_stops_before_it_can_be_saved():
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of the overflow that this is about
-@pytest.mark.parametrize("options", [["--lr", "1e5"], ["--lr", "1e8", "--validation", "0"], ["--lr", "1e6", "--optimizer", "sgd"]], ids=str)
+@pytest.mark.parametrize(
+    "options", [["--lr", "1e5"], ["--lr", "1e8", "--validation", "0"], ["--lr", "1e6", "--optimizer", "sgd"]], ids=str
+)
 def test_measuring_that_turns_bad_says_where(script, folder, tmp_path, capsys, options):
-    options = ["--data", str(folder), "--limit", "60", "--epochs", "1", "--batch-size", "1000", "--quiet", "--no-plots", *options]
+    options = [
+        "--data",
+        str(folder),
+        "--limit",
+        "60",
+        "--epochs",
+        "1",
+        "--batch-size",
+        "1000",
+        "--quiet",
+        "--no-plots",
+        *options,
+    ]
     assert script.main([*options, "--out", str(tmp_path / "out")]) == 1
     error = capsys.readouterr().err
-    assert "train_mnist.py: after step 1, on the train images: " in error and "in layers." in error and "checkpoint-00000000" in error
+    assert (
+        "train_mnist.py: after step 1, on the train images: " in error
+        and "in layers." in error
+        and "checkpoint-00000000" in error
+    )
     assert not rows(tmp_path / "out", "epoch")
 
 
@@ -553,9 +719,22 @@ def test_logits_that_are_not_finite_are_no_prediction(bad):
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of the overflow that this is about
-def test_a_run_that_turns_bad_keeps_its_last_checkpoint_and_can_be_resumed(script, folder, tmp_path, capsys, monkeypatch):
+def test_a_run_that_turns_bad_keeps_its_last_checkpoint_and_can_be_resumed(
+    script, folder, tmp_path, capsys, monkeypatch
+):
     out = tmp_path / "out"
-    options = ["--data", str(folder), "--batch-size", "50", "--epochs", "1", "--quiet", "--no-plots", "--checkpoint-every", "5"]
+    options = [
+        "--data",
+        str(folder),
+        "--batch-size",
+        "50",
+        "--epochs",
+        "1",
+        "--quiet",
+        "--no-plots",
+        "--checkpoint-every",
+        "5",
+    ]
     with monkeypatch.context() as patch:
         patch.setitem(script.SCHEDULES, "cosine", lambda step, steps: 1e35 if step == 5 else 1.0)
         assert script.main([*options, "--out", str(out), "--schedule", "cosine", "--validation", "0"]) == 1
@@ -567,16 +746,25 @@ def test_a_run_that_turns_bad_keeps_its_last_checkpoint_and_can_be_resumed(scrip
     assert last["trainer"]["step"] == 6 and last["run"]["metrics"].tobytes() == (out / "metrics.jsonl").read_bytes()
 
 
-# The paper's protocol --------------------------------------------------------------------------------------------------------------------
+# The paper's protocol -------------------------------------------------------------------------------------------------
 def test_the_papers_protocol_looks_at_the_test_images_and_says_so_everywhere(script, folder, tmp_path, capsys):
     out = tmp_path / "paper"
-    assert script.main(["--data", str(folder), "--paper-protocol", "--epochs", "2", "--batch-size", "50", "--out", str(out)]) == 0
+    assert (
+        script.main(
+            ["--data", str(folder), "--paper-protocol", "--epochs", "2", "--batch-size", "50", "--out", str(out)]
+        )
+        == 0
+    )
     shown = capsys.readouterr().out.splitlines()
     measured = [line for line in shown if "accuracy" in line or line.startswith("epoch")]
-    assert len(measured) == 4 and all("[PAPER PROTOCOL: the test images are looked at during training]" in line for line in measured)
+    assert len(measured) == 4 and all(
+        "[PAPER PROTOCOL: the test images are looked at during training]" in line for line in measured
+    )
     assert {json.loads(line)["protocol"] for line in (out / "metrics.jsonl").read_text().splitlines()} == {"paper"}
     epochs = rows(out, "epoch")
-    assert [row["epoch"] for row in epochs] == [0, 1, 2] and all("test_accuracy" in row and "train_accuracy" in row for row in epochs)
+    assert [row["epoch"] for row in epochs] == [0, 1, 2] and all(
+        "test_accuracy" in row and "train_accuracy" in row for row in epochs
+    )
     assert epochs[0]["test_accuracy"] < 0.4 and "mean_loss" not in epochs[0], "the untrained network"
     assert json.loads((out / "config.json").read_text())["validation"] == 0 and rows(out, "test")[0]["epoch"] == 2
 
@@ -586,13 +774,24 @@ def test_the_test_images_are_read_once_at_the_end(script, folder, tmp_path, monk
 
     class Watched(np.ndarray):
         def __getitem__(self, index):
-            seen.append(len((out / "metrics.jsonl").read_text().splitlines()) if (out / "metrics.jsonl").exists() else 0)
+            seen.append(
+                len((out / "metrics.jsonl").read_text().splitlines()) if (out / "metrics.jsonl").exists() else 0
+            )
             return super().__getitem__(index)
 
     out = tmp_path / "out"
     monkeypatch.setattr(tg.data, "find_mnist", lambda path: data._replace(test_images=data.test_images.view(Watched)))
     measured = []
-    monkeypatch.setattr(script, "accuracy", lambda model, *labelled: measured.append(labelled) or accuracy(model, *labelled))
-    assert script.main(["--data", str(folder), "--epochs", "2", "--batch-size", "60", "--out", str(out), "--quiet", "--no-plots"]) == 0
-    assert len(measured) == 1 and set(seen) <= {0, 20}, "before the first line (the fingerprint), and after 18 steps and 2 epochs"
+    monkeypatch.setattr(
+        script, "accuracy", lambda model, *labelled: measured.append(labelled) or accuracy(model, *labelled)
+    )
+    assert (
+        script.main(
+            ["--data", str(folder), "--epochs", "2", "--batch-size", "60", "--out", str(out), "--quiet", "--no-plots"]
+        )
+        == 0
+    )
+    assert len(measured) == 1 and set(seen) <= {0, 20}, (
+        "before the first line (the fingerprint), and after 18 steps and 2 epochs"
+    )
     assert json.loads((out / "config.json").read_text())["validation"] == 60 and len(rows(out, "epoch")) == 2

@@ -1,4 +1,7 @@
-"""Verdicts follow from the stored numbers: claims, figures and explanations of known outcome, and noise that covers what it says."""
+"""Verdicts follow from the stored numbers.
+
+Claims, figures and explanations of known outcome, and noise that covers what it says.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,21 @@ from reproduction.experiments import CANDIDATES, NOTHING, TARGETS, Claim, Figure
 from reproduction.verdicts import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, WITHIN_NOISE, Measured
 
 
-def fake(accuracy: float | None = 0.99, losses: Any = (1.0,), per_epoch: int = 1, seed: int = 0, **more: Any) -> dict[str, Any]:
+def fake(
+    accuracy: float | None = 0.99, losses: Any = (1.0,), per_epoch: int = 1, seed: int = 0, **more: Any
+) -> dict[str, Any]:
     """A result, as far as verdicts look at it."""
     return {
-        "config": {"seed": seed}, "test_accuracy": accuracy, "test_images": 10_000, "measured_images": 1000, "losses": list(losses),
-        "steps_per_epoch": per_epoch, "history": [], "failed": "", **more,
-    }  # fmt: skip
+        "config": {"seed": seed},
+        "test_accuracy": accuracy,
+        "test_images": 10_000,
+        "measured_images": 1000,
+        "losses": list(losses),
+        "steps_per_epoch": per_epoch,
+        "history": [],
+        "failed": "",
+        **more,
+    }
 
 
 def better(first: list[float], second: list[float], sign: int = 1) -> str:
@@ -37,26 +49,40 @@ def test_a_claim_holds_if_its_opposite_fails(first: list[float], data: Any) -> N
     assert better(second, first) == better(first, second, sign=-1) == opposite[better(first, second)]
     assert better(first, first) == WITHIN_NOISE
     shared = data.draw(st.permutations(range(len(first))))
-    assert better([first[i] for i in shared], [second[i] for i in shared]) == better(first, second), "the order of seeds"
+    assert better([first[i] for i in shared], [second[i] for i in shared]) == better(first, second), (
+        "the order of seeds"
+    )
 
 
 def test_claims_of_known_outcome() -> None:
     assert better([0.99, 0.991, 0.992], [0.95, 0.951, 0.952]) == REPRODUCED
     assert better([0.99, 0.991, 0.992], [0.9899, 0.9912, 0.9919]) == WITHIN_NOISE
     assert better([0.99, 0.95, 0.97], [0.96, 0.98, 0.95]) == WITHIN_NOISE, "the seeds disagree"
-    assert better([0.99], [0.9885]) == WITHIN_NOISE and better([0.99], [0.97]) == REPRODUCED, "one seed: the binomial error"
+    assert better([0.99], [0.9885]) == WITHIN_NOISE and better([0.99], [0.97]) == REPRODUCED, (
+        "one seed: the binomial error"
+    )
     assert better([], [0.9]) == NOT_MEASURED
     some = {"a": [fake(0.99, seed=0), fake(0.9, seed=2)], "b": [fake(0.99, seed=1), fake(0.9, seed=2)]}
-    assert verdicts.claim_verdict(Claim("", "a", ("test_accuracy",), ("b",)), some) == WITHIN_NOISE, "compared seed by seed: 0.9 with 0.9"
-    for values, verdict in (([0.998, 0.9981], REPRODUCED), ([0.9959, 0.9961], WITHIN_NOISE), ([0.98, 0.9801], NOT_REPRODUCED)):
+    assert verdicts.claim_verdict(Claim("", "a", ("test_accuracy",), ("b",)), some) == WITHIN_NOISE, (
+        "compared seed by seed: 0.9 with 0.9"
+    )
+    for values, verdict in (
+        ([0.998, 0.9981], REPRODUCED),
+        ([0.9959, 0.9961], WITHIN_NOISE),
+        ([0.98, 0.9801], NOT_REPRODUCED),
+    ):
         results = {"a": [fake(x, seed=i) for i, x in enumerate(values)]}
         assert verdicts.claim_verdict(Claim("", "a", ("test_accuracy",), within=(0.996, math.inf)), results) == verdict
     flat = {"a": [fake(losses=np.repeat([2.0, 1.5, 0.9], 50) + 0.01 * np.tile([1, -1], 75), per_epoch=50)]}
     for measures, limits, verdict in (
-        (("mean_loss@2",), (1.4, 1.6), REPRODUCED), (("mean_loss@2", "mean_loss@3"), (0.8, 1.6), REPRODUCED),
-        (("mean_loss@2", "mean_loss@3"), (1.4, 1.6), NOT_REPRODUCED), (("mean_loss@3",), (0.9, 1.0), WITHIN_NOISE),
-        (("mean_loss@4",), (0.0, 9.0), NOT_MEASURED), (("mean_loss@1",), (0.9, 1.0), NOT_REPRODUCED), (("drop@2",), (0.7, 0.8), REPRODUCED),
-    ):  # fmt: skip
+        (("mean_loss@2",), (1.4, 1.6), REPRODUCED),
+        (("mean_loss@2", "mean_loss@3"), (0.8, 1.6), REPRODUCED),
+        (("mean_loss@2", "mean_loss@3"), (1.4, 1.6), NOT_REPRODUCED),
+        (("mean_loss@3",), (0.9, 1.0), WITHIN_NOISE),
+        (("mean_loss@4",), (0.0, 9.0), NOT_MEASURED),
+        (("mean_loss@1",), (0.9, 1.0), NOT_REPRODUCED),
+        (("drop@2",), (0.7, 0.8), REPRODUCED),
+    ):
         assert verdicts.claim_verdict(Claim("", "a", measures, within=limits), flat) == verdict
 
 
@@ -67,14 +93,19 @@ def test_a_figure_is_within_noise_as_students_t_says(values: list[float], paper:
     binomial = max(1.645 * math.sqrt(x * (1 - x) / 10_000) for x in values)
     distance, noise = abs(paper - np.mean(values)), max(spread, binomial)
     verdict = verdicts.figure_verdict(Figure("a", "test_accuracy", paper), results)
-    assert verdict == (WITHIN_NOISE if distance <= noise else NOT_REPRODUCED) or abs(distance - noise) < 1e-3 * noise + 1e-9
+    assert (
+        verdict == (WITHIN_NOISE if distance <= noise else NOT_REPRODUCED)
+        or abs(distance - noise) < 1e-3 * noise + 1e-9
+    )
     assert verdicts.figure_verdict(Figure("b", "test_accuracy", paper), results) == NOT_MEASURED
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5, 10])
 def test_noise_covers_nine_of_ten_further_runs(seeds: int) -> None:
     draws = np.random.default_rng(seeds).standard_normal((20_000, seeds + 1))
-    inside = [abs(row[-1] - measured.mean) <= measured.noise for row in draws if (measured := Measured(tuple(row[:-1]), 0.0))]
+    inside = [
+        abs(row[-1] - measured.mean) <= measured.noise for row in draws if (measured := Measured(tuple(row[:-1]), 0.0))
+    ]
     assert np.mean(inside) == pytest.approx(0.9, abs=0.008)
 
 
@@ -86,8 +117,13 @@ def test_measures_are_those_of_the_stored_numbers(per_epoch: int, epochs: int, s
     for epoch in range(1, epochs + 1):
         value, error = verdicts.one(result, f"mean_loss@{epoch}")
         assert value == pytest.approx(losses[epoch - 1].mean()) and error >= 0
-        assert verdicts.one(result, f"test_accuracy@{epoch}")[0] == 0.8 + (epoch - 1) / 100, "before the epoch, as the paper counts"
-    assert verdicts.one(result, f"mean_loss@{epochs + 1}") is None and verdicts.one(result, f"test_accuracy@{epochs + 2}") is None
+        assert verdicts.one(result, f"test_accuracy@{epoch}")[0] == 0.8 + (epoch - 1) / 100, (
+            "before the epoch, as the paper counts"
+        )
+    assert (
+        verdicts.one(result, f"mean_loss@{epochs + 1}") is None
+        and verdicts.one(result, f"test_accuracy@{epochs + 2}") is None
+    )
     assert verdicts.one(result, "fall")[0] == pytest.approx(losses[0][-max(1, per_epoch // 10) :].mean() / losses[0, 0])
     assert verdicts.one(fake(losses=[], per_epoch=3), "fall") is None
 
@@ -95,7 +131,11 @@ def test_measures_are_those_of_the_stored_numbers(per_epoch: int, epochs: int, s
 @pytest.mark.parametrize(
     "value, verdict",
     [
-        (1.95, "brings it back"), (1.6, "goes towards it"), (1.2, "does not"), (0.5, "does not"), (3.5, "goes far beyond it"),
+        (1.95, "brings it back"),
+        (1.6, "goes towards it"),
+        (1.2, "does not"),
+        (0.5, "does not"),
+        (3.5, "goes far beyond it"),
         (None, "training fails"),
     ],
 )
@@ -108,7 +148,9 @@ def test_an_explanation_is_judged_by_what_it_does_to_the_gap(value: float | None
 
     results = {candidate_variant(NOTHING, target): [run(0.9), {**run(0.91), "config": {"seed": 1}}]}
     assert verdicts.conclusion(results) == ""
-    results[candidate_variant(candidate, target)] = [fake(failed="step 3: the loss is nan") if value is None else run(value)]
+    results[candidate_variant(candidate, target)] = [
+        fake(failed="step 3: the loss is nan") if value is None else run(value)
+    ]
     found = verdicts.explained(candidate, target, results)
     assert found.verdict == verdict
     assert value is None or found.closed == pytest.approx((value - 0.905) / (1.95 - 0.905), abs=1e-3)
@@ -123,7 +165,11 @@ def test_what_another_seed_could_do_explains_nothing() -> None:
     for values in ((0.34, 0.34, 0.34), (0.3, 0.4, 0.3), (0.45,)):
         results[candidate_variant("float64", target)] = [fake(x, seed=i) for i, x in enumerate(values)]
         assert verdicts.explained("float64", target, results).verdict == "does not"
-    results[candidate_variant("float64", target)] = [fake(0.64), fake(0.66, seed=1), fake(None, seed=2, failed="step 3")]
+    results[candidate_variant("float64", target)] = [
+        fake(0.64),
+        fake(0.66, seed=1),
+        fake(None, seed=2, failed="step 3"),
+    ]
     assert verdicts.explained("float64", target, results).verdict == "training fails"
     results[candidate_variant("float64", target)].pop()
     assert verdicts.explained("float64", target, results).verdict == "brings it back"

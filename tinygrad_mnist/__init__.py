@@ -1,7 +1,7 @@
 """Reverse-mode automatic differentiation in NumPy, and a convolutional network trained with it.
 
-Every op is a function here (``tg.exp``, ``tg.conv2d``) and the common ones are methods of `Tensor`, too. Gradients of every order are
-derived from the vector-Jacobian products that stand beside the ops.
+Every op is a function here (``tg.exp``, ``tg.conv2d``) and the common ones are methods of `Tensor`, too. Gradients of
+every order are derived from the vector-Jacobian products that stand beside the ops.
 """
 
 from importlib import import_module as _import_module

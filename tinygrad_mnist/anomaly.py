@@ -33,11 +33,13 @@ class AnomalyError(FloatingPointError):
 
 
 class detect_anomaly(Watcher):  # noqa: N801  # a context, called as in PyTorch
-    """Raise an error where the first NaN appears while in this context, in all threads: to find out what makes a loss NaN.
+    """Raise an error where the first NaN appears while in this context, in all threads: to find out what makes a loss
+    NaN.
 
-    The error names the op, forward or backward, and its layer, and shows the stack of the call; for a gradient, also that of the call
-    which created what it belongs to. Forward, only NaN is an error, since infinity is meant in many places, such as masks; backward, both
-    are. What is computed within a rule may be anything, as long as the gradient that the rule returns is finite.
+    The error names the op, forward or backward, and its layer, and shows the stack of the call; for a gradient, also
+    that of the call which created what it belongs to. Forward, only NaN is an error, since infinity is meant in many
+    places, such as masks; backward, both are. What is computed within a rule may be anything, as long as the gradient
+    that the rule returns is finite.
 
     Nothing that is computed changes. Each op takes some microseconds longer, and one more look at its result.
 
@@ -65,7 +67,9 @@ class detect_anomaly(Watcher):  # noqa: N801  # a context, called as in PyTorch
 
     def __init__(self) -> None:
         self.first_infinity: str | None = None
-        self._made: dict[int, tuple[Any, _Call]] = {}  # by id of an array: a weak reference that removes the entry, and where it was made
+        self._made: dict[
+            int, tuple[Any, _Call]
+        ] = {}  # by id of an array: a weak reference that removes the entry, and where it was made
         self._rule = threading.local()
         self._context = ExitStack()
 
@@ -106,7 +110,9 @@ class detect_anomaly(Watcher):  # noqa: N801  # a context, called as in PyTorch
         return result
 
     def _inspect(self, op: str, arrays: Sequence[Any], keywords: dict[str, Any], out: Array) -> None:
-        inputs = {f"input {i}": a for i, a in enumerate(arrays)} | {f"setting {name}": value for name, value in keywords.items()}
+        inputs = {f"input {i}": a for i, a in enumerate(arrays)} | {
+            f"setting {name}": value for name, value in keywords.items()
+        }
         kind, bad, count = _badness(out)
         given = next((name for name, a in inputs.items() if any(bad(part).any() for part in _floats(a))), None)
         if kind == "infinity" and (given or self.first_infinity):
@@ -117,23 +123,34 @@ class detect_anomaly(Watcher):  # noqa: N801  # a context, called as in PyTorch
             self.first_infinity = summary
             return
         if given:
-            summary = f"{given} of {op} is NaN already: {_badness(inputs[given])[2]} of {call.holder(inputs[given])}, forward{call.layer()}"
+            summary = (
+                f"{given} of {op} is NaN already: {_badness(inputs[given])[2]} of {call.holder(inputs[given])}, "
+                f"forward{call.layer()}"
+            )
         self._fail(summary, {"inputs": _listed(arrays), "output": _described(out), "called at": call.stack()})
 
     def _inspect_rule(self, op: str, position: int | None, g: Any, node: Tensor, result: Any) -> None:
         _, made = self._made.get(id(node.data), (None, None))
         kind, _, count = _badness(result if _finite(g) else g)
-        layer, part = made.layer() if made else "", "what its rules share" if position is None else f"gradient by input {position}"
+        layer, part = (
+            made.layer() if made else "",
+            "what its rules share" if position is None else f"gradient by input {position}",
+        )
         summary = f"{kind} first appeared in the backward of {op}, {part}{layer}: {count}"
         if not _finite(g):
-            summary = f"the cotangent of {op} has {kind} already, backward{layer}: {count}, given (gradient=) or the sum of finite ones"
+            summary = (
+                f"the cotangent of {op} has {kind} already, backward{layer}: {count}, given (gradient=) or the sum "
+                "of finite ones"
+            )
         details = {"cotangent": _listed(_floats(g)), "inputs": _listed(node.inputs or ()), "output": _described(node)}
         created = made.stack() if made else "unknown: created before detect_anomaly() was entered"
         self._fail(summary, details | {"created at": created, "called at": _call().stack()})
 
     def _fail(self, summary: str, details: dict[str, str]) -> None:
         details |= {"before": self.first_infinity} if self.first_infinity else {}
-        lines = ["  {:<12}{}".format(label + ":", text.replace("\n", "\n" + " " * 14)) for label, text in details.items()]
+        lines = [
+            "  {:<12}{}".format(label + ":", text.replace("\n", "\n" + " " * 14)) for label, text in details.items()
+        ]
         raise AnomalyError("\n".join([summary, *lines]))
 
 
@@ -141,7 +158,9 @@ class _Call(NamedTuple):
     """Where an op was called."""
 
     lines: list[tuple[str, int, str]]  # file, line and function, from the innermost out
-    owners: list[Callable[[], Any]]  # references to the callable objects whose methods were running, from the innermost out
+    owners: list[
+        Callable[[], Any]
+    ]  # references to the callable objects whose methods were running, from the innermost out
     kind: str  # the class of the innermost
     rule: str  # the op whose rule it was in
 
@@ -177,17 +196,26 @@ class _Call(NamedTuple):
 
 
 def _call(rule: str = "") -> _Call:
-    """Look at who has called: the user's own frames and layers, or else the outermost frame of the engine (on a thread, for instance)."""
+    """Look at who has called.
+
+    The user's own frames and layers, or else the outermost frame of the engine (on a thread, for instance).
+    """
     lines, owners, engine, own = list[tuple[str, int, str]](), list[Any](), ("", 0, ""), False
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         line = frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
         origin = _origin(line[0])
         own = own or origin == "own"
-        if origin in ("own", "layers") or (origin == "installed" and not own):  # what is installed and further out may be a test runner
+        if origin in ("own", "layers") or (
+            origin == "installed" and not own
+        ):  # what is installed and further out may be a test runner
             lines.append(line)
             owner = _self(frame)
-            if callable(owner) and not isinstance(owner, (Tensor, Primitive, Watcher)) and not any(owner is known for known in owners):
+            if (
+                callable(owner)
+                and not isinstance(owner, (Tensor, Primitive, Watcher))
+                and not any(owner is known for known in owners)
+            ):
                 owners.append(owner)
         elif origin == "engine":
             engine = line
@@ -226,7 +254,9 @@ def _path(model: Any, wanted: Callable[[Any], bool]) -> str | None:
         if id(value) not in seen and not isinstance(value, Tensor):
             seen.add(id(value))
             with suppress(Exception):  # it may be any object
-                waiting += [(f"{path}.{name}" if path else str(name), child) for name, child in nn._children(value)][::-1]
+                waiting += [(f"{path}.{name}" if path else str(name), child) for name, child in nn._children(value)][
+                    ::-1
+                ]
     return None
 
 
@@ -235,7 +265,11 @@ def _floats(value: Any) -> list[Array]:
     if isinstance(value, tuple):
         return [array for part in value for array in _floats(part)]
     array = value.data if isinstance(value, Tensor) else value
-    return [np.asarray(array)] if isinstance(array, (float, np.floating, np.ndarray)) and np.asarray(array).dtype.kind == "f" else []
+    return (
+        [np.asarray(array)]
+        if isinstance(array, (float, np.floating, np.ndarray)) and np.asarray(array).dtype.kind == "f"
+        else []
+    )
 
 
 def _finite(value: Any) -> bool:
@@ -246,7 +280,11 @@ def _badness(value: Any) -> tuple[str, np.ufunc, str]:
     """Return what is bad in a value that is not finite, a test for it, and how much of it is."""
     arrays = _floats(value)
     kind, bad = ("NaN", np.isnan) if any(np.isnan(array).any() for array in arrays) else ("infinity", np.isinf)
-    return kind, bad, f"{sum(int(bad(array).sum()) for array in arrays)} of {sum(array.size for array in arrays)} values"
+    return (
+        kind,
+        bad,
+        f"{sum(int(bad(array).sum()) for array in arrays)} of {sum(array.size for array in arrays)} values",
+    )
 
 
 def _listed(values: Sequence[Any]) -> str:

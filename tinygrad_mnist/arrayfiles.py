@@ -1,7 +1,8 @@
 """Arrays by name in files: safetensors and .npz. Nothing is unpickled, nothing believed before it is checked.
 
-A file that is written here carries a SHA-256 of all its bytes, so that damage anywhere is seen before anything is loaded. Errors come
-before memory is taken: sizes and names are read from the header, and compared with the file's length and with what is wanted.
+A file that is written here carries a SHA-256 of all its bytes, so that damage anywhere is seen before anything is
+loaded. Errors come before memory is taken: sizes and names are read from the header, and compared with the file's
+length and with what is wanted.
 """
 
 from __future__ import annotations
@@ -23,10 +24,21 @@ from .tensor import Array
 __all__ = ["ENCODERS", "ArrayFile", "CheckpointError", "check_storable", "encode_npz", "encode_safetensors", "opened"]
 
 DTYPES = {
-    "BOOL": "bool", "U8": "uint8", "U16": "uint16", "U32": "uint32", "U64": "uint64", "I8": "int8", "I16": "int16", "I32": "int32",
-    "I64": "int64", "F16": "float16", "F32": "float32", "F64": "float64",
-}  # fmt: skip
-NAME = b'tinygrad_mnist":"sha256:'  # before our checksum, in the one entry of our metadata (several would come in any order) or comment
+    "BOOL": "bool",
+    "U8": "uint8",
+    "U16": "uint16",
+    "U32": "uint32",
+    "U64": "uint64",
+    "I8": "int8",
+    "I16": "int16",
+    "I32": "int32",
+    "I64": "int64",
+    "F16": "float16",
+    "F32": "float32",
+    "F64": "float64",
+}
+# before our checksum, in the one entry of our metadata (several would come in any order) or comment
+NAME = b'tinygrad_mnist":"sha256:'
 START = b'{"__metadata__":{"' + NAME
 BLANK = b"0" * 64  # the checksum is that of the file with zeros in its own place
 HEADER_LIMIT, CHUNK = 4 << 20, 1 << 18
@@ -34,7 +46,10 @@ DEFLATE_RATIO = 1032  # no deflate stream expands to more than this many times i
 
 
 class CheckpointError(ValueError):
-    """A file of weights or a checkpoint that is damaged, or not what is wanted: the message says which, why, and what to do."""
+    """A file of weights or a checkpoint that is damaged, or not what is wanted.
+
+    The message says which, why, and what to do.
+    """
 
 
 class ArrayFile(NamedTuple):
@@ -48,11 +63,15 @@ class ArrayFile(NamedTuple):
 def opened(path: Path, max_bytes: int) -> Iterator[ArrayFile]:
     """Open a file of either format, told apart by content; whatever is wrong with it is a `CheckpointError`."""
     if not path.is_file():  # nor is a pipe or a device read, which may never end
-        raise FileNotFoundError(f"{path} is {'no file' if path.exists() else 'not there'}; name a file of weights, or a checkpoint")
+        raise FileNotFoundError(
+            f"{path} is {'no file' if path.exists() else 'not there'}; name a file of weights, or a checkpoint"
+        )
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > max_bytes:
-            raise CheckpointError(f"{path} has {size} bytes, more than the {max_bytes} accepted; raise max_bytes if that is meant")
+            raise CheckpointError(
+                f"{path} has {size} bytes, more than the {max_bytes} accepted; raise max_bytes if that is meant"
+            )
         format_ = _npz if file.read(2) == b"PK" else _safetensors
         file.seek(0)
         try:
@@ -60,9 +79,13 @@ def opened(path: Path, max_bytes: int) -> Iterator[ArrayFile]:
                 yield ArrayFile(found.entries, lambda name: _check_finite(f"{path}: {name}", found.read(name)))
         except (CheckpointError, ImportError):
             raise
-        except Exception as error:  # on damaged bytes, NumPy's, zipfile's and safetensors' parsers raise nearly anything
+        except (
+            Exception
+        ) as error:  # on damaged bytes, NumPy's, zipfile's and safetensors' parsers raise nearly anything
             problem = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise CheckpointError(f"{path} is damaged or no file of weights ({problem}); restore it, or train again") from error
+            raise CheckpointError(
+                f"{path} is damaged or no file of weights ({problem}); restore it, or train again"
+            ) from error
 
 
 @contextmanager
@@ -71,7 +94,9 @@ def _safetensors(path: Path, file: io.BufferedReader, size: int, max_bytes: int)
     length = int.from_bytes(start, "little")
     if len(start) < 8 or length > min(size - 8, HEADER_LIMIT):
         claim = f"a header of {length} bytes" if len(start) == 8 else "no header"
-        raise CheckpointError(f"{path} is damaged or no file of weights: it has {claim} in {size} bytes; restore it, or train again")
+        raise CheckpointError(
+            f"{path} is damaged or no file of weights: it has {claim} in {size} bytes; restore it, or train again"
+        )
     header = file.read(length)
     if _resembles(header[len(START) - len(NAME) :], NAME):
         _check_digest(path, file, 8 + len(START))
@@ -80,7 +105,9 @@ def _safetensors(path: Path, file: io.BufferedReader, size: int, max_bytes: int)
         for name in opened.keys():
             part = opened.get_slice(name)
             if part.get_dtype() not in DTYPES:
-                raise CheckpointError(f"{path}: {name} is {part.get_dtype()}, which NumPy does not have; convert it to F32")
+                raise CheckpointError(
+                    f"{path}: {name} is {part.get_dtype()}, which NumPy does not have; convert it to F32"
+                )
             entries[name] = tuple(part.get_shape()), np.dtype(DTYPES[part.get_dtype()])
         yield ArrayFile(entries, opened.get_tensor)
 
@@ -99,18 +126,33 @@ def _npz(path: Path, file: io.BufferedReader, size: int, max_bytes: int) -> Iter
         for member in archive.infolist():
             name = member.filename.removesuffix(".npy")
             with archive.open(member) as opened:
-                if np.lib.format.read_magic(opened) != (1, 0):  # enough for arrays of numbers; others may have headers of gigabytes
-                    raise CheckpointError(f"{path}: {name} is no .npy of version 1, as NumPy writes numbers; store it anew with np.savez")
+                if np.lib.format.read_magic(opened) != (
+                    1,
+                    0,
+                ):  # enough for arrays of numbers; others may have headers of gigabytes
+                    raise CheckpointError(
+                        f"{path}: {name} is no .npy of version 1, as NumPy writes numbers; store it anew with np.savez"
+                    )
                 shape, fortran, dtype = np.lib.format.read_array_header_1_0(opened)
                 needed = math.prod(shape) * dtype.itemsize
                 room = member.compress_size * (DEFLATE_RATIO if member.compress_type == zipfile.ZIP_DEFLATED else 1)
                 if dtype.kind not in "biuf":
-                    raise CheckpointError(f"{path}: {name} holds {dtype} and no numbers, which is never read; store numbers")
-                if name in headers or not opened.tell() + needed == member.file_size <= room or member.compress_size > size:
-                    raise CheckpointError(f"{path} is damaged: {name} claims {needed} bytes ({dtype} {shape}) in too few; restore it")
+                    raise CheckpointError(
+                        f"{path}: {name} holds {dtype} and no numbers, which is never read; store numbers"
+                    )
+                if (
+                    name in headers
+                    or not opened.tell() + needed == member.file_size <= room
+                    or member.compress_size > size
+                ):
+                    raise CheckpointError(
+                        f"{path} is damaged: {name} claims {needed} bytes ({dtype} {shape}) in too few; restore it"
+                    )
                 headers[name] = member, opened.tell(), shape, fortran, dtype
         if sum(math.prod(h[2]) * h[4].itemsize for h in headers.values()) > max_bytes:
-            raise CheckpointError(f"{path} holds more than the {max_bytes} bytes accepted; raise max_bytes if that is meant")
+            raise CheckpointError(
+                f"{path} holds more than the {max_bytes} bytes accepted; raise max_bytes if that is meant"
+            )
 
         def values(name: str) -> Array:
             member, begin, shape, fortran, dtype = headers[name]
@@ -135,7 +177,9 @@ def _check_digest(path: Path, file: io.BufferedReader, place: int) -> None:
     while chunk := file.read(CHUNK):
         digest.update(chunk)
     if digest.hexdigest().encode() != stated:
-        raise CheckpointError(f"{path} is damaged: its bytes do not have the SHA-256 that it states; restore it, or use an older one")
+        raise CheckpointError(
+            f"{path} is damaged: its bytes do not have the SHA-256 that it states; restore it, or use an older one"
+        )
 
 
 def _resembles(data: bytes, wanted: bytes) -> bool:
@@ -161,9 +205,13 @@ def encode_safetensors(arrays: Mapping[str, Array]) -> bytearray:
     plain = {name: np.array(array, array.dtype.newbyteorder("="), order="C") for name, array in arrays.items()}
     data = bytearray(_library().numpy.save(plain, {"tinygrad_mnist": "sha256:" + BLANK.decode()}))
     if (length := int.from_bytes(data[:8], "little")) > HEADER_LIMIT:
-        raise ValueError(f"names and shapes of {len(plain)} arrays take {length} bytes, more than {HEADER_LIMIT}; join some of them")
+        raise ValueError(
+            f"names and shapes of {len(plain)} arrays take {length} bytes, more than {HEADER_LIMIT}; join some of them"
+        )
     if not data.startswith(START + BLANK, 8):
-        raise RuntimeError("this version of safetensors does not write metadata first, as all before it; install an older one")
+        raise RuntimeError(
+            "this version of safetensors does not write metadata first, as all before it; install an older one"
+        )
     place = 8 + len(START)
     data[place : place + len(BLANK)] = hashlib.sha256(data).hexdigest().encode()
     return data
@@ -182,7 +230,9 @@ def _check_finite(what: str, array: Array) -> Array:
     """Return an array if it holds no NaN and no infinity."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         count = array.size - np.count_nonzero(np.isfinite(array))
-        raise CheckpointError(f"{what} has {count} of {array.size} values that are NaN or infinite; use one from before that")
+        raise CheckpointError(
+            f"{what} has {count} of {array.size} values that are NaN or infinite; use one from before that"
+        )
     return array
 
 
@@ -190,7 +240,9 @@ def _library() -> Any:
     try:
         import safetensors.numpy
     except ImportError as error:
-        raise ImportError(".safetensors files need the library; pip install 'tinygrad_mnist[train]', or use .npz for weights") from error
+        raise ImportError(
+            ".safetensors files need the library; pip install 'tinygrad_mnist[train]', or use .npz for weights"
+        ) from error
     return safetensors
 
 

@@ -1,4 +1,7 @@
-"""Weights, and everything else that is needed to go on later, on disk: what users call. The formats are in arrayfiles.py."""
+"""Weights, and everything else that is needed to go on later, on disk.
+
+What users call. The formats are in arrayfiles.py.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ from .tensor import Array, Operand, Tensor, as_tensor
 __all__ = ["CheckpointError", "CheckpointManager", "load_checkpoint", "load_weights", "save_checkpoint", "save_weights"]
 
 STATE_LIMIT, MAX_BYTES = 64 << 20, 1 << 32
-ARRAY, STATE = "$array", "$state"  # the key that stands for an array in a checkpoint's state; the array with that state, as JSON
+ARRAY, STATE = (
+    "$array",
+    "$state",
+)  # the key that stands for an array in a checkpoint's state; the array with that state, as JSON
 log = logging.getLogger(__name__)
 
 
@@ -60,14 +66,16 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Operand]) -
 
 
 def load_weights(path: str | os.PathLike[str], like: Any = None, *, max_bytes: int = MAX_BYTES) -> dict[str, Array]:
-    """Read a file of weights, safetensors or .npz (told apart by content, whatever the name); give it to ``tg.nn.load_parameters``.
+    """Read a file of weights, safetensors or .npz (told apart by content, whatever the name); give it to
+    ``tg.nn.load_parameters``.
 
     Parameters
     ----------
     path : str or PathLike
         Also from other programs. A checksum is compared if there is one: `save_weights` writes it.
     like : model or dict of str to Tensor, optional
-        What the weights are for. The file must have exactly its names, shapes and dtypes; this is found out before values are read.
+        What the weights are for. The file must have exactly its names, shapes and dtypes; this is found out before
+        values are read.
     max_bytes : int
         Refuse a larger file, or values that would take more.
 
@@ -75,7 +83,8 @@ def load_weights(path: str | os.PathLike[str], like: Any = None, *, max_bytes: i
     ------
     FileNotFoundError
     CheckpointError
-        If the file is damaged, holds Python objects, NaN or infinity, or does not fit `like`: then every difference is listed.
+        If the file is damaged, holds Python objects, NaN or infinity, or does not fit `like`: then every difference is
+        listed.
     """
     with opened(Path(path), max_bytes) as file:
         if STATE in file.entries:
@@ -88,14 +97,15 @@ def load_weights(path: str | os.PathLike[str], like: Any = None, *, max_bytes: i
 
 
 def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
-    """Write everything that is needed to go on later into one safetensors file, all or nothing (needs the ``train`` extra).
+    """Write everything that is needed to go on later into one safetensors file, all or nothing (needs the ``train``
+    extra).
 
     Parameters
     ----------
     path : str or PathLike
     state : dict
-        Nested dicts with string keys, lists, Tensors, arrays, numbers, strings, booleans and None: whatever `load_checkpoint` is to give
-        back (arrays bit for bit; Tensors as arrays, tuples as lists).
+        Nested dicts with string keys, lists, Tensors, arrays, numbers, strings, booleans and None: whatever
+        `load_checkpoint` is to give back (arrays bit for bit; Tensors as arrays, tuples as lists).
 
     Raises
     ------
@@ -127,7 +137,10 @@ def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> N
     arrays: dict[str, Array] = {}
     text = json.dumps(_taken_apart(state, "", arrays), allow_nan=False).encode()
     if len(text) > STATE_LIMIT:
-        raise ValueError(f"save_checkpoint: beside arrays a state may take {STATE_LIMIT} bytes, not {len(text)}; store lists as arrays")
+        raise ValueError(
+            f"save_checkpoint: beside arrays a state may take {STATE_LIMIT} bytes, not {len(text)}; store lists as "
+            "arrays"
+        )
     write_atomically(path, encode_safetensors({**arrays, STATE: np.frombuffer(text, np.uint8)}))
 
 
@@ -142,14 +155,18 @@ def load_checkpoint(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES)
     """
     with opened(Path(path), max_bytes) as file:
         if not 0 < math.prod(file.entries[STATE][0] if STATE in file.entries else (0,)) <= STATE_LIMIT:
-            raise CheckpointError(f"{path} is no checkpoint but a file of weights, or another program's; read it with load_weights")
+            raise CheckpointError(
+                f"{path} is no checkpoint but a file of weights, or another program's; read it with load_weights"
+            )
         state = json.loads(file.read(STATE).tobytes())
         arrays = {name: file.read(name) for name in file.entries if name != STATE}
         try:
             if not isinstance(found := _put_together(state, arrays), dict):
                 raise TypeError("it is no dict")
         except (KeyError, TypeError) as error:
-            raise CheckpointError(f"{path} is damaged: its state does not fit its arrays ({error}); use an older one") from error
+            raise CheckpointError(
+                f"{path} is damaged: its state does not fit its arrays ({error}); use an older one"
+            ) from error
         return found
 
 
@@ -171,7 +188,9 @@ class CheckpointManager:
 
     def files(self) -> list[Path]:
         """List the checkpoints, the newest first."""
-        found = [file for file in self.folder.iterdir() if re.fullmatch(r"checkpoint-[0-9]{8,18}\.safetensors", file.name)]
+        found = [
+            file for file in self.folder.iterdir() if re.fullmatch(r"checkpoint-[0-9]{8,18}\.safetensors", file.name)
+        ]
         return sorted(found, key=lambda file: int(file.stem.split("-")[1]), reverse=True)
 
     def save(self, step: int, state: Mapping[str, Any]) -> Path:
@@ -206,7 +225,9 @@ class CheckpointManager:
                 say(f"{reason}; going on from the one before, {file.name}")
             return state
         if reasons:
-            raise CheckpointError(f"no checkpoint in {self.folder} can be read: {'; '.join(reasons.values())}; begin the run again")
+            raise CheckpointError(
+                f"no checkpoint in {self.folder} can be read: {'; '.join(reasons.values())}; begin the run again"
+            )
         return None
 
 
@@ -226,14 +247,22 @@ def _taken_apart(value: Any, where: str, arrays: dict[str, Array]) -> Any:
         return {ARRAY: where}
     if isinstance(value, Mapping):
         if wrong := [key for key in value if not isinstance(key, str) or key in (ARRAY, STATE)]:
-            raise TypeError(f"save_checkpoint: the key {wrong[0]!r} in {where or 'the state'} cannot be stored; use other strings")
+            raise TypeError(
+                f"save_checkpoint: the key {wrong[0]!r} in {where or 'the state'} cannot be stored; use other strings"
+            )
         return {key: _taken_apart(part, f"{where}/{key}".lstrip("/"), arrays) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
         return [_taken_apart(part, f"{where}/{position}", arrays) for position, part in enumerate(value)]
-    raise TypeError(f"save_checkpoint: cannot store {where}, a {type(value).__name__}; pass dicts, lists, arrays, numbers, strings")
+    raise TypeError(
+        f"save_checkpoint: cannot store {where}, a {type(value).__name__}; pass dicts, lists, arrays, numbers, strings"
+    )
 
 
 def _put_together(value: Any, arrays: Mapping[str, Array]) -> Any:
     if isinstance(value, dict):
-        return arrays[value[ARRAY]] if ARRAY in value else {key: _put_together(part, arrays) for key, part in value.items()}
+        return (
+            arrays[value[ARRAY]]
+            if ARRAY in value
+            else {key: _put_together(part, arrays) for key, part in value.items()}
+        )
     return [_put_together(part, arrays) for part in value] if isinstance(value, list) else value

@@ -1,7 +1,8 @@
 """Convolution and pooling: linear maps whose adjoints are each other's VJPs, and compositions of them.
 
-Tensors are (N, C, H, W) by name. In memory the batch is innermost, (H, C, W, N), so that copies and products run over long rows. That
-layout lives in the strides alone: any input is accepted, and elementwise ops keep the order that they find.
+Tensors are (N, C, H, W) by name. In memory the batch is innermost, (H, C, W, N), so that copies and products run over
+long rows. That layout lives in the strides alone: any input is accepted, and elementwise ops keep the order that they
+find.
 """
 
 from __future__ import annotations
@@ -19,12 +20,18 @@ __all__ = ["avg_pool2d", "col2im", "conv2d", "im2col", "max_pool2d"]
 
 Pair: TypeAlias = int | tuple[int, int]
 
-# The convolution as a trilinear form -----------------------------------------------------------------------------------------------------
-# The derivative of each of its three partial derivatives with respect to each of their arguments is another of the three. That is all there
-# is to state: derivatives of every order follow. What computes them is in contractions.py.
+
+# The convolution as a trilinear form ----------------------------------------------------------------------------------
+# The derivative of each of its three partial derivatives with respect to each of their arguments is another of the
+# three. That is all there is to state: derivatives of every order follow. What computes them is in contractions.py.
 def _computing(kernel: tuple[int, ...], *arrays: Array) -> Any:
-    """Return the module that computes the three for these: native, or contractions, whose functions define what they are."""
-    return native if kernel != (1, 1) and native.takes(*arrays) else contractions  # a 1 x 1 kernel is one product: BLAS is faster
+    """Return the module that computes the three for these.
+
+    Native, or contractions, whose functions define what they are.
+    """
+    return (
+        native if kernel != (1, 1) and native.takes(*arrays) else contractions
+    )  # a 1 x 1 kernel is one product: BLAS is faster
 
 
 @primitive
@@ -44,7 +51,8 @@ def _conv_weight(x: Array, g: Array, *, stride: Size, padding: Size, size: Size)
 
 @primitive
 def _where_rectified(g: Array, y: Array) -> Array:
-    """Write ``g`` where ``y`` is positive, else 0, then its sums over each channel: the gradients of ReLU and bias in one pass.
+    """Write ``g`` where ``y`` is positive, else 0, then its sums over each channel: the gradients of ReLU and bias in
+    one pass.
 
     (N, C, H, W), (N, C, H, W) -> (H*C*W*N + C,), in this order
     """
@@ -65,7 +73,9 @@ def _parted(both: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     return transpose(reshape(images, h, c, w, n), 3, 1, 0, 2), sums
 
 
-def _through_relu(g: Tensor, out: Tensor, *inputs: Tensor, rectify: bool, **geometry: Size) -> tuple[Tensor, Tensor | None]:
+def _through_relu(
+    g: Tensor, out: Tensor, *inputs: Tensor, rectify: bool, **geometry: Size
+) -> tuple[Tensor, Tensor | None]:
     """Return the gradient before the ReLU, if there is one, and that of the bias, if it is known."""
     return _parted(_where_rectified(g, out), out.shape) if rectify else (g, None)
 
@@ -93,7 +103,13 @@ _conv_weight.defvjp(
 
 
 def conv2d(
-    x: Operand, weight: Operand, bias: Operand | None = None, stride: Pair = 1, padding: Pair = 0, *, activation: str | None = None
+    x: Operand,
+    weight: Operand,
+    bias: Operand | None = None,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    *,
+    activation: str | None = None,
 ) -> Tensor:
     """Two-dimensional convolution (cross-correlation, as in PyTorch) over a batch of images.
 
@@ -126,18 +142,23 @@ def conv2d(
     x, weight = as_tensor(x), as_tensor(weight)
     if weight.ndim != 4 or x.ndim != 4 or x.shape[1] != weight.shape[1]:
         raise ValueError(
-            f"conv2d: x of shape {x.shape} does not fit weight of shape {weight.shape}; they must be (N, C, H, W) and (F, C, KH, KW) "
+            f"conv2d: x of shape {x.shape} does not fit weight of shape {weight.shape}; they must be (N, C, H, W) and "
+            "(F, C, KH, KW) "
             "with the same number of channels C (one grey image: x.reshape(1, 1, height, width))"
         )
     if activation not in (None, "relu"):
-        raise ValueError(f'conv2d: activation is {activation!r}; it must be None or "relu" (apply other functions to the result)')
+        raise ValueError(
+            f'conv2d: activation is {activation!r}; it must be None or "relu" (apply other functions to the result)'
+        )
     strides, paddings = _pair("conv2d", "stride", stride, 1), _pair("conv2d", "padding", padding, 0)
     _checked_size("conv2d", x.shape, weight.shape[2:], strides, paddings)
     if bias is None:
         return _conv_output(x, weight, stride=strides, padding=paddings, rectify=activation is not None)
     bias = as_tensor(bias)
     if bias.shape != weight.shape[:1]:
-        raise ValueError(f"conv2d: bias has shape {bias.shape}; for {weight.shape[0]} filters it must be {weight.shape[:1]}")
+        raise ValueError(
+            f"conv2d: bias has shape {bias.shape}; for {weight.shape[0]} filters it must be {weight.shape[:1]}"
+        )
     return _conv_output(x, weight, bias, stride=strides, padding=paddings, rectify=activation is not None)
 
 
@@ -146,26 +167,29 @@ def _pair(op: str, name: str, value: Pair, least: int) -> Size:
         return value, value
     pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(pair) != 2 or any(isinstance(v, bool) or not isinstance(v, (int, np.integer)) or v < least for v in pair):
-        raise ValueError(f"{op}: {name} must be an integer of at least {least} or a pair (height, width) of such, got {value!r}")
+        raise ValueError(
+            f"{op}: {name} must be an integer of at least {least} or a pair (height, width) of such, got {value!r}"
+        )
     return int(pair[0]), int(pair[1])
 
 
-def _checked_size(
-    op: str, shape: tuple[int, ...], kernel: tuple[int, ...], stride: Size, padding: Size
-) -> Size:
+def _checked_size(op: str, shape: tuple[int, ...], kernel: tuple[int, ...], stride: Size, padding: Size) -> Size:
     """Return the size (OH, OW) of the output, or explain why there is none."""
     if len(shape) != 4:
-        raise ValueError(f"{op}: images have shape {shape}; it must be (N, C, H, W) (one grey image: x.reshape(1, 1, height, width))")
+        raise ValueError(
+            f"{op}: images have shape {shape}; it must be (N, C, H, W) (one grey image: x.reshape(1, 1, height, width))"
+        )
     size = output_size(shape[2:], kernel, stride, padding)
     if min(kernel) < 1 or min(size) < 1:
         raise ValueError(
-            f"{op}: a kernel of {kernel[0]} x {kernel[1]} does not fit into images of {shape[2]} x {shape[3]} with padding {padding}; "
+            f"{op}: a kernel of {kernel[0]} x {kernel[1]} does not fit into images of {shape[2]} x {shape[3]} with "
+            f"padding {padding}; "
             "use a smaller kernel or more padding"
         )
     return size
 
 
-# Windows along one axis, and im2col -----------------------------------------------------------------------------------------------------
+# Windows along one axis, and im2col -----------------------------------------------------------------------------------
 def _slot(axis: int, offset: int, count: int, step: int) -> tuple[slice, ...]:
     """Index of the element at `offset` in each of `count` windows along `axis`."""
     return (slice(None),) * axis + (slice(offset, offset + (count - 1) * step + 1, step),)
@@ -223,12 +247,16 @@ def im2col(x: Operand, kernel_size: Pair, stride: Pair = 1, padding: Pair = 0) -
             [1., 2., 4., 5.]], dtype=float64)
     """
     x, kernel = as_tensor(x), _pair("im2col", "kernel_size", kernel_size, 1)
-    windows = _windows("im2col", x, kernel, _pair("im2col", "stride", stride, 1), _pair("im2col", "padding", padding, 0))
+    windows = _windows(
+        "im2col", x, kernel, _pair("im2col", "stride", stride, 1), _pair("im2col", "padding", padding, 0)
+    )
     n, c, oh, ow, kh, kw = windows.shape
     return reshape(transpose(windows, 0, 2, 3, 1, 4, 5), n * oh * ow, c * kh * kw)
 
 
-def col2im(cols: Operand, input_shape: tuple[int, int, int, int], kernel_size: Pair, stride: Pair = 1, padding: Pair = 0) -> Tensor:
+def col2im(
+    cols: Operand, input_shape: tuple[int, int, int, int], kernel_size: Pair, stride: Pair = 1, padding: Pair = 0
+) -> Tensor:
     """Add the rows of an `im2col` matrix back into an image of `input_shape`: the adjoint of `im2col`.
 
     Parameters
@@ -252,14 +280,17 @@ def col2im(cols: Operand, input_shape: tuple[int, int, int, int], kernel_size: P
     top, left = _pair("col2im", "padding", padding, 0)
     oh, ow = _checked_size("col2im", input_shape, kernel, steps, (top, left))
     if cols.shape != (n * oh * ow, c * kernel[0] * kernel[1]):
-        raise ValueError(f"col2im: cols has shape {cols.shape}; for these settings it must be {(n * oh * ow, c * kernel[0] * kernel[1])}")
+        raise ValueError(
+            f"col2im: cols has shape {cols.shape}; for these settings it must be "
+            f"{(n * oh * ow, c * kernel[0] * kernel[1])}"
+        )
     windows = transpose(reshape(cols, n, oh, ow, c, *kernel), 0, 3, 1, 2, 4, 5)
     rows = _fold(windows, axis=3, length=w + 2 * left, step=steps[1])
     image = _fold(rows, axis=2, length=h + 2 * top, step=steps[0])
     return getitem(image, (slice(None), slice(None), slice(top, top + h), slice(left, left + w)))
 
 
-# Pooling ---------------------------------------------------------------------------------------------------------------------------------
+# Pooling --------------------------------------------------------------------------------------------------------------
 def avg_pool2d(x: Operand, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0) -> Tensor:
     """Mean of every window; padding counts as zeros (as in PyTorch).
 
@@ -317,7 +348,10 @@ def max_pool2d(x: Operand, kernel_size: Pair, stride: Pair | None = None, paddin
 def _pooling(op: str, kernel_size: Pair, stride: Pair | None, padding: Pair) -> tuple[Size, Size, Size]:
     kernel, paddings = _pair(op, "kernel_size", kernel_size, 1), _pair(op, "padding", padding, 0)
     if any(2 * p > k for p, k in zip(paddings, kernel, strict=True)):
-        raise ValueError(f"{op}: padding {padding} is more than half of kernel_size {kernel_size}: some windows would hold padding alone")
+        raise ValueError(
+            f"{op}: padding {padding} is more than half of kernel_size {kernel_size}: some windows would hold padding "
+            "alone"
+        )
     return kernel, kernel if stride is None else _pair(op, "stride", stride, 1), paddings
 
 
@@ -332,7 +366,7 @@ def _window_max(x: Array, *, axis: int, size: int, step: int) -> Array:
 
 @primitive
 def _to_first_max(g: Array, x: Array, top: Array, *, axis: int, size: int, step: int) -> Array:
-    """Put each element of `g` where `x` first attains the maximum `top` of its window, adding up where windows overlap."""
+    """Put each element of `g` where `x` first attains the maximum `top` of its window; add up where windows overlap."""
     out = np.empty_like(x, dtype=g.dtype)
     if step != size or g.shape[axis] * size != x.shape[axis]:  # else every element is written exactly once
         out[...] = 0
@@ -340,7 +374,9 @@ def _to_first_max(g: Array, x: Array, top: Array, *, axis: int, size: int, step:
     *parts, last = _slots(out, axis, size, step)
     for part, slot in zip(parts, _slots(x, axis, size, step), strict=False):
         hit = np.multiply(slot == top, g, out=None if overlapping else part)
-        g = np.subtract(g, hit, out=last if part is parts[-1] and not overlapping else None)  # what is left for later elements
+        g = np.subtract(
+            g, hit, out=last if part is parts[-1] and not overlapping else None
+        )  # what is left for later elements
         if overlapping:
             part += hit
     if overlapping:
@@ -386,7 +422,9 @@ def _at_pooled(v: Array, x: Array) -> Any:
     """Read `v` where `x` has the first maximum of its window: the adjoint of ``_max_pool_gradient``."""
     columns, rows = {"axis": 3, "size": 2, "step": 2}, {"axis": 2, "size": 2, "step": 2}
     wide = _window_max.forward(x, **columns)
-    return _at_first_max.forward(_at_first_max.forward(v, x, wide, **columns), wide, _window_max.forward(wide, **rows), **rows)
+    return _at_first_max.forward(
+        _at_first_max.forward(v, x, wide, **columns), wide, _window_max.forward(wide, **rows), **rows
+    )
 
 
 _max_pool.defvjp(lambda g, out, x: _max_pool_gradient(g, x))

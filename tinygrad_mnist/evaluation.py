@@ -14,7 +14,17 @@ from .functional import cross_entropy
 from .parallel import map_shards
 from .tensor import no_grad
 
-__all__ = ["Evaluation", "accuracy", "best_epoch", "check_labels", "culprit", "evaluate", "hold_out", "predict", "should_stop"]
+__all__ = [
+    "Evaluation",
+    "accuracy",
+    "best_epoch",
+    "check_labels",
+    "culprit",
+    "evaluate",
+    "hold_out",
+    "predict",
+    "should_stop",
+]
 
 
 def predict(model: Any, images: npt.NDArray[Any], threads: int | None = None) -> npt.NDArray[np.intp]:
@@ -50,7 +60,8 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(model: Any, images: npt.NDArray[Any], labels: npt.NDArray[Any], threads: int | None = None) -> Evaluation:
-    """Mean cross-entropy and accuracy, in inference; parameters as `predict`'s, and the true classes, an integer for each image.
+    """Mean cross-entropy and accuracy, in inference; parameters as `predict`'s, and the true classes, an integer for
+    each image.
 
     Raises
     ------
@@ -71,7 +82,9 @@ def evaluate(model: Any, images: npt.NDArray[Any], labels: npt.NDArray[Any], thr
     with no_grad(), np.errstate(invalid="ignore"):  # infinity minus infinity is told below
         loss = cross_entropy(logits, labels).item()
     if not math.isfinite(loss):
-        raise FloatingPointError(f"evaluate: the loss is {loss}; {culprit(lambda: list(_logits(model, images, threads=1)))}")
+        raise FloatingPointError(
+            f"evaluate: the loss is {loss}; {culprit(lambda: list(_logits(model, images, threads=1)))}"
+        )
     return Evaluation(loss, float(np.mean(logits.argmax(axis=1) == labels)))
 
 
@@ -84,7 +97,10 @@ def accuracy(model: Any, images: npt.NDArray[Any], labels: npt.NDArray[Any], thr
 def check_labels(caller: str, images: npt.NDArray[Any], labels: npt.NDArray[Any]) -> None:
     """Raise a ValueError unless there are images, and a label for each."""
     if not len(images) or np.shape(labels) != (len(images),):
-        raise ValueError(f"{caller}: {len(images)} images, and labels of shape {np.shape(labels)}; pass one class index for each image")
+        raise ValueError(
+            f"{caller}: {len(images)} images, and labels of shape {np.shape(labels)}; pass one class index for each "
+            "image"
+        )
 
 
 def _logits(model: Any, images: npt.NDArray[Any], threads: int | None) -> Iterator[npt.NDArray[Any]]:
@@ -98,8 +114,11 @@ def _logits(model: Any, images: npt.NDArray[Any], threads: int | None) -> Iterat
     return map_shards(infer, images, threads=threads) if len(images) else iter(())
 
 
-def hold_out(labels: npt.NDArray[Any], count: int, rng: np.random.Generator) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Split into training and validation, every class with its share of the `count` validation examples (to within one).
+def hold_out(
+    labels: npt.NDArray[Any], count: int, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Split into training and validation, every class with its share of the `count` validation examples (to within
+    one).
 
     Returns
     -------
@@ -113,7 +132,9 @@ def hold_out(labels: npt.NDArray[Any], count: int, rng: np.random.Generator) -> 
     (4, 2)
     """
     if not 0 <= count < len(labels):
-        raise ValueError(f"hold_out: cannot hold out {count} of {len(labels)} examples; at least one must remain for training")
+        raise ValueError(
+            f"hold_out: cannot hold out {count} of {len(labels)} examples; at least one must remain for training"
+        )
     labels = np.asarray(labels)
     order = rng.permutation(len(labels))
     by_class = order[np.argsort(labels[order], kind="stable")]
@@ -146,7 +167,9 @@ def should_stop(scores: Sequence[Any], patience: int) -> bool:
 
 
 def culprit(function: Callable[[], Any]) -> str:
-    """Compute something once more, op by op, and say where the first NaN, or the first infinity of finite numbers, appeared."""
+    """Compute something once more, op by op, and say where the first NaN, or the first infinity of finite numbers,
+    appeared.
+    """
     with detect_anomaly() as watcher:
         try:
             function()

@@ -14,10 +14,11 @@ __all__ = ["leftovers", "read_whole", "write_atomically"]
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes | bytearray | memoryview) -> None:
-    """Write a file so that at any moment, also after a power cut, its name stands for the old content or the new one, both complete.
+    """Write a file so that at any moment, also after a power cut, its name stands for the old content or the new one,
+    both complete.
 
-    The data goes to a temporary file beside it (``NAME.….part``), which is synced and then renamed. If the process is killed, that one
-    is left behind: it is never read, and may be deleted (see `leftovers`).
+    The data goes to a temporary file beside it (``NAME.….part``), which is synced and then renamed. If the process is
+    killed, that one is left behind: it is never read, and may be deleted (see `leftovers`).
 
     Parameters
     ----------
@@ -61,7 +62,9 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | bytearray | mem
         _reached("renamed")
         _sync_folder(path.parent)
     except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error  # a write's own error names no file
+        raise OSError(
+            error.errno, error.strerror or str(error), str(path)
+        ) from error  # a write's own error names no file
 
 
 def leftovers(folder: str | os.PathLike[str]) -> list[Path]:

@@ -11,7 +11,9 @@ __all__ = ["cross_entropy", "dropout", "log_softmax", "logsumexp", "softmax"]
 
 
 def _shifted(x: Tensor, axis: Axis) -> tuple[Tensor, Tensor]:
-    """Return `x` minus its maximum, so that no exponential overflows, and the maximum, as a constant (the shift cancels out)."""
+    """Return `x` minus its maximum, so that no exponential overflows, and the maximum, as a constant (the shift cancels
+    out).
+    """
     top = max(x.detach(), axis=axis, keepdims=True)
     top = where(np.isfinite(top.data), top, 0.0)  # all -inf, or +inf: nothing to shift by
     return x - top, top
@@ -82,7 +84,9 @@ def cross_entropy(logits: Operand, target: Operand) -> Tensor:
     """
     logits, target = as_tensor(logits), as_tensor(target)
     if logits.ndim != 2 or not logits.size:
-        raise ValueError(f"cross_entropy: logits have shape {logits.shape}; they must be (N, K) with at least one row and one class")
+        raise ValueError(
+            f"cross_entropy: logits have shape {logits.shape}; they must be (N, K) with at least one row and one class"
+        )
     n, classes = logits.shape
     if target.shape == (n, classes):
         return sum(log_softmax(logits) * astype(target, logits.dtype)) / -n
@@ -93,7 +97,9 @@ def cross_entropy(logits: Operand, target: Operand) -> Tensor:
         )
     if target.data.min() < 0 or target.data.max() >= classes:
         wrong = int(np.argmax((target.data < 0) | (target.data >= classes)))
-        raise ValueError(f"cross_entropy: target[{wrong}] is {target.data[wrong]}, but the classes are 0 to {classes - 1}")
+        raise ValueError(
+            f"cross_entropy: target[{wrong}] is {target.data[wrong]}, but the classes are 0 to {classes - 1}"
+        )
     return -mean(getitem(log_softmax(logits), (np.arange(n), target)))
 
 
@@ -108,8 +114,8 @@ def dropout(x: Operand, p: float, rng: np.random.Generator | None = None, rescal
     rng : numpy.random.Generator, optional
         Draws the elements to drop; giving one is what makes this a training pass.
     rescale : {"train", "test"}
-        When to make up for the dropped elements: "train" divides by 1 - p in training (inverted dropout, as in PyTorch); "test" multiplies
-        by 1 - p in inference (classic dropout, Srivastava et al., 2014).
+        When to make up for the dropped elements: "train" divides by 1 - p in training (inverted dropout, as in
+        PyTorch); "test" multiplies by 1 - p in inference (classic dropout, Srivastava et al., 2014).
 
     Examples
     --------
@@ -122,11 +128,15 @@ def dropout(x: Operand, p: float, rng: np.random.Generator | None = None, rescal
     if not 0 <= p <= 1:
         raise ValueError(f"dropout: p is {p!r}; it must be a probability between 0 and 1")
     if rescale not in ("train", "test"):
-        raise ValueError(f'dropout: rescale is {rescale!r}; it must be "train" (inverted dropout) or "test" (classic dropout)')
+        raise ValueError(
+            f'dropout: rescale is {rescale!r}; it must be "train" (inverted dropout) or "test" (classic dropout)'
+        )
     if rng is None:
         return x * (1.0 - p) if rescale == "test" else x
     if not isinstance(rng, np.random.Generator) or x.dtype.kind != "f":
-        raise TypeError(f"dropout: x is {x.dtype}, rng is {type(rng).__name__}; pass floats and np.random.default_rng(seed)")
+        raise TypeError(
+            f"dropout: x is {x.dtype}, rng is {type(rng).__name__}; pass floats and np.random.default_rng(seed)"
+        )
     keep = rng.random(x.shape, dtype=np.float32) >= p
     factor = 1 / (1 - p) if rescale == "train" and p < 1 else 1.0
     return x * np.where(keep, factor, 0.0).astype(x.dtype)

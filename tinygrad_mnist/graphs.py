@@ -15,7 +15,8 @@ MAX_SETTING = 40  # characters of a keyword's value
 
 
 def to_dot(output: Tensor, names: Mapping[str, Tensor] | None = None) -> str:
-    """Describe how a Tensor was computed, in Graphviz's DOT language: one box for each result of an op, one ellipse for each value given.
+    """Describe how a Tensor was computed, in Graphviz's DOT language: one box for each result of an op, one ellipse for
+    each value given.
 
     Parameters
     ----------
@@ -57,7 +58,10 @@ def to_dot(output: Tensor, names: Mapping[str, Tensor] | None = None) -> str:
     nodes, seen = [output], {id(output)}
     for node in nodes:  # the list grows while it is read
         if node.inputs is None:
-            raise RuntimeError(f"to_dot: the graph behind {node!r} was freed by a backward pass; draw it before, or pass retain_graph=True")
+            raise RuntimeError(
+                f"to_dot: the graph behind {node!r} was freed by a backward pass; draw it before, or pass "
+                "retain_graph=True"
+            )
         for a in node.inputs:
             if isinstance(a, Tensor) and id(a) not in seen:
                 seen.add(id(a))
@@ -70,9 +74,15 @@ def to_dot(output: Tensor, names: Mapping[str, Tensor] | None = None) -> str:
         name = called.get(id(node), "")
         fill = ', style=filled, fillcolor="#cfe8f7"' if name else ""
         if node.op is None:
-            lines.append(_node(numbers[id(node)], [name or "given", f"{node.shape} {node.dtype}"], f"shape=ellipse{fill}"))
+            lines.append(
+                _node(numbers[id(node)], [name or "given", f"{node.shape} {node.dtype}"], f"shape=ellipse{fill}")
+            )
             continue
-        settings = [f"{key}={_shown(value)}" for key, value in (node.keywords or {}).items() if value is not None and value is not False]
+        settings = [
+            f"{key}={_shown(value)}"
+            for key, value in (node.keywords or {}).items()
+            if value is not None and value is not False
+        ]
         title = [name, node.op.__name__] if name else [node.op.__name__]
         lines.append(_node(numbers[id(node)], [*title, *settings, f"{node.shape}"], f"shape=box{fill}"))
         for a in node.inputs or ():

@@ -1,10 +1,11 @@
-"""The compiled kernels (kernels/native.c): what contractions.py computes, 2 x 2 max-pooling and ReLU's gradient, for float32.
+"""The compiled kernels (kernels/native.c): what contractions.py computes, 2 x 2 max-pooling and ReLU's gradient, for
+float32.
 
-They are optional. What they do not take, or everything where there is no compiled library, is computed by NumPy, in the functions that
-define what it is. The library knows nothing of Python and is called without holding the interpreter.
+They are optional. What they do not take, or everything where there is no compiled library, is computed by NumPy, in the
+functions that define what it is. The library knows nothing of Python and is called without holding the interpreter.
 
-Both compute the same up to rounding, but a pixel that is not finite, or beyond 1e37, can make its neighbours NaN or infinite in a native
-convolution with a kernel of three columns.
+Both compute the same up to rounding, but a pixel that is not finite, or beyond 1e37, can make its neighbours NaN or
+infinite in a native convolution with a kernel of three columns.
 """
 
 from __future__ import annotations
@@ -33,14 +34,31 @@ def _load() -> tuple[Any, int, str]:
         return None, 0, f"switched off by {VARIABLE}=0"
     named = wish if wish not in ("1", *LEVELS) else None
     if named is not None and not Path(named).is_file():
-        raise ValueError(f"{VARIABLE} is {wish!r}; it must be 0 (off), 1, one of {', '.join(LEVELS)}, or the path of a compiled library")
-    paths = [Path(__file__).with_name("kernels") / f"native{suffix}" for suffix in EXTENSION_SUFFIXES] if named is None else [Path(named)]
+        raise ValueError(
+            f"{VARIABLE} is {wish!r}; it must be 0 (off), 1, one of {', '.join(LEVELS)}, or the path of a compiled "
+            "library"
+        )
+    paths = (
+        [Path(__file__).with_name("kernels") / f"native{suffix}" for suffix in EXTENSION_SUFFIXES]
+        if named is None
+        else [Path(named)]
+    )
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
-        return None, 0, "not compiled: there was no C compiler, or it failed, when this was installed; pip install -v shows why"
+        return (
+            None,
+            0,
+            "not compiled: there was no C compiler, or it failed, when this was installed; pip install -v shows why",
+        )
     try:
         library = ctypes.CDLL(str(path.resolve()))
-        for name, pointers in (("convolve", 5), ("weight_gradient", 4), ("max_pool", 3), ("max_pool_gradient", 4), ("relu_gradient", 5)):
+        for name, pointers in (
+            ("convolve", 5),
+            ("weight_gradient", 4),
+            ("max_pool", 3),
+            ("max_pool_gradient", 4),
+            ("relu_gradient", 5),
+        ):
             getattr(library, name).argtypes = [ctypes.c_int, *[ctypes.c_void_p] * pointers]
         library.compiler.restype, library.geometry_size.restype = ctypes.c_char_p, ctypes.c_size_t
         if library.geometry_size() != ctypes.sizeof(_geometry((0,) * 4, (0,) * 4, (0,) * 4, (0, 0), (0, 0), (0, 0))):
@@ -98,7 +116,9 @@ def output(x: Array, w: Array, bias: Array | None, stride: Size, padding: Size, 
 def input_gradient(g: Array, w: Array, stride: Size, padding: Size, size: Size) -> Array:
     """See `contractions.input_gradient`."""
     flipped = w[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
-    return _convolve(spread(g, stride), flipped, None, (1, 1), (w.shape[2] - 1 - padding[0], w.shape[3] - 1 - padding[1]), size)
+    return _convolve(
+        spread(g, stride), flipped, None, (1, 1), (w.shape[2] - 1 - padding[0], w.shape[3] - 1 - padding[1]), size
+    )
 
 
 def weight_gradient(x: Array, g: Array, stride: Size, padding: Size, size: Size) -> Array:
@@ -110,7 +130,9 @@ def weight_gradient(x: Array, g: Array, stride: Size, padding: Size, size: Size)
     return out
 
 
-def _convolve(x: Array, w: Array, bias: Array | None, stride: Size, padding: Size, size: Size, rectify: bool = False) -> Array:
+def _convolve(
+    x: Array, w: Array, bias: Array | None, stride: Size, padding: Size, size: Size, rectify: bool = False
+) -> Array:
     w = w if w.flags.aligned else w.copy()
     bias = None if bias is None else np.require(bias, requirements=("C", "A"))
     out = np.empty((size[0], len(w), size[1], len(x)), np.float32)
@@ -130,7 +152,10 @@ def max_pool(x: Array) -> Array:
 
 
 def max_pool_gradient(g: Array, x: Array) -> Array:
-    """Put each element of `g` where `x` has the first maximum of its window: (N, C, H // 2, W // 2), (N, C, H, W) -> (N, C, H, W)."""
+    """Put each element of `g` where `x` has the first maximum of its window.
+
+    (N, C, H // 2, W // 2), (N, C, H, W) -> (N, C, H, W).
+    """
     n, c, h, w = x.shape
     out, image, gradient = np.empty((h, c, w, n), np.float32), _laid_out(x), _laid_out(g)
     LIBRARY.max_pool_gradient(LEVEL, _sizes(h, c, w, n), _address(gradient), _address(image), _address(out))
@@ -147,13 +172,16 @@ def relu_gradient(g: Array, y: Array) -> Array:
 
 
 def relu_and_bias_gradient(g: Array, y: Array) -> Array:
-    """Write ``g`` where ``y`` is positive, else 0, (H, C, W, N) in memory, and then its sums over each channel, into one array.
+    """Write ``g`` where ``y`` is positive, else 0, (H, C, W, N) in memory, and then its sums over each channel, into
+    one array.
 
     (N, C, H, W), (N, C, H, W) -> (H*C*W*N + C,)
     """
     n, c, h, w = y.shape
     out, gradient, image = np.empty(y.size + c, np.float32), _laid_out(g), _laid_out(y)
-    LIBRARY.relu_gradient(LEVEL, _sizes(h, c, w * n), _address(gradient), _address(image), _address(out), _address(out[y.size :]))
+    LIBRARY.relu_gradient(
+        LEVEL, _sizes(h, c, w * n), _address(gradient), _address(image), _address(out), _address(out[y.size :])
+    )
     return out
 
 
@@ -175,7 +203,13 @@ def _address(x: Array) -> Any:
 
 @lru_cache(maxsize=1024)
 def _geometry(
-    x: tuple[int, ...], w: tuple[int, ...], strides: tuple[int, ...], stride: Size, padding: Size, size: Size, rectify: bool = False
+    x: tuple[int, ...],
+    w: tuple[int, ...],
+    strides: tuple[int, ...],
+    stride: Size,
+    padding: Size,
+    size: Size,
+    rectify: bool = False,
 ) -> ctypes.Array[ctypes.c_ssize_t]:
     """Fill in the struct of that name; the shapes are those of images, weights and output, `strides` the weights'."""
     return _sizes(*x, w[0], *w[2:], *stride, *padding, *size, *(step // 4 for step in strides), rectify)
@@ -188,7 +222,9 @@ def _sizes(*sizes: int) -> ctypes.Array[ctypes.c_ssize_t]:
 
 def _check(status: int) -> None:
     if status:
-        raise MemoryError("native kernels: not enough memory for the work space; use smaller batches, or TINYGRAD_MNIST_NATIVE=0")
+        raise MemoryError(
+            "native kernels: not enough memory for the work space; use smaller batches, or TINYGRAD_MNIST_NATIVE=0"
+        )
 
 
 LIBRARY, LEVEL, REASON = _load()

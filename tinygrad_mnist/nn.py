@@ -1,6 +1,7 @@
 """Layers as plain callables, initialisation, and finding a model's parameters by walking it.
 
-A layer or a model is any object with ``__call__(x, rng=None)``: no base class, no train/eval switch. Passing a generator *is* training.
+A layer or a model is any object with ``__call__(x, rng=None)``: no base class, no train/eval switch. Passing a
+generator *is* training.
 """
 
 from __future__ import annotations
@@ -20,16 +21,29 @@ from .ops import matmul, relu, reshape
 from .tensor import Array, Operand, Tensor, as_tensor
 
 __all__ = [
-    "Conv2d", "Dropout", "Flatten", "Linear", "MaxPool2d", "ReLU", "Sequential", "SoftmaxCrossEntropy", "initial_weights",
-    "load_parameters", "parameters",
-]  # fmt: skip
+    "Conv2d",
+    "Dropout",
+    "Flatten",
+    "Linear",
+    "MaxPool2d",
+    "ReLU",
+    "Sequential",
+    "SoftmaxCrossEntropy",
+    "initial_weights",
+    "load_parameters",
+    "parameters",
+]
 
 Layer: TypeAlias = Callable[..., Tensor]
 GAIN = {"he": 2.0, "xavier": 1.0}  # variance of a weight, times the fan-in
 
 
 def initial_weights(
-    shape: Sequence[int], fan_in: int, init: str = "he", rng: np.random.Generator | None = None, dtype: npt.DTypeLike = np.float32
+    shape: Sequence[int],
+    fan_in: int,
+    init: str = "he",
+    rng: np.random.Generator | None = None,
+    dtype: npt.DTypeLike = np.float32,
 ) -> Tensor:
     """Normally distributed weights of mean 0 that keep the variance of activations from layer to layer.
 
@@ -55,17 +69,31 @@ def initial_weights(
 
 
 class Conv2d:
-    """Convolution with learned `weight` (out_channels, in_channels, KH, KW) and `bias` (out_channels,): see `conv2d`."""
+    """Convolution with learned `weight` (out_channels, in_channels, KH, KW) and `bias` (out_channels,).
+
+    See `conv2d`.
+    """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: Pair, stride: Pair = 1, padding: Pair = 0, *,
-        rng: np.random.Generator | None = None, init: str = "he", dtype: npt.DTypeLike = np.float32,
-    ) -> None:  # fmt: skip
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        stride: Pair = 1,
+        padding: Pair = 0,
+        *,
+        rng: np.random.Generator | None = None,
+        init: str = "he",
+        dtype: npt.DTypeLike = np.float32,
+    ) -> None:
         kh, kw = _pair("Conv2d", "kernel_size", kernel_size, 1)
         self.weight = initial_weights((out_channels, in_channels, kh, kw), in_channels * kh * kw, init, rng, dtype)
         self.bias = Tensor(np.zeros(out_channels, dtype), requires_grad=True)
         self.stride, self.padding = stride, padding
-        _pair("Conv2d", "stride", stride, 1), _pair("Conv2d", "padding", padding, 0)  # complain now, not in the first training step
+        (
+            _pair("Conv2d", "stride", stride, 1),
+            _pair("Conv2d", "padding", padding, 0),
+        )  # complain now, not in the first training step
 
     def __call__(self, x: Operand, rng: np.random.Generator | None = None, *, activation: str | None = None) -> Tensor:
         return conv2d(x, self.weight, self.bias, self.stride, self.padding, activation=activation)
@@ -79,9 +107,14 @@ class Linear:
     """Affine map ``x @ weight + bias`` with learned `weight` (in_features, out_features) and `bias` (out_features,)."""
 
     def __init__(
-        self, in_features: int, out_features: int, *,
-        rng: np.random.Generator | None = None, init: str = "he", dtype: npt.DTypeLike = np.float32,
-    ) -> None:  # fmt: skip
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        rng: np.random.Generator | None = None,
+        init: str = "he",
+        dtype: npt.DTypeLike = np.float32,
+    ) -> None:
         self.weight = initial_weights((in_features, out_features), in_features, init, rng, dtype)
         self.bias = Tensor(np.zeros(out_features, dtype), requires_grad=True)
 
@@ -154,12 +187,13 @@ class SoftmaxCrossEntropy:
 class Sequential:
     """Layers applied one after the other, each with the generator.
 
-    A max-pool that follows a ReLU is computed before it: the values and gradients are the same to the bit, and it is less work. A ReLU that
-    follows a convolution is computed with it, in the same pass over memory.
+    A max-pool that follows a ReLU is computed before it: the values and gradients are the same to the bit, and it is
+    less work. A ReLU that follows a convolution is computed with it, in the same pass over memory.
 
     Examples
     --------
-    >>> model = Sequential(Linear(4, 8, rng=np.random.default_rng(0)), ReLU(), Linear(8, 2, rng=np.random.default_rng(1)))
+    >>> rng = np.random.default_rng(0)
+    >>> model = Sequential(Linear(4, 8, rng=rng), ReLU(), Linear(8, 2, rng=rng))
     >>> model(np.ones((3, 4), np.float32)).shape
     (3, 2)
     >>> list(parameters(model))
@@ -180,7 +214,9 @@ class Sequential:
 
 
 def _merged(layers: Sequence[Layer]) -> list[Layer]:
-    """Exchange each ReLU with a max-pool behind it (a quarter of the work), and compute what remain behind a convolution with it."""
+    """Exchange each ReLU with a max-pool behind it (a quarter of the work), and compute what remain behind a
+    convolution with it.
+    """
     order, merged = list(layers), list[Layer]()
     for i, pair in enumerate(pairwise(layers)):
         if type(pair[0]) is ReLU and type(pair[1]) is MaxPool2d:
@@ -204,8 +240,8 @@ def parameters(model: Any) -> dict[str, Tensor]:
     Returns
     -------
     dict of str to Tensor
-        By path, such as ``"layers.0.weight"``, in the order in which attributes were set. A Tensor that is used in several places is
-        listed once, under its first path.
+        By path, such as ``"layers.0.weight"``, in the order in which attributes were set. A Tensor that is used in
+        several places is listed once, under its first path.
 
     Examples
     --------
@@ -223,7 +259,9 @@ def parameters(model: Any) -> dict[str, Tensor]:
             seen.add(id(value))
             if value.requires_grad and value.op is None:
                 if path in found:
-                    raise ValueError(f"parameters: two different parameters are both called {path}; rename an attribute or a key")
+                    raise ValueError(
+                        f"parameters: two different parameters are both called {path}; rename an attribute or a key"
+                    )
                 found[path] = value
         elif children := list(_children(value)):
             seen.add(id(value))
@@ -239,28 +277,39 @@ def _children(value: Any) -> Iterator[tuple[Any, Any]]:
     elif not isinstance(value, (type, ModuleType, np.ndarray, np.generic)):
         for kind in reversed(type(value).__mro__):
             slots = kind.__dict__.get("__slots__", ())
-            yield from ((name, getattr(value, name)) for name in ([slots] if isinstance(slots, str) else slots) if hasattr(value, name))
+            yield from (
+                (name, getattr(value, name))
+                for name in ([slots] if isinstance(slots, str) else slots)
+                if hasattr(value, name)
+            )
         yield from getattr(value, "__dict__", {}).items()
 
 
 def load_parameters(model: Any, mapping: Mapping[str, Operand]) -> None:
-    """Set the parameters of `model` to the values of `mapping`, floats converted to each parameter's dtype; all of them or none.
+    """Set the parameters of `model` to the values of `mapping`, floats converted to each parameter's dtype; all of them
+    or none.
 
     Raises
     ------
     ValueError
-        Listing every name that is missing or unknown, every shape that differs and what is no array of floats; the model is then unchanged.
+        Listing every name that is missing or unknown, every shape that differs and what is no array of floats; the
+        model is then unchanged.
     """
     wanted = parameters(model)
     arrays: dict[str, Array] = {name: as_tensor(value).data for name, value in mapping.items()}
-    found = {name: (a.shape, wanted[name].dtype if name in wanted and a.dtype.kind == "f" else a.dtype) for name, a in arrays.items()}
+    found = {
+        name: (a.shape, wanted[name].dtype if name in wanted and a.dtype.kind == "f" else a.dtype)
+        for name, a in arrays.items()
+    }
     if wrong := misfits({name: (p.shape, p.dtype) for name, p in wanted.items()}, found):
         raise ValueError("load_parameters: the weights do not fit the model: " + "; ".join(wrong))
     for name, parameter in wanted.items():  # in the same order in memory: the last bits of products may depend on it
         parameter.data = np.positive(arrays[name], out=np.empty_like(parameter.data))
 
 
-def misfits(wanted: Mapping[str, tuple[tuple[int, ...], Any]], found: Mapping[str, tuple[tuple[int, ...], Any]]) -> list[str]:
+def misfits(
+    wanted: Mapping[str, tuple[tuple[int, ...], Any]], found: Mapping[str, tuple[tuple[int, ...], Any]]
+) -> list[str]:
     """Say how arrays that were found, given as shape and dtype by name, differ from those that are wanted."""
     wrong = [f"{name} is missing" for name in wanted if name not in found]
     wrong += [f"{name} is not in the model" for name in found if name not in wanted]

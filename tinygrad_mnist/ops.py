@@ -1,7 +1,7 @@
 """Primitive operations, each with its vector-Jacobian products (VJPs) beside it, and short compositions of them.
 
-A rule reads ``g, out, *inputs``: the gradient of the output, the output, the inputs. It is written in Tensor operations, so every rule is
-itself differentiable. Broadcasting is undone by `sum_to`, the adjoint of `broadcast_to`.
+A rule reads ``g, out, *inputs``: the gradient of the output, the output, the inputs. It is written in Tensor
+operations, so every rule is itself differentiable. Broadcasting is undone by `sum_to`, the adjoint of `broadcast_to`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,52 @@ from . import native
 from .tensor import Array, Operand, Primitive, Rule, Tensor, as_tensor, astype, primitive
 
 __all__ = [
-    "abs", "add", "argmax", "astype", "broadcast_to", "clip", "concatenate", "cos", "divide", "equal", "exp", "expand_dims", "getitem",
-    "greater", "greater_equal", "less", "less_equal", "log", "logical_and", "matmul", "max", "maximum", "mean", "min", "minimum",
-    "multiply", "negative", "not_equal", "pad", "power", "relu", "reshape", "sigmoid", "sign", "sin", "sqrt", "squeeze", "stack",
-    "subtract", "sum", "sum_to", "swapaxes", "tanh", "transpose", "where",
-]  # fmt: skip
+    "abs",
+    "add",
+    "argmax",
+    "astype",
+    "broadcast_to",
+    "clip",
+    "concatenate",
+    "cos",
+    "divide",
+    "equal",
+    "exp",
+    "expand_dims",
+    "getitem",
+    "greater",
+    "greater_equal",
+    "less",
+    "less_equal",
+    "log",
+    "logical_and",
+    "matmul",
+    "max",
+    "maximum",
+    "mean",
+    "min",
+    "minimum",
+    "multiply",
+    "negative",
+    "not_equal",
+    "pad",
+    "power",
+    "relu",
+    "reshape",
+    "sigmoid",
+    "sign",
+    "sin",
+    "sqrt",
+    "squeeze",
+    "stack",
+    "subtract",
+    "sum",
+    "sum_to",
+    "swapaxes",
+    "tanh",
+    "transpose",
+    "where",
+]
 
 Axis: TypeAlias = int | tuple[int, ...] | None
 
@@ -41,24 +82,42 @@ def _sum_like(g: Tensor, x: Tensor) -> Tensor:
     return g if g.data.shape == x.data.shape else sum_to(g, x.shape)
 
 
-# Arithmetic ------------------------------------------------------------------------------------------------------------------------------
+# Arithmetic -----------------------------------------------------------------------------------------------------------
 add: Primitive = _elementwise(
-    "add", np.add, "``x + y``.", "([1.0, 2.0], 3.0) -> [4., 5.], dtype=float64",
-    lambda g, out, x, y: _sum_like(g, x), lambda g, out, x, y: _sum_like(g, y),
-)  # fmt: skip
+    "add",
+    np.add,
+    "``x + y``.",
+    "([1.0, 2.0], 3.0) -> [4., 5.], dtype=float64",
+    lambda g, out, x, y: _sum_like(g, x),
+    lambda g, out, x, y: _sum_like(g, y),
+)
 subtract: Primitive = _elementwise(
-    "subtract", np.subtract, "``x - y``.", "([1.0, 2.0], 3.0) -> [-2., -1.], dtype=float64",
-    lambda g, out, x, y: _sum_like(g, x), lambda g, out, x, y: _sum_like(-g, y),
-)  # fmt: skip
+    "subtract",
+    np.subtract,
+    "``x - y``.",
+    "([1.0, 2.0], 3.0) -> [-2., -1.], dtype=float64",
+    lambda g, out, x, y: _sum_like(g, x),
+    lambda g, out, x, y: _sum_like(-g, y),
+)
 multiply: Primitive = _elementwise(
-    "multiply", np.multiply, "``x * y``.", "([1.0, 2.0], 3.0) -> [3., 6.], dtype=float64",
-    lambda g, out, x, y: _sum_like(g * y, x), lambda g, out, x, y: _sum_like(g * x, y),
-)  # fmt: skip
+    "multiply",
+    np.multiply,
+    "``x * y``.",
+    "([1.0, 2.0], 3.0) -> [3., 6.], dtype=float64",
+    lambda g, out, x, y: _sum_like(g * y, x),
+    lambda g, out, x, y: _sum_like(g * x, y),
+)
 divide: Primitive = _elementwise(
-    "divide", np.divide, "``x / y``.", "([1.0, 2.0], 4.0) -> [0.25, 0.5 ], dtype=float64",
-    lambda g, out, x, y: _sum_like(g / y, x), lambda g, out, x, y: _sum_like(-g * x / (y * y), y),
-)  # fmt: skip
-negative: Primitive = _elementwise("negative", np.negative, "``-x``.", "([1.0, 2.0]) -> [-1., -2.], dtype=float64", lambda g, out, x: -g)
+    "divide",
+    np.divide,
+    "``x / y``.",
+    "([1.0, 2.0], 4.0) -> [0.25, 0.5 ], dtype=float64",
+    lambda g, out, x, y: _sum_like(g / y, x),
+    lambda g, out, x, y: _sum_like(-g * x / (y * y), y),
+)
+negative: Primitive = _elementwise(
+    "negative", np.negative, "``-x``.", "([1.0, 2.0]) -> [-1., -2.], dtype=float64", lambda g, out, x: -g
+)
 
 
 def _power_base(g: Tensor, out: Tensor, x: Tensor, y: Any) -> Tensor:
@@ -68,23 +127,32 @@ def _power_base(g: Tensor, out: Tensor, x: Tensor, y: Any) -> Tensor:
 
 
 power: Primitive = _elementwise(
-    "power", lambda x, y: x**y, "``x ** y``; the gradient with respect to ``y`` is 0 where ``x`` is 0.",
-    "([1.0, 2.0], 3) -> [1., 8.], dtype=float64", _power_base, lambda g, out, x, y: _sum_like(g * out * log(where(x == 0, 1.0, x)), y),
-)  # fmt: skip
+    "power",
+    lambda x, y: x**y,
+    "``x ** y``; the gradient with respect to ``y`` is 0 where ``x`` is 0.",
+    "([1.0, 2.0], 3) -> [1., 8.], dtype=float64",
+    _power_base,
+    lambda g, out, x, y: _sum_like(g * out * log(where(x == 0, 1.0, x)), y),
+)
 
 
-# Functions of one variable ---------------------------------------------------------------------------------------------------------------
+# Functions of one variable --------------------------------------------------------------------------------------------
 def _stable_sigmoid(x: Array) -> Any:
     small = np.exp(-np.abs(x))
     return np.where(np.greater_equal(x, 0), 1, small) / (1 + small)
 
 
 def _positive_part(x: Array) -> Any:
-    """Compute ``np.maximum(x, 0)``, which NumPy vectorises between arrays only: with a slab of zeros in 0.2 instead of 0.5 ms (5 MB)."""
+    """Compute ``np.maximum(x, 0)``, which NumPy vectorises between arrays only.
+
+    With a slab of zeros in 0.2 instead of 0.5 ms (5 MB).
+    """
     zero = x.dtype.type(0)
     if x.size < 8192:
         return np.maximum(x, zero)
-    outermost = builtins.max((axis for axis in range(x.ndim) if x.shape[axis] > 1), key=lambda axis: builtins.abs(x.strides[axis]))
+    outermost = builtins.max(
+        (axis for axis in range(x.ndim) if x.shape[axis] > 1), key=lambda axis: builtins.abs(x.strides[axis])
+    )
     slab = x[(slice(None),) * outermost + (slice(0, 1),)]
     return np.maximum(x, np.zeros_like(slab) if slab.size >= 512 else zero)
 
@@ -96,31 +164,55 @@ def _where_positive(g: Array, x: Array) -> Any:
 
 
 _where_positive.defvjp(lambda h, out, g, x: _where_positive(h, x), None)
-exp: Primitive = _elementwise("exp", np.exp, "e to the power of ``x``.", "([0.0]) -> [1.], dtype=float64", lambda g, out, x: g * out)
-log: Primitive = _elementwise("log", np.log, "Natural logarithm.", "([1.0]) -> [0.], dtype=float64", lambda g, out, x: g / x)
-sqrt: Primitive = _elementwise("sqrt", np.sqrt, "Square root.", "([9.0]) -> [3.], dtype=float64", lambda g, out, x: g / (2 * out))
-sin: Primitive = _elementwise("sin", np.sin, "Sine of radians.", "([0.0]) -> [0.], dtype=float64", lambda g, out, x: g * cos(x))
-cos: Primitive = _elementwise("cos", np.cos, "Cosine of radians.", "([0.0]) -> [1.], dtype=float64", lambda g, out, x: -g * sin(x))
+exp: Primitive = _elementwise(
+    "exp", np.exp, "e to the power of ``x``.", "([0.0]) -> [1.], dtype=float64", lambda g, out, x: g * out
+)
+log: Primitive = _elementwise(
+    "log", np.log, "Natural logarithm.", "([1.0]) -> [0.], dtype=float64", lambda g, out, x: g / x
+)
+sqrt: Primitive = _elementwise(
+    "sqrt", np.sqrt, "Square root.", "([9.0]) -> [3.], dtype=float64", lambda g, out, x: g / (2 * out)
+)
+sin: Primitive = _elementwise(
+    "sin", np.sin, "Sine of radians.", "([0.0]) -> [0.], dtype=float64", lambda g, out, x: g * cos(x)
+)
+cos: Primitive = _elementwise(
+    "cos", np.cos, "Cosine of radians.", "([0.0]) -> [1.], dtype=float64", lambda g, out, x: -g * sin(x)
+)
 tanh: Primitive = _elementwise(
     "tanh", np.tanh, "Hyperbolic tangent.", "([0.0]) -> [0.], dtype=float64", lambda g, out, x: g * (1 - out * out)
 )
 sigmoid: Primitive = _elementwise(
-    "sigmoid", _stable_sigmoid, "``1 / (1 + exp(-x))``, without overflow at either end.", "([0.0, 1e4]) -> [0.5, 1. ], dtype=float64",
+    "sigmoid",
+    _stable_sigmoid,
+    "``1 / (1 + exp(-x))``, without overflow at either end.",
+    "([0.0, 1e4]) -> [0.5, 1. ], dtype=float64",
     lambda g, out, x: g * out * (1 - out),
-)  # fmt: skip
+)
 abs: Primitive = _elementwise(
-    "abs", np.abs, "Absolute value; its derivative at 0 is 0.", "([-2.0]) -> [2.], dtype=float64", lambda g, out, x: g * sign(x)
+    "abs",
+    np.abs,
+    "Absolute value; its derivative at 0 is 0.",
+    "([-2.0]) -> [2.], dtype=float64",
+    lambda g, out, x: g * sign(x),
 )
 sign: Primitive = _elementwise(
-    "sign", np.sign, "-1, 0 or 1; its derivative is 0.", "([-2.0]) -> [-1.], dtype=float64", lambda g, out, x: g * np.zeros_like(x.data)
+    "sign",
+    np.sign,
+    "-1, 0 or 1; its derivative is 0.",
+    "([-2.0]) -> [-1.], dtype=float64",
+    lambda g, out, x: g * np.zeros_like(x.data),
 )
 relu: Primitive = _elementwise(
-    "relu", _positive_part, "``max(x, 0)``; its derivative at 0 is 0.", "([-1.0, 2.0]) -> [0., 2.], dtype=float64",
+    "relu",
+    _positive_part,
+    "``max(x, 0)``; its derivative at 0 is 0.",
+    "([-1.0, 2.0]) -> [0., 2.], dtype=float64",
     lambda g, out, x: _where_positive(g, x),
-)  # fmt: skip
+)
 
 
-# Comparisons and choices -----------------------------------------------------------------------------------------------------------------
+# Comparisons and choices ----------------------------------------------------------------------------------------------
 def _comparison(ufunc: np.ufunc, result: str) -> Primitive:
     name, doc = ufunc.__name__, f"NumPy's ``{ufunc.__name__}``, without a gradient."
     return _elementwise(name, ufunc, doc, f"([1, 2], [2, 2]) -> {result}, dtype=bool", None, None)
@@ -134,19 +226,30 @@ equal: Primitive = _comparison(np.equal, "[False,  True]")
 not_equal: Primitive = _comparison(np.not_equal, "[ True, False]")
 logical_and: Primitive = _comparison(np.logical_and, "[ True,  True]")
 maximum: Primitive = _elementwise(
-    "maximum", np.maximum, "The larger; where both are equal, ``x`` gets the gradient.", "([1.0, 5.0], 3.0) -> [3., 5.], dtype=float64",
-    lambda g, out, x, y: _sum_like(g * greater_equal(x, y), x), lambda g, out, x, y: _sum_like(g * less(x, y), y),
-)  # fmt: skip
+    "maximum",
+    np.maximum,
+    "The larger; where both are equal, ``x`` gets the gradient.",
+    "([1.0, 5.0], 3.0) -> [3., 5.], dtype=float64",
+    lambda g, out, x, y: _sum_like(g * greater_equal(x, y), x),
+    lambda g, out, x, y: _sum_like(g * less(x, y), y),
+)
 minimum: Primitive = _elementwise(
-    "minimum", np.minimum, "The smaller; where both are equal, ``x`` gets the gradient.", "([1.0, 5.0], 3.0) -> [1., 3.], dtype=float64",
-    lambda g, out, x, y: _sum_like(g * less_equal(x, y), x), lambda g, out, x, y: _sum_like(g * greater(x, y), y),
-)  # fmt: skip
+    "minimum",
+    np.minimum,
+    "The smaller; where both are equal, ``x`` gets the gradient.",
+    "([1.0, 5.0], 3.0) -> [1., 3.], dtype=float64",
+    lambda g, out, x, y: _sum_like(g * less_equal(x, y), x),
+    lambda g, out, x, y: _sum_like(g * greater(x, y), y),
+)
 where: Primitive = _elementwise(
-    "where", np.where, "``x`` where the condition holds, ``y`` elsewhere.", "([True, False], [1.0, 2.0], 0.0) -> [1., 0.], dtype=float64",
+    "where",
+    np.where,
+    "``x`` where the condition holds, ``y`` elsewhere.",
+    "([True, False], [1.0, 2.0], 0.0) -> [1., 0.], dtype=float64",
     None,
     lambda g, out, condition, x, y: _sum_like(where(condition, g, 0), x),
     lambda g, out, condition, x, y: _sum_like(where(condition, 0, g), y),
-)  # fmt: skip
+)
 
 
 def clip(x: Operand, low: Operand | None = None, high: Operand | None = None) -> Tensor:
@@ -161,7 +264,7 @@ def clip(x: Operand, low: Operand | None = None, high: Operand | None = None) ->
     return as_tensor(x if high is None else minimum(x, high))
 
 
-# Reductions ------------------------------------------------------------------------------------------------------------------------------
+# Reductions -----------------------------------------------------------------------------------------------------------
 def _axes(axis: Axis, ndim: int) -> tuple[int, ...]:
     return tuple(range(ndim)) if axis is None else np.lib.array_utils.normalize_axis_tuple(axis, ndim)
 
@@ -204,12 +307,16 @@ def _spread(g: Tensor, out: Tensor, x: Tensor, axis: Axis, keepdims: bool) -> Te
 
 
 sum.defvjp(_spread)
-mean.defvjp(lambda g, out, x, axis, keepdims: _spread(g / (x.size // builtins.max(out.size, 1) or 1), out, x, axis, keepdims))
+mean.defvjp(
+    lambda g, out, x, axis, keepdims: _spread(g / (x.size // builtins.max(out.size, 1) or 1), out, x, axis, keepdims)
+)
 
 
 @primitive
 def _first_extreme(x: Array, *, axis: Axis, arg: Callable[..., Array]) -> Array:
-    """Mark with 1 the first element, row-major over the reduced axes, that `arg` (``np.argmax`` or ``np.argmin``) finds."""
+    """Mark with 1 the first element, row-major over the reduced axes, that `arg` (``np.argmax`` or ``np.argmin``)
+    finds.
+    """
     axes = sorted(_axes(axis, x.ndim))
     last = range(-len(axes), 0)
     moved = np.moveaxis(x, axes, last)
@@ -246,8 +353,12 @@ def min(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Any:
     return np.min(x, axis=axis, keepdims=keepdims)
 
 
-max.defvjp(lambda g, out, x, axis, keepdims: reshape(g, _kept(x.shape, axis)) * _first_extreme(x, axis=axis, arg=np.argmax))
-min.defvjp(lambda g, out, x, axis, keepdims: reshape(g, _kept(x.shape, axis)) * _first_extreme(x, axis=axis, arg=np.argmin))
+max.defvjp(
+    lambda g, out, x, axis, keepdims: reshape(g, _kept(x.shape, axis)) * _first_extreme(x, axis=axis, arg=np.argmax)
+)
+min.defvjp(
+    lambda g, out, x, axis, keepdims: reshape(g, _kept(x.shape, axis)) * _first_extreme(x, axis=axis, arg=np.argmin)
+)
 
 
 @primitive
@@ -265,7 +376,7 @@ def argmax(x: Array, *, axis: int | None = None) -> Any:
 argmax.defvjp(None)
 
 
-# Shapes ----------------------------------------------------------------------------------------------------------------------------------
+# Shapes ---------------------------------------------------------------------------------------------------------------
 @primitive
 def _broadcast_to(x: Array, *, shape: tuple[int, ...]) -> Array:
     return np.broadcast_to(x, shape)
@@ -320,15 +431,19 @@ def _reshape(x: Array, *, shape: tuple[int, ...], order: tuple[int, ...] | None 
 
 def _memory_order(x: Array) -> tuple[int, ...] | None:
     """Return the axes from the outermost in memory to the innermost; None if that is their usual order."""
-    return None if x.flags.c_contiguous else tuple(sorted(range(x.ndim), key=lambda axis: -builtins.abs(x.strides[axis])))
+    return (
+        None if x.flags.c_contiguous else tuple(sorted(range(x.ndim), key=lambda axis: -builtins.abs(x.strides[axis])))
+    )
 
 
-# The gradient gets the memory order of x: mixed orders would make every step behind it slow (a flatten behind a max-pool: 1 % of the time).
+# The gradient gets the memory order of x: mixed orders would make every step behind it slow (a flatten behind a
+# max-pool: 1 % of the time).
 _reshape.defvjp(lambda g, out, x, shape, order: _reshape(g, shape=x.shape, order=_memory_order(x.data)))
 
 
 def reshape(x: Operand, *shape: Any) -> Tensor:
-    """Arrange the elements, in row-major order, in another shape, given as one tuple or as numbers; one length may be -1.
+    """Arrange the elements, in row-major order, in another shape, given as one tuple or as numbers; one length may be
+    -1.
 
     Examples
     --------
@@ -401,7 +516,7 @@ expand_dims.defvjp(lambda g, out, x, axis: _reshape(g, shape=x.shape))
 squeeze.defvjp(lambda g, out, x, axis: _reshape(g, shape=x.shape))
 
 
-# Matrix product --------------------------------------------------------------------------------------------------------------------------
+# Matrix product -------------------------------------------------------------------------------------------------------
 @primitive
 def _matmul(x: Array, y: Array) -> Any:
     return np.matmul(x, y)
@@ -424,7 +539,8 @@ def matmul(x: Operand, y: Operand) -> Tensor:
     x, y = as_tensor(x), as_tensor(y)
     if not (x.ndim and y.ndim and x.shape[-1] == y.shape[-2:][0]):
         raise ValueError(
-            f"matmul: cannot multiply shapes {x.shape} and {y.shape}: the last axis of the first must be as long as the second-to-last "
+            f"matmul: cannot multiply shapes {x.shape} and {y.shape}: the last axis of the first must be as long as "
+            "the second-to-last "
             "(or only) axis of the second; transpose or reshape one of them"
         )
     out = _matmul(x if x.ndim > 1 else expand_dims(x, 0), y if y.ndim > 1 else expand_dims(y, 1))
@@ -433,7 +549,7 @@ def matmul(x: Operand, y: Operand) -> Tensor:
     return squeeze(out, -1) if y.ndim == 1 else out
 
 
-# Indexing and joining --------------------------------------------------------------------------------------------------------------------
+# Indexing and joining -------------------------------------------------------------------------------------------------
 @primitive
 def _getitem(x: Array, *, index: Any) -> Any:
     return x[index]
@@ -455,7 +571,8 @@ _put_at.defvjp(lambda g, out, x, index, shape: _getitem(g, index=index))
 
 
 def getitem(x: Operand, index: Any) -> Tensor:
-    """``x[index]`` with slices, integers, None, ``...``, integer arrays (repeats add up in the gradient) and boolean masks.
+    """``x[index]`` with slices, integers, None, ``...``, integer arrays (repeats add up in the gradient) and boolean
+    masks.
 
     Examples
     --------
@@ -505,9 +622,20 @@ def pad(x: Operand, pad_width: Any, value: float = 0.0) -> Tensor:
     Tensor([9., 1., 2.], dtype=float64)
     """
     x, widths = as_tensor(x), np.asarray(pad_width)
-    if widths.dtype.kind not in "iu" or (widths < 0).any() or widths.shape not in ((), (1,), (2,), (1, 2), (x.ndim, 1), (x.ndim, 2)):
-        raise ValueError(f"pad: pad_width {pad_width!r} does not fit shape {x.shape}; pass (before, after), both at least 0, for each axis")
-    return _pad(x, pad_width=tuple((int(before), int(after)) for before, after in np.broadcast_to(widths, (x.ndim, 2))), value=value)
+    if (
+        widths.dtype.kind not in "iu"
+        or (widths < 0).any()
+        or widths.shape not in ((), (1,), (2,), (1, 2), (x.ndim, 1), (x.ndim, 2))
+    ):
+        raise ValueError(
+            f"pad: pad_width {pad_width!r} does not fit shape {x.shape}; pass (before, after), both at least 0, for "
+            "each axis"
+        )
+    return _pad(
+        x,
+        pad_width=tuple((int(before), int(after)) for before, after in np.broadcast_to(widths, (x.ndim, 2))),
+        value=value,
+    )
 
 
 @primitive
@@ -529,7 +657,9 @@ def _stack(*xs: Array, axis: int) -> Array:
 
 
 _concatenate.defvjp_each(_piece)
-_stack.defvjp_each(lambda position, g, out, *xs, axis: _getitem(g, index=(slice(None),) * (axis % out.ndim) + (position,)))
+_stack.defvjp_each(
+    lambda position, g, out, *xs, axis: _getitem(g, index=(slice(None),) * (axis % out.ndim) + (position,))
+)
 
 
 def concatenate(tensors: Sequence[Operand], axis: int = 0) -> Tensor:
@@ -565,12 +695,45 @@ def _reflected(op: Callable[[Operand, Operand], Tensor]) -> Callable[[Tensor, Op
 
 
 Tensor.attach(
-    __add__=add.as_operator(), __sub__=subtract.as_operator(), __mul__=multiply.as_operator(), __truediv__=divide.as_operator(),
-    __pow__=power.as_operator(), __matmul__=matmul, __neg__=negative, __abs__=abs,
-    __radd__=_reflected(add), __rsub__=_reflected(subtract), __rmul__=_reflected(multiply), __rtruediv__=_reflected(divide),
-    __rpow__=_reflected(power), __rmatmul__=_reflected(matmul), __getitem__=getitem, __eq__=equal, __ne__=not_equal,
-    __lt__=less, __le__=less_equal, __gt__=greater, __ge__=greater_equal,
-    abs=abs, exp=exp, log=log, sqrt=sqrt, tanh=tanh, sigmoid=sigmoid, relu=relu, clip=clip, matmul=matmul, sum=sum, mean=mean, max=max,
-    min=min, argmax=argmax, reshape=reshape, transpose=transpose, swapaxes=swapaxes, astype=astype, broadcast_to=broadcast_to,
+    __add__=add.as_operator(),
+    __sub__=subtract.as_operator(),
+    __mul__=multiply.as_operator(),
+    __truediv__=divide.as_operator(),
+    __pow__=power.as_operator(),
+    __matmul__=matmul,
+    __neg__=negative,
+    __abs__=abs,
+    __radd__=_reflected(add),
+    __rsub__=_reflected(subtract),
+    __rmul__=_reflected(multiply),
+    __rtruediv__=_reflected(divide),
+    __rpow__=_reflected(power),
+    __rmatmul__=_reflected(matmul),
+    __getitem__=getitem,
+    __eq__=equal,
+    __ne__=not_equal,
+    __lt__=less,
+    __le__=less_equal,
+    __gt__=greater,
+    __ge__=greater_equal,
+    abs=abs,
+    exp=exp,
+    log=log,
+    sqrt=sqrt,
+    tanh=tanh,
+    sigmoid=sigmoid,
+    relu=relu,
+    clip=clip,
+    matmul=matmul,
+    sum=sum,
+    mean=mean,
+    max=max,
+    min=min,
+    argmax=argmax,
+    reshape=reshape,
+    transpose=transpose,
+    swapaxes=swapaxes,
+    astype=astype,
+    broadcast_to=broadcast_to,
     T=property(transpose),
-)  # fmt: skip
+)

@@ -19,8 +19,8 @@ __all__ = ["SGD", "AdaGrad", "Adam", "AdamW"]
 class Optimizer:
     """What all optimisers share: parameters and state by name, gradients checked before anything changes.
 
-    A subclass names its settings in `settings`, its state arrays in `slots`, and says in `update` what to subtract from a parameter
-    (beside what `weight_decay` takes off).
+    A subclass names its settings in `settings`, its state arrays in `slots`, and says in `update` what to subtract from
+    a parameter (beside what `weight_decay` takes off).
     """
 
     settings: tuple[str, ...] = ("lr",)
@@ -29,7 +29,9 @@ class Optimizer:
 
     def __init__(self, params: Mapping[str, Tensor], lr: float) -> None:
         if not isinstance(params, Mapping) or not all(isinstance(p, Tensor) for p in params.values()):
-            raise TypeError(f"{type(self).__name__}: params must be a dict of name to Tensor; pass tg.nn.parameters(model)")
+            raise TypeError(
+                f"{type(self).__name__}: params must be a dict of name to Tensor; pass tg.nn.parameters(model)"
+            )
         if not (np.isfinite(lr) and lr >= 0):
             raise ValueError(f"{type(self).__name__}: lr is {lr!r}; it must be a finite number of at least 0")
         self.params = dict(params)
@@ -45,7 +47,8 @@ class Optimizer:
         Parameters
         ----------
         grads : dict of str to array_like, optional
-            Gradients by parameter name. Left out: each parameter's `.grad`. A parameter without a gradient stays as it is.
+            Gradients by parameter name. Left out: each parameter's `.grad`. A parameter without a gradient stays as it
+            is.
 
         Raises
         ------
@@ -59,10 +62,15 @@ class Optimizer:
         arrays = {}
         for name, g in given.items():
             if name not in self.params:
-                raise ValueError(f"{kind}: there is a gradient for {name!r}, but no such parameter; known are {', '.join(self.params)}")
+                raise ValueError(
+                    f"{kind}: there is a gradient for {name!r}, but no such parameter; known are "
+                    f"{', '.join(self.params)}"
+                )
             p, arrays[name] = self.params[name], as_tensor(g).data
             if arrays[name].shape != p.shape:
-                raise ValueError(f"{kind}: the gradient of {name} has shape {arrays[name].shape}, the parameter {p.shape}")
+                raise ValueError(
+                    f"{kind}: the gradient of {name} has shape {arrays[name].shape}, the parameter {p.shape}"
+                )
         self.steps += 1
         for name, g in arrays.items():
             p, state = self.params[name], self.state[name]
@@ -70,7 +78,9 @@ class Optimizer:
             if self.weight_decay:
                 change = change + self.lr * self.weight_decay * p.data
             p.data = np.asarray(p.data - change, p.dtype)
-            state.update({slot: np.asarray(value, p.dtype) for slot, value in state.items()})  # whatever a setting's type is
+            state.update(
+                {slot: np.asarray(value, p.dtype) for slot, value in state.items()}
+            )  # whatever a setting's type is
 
     def update(self, g: Array, state: dict[str, Array]) -> Array:
         """Return what to subtract from a parameter with gradient `g`, and put new arrays into its `state`."""
@@ -82,23 +92,39 @@ class Optimizer:
             p.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything needed to go on later: kind, settings, number of steps, and the state arrays (copied) by parameter name."""
+        """Return everything needed to go on later.
+
+        Kind, settings, number of steps, and the state arrays (copied) by parameter name.
+        """
         state = {name: {slot: array.copy() for slot, array in slots.items()} for name, slots in self.state.items()}
-        return {"kind": type(self).__name__, **{s: getattr(self, s) for s in self.settings}, "steps": self.steps, "state": state}
+        return {
+            "kind": type(self).__name__,
+            **{s: getattr(self, s) for s in self.settings},
+            "steps": self.steps,
+            "state": state,
+        }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on from `state_dict`; a ValueError lists what does not fit, and nothing has changed then."""
         if missing := [key for key in ("kind", *self.settings, "steps", "state") if key not in saved]:
             raise ValueError(f"{type(self).__name__}: the saved state does not fit: it lacks {', '.join(missing)}")
-        state = {name: {slot: np.array(array) for slot, array in slots.items()} for name, slots in saved["state"].items()}
+        state = {
+            name: {slot: np.array(array) for slot, array in slots.items()} for name, slots in saved["state"].items()
+        }
         wrong = [] if saved["kind"] == type(self).__name__ else [f"it is the state of {saved['kind']}"]
         for setting in self.settings:
-            values, ours = (v if isinstance(v, (list, tuple)) else None for v in (saved[setting], getattr(self, setting)))
+            values, ours = (
+                v if isinstance(v, (list, tuple)) else None for v in (saved[setting], getattr(self, setting))
+            )
             alike = (values is None) == (ours is None) and len(values or ()) == len(ours or ())
             least = 0 if setting in ("lr", "weight_decay") else -np.inf  # as when one is made
-            if not alike or not all(isinstance(v, (int, float)) and np.isfinite(v) and v >= least for v in values or [saved[setting]]):
+            if not alike or not all(
+                isinstance(v, (int, float)) and np.isfinite(v) and v >= least for v in values or [saved[setting]]
+            ):
                 wrong.append(f"{setting} is {_short(saved[setting])}")
-        wrong += [f"steps is {_short(saved['steps'])}"] if not isinstance(saved["steps"], int) or saved["steps"] < 0 else []
+        wrong += (
+            [f"steps is {_short(saved['steps'])}"] if not isinstance(saved["steps"], int) or saved["steps"] < 0 else []
+        )
         wrong += [f"parameter {name} is only on one side" for name in sorted(state.keys() ^ self.state.keys())]
         for name in state.keys() & self.state.keys():
             shapes = [{slot: array.shape for slot, array in s[name].items()} for s in (state, self.state)]
@@ -186,7 +212,11 @@ class Adam(Optimizer):
     slots = ("m", "v")
 
     def __init__(
-        self, params: Mapping[str, Tensor], lr: float = 0.001, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+        self,
+        params: Mapping[str, Tensor],
+        lr: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
     ) -> None:
         super().__init__(params, lr)
         self.betas, self.eps = betas, eps
@@ -201,7 +231,8 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019): a step also takes ``lr * weight_decay * w`` off each ``w``.
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019): a step also takes ``lr * weight_decay * w`` off
+    each ``w``.
 
     Parameters
     ----------

@@ -1,7 +1,8 @@
-"""One batch cut into shards of a fixed size, each with its own graph, run on threads (NumPy lets go of the interpreter in large calls).
+"""One batch cut into shards of a fixed size, each with its own graph, run on threads (NumPy lets go of the interpreter
+in large calls).
 
-Shards have a generator of their own, derived from one draw for the batch and the shard's number, and are summed in their order: the result
-is the same to the bit for any number of threads.
+Shards have a generator of their own, derived from one draw for the batch and the shard's number, and are summed in
+their order: the result is the same to the bit for any number of threads.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ def value_and_grad(
     shard_size : int, optional
         Images in a shard. The result depends on it in the last bits. Left out: what `default_shard_size` says.
     threads : int, optional
-        How many shards run at a time; by default one per usable core. The result does not depend on it. More threads than shards stay
-        idle: pass a smaller `shard_size` for many cores.
+        How many shards run at a time; by default one per usable core. The result does not depend on it. More threads
+        than shards stay idle: pass a smaller `shard_size` for many cores.
 
     Returns
     -------
@@ -73,7 +74,9 @@ def value_and_grad(
         with recording(True):  # also where the caller is in no_grad
             loss = loss_fn(*pieces, None if seed is None else np.random.default_rng([*seed, number]))
         share = len(pieces[0]) / total
-        return loss.item() * share, [g.data for g in grad(loss, wanted, gradient=np.full_like(loss.data, share), retain_graph=False)]
+        return loss.item() * share, [
+            g.data for g in grad(loss, wanted, gradient=np.full_like(loss.data, share), retain_graph=False)
+        ]
 
     value, sums = 0.0, [np.zeros_like(p.data) for p in wanted]
     for part, grads in map_shards(shard, *arrays, shard_size=shard_size, threads=threads):
@@ -116,11 +119,13 @@ def map_shards(
 
 
 def default_shard_size(batch_size: int) -> int:
-    """Cut a batch into nearly equal shards of at most 144, as many as 4 threads can share evenly, or 2 threads if they would be small.
+    """Cut a batch into nearly equal shards of at most 144, as many as 4 threads can share evenly, or 2 threads if they
+    would be small.
 
-    It does not depend on the number of threads, so neither does the result. On two cores, shards of 50 to 150 images are fastest: in
-    smaller ones the time goes into Python, larger ones leave the cache. Multiples of 16 fill vectors and cache lines, which saves a
-    twentieth of the time: sizes go up to the next one, unless some thread would get more by a fortieth of the batch.
+    It does not depend on the number of threads, so neither does the result. On two cores, shards of 50 to 150 images
+    are fastest: in smaller ones the time goes into Python, larger ones leave the cache. Multiples of 16 fill vectors
+    and cache lines, which saves a twentieth of the time: sizes go up to the next one, unless some thread would get more
+    by a fortieth of the batch.
 
     Examples
     --------
@@ -139,19 +144,29 @@ def default_shard_size(batch_size: int) -> int:
 def _batch(arrays: Iterable[npt.ArrayLike]) -> tuple[Array, ...]:
     pieces = tuple(np.asarray(a) for a in arrays)
     if not pieces or any(not a.shape or len(a) != len(pieces[0]) or not len(a) for a in pieces):
-        raise ValueError(f"the arrays of a batch must be equally long and not empty; their shapes are {[a.shape for a in pieces]}")
+        raise ValueError(
+            f"the arrays of a batch must be equally long and not empty; their shapes are {[a.shape for a in pieces]}"
+        )
     return pieces
 
 
 def usable_cores() -> int:
-    """How many cores this process may use: those of its affinity mask, but no more than the CPU quota of its container (Linux) pays for."""
+    """How many cores this process may use.
+
+    Those of its affinity mask, but no more than the CPU quota of its container (Linux) pays for.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(min(cores, math.ceil(cpu_quota(cores))), 1)
 
 
 @cache
-def cpu_quota(default: float, root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> float:
-    """Cores' worth of time that the control group of this process, or one around it, may use; `default` if none sets a limit."""
+def cpu_quota(
+    default: float, root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
+) -> float:
+    """Cores' worth of time that the control group of this process, or one around it, may use.
+
+    `default` if none sets a limit.
+    """
     try:
         groups = [line.split(":", 2) for line in membership.read_text().splitlines()]  # number:controllers:path
         names = [path for _, controllers, path in groups if not controllers or "cpu" in controllers.split(",")]
@@ -160,10 +175,15 @@ def cpu_quota(default: float, root: Path = Path("/sys/fs/cgroup"), membership: P
     quotas = [default]
     for name in names:
         for group in [Path(name.strip("/")), *Path(name.strip("/")).parents]:
-            for files in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):  # version 2 in one file, version 1 in two
+            for files in (
+                ["cpu.max"],
+                ["cpu.cfs_quota_us", "cpu.cfs_period_us"],
+            ):  # version 2 in one file, version 1 in two
                 for base in (root, root / "cpu"):
                     try:
-                        quota, period = map(float, " ".join((base / group / file).read_text() for file in files).split())
+                        quota, period = map(
+                            float, " ".join((base / group / file).read_text() for file in files).split()
+                        )
                     except (OSError, ValueError):  # no such group; "max": no limit
                         continue
                     if quota > 0:
@@ -172,7 +192,9 @@ def cpu_quota(default: float, root: Path = Path("/sys/fs/cgroup"), membership: P
 
 
 _blas_lock = threading.RLock()  # the collector may end a forgotten map_shards while its thread is in here
-_blas_limits: list[Any] = []  # one for each that is inside; the first of them holds the limit, or what was before would be forgotten
+_blas_limits: list[
+    Any
+] = []  # one for each that is inside; the first of them holds the limit, or what was before would be forgotten
 
 
 @contextmanager
@@ -196,7 +218,10 @@ def one_blas_thread() -> Iterator[None]:
 
 
 def _take_control(controller: Any) -> None:
-    """Let this thread change the limit: threadpoolctl, from 3.8 on, ignores all but the thread that was first, silently."""
+    """Let this thread change the limit.
+
+    Threadpoolctl, from 3.8 on, ignores all but the thread that was first, silently.
+    """
     for library in controller.lib_controllers if controller is not None else ():
         if hasattr(library, "clear_controlling_thread"):
             library.clear_controlling_thread(force=True)
@@ -204,9 +229,11 @@ def _take_control(controller: Any) -> None:
 
 @cache
 def _keep_freed_memory() -> None:
-    """Let the process keep up to 64 MB of freed memory for the next step, instead of 900 page faults in each shard (a tenth of its time).
+    """Let the process keep up to 64 MB of freed memory for the next step, instead of 900 page faults in each shard (a
+    tenth of its time).
 
-    glibc hands memory back to the system from twice the size of the largest block that was ever freed (at most 32 MB) on.
+    glibc hands memory back to the system from twice the size of the largest block that was ever freed (at most 32 MB)
+    on.
     """
     np.empty(31 << 20, np.uint8)
 
@@ -222,10 +249,13 @@ def _blas() -> Any:
 
 @cache
 def _warn_of_blas_threads() -> None:
-    if not any(os.environ.get(f"{library}_NUM_THREADS") == "1" for library in ("OPENBLAS", "MKL", "OMP", "VECLIB_MAXIMUM")):
+    if not any(
+        os.environ.get(f"{library}_NUM_THREADS") == "1" for library in ("OPENBLAS", "MKL", "OMP", "VECLIB_MAXIMUM")
+    ):
         warnings.warn(
             "without threadpoolctl, matrix products of several shards may compete for the cores, and be slow; "
-            "pip install 'tinygrad_mnist[train]', or set OPENBLAS_NUM_THREADS=1 (or your BLAS's variable) before Python starts",
+            "pip install 'tinygrad_mnist[train]', or set OPENBLAS_NUM_THREADS=1 (or your BLAS's variable) before "
+            "Python starts",
             RuntimeWarning,
             stacklevel=4,
         )

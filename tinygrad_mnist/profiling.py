@@ -32,10 +32,12 @@ class Event(NamedTuple):
 
 
 class Profile(Watcher):
-    """Record how long each op takes, forward and backward, while in its context; in all threads, and for as many contexts as you like.
+    """Record how long each op takes, forward and backward, while in its context; in all threads, and for as many
+    contexts as you like.
 
-    What a backward pass does outside of rules is recorded as forward ops: `copy`, of the gradients that `grad` returns. The adding up of
-    gradients is not recorded. Several profiles can be active, inside each other: each records everything.
+    What a backward pass does outside of rules is recorded as forward ops: `copy`, of the gradients that `grad` returns.
+    The adding up of gradients is not recorded. Several profiles can be active, inside each other: each records
+    everything.
 
     Attributes
     ----------
@@ -80,7 +82,9 @@ class Profile(Watcher):
         owner = getattr(self._rule, "op", None)
         memory = 0 if any(np.may_share_memory(out, a) for a in inputs) else np.asarray(out).nbytes
         shapes, thread = tuple([a.shape for a in inputs]), threading.current_thread().name
-        self.events.append(Event(name, owner or name, "in rule" if owner else "forward", shapes, thread, begin, end, memory))
+        self.events.append(
+            Event(name, owner or name, "in rule" if owner else "forward", shapes, thread, begin, end, memory)
+        )
         return out
 
     def rule(self, rule: Callable[..., Any], position: int | None, g: Any, node: Tensor) -> Any:
@@ -109,12 +113,14 @@ class Profile(Watcher):
         Returns
         -------
         str
-            A line for each op: forward calls; milliseconds forward and backward (its rules), added up over threads; MiB of new memory for
-            results; share of the time of all ops. The last line says how much of the wall time that is: the rest is Python, the optimiser,
-            and threads waiting.
+            A line for each op: forward calls; milliseconds forward and backward (its rules), added up over threads; MiB
+            of new memory for results; share of the time of all ops. The last line says how much of the wall time that
+            is: the rest is Python, the optimiser, and threads waiting.
         """
         if steps < 1:
-            raise ValueError(f"Profile.table: steps is {steps}; pass the number of steps that were profiled, at least 1")
+            raise ValueError(
+                f"Profile.table: steps is {steps}; pass the number of steps that were profiled, at least 1"
+            )
         rows: dict[str, list[float]] = {}
         for event in self.events:
             row = rows.setdefault(event.op, [0, 0, 0, 0])
@@ -128,22 +134,33 @@ class Profile(Watcher):
         lines = [f"{'op':<{width}}{'calls':>7}{'forward ms':>12}{'backward ms':>13}{'MiB':>10}{'share':>8}"]
         for op, (calls, forward, backward, memory) in sorted(rows.items(), key=lambda item: -item[1][1] - item[1][2]):
             share = (forward + backward) / total if total else 0
-            numbers = f"{calls / steps:>7.4g}{forward / steps:>12.3f}{backward / steps:>13.3f}{memory / steps:>10.2f}{share:>8.1%}"
-            lines.append(f"{op:<{width}}{numbers}")
+            times = f"{calls / steps:>7.4g}{forward / steps:>12.3f}{backward / steps:>13.3f}"
+            lines.append(f"{op:<{width}}{times}{memory / steps:>10.2f}{share:>8.1%}")
         threads = len({event.thread for event in self.events})
         lines.append(f"all ops: {total / steps:.1f} ms on {threads} threads, in {self.wall / 1e6 / steps:.1f} ms")
         return "\n".join(lines)
 
     def save_trace(self, path: str | os.PathLike[str]) -> None:
-        """Write the events for chrome://tracing or https://ui.perfetto.dev, a row for each thread (Trace Event Format, JSON)."""
+        """Write the events for chrome://tracing or https://ui.perfetto.dev, a row for each thread (Trace Event Format,
+        JSON).
+        """
         threads = {name: number for number, name in enumerate(dict.fromkeys(event.thread for event in self.events))}
         trace: list[dict[str, Any]] = [
-            {"ph": "M", "name": "thread_name", "pid": 0, "tid": number, "args": {"name": name}} for name, number in threads.items()
+            {"ph": "M", "name": "thread_name", "pid": 0, "tid": number, "args": {"name": name}}
+            for name, number in threads.items()
         ]
         for e in sorted(self.events, key=lambda event: event.begin):
             args = {"shapes": [list(shape) for shape in e.shapes], "bytes": e.memory}
-            trace.append({
-                "ph": "X", "name": e.name, "cat": e.phase, "pid": 0, "tid": threads[e.thread],
-                "ts": e.begin / 1000, "dur": (e.end - e.begin) / 1000, "args": args,
-            })  # fmt: skip
+            trace.append(
+                {
+                    "ph": "X",
+                    "name": e.name,
+                    "cat": e.phase,
+                    "pid": 0,
+                    "tid": threads[e.thread],
+                    "ts": e.begin / 1000,
+                    "dur": (e.end - e.begin) / 1000,
+                    "args": args,
+                }
+            )
         Path(path).write_text(json.dumps({"traceEvents": trace, "displayTimeUnit": "ms"}), encoding="utf-8")

@@ -1,7 +1,8 @@
-"""The folder of a training run: configuration, metrics line by line, checkpoints, times. One process at a time writes to it.
+"""The folder of a training run: configuration, metrics line by line, checkpoints, times. One process at a time writes
+to it.
 
-What is in ``metrics.jsonl`` is decided by configuration and data alone, so two runs can be compared byte for byte; times have a file of
-their own.
+What is in ``metrics.jsonl`` is decided by configuration and data alone, so two runs can be compared byte for byte;
+times have a file of their own.
 """
 
 from __future__ import annotations
@@ -62,11 +63,14 @@ class Run:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise BlockingIOError(f"another process is training in {folder}; let it end, or use another folder") from None
+            raise BlockingIOError(
+                f"another process is training in {folder}; let it end, or use another folder"
+            ) from None
 
     @classmethod
     def create(cls, folder: str | os.PathLike[str], config: Mapping[str, Any]) -> Run:
-        """Make a folder for a new run; one that exists must be empty (but for what a run leaves that was killed before it began).
+        """Make a folder for a new run; one that exists must be empty (but for what a run leaves that was killed before
+        it began).
 
         Raises
         ------
@@ -84,7 +88,9 @@ class Run:
         try:
             cls._check_new(folder)  # once more: another process may have begun a run meanwhile
             run.config = dict(config)
-            write_atomically(folder / "config.json", (json.dumps(run.config, indent=2, allow_nan=False) + "\n").encode())
+            write_atomically(
+                folder / "config.json", (json.dumps(run.config, indent=2, allow_nan=False) + "\n").encode()
+            )
             run.begin()
         except BaseException:
             run.close()
@@ -126,14 +132,19 @@ class Run:
                 run.config, run.seconds = dict(saved["config"]), float(saved["seconds"])
                 run.rows = _parsed(run._metrics.data, "its metrics")
             except (KeyError, TypeError, AttributeError, ValueError) as error:
-                raise CheckpointError(f"the newest checkpoint in {folder} is not one of a run ({error!r}); begin the run again") from error
+                raise CheckpointError(
+                    f"the newest checkpoint in {folder} is not one of a run ({error!r}); begin the run again"
+                ) from error
         except BaseException:
             run.close()
             raise
         return run
 
     def begin(self) -> None:
-        """Write ``metrics.jsonl`` and ``times.jsonl`` anew, up to where the run stands: what came after the checkpoint comes once more."""
+        """Write ``metrics.jsonl`` and ``times.jsonl`` anew, up to where the run stands.
+
+        What came after the checkpoint comes once more.
+        """
         self._metrics.begin()
         self._times.begin()
 
@@ -142,8 +153,13 @@ class Run:
         if folder.exists() and not folder.is_dir():
             raise FileExistsError(f"the run folder {folder} is a file; choose another --out")
         if (folder / "config.json").exists():
-            raise FileExistsError(f"{folder} holds a run already; go on with --resume {folder}, or choose another --out")
-        if folder.is_dir() and {file.name for file in folder.iterdir()} - {LOCK, *(part.name for part in leftovers(folder))}:
+            raise FileExistsError(
+                f"{folder} holds a run already; go on with --resume {folder}, or choose another --out"
+            )
+        if folder.is_dir() and {file.name for file in folder.iterdir()} - {
+            LOCK,
+            *(part.name for part in leftovers(folder)),
+        }:
             raise FileExistsError(f"the run folder {folder} is not empty; choose another --out")
 
     def record(self, event: str, **values: Any) -> dict[str, Any]:
@@ -244,7 +260,9 @@ def _read_config(path: Path) -> dict[str, Any]:
         if not isinstance(config, dict):
             raise ValueError("it is no object")
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path.parent} holds no run, it was stopped before that; begin again: --out {path.parent}") from None
+        raise FileNotFoundError(
+            f"{path.parent} holds no run, it was stopped before that; begin again: --out {path.parent}"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged ({error}) and there is no checkpoint; begin the run again") from error
     return config

@@ -1,7 +1,7 @@
 """Learning-rate schedules: pure functions of where training stands, so that a continued run needs to know nothing else.
 
-Each takes the number of the step, from 0, and how many there will be, and returns the factor on the optimiser's learning rate. `warmup`
-makes a schedule from another.
+Each takes the number of the step, from 0, and how many there will be, and returns the factor on the optimiser's
+learning rate. `warmup` makes a schedule from another.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def warmup(schedule: Callable[[int, int], float], share: float) -> Callable[[int
     schedule : callable
         What to follow; it counts the steps after the rise alone.
     share : float
-        Of all steps, at least 0 and below 1, rounded down to whole steps. In n such steps the factor is 1/(n+1), 2/(n+1), and so on.
+        Of all steps, at least 0 and below 1, rounded down to whole steps. In n such steps the factor is 1/(n+1),
+        2/(n+1), and so on.
 
     Returns
     -------

@@ -1,7 +1,9 @@
-"""The engine: a `Tensor` remembers how it was made, and `backward` walks that record from the youngest Tensor to the oldest.
+"""The engine: a `Tensor` remembers how it was made, and `backward` walks that record from the youngest Tensor to the
+oldest.
 
-The graph is data. Each recorded Tensor holds the primitive that made it (`op`), the Tensors and arrays that went in (`inputs`) and the
-keyword settings (`keywords`). There are no closures and no tape, so a graph has no reference cycles and is freed when its output is.
+The graph is data. Each recorded Tensor holds the primitive that made it (`op`), the Tensors and arrays that went in
+(`inputs`) and the keyword settings (`keywords`). There are no closures and no tape, so a graph has no reference cycles
+and is freed when its output is.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ __all__ = ["Primitive", "Tensor", "as_tensor", "grad", "no_grad", "primitive"]
 
 Array: TypeAlias = npt.NDArray[Any]
 Operand: TypeAlias = "Tensor | npt.ArrayLike"  # what every op takes
-Rule: TypeAlias = "Callable[..., Tensor] | None"  # a vector-Jacobian product: (g, out, *inputs, **keywords) -> gradient of one input
+Rule: TypeAlias = (
+    "Callable[..., Tensor] | None"  # a vector-Jacobian product: (g, out, *inputs, **keywords) -> gradient of one input
+)
 
 PLAIN = (float, int, bool)  # Python's own numbers; np.float64 is a float, too, but not a plain one
 NO_KEYWORDS: dict[str, Any] = {}  # shared by all leaves, never written to
@@ -44,7 +48,8 @@ class Tensor:
     Parameters
     ----------
     data : array_like
-        Copied (memory order kept). float32 stays float32, float64 stays float64; numbers and lists follow NumPy's rules.
+        Copied (memory order kept). float32 stays float32, float64 stays float64; numbers and lists follow NumPy's
+        rules.
     requires_grad : bool
         Whether gradients with respect to this Tensor are wanted. Only floating-point Tensors can require them.
 
@@ -82,7 +87,9 @@ class Tensor:
     def __init__(self, data: Operand, requires_grad: bool = False) -> None:
         self.data = np.array(as_tensor(data).data)
         if requires_grad and self.data.dtype.kind != "f":
-            raise TypeError(f"Tensor: {self.data.dtype} data cannot require gradients; convert it first: array.astype(np.float32)")
+            raise TypeError(
+                f"Tensor: {self.data.dtype} data cannot require gradients; convert it first: array.astype(np.float32)"
+            )
         self.requires_grad = requires_grad
         self.op, self.inputs, self.keywords, self.grad = None, (), NO_KEYWORDS, None
         self.serial = next(_serial)
@@ -114,7 +121,10 @@ class Tensor:
     def item(self) -> float:
         """Return the only value as a Python number."""
         if self.data.size != 1:
-            raise ValueError(f"item: a Tensor of shape {self.shape} has {self.data.size} values, not one; reduce it first, e.g. by .sum()")
+            raise ValueError(
+                f"item: a Tensor of shape {self.shape} has {self.data.size} values, not one; reduce it first, e.g. by "
+                ".sum()"
+            )
         return self.data.item()  # type: ignore[no-any-return]  # ndarray.item is typed Any
 
     def detach(self) -> Tensor:
@@ -127,20 +137,27 @@ class Tensor:
         Parameters
         ----------
         gradient : array_like, optional
-            The gradient of some scalar with respect to this Tensor, of the same shape. May be left out if this is a single number.
+            The gradient of some scalar with respect to this Tensor, of the same shape. May be left out if this is a
+            single number.
         retain_graph : bool
             Keep the record for another backward pass. By default it is freed on the way, activations included.
 
         Raises
         ------
         RuntimeError
-            If nothing here requires a gradient, if the Tensor is no single number and `gradient` is missing, or if the graph was freed.
+            If nothing here requires a gradient, if the Tensor is no single number and `gradient` is missing, or if the
+            graph was freed.
         """
         if not self.requires_grad:
-            raise RuntimeError("backward: nothing that this Tensor was made from requires a gradient; create it with requires_grad=True")
+            raise RuntimeError(
+                "backward: nothing that this Tensor was made from requires a gradient; create it with "
+                "requires_grad=True"
+            )
         nodes = _graph(self)
         leaves = [node for node in nodes if node.op is None]
-        found = _backpropagate(self, nodes, _seed(self, gradient, "backward"), {id(leaf) for leaf in leaves}, False, retain_graph)
+        found = _backpropagate(
+            self, nodes, _seed(self, gradient, "backward"), {id(leaf) for leaf in leaves}, False, retain_graph
+        )
         for leaf in leaves:
             g = found[id(leaf)].data
             leaf.grad = _wrap(np.array(g) if leaf.grad is None else np.asarray(leaf.grad.data + g))
@@ -148,7 +165,9 @@ class Tensor:
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         return np.array(self.data, dtype=dtype, copy=copy)
 
-    def __reduce__(self) -> tuple[Any, ...]:  # for copy and pickle: without history, and young enough to come before what it goes into
+    def __reduce__(
+        self,
+    ) -> tuple[Any, ...]:  # for copy and pickle: without history, and young enough to come before what it goes into
         return Tensor, (self.data, self.requires_grad and self.op is None), (None, {"grad": self.grad})
 
     def __repr__(self) -> str:
@@ -180,14 +199,21 @@ class Tensor:
 
     @classmethod
     def attach(cls, **methods: Any) -> None:
-        """Make functions of a Tensor methods of the class: ``x.exp()`` is ``exp(x)``. The operators and most methods come from ops.py."""
+        """Make functions of a Tensor methods of the class.
+
+        ``x.exp()`` is ``exp(x)``. The operators and most methods come from ops.py.
+        """
         for name, function in methods.items():
             setattr(cls, name, function)
 
-    def _from_ops(self, *args: Any, **keywords: Any) -> Tensor:  # stands here for those that are attached, to name and type them
+    def _from_ops(
+        self, *args: Any, **keywords: Any
+    ) -> Tensor:  # stands here for those that are attached, to name and type them
         raise NotImplementedError
 
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __pow__ = __rpow__ = _from_ops
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __pow__ = __rpow__ = (
+        _from_ops
+    )
     __matmul__ = __rmatmul__ = __neg__ = __abs__ = __getitem__ = __lt__ = __le__ = __gt__ = __ge__ = _from_ops
     __eq__ = __ne__ = _from_ops  # type: ignore[assignment]  # elementwise, as in NumPy and PyTorch, so not object's
     abs = exp = log = sqrt = tanh = sigmoid = relu = clip = matmul = sum = mean = max = min = argmax = _from_ops
@@ -198,7 +224,8 @@ class Tensor:
 class Primitive:
     """A differentiable function on arrays, with one vector-Jacobian product (VJP) rule for each array argument.
 
-    Made by `primitive`; called with Tensors, ndarrays or numbers it returns a Tensor and records itself where a gradient is wanted.
+    Made by `primitive`; called with Tensors, ndarrays or numbers it returns a Tensor and records itself where a
+    gradient is wanted.
     """
 
     def __init__(self, forward: Callable[..., Any]) -> None:
@@ -217,13 +244,14 @@ class Primitive:
         self.plain = None if self.settings else self.arrays  # so many arguments, and there is nothing to bind
 
     def defvjp(self, *rules: Rule, shared: Callable[..., Any] | None = None) -> None:
-        """State the VJP rules, one for each array argument: ``rule(g, out, *inputs, **keywords)``, all Tensors (numbers stay numbers).
+        """State the VJP rules, one for each array argument: ``rule(g, out, *inputs, **keywords)``, all Tensors (numbers
+        stay numbers).
 
-        ``g`` is the gradient with respect to the output ``out``; the rule returns that with respect to its argument, in Tensor
-        operations, so that it can be differentiated again. None stands for an argument without a gradient.
+        ``g`` is the gradient with respect to the output ``out``; the rule returns that with respect to its argument, in
+        Tensor operations, so that it can be differentiated again. None stands for an argument without a gradient.
 
-        What several rules begin with can be stated as ``shared``, of the same signature: it is computed once, and they get what it returns
-        in place of ``g``.
+        What several rules begin with can be stated as ``shared``, of the same signature: it is computed once, and they
+        get what it returns in place of ``g``.
         """
         self.rules, self.shared = rules, shared
         self.partial = None in rules or (self.arrays is not None and len(rules) < self.arrays)
@@ -237,7 +265,9 @@ class Primitive:
         if self.rule_for_each is not None:
             return partial(self.rule_for_each, position)
         if position >= len(self.rules):
-            raise TypeError(f"{self.__name__}: no VJP rule is stated for argument {position}; state it (or None) with .defvjp(...)")
+            raise TypeError(
+                f"{self.__name__}: no VJP rule is stated for argument {position}; state it (or None) with .defvjp(...)"
+            )
         return self.rules[position]
 
     def _bound(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -246,12 +276,17 @@ class Primitive:
         named = dict(zip(self.settings, args[count:], strict=False))
         if count + len(named) < len(args) or named.keys() & keywords.keys() or keywords.keys() - self.settings.keys():
             known = f"the settings {', '.join(self.settings)}, each of them once" if self.settings else "no settings"
-            raise TypeError(f"{self.__name__}: it takes {'any' if self.arrays is None else self.arrays} arrays, by position, and {known}")
+            raise TypeError(
+                f"{self.__name__}: it takes {'any' if self.arrays is None else self.arrays} arrays, by position, and "
+                f"{known}"
+            )
         values = {name: default for name, default in self.settings.items() if default is not Parameter.empty}
         return args[:count], {**values, **named, **keywords}
 
     def __call__(self, *args: Any, **keywords: Any) -> Tensor:
-        if (keywords or len(args) != self.plain) and (len(args) != self.arrays or keywords.keys() != self.settings.keys()):
+        if (keywords or len(args) != self.plain) and (
+            len(args) != self.arrays or keywords.keys() != self.settings.keys()
+        ):
             args, keywords = self._bound(args, keywords)
         given, arrays, wanted = args, [], None  # a gradient is wanted: None means that there is no Tensor at all
         try:
@@ -287,15 +322,20 @@ class Primitive:
         return out
 
     def as_operator(self) -> Callable[[Tensor, Operand], Tensor]:
-        """Return a function of two arrays for an operator of the class, with a short cut where there is nothing to record.
+        """Return a function of two arrays for an operator of the class, with a short cut where there is nothing to
+        record.
 
-        VJP rules are made of such: with the short cut 0.6 instead of 1.2 µs for each, and a backward pass through small Tensors is
-        a quarter faster. It leaves everything else, errors included, to ``__call__``.
+        VJP rules are made of such: with the short cut 0.6 instead of 1.2 µs for each, and a backward pass through small
+        Tensors is a quarter faster. It leaves everything else, errors included, to ``__call__``.
         """
         call, forward = self.__call__, self.forward
 
         def operator(x: Tensor, y: Operand) -> Tensor:
-            if type(y) is Tensor and not (_mode.recording and (x.requires_grad or y.requires_grad)) and _watcher is None:
+            if (
+                type(y) is Tensor
+                and not (_mode.recording and (x.requires_grad or y.requires_grad))
+                and _watcher is None
+            ):
                 try:
                     data = forward(x.data, y.data)
                     return _wrap(data if type(data) is ndarray else np.asarray(data))
@@ -321,13 +361,14 @@ class Primitive:
 
 
 def primitive(forward: Callable[..., Any]) -> Primitive:
-    """Turn a function on ndarrays into a differentiable op (use as a decorator; then state its rules with `Primitive.defvjp`).
+    """Turn a function on ndarrays into a differentiable op (use as a decorator; then state its rules with
+    `Primitive.defvjp`).
 
     Parameters
     ----------
     forward : callable
-        ndarrays in, ndarray out. Array arguments are positional, everything else is keyword-only (in the definition; a call may give
-        settings by position, too). It must not modify its arguments.
+        ndarrays in, ndarray out. Array arguments are positional, everything else is keyword-only (in the definition; a
+        call may give settings by position, too). It must not modify its arguments.
 
     Examples
     --------
@@ -356,7 +397,10 @@ def as_tensor(x: Operand) -> Tensor:
     if isinstance(x, Tensor):
         return x
     if isinstance(x, (list, tuple)) and any(isinstance(part, Tensor) and part.requires_grad for part in x):
-        raise TypeError("cannot compute with a list of Tensors without losing their history; join them with tg.stack or tg.concatenate")
+        raise TypeError(
+            "cannot compute with a list of Tensors without losing their history; join them with tg.stack or "
+            "tg.concatenate"
+        )
     array = np.asarray(x)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"cannot compute with {type(x).__name__} of {array.dtype}; pass Tensors, arrays or numbers")
@@ -417,24 +461,33 @@ def grad(
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     if not isinstance(output, Tensor) or not output.requires_grad:
         raise RuntimeError(
-            "grad: the output depends on nothing that requires a gradient; it may have been made in no_grad(), or be a gradient "
+            "grad: the output depends on nothing that requires a gradient; it may have been made in no_grad(), or be a "
+            "gradient "
             "without create_graph=True"
         )
     for position, x in enumerate(inputs):
         if not isinstance(x, Tensor) or not x.requires_grad:
-            raise TypeError(f"grad: inputs[{position}] does not require a gradient; create it as Tensor(array, requires_grad=True)")
+            raise TypeError(
+                f"grad: inputs[{position}] does not require a gradient; create it as Tensor(array, requires_grad=True)"
+            )
     cotangent = _seed(output, gradient, "grad")
     if create_graph and not cotangent.requires_grad:
-        cotangent = Tensor(cotangent, requires_grad=True)  # so that a gradient that is constant can be differentiated, too: to zeros
-    found = _backpropagate(output, _graph(output), cotangent, {id(x) for x in inputs}, create_graph, retain_graph or create_graph)
+        cotangent = Tensor(
+            cotangent, requires_grad=True
+        )  # so that a gradient that is constant can be differentiated, too: to zeros
+    found = _backpropagate(
+        output, _graph(output), cotangent, {id(x) for x in inputs}, create_graph, retain_graph or create_graph
+    )
     with recording(create_graph):
         return [_copy(found[id(x)]) if id(x) in found else Tensor(np.zeros_like(x.data), create_graph) for x in inputs]
 
 
 class Watcher:
-    """Stands between the engine and the primitives, in all threads, while `watching`: what profilers and debuggers override.
+    """Stands between the engine and the primitives, in all threads, while `watching`: what profilers and debuggers
+    override.
 
-    Watchers can be active inside each other: what an override calls with ``super()`` is the one below, and the lowest computes.
+    Watchers can be active inside each other: what an override calls with ``super()`` is the one below, and the lowest
+    computes.
     """
 
     below: Watcher | None = None
@@ -450,11 +503,17 @@ class Watcher:
         A position of None stands for what the rules share: that comes first, and they get its result as `g`.
         """
         below = self.below
-        return rule(g, node, *(node.inputs or ()), **node.keywords) if below is None else below.rule(rule, position, g, node)
+        return (
+            rule(g, node, *(node.inputs or ()), **node.keywords)
+            if below is None
+            else below.rule(rule, position, g, node)
+        )
 
 
 _watcher: Watcher | None = None  # the uppermost
-_watcher_lock = threading.RLock()  # the collector may end a forgotten generator, and its context, while its thread is in here
+_watcher_lock = (
+    threading.RLock()
+)  # the collector may end a forgotten generator, and its context, while its thread is in here
 
 
 def _watchers() -> Iterator[Watcher]:
@@ -467,14 +526,17 @@ def _watchers() -> Iterator[Watcher]:
 
 @contextmanager
 def watching(watcher: Watcher) -> Iterator[None]:
-    """Within this context let `watcher` compute every primitive and every rule, in all threads, on top of those that are active already.
+    """Within this context let `watcher` compute every primitive and every rule, in all threads, on top of those that
+    are active already.
 
     Contexts may be left in any order, as they are on several threads.
     """
     global _watcher
     with _watcher_lock:
         if any(active is watcher for active in _watchers()):
-            raise RuntimeError(f"{type(watcher).__name__}: this one is active already; leave its context first, or make another one")
+            raise RuntimeError(
+                f"{type(watcher).__name__}: this one is active already; leave its context first, or make another one"
+            )
         watcher.below, _watcher = _watcher, watcher
     try:
         yield
@@ -524,9 +586,14 @@ def _operand(a: Any) -> Tensor | float:
 
 
 def _operands(args: Sequence[Any]) -> tuple[Any, ...]:
-    """Take in what ops are given: Tensors and numbers stay, the rest becomes Tensors. Numbers alone become Tensors, too."""
+    """Take in what ops are given.
+
+    Tensors and numbers stay, the rest becomes Tensors. Numbers alone become Tensors, too.
+    """
     inputs = tuple([a if isinstance(a, Tensor) or type(a) in PLAIN else _operand(a) for a in args])
-    if not any(isinstance(a, Tensor) for a in inputs):  # then NumPy's scalars decide the dtype: Python's numbers do not change it
+    if not any(
+        isinstance(a, Tensor) for a in inputs
+    ):  # then NumPy's scalars decide the dtype: Python's numbers do not change it
         inputs = tuple([a if type(a) in PLAIN else as_tensor(a) for a in args])
     return inputs if any(isinstance(a, Tensor) for a in inputs) else tuple([as_tensor(a) for a in args])
 
@@ -539,7 +606,10 @@ def _explained(error: Exception, name: str, args: Sequence[Any]) -> Exception:
     if text.startswith("cannot compute with"):  # then that is the one argument to speak of
         return TypeError(f"{name}: {text}")
     if "broadcast" in text:
-        text += "; shapes must be equal or broadcastable: aligned at the right, each pair of lengths equal or one of them 1 (see reshape)"
+        text += (
+            "; shapes must be equal or broadcastable: aligned at the right, each pair of lengths equal or one of "
+            "them 1 (see reshape)"
+        )
     kind = next(kind for kind in (IndexError, TypeError, ValueError) if isinstance(error, kind))
     return kind(f"{name}({', '.join(map(_described, args))}): {text}")
 
@@ -563,7 +633,9 @@ def _seed(output: Tensor, gradient: Operand | None, caller: str) -> Tensor:
         return _wrap(np.ones_like(output.data))
     g = as_tensor(gradient)
     if g.shape != output.shape:
-        raise ValueError(f"{caller}: gradient has shape {g.shape}, but the Tensor has shape {output.shape}; they must be equal")
+        raise ValueError(
+            f"{caller}: gradient has shape {g.shape}, but the Tensor has shape {output.shape}; they must be equal"
+        )
     return g if g.dtype == output.dtype else astype(g, dtype=output.dtype)
 
 
@@ -573,7 +645,8 @@ def _graph(root: Tensor) -> list[Tensor]:
     for node in nodes:  # the list grows while it is read
         if node.inputs is None:
             raise RuntimeError(
-                f"backward: the graph behind a Tensor of shape {node.shape} (made by {node.op}) was freed by an earlier backward pass; "
+                f"backward: the graph behind a Tensor of shape {node.shape} (made by {node.op}) was freed by an "
+                "earlier backward pass; "
                 "pass retain_graph=True to that one, or compute the output again"
             )
         for a in node.inputs:
@@ -587,7 +660,10 @@ def _graph(root: Tensor) -> list[Tensor]:
 def _backpropagate(
     root: Tensor, nodes: list[Tensor], cotangent: Tensor, wanted: set[int], create_graph: bool, retain_graph: bool
 ) -> dict[int, Tensor]:
-    """Carry `cotangent` from `root` down to the `wanted` Tensors; returns id -> gradient. `nodes` is used up, to free memory on the way."""
+    """Carry `cotangent` from `root` down to the `wanted` Tensors.
+
+    Returns id -> gradient. `nodes` is used up, to free memory on the way.
+    """
     useful = _useful(nodes, wanted)
     found: dict[int, Tensor] = {}
     pending = {id(root): cotangent}
@@ -609,7 +685,9 @@ def _backpropagate(
 def _useful(nodes: list[Tensor], wanted: set[int]) -> set[int]:
     """Return the ids of those of `nodes` (oldest first) that are wanted or were made from a wanted one."""
     useful = {id(node) for node in nodes}
-    if not all(id(node) in wanted for node in nodes if node.op is None):  # as it usually is: every leaf is wanted, and all are useful
+    if not all(
+        id(node) in wanted for node in nodes if node.op is None
+    ):  # as it usually is: every leaf is wanted, and all are useful
         useful &= wanted
         for node in nodes:
             if any(id(a) in useful for a in node.inputs or () if isinstance(a, Tensor)):
@@ -635,11 +713,15 @@ def _distribute(node: Tensor, op: Primitive, g: Any, useful: set[int], pending: 
         else:
             gx = rule(g, node, *inputs)
         if not isinstance(gx, Tensor):
-            raise TypeError(f"{op.__name__}: the VJP rule of argument {position} returned {type(gx).__name__}; it must return a Tensor")
+            raise TypeError(
+                f"{op.__name__}: the VJP rule of argument {position} returned {type(gx).__name__}; it must return a "
+                "Tensor"
+            )
         had, has = x.data, gx.data
         if has.shape != had.shape:
             raise ValueError(
-                f"{op.__name__}: the VJP rule of argument {position} returned shape {gx.shape} for an argument of shape {x.shape}; "
+                f"{op.__name__}: the VJP rule of argument {position} returned shape {gx.shape} for an argument of "
+                f"shape {x.shape}; "
                 "a rule must return its argument's shape (undo broadcasting with tg.sum_to)"
             )
         if has.dtype is not had.dtype and has.dtype != had.dtype:

@@ -10,13 +10,34 @@ import numpy as np
 import numpy.typing as npt
 
 from .data import batches
-from .evaluation import Evaluation, accuracy, best_epoch, check_labels, culprit, evaluate, hold_out, predict, should_stop
+from .evaluation import (
+    Evaluation,
+    accuracy,
+    best_epoch,
+    check_labels,
+    culprit,
+    evaluate,
+    hold_out,
+    predict,
+    should_stop,
+)
 from .nn import load_parameters, misfits, parameters
 from .optim import Optimizer
 from .parallel import value_and_grad
 from .tensor import Array, Tensor
 
-__all__ = ["Evaluation", "Step", "Trainer", "accuracy", "best_epoch", "evaluate", "fit", "hold_out", "predict", "should_stop"]
+__all__ = [
+    "Evaluation",
+    "Step",
+    "Trainer",
+    "accuracy",
+    "best_epoch",
+    "evaluate",
+    "fit",
+    "hold_out",
+    "predict",
+    "should_stop",
+]
 
 
 class Step(NamedTuple):
@@ -45,14 +66,15 @@ class Trainer:
     rng : numpy.random.Generator
         Decides the order of the images and what dropout drops.
     schedule : callable, optional
-        ``schedule(step, steps)``, the factor on the optimiser's learning rate in a step (counted from 0) of so many: see
-        `tinygrad_mnist.schedules`.
+        ``schedule(step, steps)``, the factor on the optimiser's learning rate in a step (counted from 0) of so many:
+        see `tinygrad_mnist.schedules`.
     augment : callable, optional
-        ``augment(images, rng)``, the images to train on in place of those of a shard: see `tinygrad_mnist.data.augment`.
+        ``augment(images, rng)``, the images to train on in place of those of a shard: see
+        `tinygrad_mnist.data.augment`.
     average : float, optional
-        Below 1. Measure, select and return a moving average of the weights, which keeps this share of itself in each step (less
-        in the first ones), in place of the weights of the last step: with a high learning rate it is better than any of them (Polyak and
-        Juditsky, 1992).
+        Below 1. Measure, select and return a moving average of the weights, which keeps this share of itself in each
+        step (less in the first ones), in place of the weights of the last step: with a high learning rate it is better
+        than any of them (Polyak and Juditsky, 1992).
     monitor : dict of str to (images, labels), optional
         What to measure after each epoch. Images called ``"validation"`` select the best weights.
     patience : int, optional
@@ -63,7 +85,8 @@ class Trainer:
     Attributes
     ----------
     epoch, batch, step : int
-        Where training stands: the epoch (from 1) of the next step, the batches of it that are done, and all steps that are done.
+        Where training stands: the epoch (from 1) of the next step, the batches of it that are done, and all steps that
+        are done.
     history : list of dict
         For each epoch its number, its mean loss, and what was measured: ``NAME_accuracy`` and ``NAME_loss``.
     best : dict of str to ndarray, or None
@@ -74,7 +97,8 @@ class Trainer:
     Raises
     ------
     FloatingPointError
-        In `steps`, by the first step that has a NaN or an infinity in loss, gradients, weights or optimiser state: it says where.
+        In `steps`, by the first step that has a NaN or an infinity in loss, gradients, weights or optimiser state: it
+        says where.
 
     Examples
     --------
@@ -83,7 +107,8 @@ class Trainer:
     >>> def trainer():
     ...     model = MLP(np.random.default_rng(0))
     ...     optimizer = tg.optim.AdaGrad(tg.nn.parameters(model))
-    ...     return Trainer(model, optimizer, *tg.data.synthetic_digits(60), epochs=2, batch_size=20, rng=np.random.default_rng(1))
+    ...     rng, digits = np.random.default_rng(1), tg.data.synthetic_digits(60)
+    ...     return Trainer(model, optimizer, *digits, epochs=2, batch_size=20, rng=rng)
     >>> whole, first, second = trainer(), trainer(), trainer()
     >>> losses = [step.loss for step in whole.steps()]
     >>> for step in first.steps():
@@ -118,11 +143,20 @@ class Trainer:
         if not isinstance(epochs, int) or epochs < 0:
             raise ValueError(f"Trainer: epochs is {epochs!r}; pass a whole number of at least 0")
         if patience is not None and (patience < 1 or "validation" not in (monitor or {})):
-            raise ValueError(f"Trainer: patience is {patience}; it must be at least 1, and monitor must have images called 'validation'")
+            raise ValueError(
+                f"Trainer: patience is {patience}; it must be at least 1, and monitor must have images called "
+                "'validation'"
+            )
         if average is not None and not 0 <= average < 1:
             raise ValueError(f"Trainer: average is {average}; it must be at least 0 and below 1")
         self.model, self.optimizer, self.images, self.labels, self.rng = model, optimizer, images, labels, rng
-        self.epochs, self.schedule, self.augment, self.monitor, self.patience = epochs, schedule, augment, dict(monitor or {}), patience
+        self.epochs, self.schedule, self.augment, self.monitor, self.patience = (
+            epochs,
+            schedule,
+            augment,
+            dict(monitor or {}),
+            patience,
+        )
         self.shard_size, self.threads, self.average = shard_size, threads, average
         self.weights, self.lr = parameters(model), optimizer.lr
         self.averaged = None if average is None else self._now()
@@ -134,7 +168,10 @@ class Trainer:
         self.best: dict[str, Array] | None = None
 
     def steps(self) -> Iterator[Step]:
-        """Go on to the end, one optimiser step for each item that is taken; between two of them the state can be saved."""
+        """Go on to the end, one optimiser step for each item that is taken.
+
+        Between two of them the state can be saved.
+        """
         while self.epoch <= self.epochs and not (self.patience and should_stop(self.scores(), self.patience)):
             if self.order is None:
                 self.order = self.rng.permutation(len(self.images))
@@ -142,14 +179,21 @@ class Trainer:
             if self.schedule is not None:
                 factor = self.schedule(self.step, self.epochs * len(self.cuts))
                 if not (math.isfinite(factor) and factor >= 0):
-                    raise ValueError(f"Trainer: the schedule returned {factor} for step {self.step}; it must be finite and at least 0")
+                    raise ValueError(
+                        f"Trainer: the schedule returned {factor} for step {self.step}; it must be finite and at least "
+                        "0"
+                    )
                 self.optimizer.lr = self.lr * factor
             self.losses.append(self._update(index))
             if self.average is not None and self.averaged is not None:
                 fresh = 1 - min(self.average, (self.step + 1) / (self.step + 10))
-                self.averaged = {name: old + fresh * (self.weights[name].data - old) for name, old in self.averaged.items()}
+                self.averaged = {
+                    name: old + fresh * (self.weights[name].data - old) for name, old in self.averaged.items()
+                }
             self.batch, self.step = self.batch + 1, self.step + 1
-            step = Step(self.epoch, self.step, self.losses[-1], len(index), self.batch == len(self.cuts), self.optimizer.lr)
+            step = Step(
+                self.epoch, self.step, self.losses[-1], len(index), self.batch == len(self.cuts), self.optimizer.lr
+            )
             if step.last:
                 self._end_epoch()
             yield step
@@ -191,7 +235,9 @@ class Trainer:
             "epoch": self.epoch,
             "batch": self.batch,
             "step": self.step,
-            "order": None if self.order is None else self.order.astype(np.int32 if len(self.order) < 2**31 else np.int64),
+            "order": None
+            if self.order is None
+            else self.order.astype(np.int32 if len(self.order) < 2**31 else np.int64),
             "losses": np.array(self.losses),
             "history": [dict(row) for row in self.history],
             "images": len(self.images),
@@ -205,14 +251,16 @@ class Trainer:
         Raises
         ------
         ValueError
-            If the state is of another model, optimiser, number of images or size of batches, or makes no sense; nothing has changed then.
-            (Schedule, augmentation and the images themselves are not compared.)
+            If the state is of another model, optimiser, number of images or size of batches, or makes no sense; nothing
+            has changed then. (Schedule, augmentation and the images themselves are not compared.)
         """
         if not isinstance(state, Mapping):
             raise ValueError(f"Trainer: the saved state is a {type(state).__name__}; pass what state_dict() returned")
         state = {"averaged": None, **state}  # 0.1.0 had no averages at first
         if missing := self.state_dict().keys() - state.keys():
-            raise ValueError(f"Trainer: the saved state lacks {', '.join(sorted(missing))}; it was written by something else")
+            raise ValueError(
+                f"Trainer: the saved state lacks {', '.join(sorted(missing))}; it was written by something else"
+            )
         try:
             losses, history = np.asarray(state["losses"], float).tolist(), [dict(row) for row in state["history"]]
             order = None if state["order"] is None else np.asarray(state["order"])
@@ -220,29 +268,50 @@ class Trainer:
             for key, here in (("images", len(self.images)), ("batch_size", self.batch_size)):
                 if state[key] != here:
                     raise ValueError(f"its {key.replace('_', ' ')} is {state[key]}, here {here}")
-            if not all(type(n) is int for n in (epoch, batch, step)) or not 0 <= lr < math.inf or not np.isfinite(losses).all():
+            if (
+                not all(type(n) is int for n in (epoch, batch, step))
+                or not 0 <= lr < math.inf
+                or not np.isfinite(losses).all()
+            ):
                 raise ValueError("epoch, batch and step must be whole numbers, learning rate and losses finite")
             wanted = {name: (p.shape, p.dtype) for name, p in self.weights.items()}
             if (state["averaged"] is None) != (self.average is None):
                 raise ValueError("its weights are averaged, or these here, not both")
             for weights in (state["weights"], *(state[key] for key in ("averaged", "best") if state[key] is not None)):
-                if wrong := misfits(wanted, {name: (array.shape, array.dtype) for name, array in weights.items()}) or _spoilt(weights):
+                if wrong := misfits(
+                    wanted, {name: (array.shape, array.dtype) for name, array in weights.items()}
+                ) or _spoilt(weights):
                     raise ValueError("; ".join(wrong))
-            if order is not None and (order.dtype.kind != "i" or not np.array_equal(np.sort(order), np.arange(len(self.images)))):
+            if order is not None and (
+                order.dtype.kind != "i" or not np.array_equal(np.sort(order), np.arange(len(self.images)))
+            ):
                 raise ValueError(f"its order is not one of {len(self.images)} images")
             keys = {"epoch", "mean_loss", *(f"{name}_{kind}" for name in self.monitor for kind in Evaluation._fields)}
-            known = (row.keys() == keys and row["epoch"] == i and np.isfinite(list(row.values())).all() for i, row in enumerate(history, 1))
+            known = (
+                row.keys() == keys and row["epoch"] == i and np.isfinite(list(row.values())).all()
+                for i, row in enumerate(history, 1)
+            )
             if not all(known):
                 raise ValueError(f"its history is not one of {', '.join(sorted(keys))}")
             if (state["best"] is None) == (bool(history) and "validation" in self.monitor):
                 raise ValueError("its best weights and its history do not go together")
             whole = step == (epoch - 1) * len(self.cuts) + batch and len(losses) == batch and len(history) == epoch - 1
-            if not (whole and 1 <= epoch <= self.epochs + 1 and 0 <= batch < len(self.cuts) and (order is not None or not batch)):
-                raise ValueError(f"step {step}, epoch {epoch}, batch {batch} are none of {self.epochs} epochs of {len(self.cuts)} batches")
+            if not (
+                whole
+                and 1 <= epoch <= self.epochs + 1
+                and 0 <= batch < len(self.cuts)
+                and (order is not None or not batch)
+            ):
+                raise ValueError(
+                    f"step {step}, epoch {epoch}, batch {batch} are none of {self.epochs} epochs of {len(self.cuts)} "
+                    "batches"
+                )
             type(self.rng.bit_generator)().state = state["rng"]  # fails, if it does, here
             self.optimizer.load_state_dict(state["optimizer"])
         except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
-            raise ValueError(f"Trainer: the saved state does not fit: {error}; go on with the same data, model and settings") from error
+            raise ValueError(
+                f"Trainer: the saved state does not fit: {error}; go on with the same data, model and settings"
+            ) from error
         load_parameters(self.model, state["weights"])
         self.rng.bit_generator.state = state["rng"]
         self.epoch, self.batch, self.step, self.lr = epoch, batch, step, lr
@@ -250,7 +319,10 @@ class Trainer:
         self.losses, self.history, self.best, self.averaged = losses, history, state["best"], state["averaged"]
 
     def selected(self) -> dict[str, Array]:
-        """Return the weights to use: after the best epoch, as measured by validation; without validation, those of now."""
+        """Return the weights to use.
+
+        After the best epoch, as measured by validation; without validation, those of now.
+        """
         return self._in_use() if self.best is None else self.best
 
     def _now(self) -> dict[str, Array]:
@@ -266,9 +338,14 @@ class Trainer:
     def _update(self, index: npt.NDArray[np.intp]) -> float:
         def value_and_gradients(threads: int | None) -> tuple[float, dict[str, Array]]:
             return value_and_grad(
-                self._loss, self.weights, self.images[index], self.labels[index],
-                rng=self.rng, shard_size=self.shard_size, threads=threads,
-            )  # fmt: skip
+                self._loss,
+                self.weights,
+                self.images[index],
+                self.labels[index],
+                rng=self.rng,
+                shard_size=self.shard_size,
+                threads=threads,
+            )
 
         before = self.rng.bit_generator.state
         loss, grads = value_and_gradients(self.threads)
@@ -281,7 +358,9 @@ class Trainer:
             finally:
                 self.rng.bit_generator.state = before
         self.optimizer.step(grads)
-        state = {f"{slot} of {name}": array for name, slots in self.optimizer.state.items() for slot, array in slots.items()}
+        state = {
+            f"{slot} of {name}": array for name, slots in self.optimizer.state.items() for slot, array in slots.items()
+        }
         if spoilt := _spoilt(self._now() | state):
             raise FloatingPointError(f"step {self.step + 1}: the optimiser makes {spoilt[0]} infinite or NaN")
         return loss
@@ -294,13 +373,22 @@ class Trainer:
 
     def scores(self) -> list[tuple[float, float]]:
         """Accuracy in validation after each epoch, and of equal ones the lower loss: what selects."""
-        return [(row["validation_accuracy"], -row["validation_loss"]) for row in self.history if "validation_accuracy" in row]
+        return [
+            (row["validation_accuracy"], -row["validation_loss"])
+            for row in self.history
+            if "validation_accuracy" in row
+        ]
 
 
 def _spoilt(arrays: Mapping[str, Array]) -> list[str]:
     return [name for name, array in arrays.items() if not np.isfinite(array).all()]
 
 
-def fit(model: Any, optimizer: Optimizer, images: npt.NDArray[Any], labels: npt.NDArray[Any], **settings: Any) -> Iterator[Step]:
-    """Train a model: ``Trainer(model, optimizer, images, labels, **settings).steps()``, where nothing is to be saved or measured."""
+def fit(
+    model: Any, optimizer: Optimizer, images: npt.NDArray[Any], labels: npt.NDArray[Any], **settings: Any
+) -> Iterator[Step]:
+    """Train a model.
+
+    ``Trainer(model, optimizer, images, labels, **settings).steps()``, where nothing is to be saved or measured.
+    """
     return Trainer(model, optimizer, images, labels, **settings).steps()

@@ -1,6 +1,8 @@
-"""The report's pictures. Each function takes stored results (and the weights that belong to them) and returns a Matplotlib figure.
+"""The report's pictures. Each function takes stored results (and the weights that belong to them) and returns a
+Matplotlib figure.
 
-Colours are those of Okabe and Ito (2008), which people with any colour vision can tell apart; what matters differs in shape, too.
+Colours are those of Okabe and Ito (2008), which people with any colour vision can tell apart; what matters differs in
+shape, too.
 """
 
 from __future__ import annotations
@@ -20,32 +22,64 @@ import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
 from tinygrad_mnist.files import write_atomically
 
-from .experiments import ACCURACY, CANDIDATES, DEPTH_NAMES, DEPTHS, EPOCHS, FINAL, NOTHING, PLATEAU, RATES, TARGETS, candidate_variant
+from .experiments import (
+    ACCURACY,
+    CANDIDATES,
+    DEPTH_NAMES,
+    DEPTHS,
+    EPOCHS,
+    FINAL,
+    NOTHING,
+    PLATEAU,
+    RATES,
+    TARGETS,
+    candidate_variant,
+)
 from .running import BINS
 from .verdicts import Result, Results, measured
 
 BLUE, ORANGE, GREEN, RED, SKY, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#888888"
 ACCURACY_LABEL, LOSS_LABEL = "correct (%)", "mean cross-entropy (nats)"
 LAYERS = {  # of the 21 layers, those with weights
-    "layers.0.weight": "conv1", "layers.2.weight": "conv2", "layers.5.weight": "conv3", "layers.7.weight": "conv4",
-    "layers.10.weight": "conv5", "layers.12.weight": "conv6", "layers.15.weight": "affine1", "layers.18.weight": "affine2",
-}  # fmt: skip
+    "layers.0.weight": "conv1",
+    "layers.2.weight": "conv2",
+    "layers.5.weight": "conv3",
+    "layers.7.weight": "conv4",
+    "layers.10.weight": "conv5",
+    "layers.12.weight": "conv6",
+    "layers.15.weight": "affine1",
+    "layers.18.weight": "affine2",
+}
 
 
 def learning_rates(results: Results) -> Figure:
     """Bars of the final accuracy by learning rate, ours beside the paper's."""
     figure, (axes,) = panels(1, "Final test accuracy by learning rate [paper protocol]", width=7)
     places = np.arange(len(RATES))
-    axes.bar(places - 0.2, [100 * value for value in RATES.values()], 0.38, color=GREY, hatch="//", edgecolor="white", label="paper")
+    axes.bar(
+        places - 0.2,
+        [100 * value for value in RATES.values()],
+        0.38,
+        color=GREY,
+        hatch="//",
+        edgecolor="white",
+        label="paper",
+    )
     for place, rate in zip(places, RATES, strict=True):
-        axes.text(place - 0.2, 100 * RATES[rate] + 1, f"{100 * RATES[rate]:.1f}", ha="center", fontsize=8, color="#555555")
+        axes.text(
+            place - 0.2, 100 * RATES[rate] + 1, f"{100 * RATES[rate]:.1f}", ha="center", fontsize=8, color="#555555"
+        )
         if (ours := measured(results, rate, "test_accuracy")) is not None:
             axes.bar(place + 0.2, 100 * ours.mean, 0.38, color=BLUE)
             axes.plot([place + 0.2] * len(ours.values), np.multiply(ours.values, 100), "o", color="black", ms=3)
-            axes.text(place + 0.2, 100 * max(ours.values) + 1, f"{100 * ours.mean:.1f}", ha="center", fontsize=8, color=BLUE)
+            axes.text(
+                place + 0.2, 100 * max(ours.values) + 1, f"{100 * ours.mean:.1f}", ha="center", fontsize=8, color=BLUE
+            )
     axes.bar([0], [0], color=BLUE, label="ours, mean")  # for the legend
     axes.plot([], [], "o", color="black", ms=3, label="each seed")
-    axes.set(xticks=places, xticklabels=list(RATES), xlabel="learning rate (AdaGrad)", ylabel=ACCURACY_LABEL, ylim=(0, 108))
+    axes.set(
+        xticks=places, xticklabels=list(RATES), xlabel="learning rate (AdaGrad)", ylabel=ACCURACY_LABEL, ylim=(0, 108)
+    )
     axes.legend(loc="upper right")
     return figure
 
@@ -66,9 +100,21 @@ def accuracies(results: Results) -> Figure:
     figure, both = panels(2, "Accuracy near the start of each epoch, on 1,000 images [paper protocol]")
     for axes, low in zip(both, (0, 95), strict=True):
         for kind, color, marker in (("train", ORANGE, "s"), ("test", BLUE, "o")):
-            spread_line(axes, results, "paper", [f"{kind}_accuracy@{e}" for e in EPOCHS], EPOCHS, color, marker, f"ours: {kind}", 100)
+            spread_line(
+                axes,
+                results,
+                "paper",
+                [f"{kind}_accuracy@{e}" for e in EPOCHS],
+                EPOCHS,
+                color,
+                marker,
+                f"ours: {kind}",
+                100,
+            )
             paper = np.multiply(ACCURACY[kind], 100)
-            axes.plot(EPOCHS, paper, color=color, ls="--", marker=marker, mfc="white", ms=5, lw=1, label=f"paper: {kind}")
+            axes.plot(
+                EPOCHS, paper, color=color, ls="--", marker=marker, mfc="white", ms=5, lw=1, label=f"paper: {kind}"
+            )
         axes.set(xlabel="epoch", ylabel=ACCURACY_LABEL, ylim=(low, 100 + (100 - low) / 50))
     both[0].legend(loc="lower right")
     return figure
@@ -79,8 +125,19 @@ def depths(results: Results) -> Figure:
     figure, (axes,) = panels(1, "Mean training loss by depth [paper protocol]", width=7)
     for (depth, name), color, marker in zip(DEPTH_NAMES.items(), (BLUE, ORANGE, GREEN), "os^", strict=True):
         epochs = EPOCHS[:3]
-        spread_line(axes, results, name, [f"mean_loss@{e}" for e in epochs], epochs, color, marker, f"ours: {depth} convolutions")
-        axes.plot(epochs, DEPTHS[depth], color=color, ls="--", marker=marker, mfc="white", lw=1, label=f"paper: {depth}")
+        spread_line(
+            axes,
+            results,
+            name,
+            [f"mean_loss@{e}" for e in epochs],
+            epochs,
+            color,
+            marker,
+            f"ours: {depth} convolutions",
+        )
+        axes.plot(
+            epochs, DEPTHS[depth], color=color, ls="--", marker=marker, mfc="white", lw=1, label=f"paper: {depth}"
+        )
     axes.set(xlabel="epoch", ylabel=LOSS_LABEL, xticks=epochs)
     axes.legend()
     return figure
@@ -91,7 +148,9 @@ def steps(results: Results) -> Figure | None:
     result = next((result for result in results.get("paper", ()) if result["losses"]), None)
     if result is None:
         return None
-    figure, (axes,) = panels(1, f"Training loss of every step (seed {result['config']['seed']}) [paper protocol]", width=7)
+    figure, (axes,) = panels(
+        1, f"Training loss of every step (seed {result['config']['seed']}) [paper protocol]", width=7
+    )
     per_epoch, losses = result["steps_per_epoch"], np.array(result["losses"])
     at = 1 + np.arange(1, len(losses) + 1) / per_epoch
     window = min(50, len(losses))
@@ -125,7 +184,11 @@ def explanations(results: Results) -> Figure | None:
                 say(axes, row, 0.85, f"{ours.mean:.1f} →")
             else:
                 axes.plot(np.multiply(ours.values, percent), [row] * len(ours.values), marker, color=color, ms=5)
-        axes.set(xlabel="correct (%)" if percent == 100 else LOSS_LABEL, ylim=(len(names) - 0.5, -0.5), yticks=range(len(names)))
+        axes.set(
+            xlabel="correct (%)" if percent == 100 else LOSS_LABEL,
+            ylim=(len(names) - 0.5, -0.5),
+            yticks=range(len(names)),
+        )
         axes.set(xlim=(0, 102) if percent == 100 else (0.5, 4), yticklabels=names if number == 0 else [])
         axes.set_title(target.replace(": ", ":\n"), fontsize=9)
     all_axes[0].legend(loc="upper right", fontsize=8)
@@ -143,8 +206,12 @@ def recipes(results: Results) -> Figure:
     lowest = 97.5
     for name, color, marker in (("paper's recipe", ORANGE, "s"), ("best recipe", BLUE, "o")):
         for number, result in enumerate(results.get(name, ())):
-            known = [100 * row.get("test_accuracy", math.nan) for row in result["history"][1:]]  # older code did not know
-            way, end = (f"{name}, after each epoch", f"{name}, weights taken in the end") if number == 0 else (None, None)
+            known = [
+                100 * row.get("test_accuracy", math.nan) for row in result["history"][1:]
+            ]  # older code did not know
+            way, end = (
+                (f"{name}, after each epoch", f"{name}, weights taken in the end") if number == 0 else (None, None)
+            )
             axes.plot(result["seconds"], known, color=color, lw=1, marker=marker, ms=3, label=way)
             lowest = min([lowest, *(value - 0.5 for value in known[-1:] if not math.isnan(value))])
             if not result["failed"]:
@@ -165,7 +232,9 @@ def confusion(result: Result) -> Figure:
     axes.imshow(mistakes, cmap="Oranges", vmax=max(1, 1.3 * mistakes.max()))
     for (true, guess), count in np.ndenumerate(counts):
         if count:
-            axes.text(guess, true, count, ha="center", va="center", fontsize=7, color="#666666" if true == guess else "black")
+            axes.text(
+                guess, true, count, ha="center", va="center", fontsize=7, color="#666666" if true == guess else "black"
+            )
     axes.set(xlabel="guessed digit", ylabel="true digit", xticks=range(10), yticks=range(10))
     axes.grid(False)
     return figure
@@ -224,12 +293,16 @@ def feature_maps(model: DeepConvNet, image: Any, each: int = 10) -> Figure:
             axes.imshow(image, cmap="gray_r" if name == "input" else "viridis")
             axes.set(xticks=[], yticks=[])
             if column == 0:
-                axes.set_ylabel(f"{name}\n{maps.shape[1]}×{maps.shape[2]}", fontsize=7, rotation=0, ha="right", va="center")
+                axes.set_ylabel(
+                    f"{name}\n{maps.shape[1]}×{maps.shape[2]}", fontsize=7, rotation=0, ha="right", va="center"
+                )
     axes = figure.add_subplot(spec[-1, :])
     axes.bar(range(10), 100 * probability, color=BLUE)
     axes.set(xticks=range(10), ylim=(0, 100), xlabel="digit")
     axes.set_ylabel("probability (%)", fontsize=8)
-    figure.suptitle(f"One digit on its way through the network (the first {each} maps of each layer, after ReLU)", fontsize=10)
+    figure.suptitle(
+        f"One digit on its way through the network (the first {each} maps of each layer, after ReLU)", fontsize=10
+    )
     return figure
 
 
@@ -263,7 +336,9 @@ def gradients(runs: Mapping[str, Result]) -> Figure | None:
     runs = {name: result for name, result in runs.items() if len(result["histograms"]) > 1}
     if not runs:
         return None
-    figure, all_axes = panels(len(runs), "Gradients by layer: median, and the middle 80 %", width=2 + 2.4 * len(runs), height=3.6)
+    figure, all_axes = panels(
+        len(runs), "Gradients by layer: median, and the middle 80 %", width=2 + 2.4 * len(runs), height=3.6
+    )
     for number, (axes, (name, result)) in enumerate(zip(all_axes, runs.items(), strict=True)):
         for when, color, marker, label in ((0, ORANGE, "s", "untrained"), (-1, BLUE, "o", "trained")):
             found = [result["histograms"][when][layer]["gradient"] for layer in LAYERS]
@@ -287,7 +362,10 @@ def middle(histogram: Mapping[str, Any], share: float = 0.5) -> float:
 
 
 def embedding(model: DeepConvNet, data: tg.data.Dataset, count: int = 2000) -> tuple[Figure, str]:
-    """The 50 values of the hidden layer in two dimensions: t-SNE where scikit-learn is installed, else principal components."""
+    """The 50 values of the hidden layer in two dimensions.
+
+    T-SNE where scikit-learn is installed, else principal components.
+    """
     x = model.input(data.test_images[:count])
     with tg.no_grad():
         for layer in model.layers[:-4]:  # up to the hidden layer's ReLU
@@ -305,8 +383,15 @@ def embedding(model: DeepConvNet, data: tg.data.Dataset, count: int = 2000) -> t
         chosen = flat[data.test_labels[:count] == digit]
         if len(chosen):
             axes.scatter(*chosen.T, s=5, color=f"C{digit}", alpha=0.6, lw=0)
-            axes.text(*np.median(chosen, axis=0), digit, fontsize=13, fontweight="bold", ha="center", va="center",
-                      bbox={"facecolor": "white", "alpha": 0.75, "lw": 0, "pad": 1})  # fmt: skip
+            axes.text(
+                *np.median(chosen, axis=0),
+                digit,
+                fontsize=13,
+                fontweight="bold",
+                ha="center",
+                va="center",
+                bbox={"facecolor": "white", "alpha": 0.75, "lw": 0, "pad": 1},
+            )
     axes.set(xlabel=f"{method}, first axis (no unit)", ylabel="second axis (no unit)")
     return figure, method
 
@@ -320,7 +405,9 @@ def graph(folder: Path) -> Path | None:
     write_atomically(path, f"{text}\n".encode())
     if shutil.which("dot") is None:
         return None
-    drawn = subprocess.run(["dot", "-Tsvg", str(path), "-o", str(path.with_suffix(".svg"))], capture_output=True, check=False)
+    drawn = subprocess.run(
+        ["dot", "-Tsvg", str(path), "-o", str(path.with_suffix(".svg"))], capture_output=True, check=False
+    )
     return path.with_suffix(".svg") if drawn.returncode == 0 else None
 
 
@@ -336,11 +423,22 @@ def panels(count: int, title: str, width: float = 10, height: float = 3.8) -> tu
 
 
 def spread_line(
-    axes: Axes, results: Results, variant: str, measures: Sequence[str], at: Sequence[float], color: str, marker: str, label: str,
+    axes: Axes,
+    results: Results,
+    variant: str,
+    measures: Sequence[str],
+    at: Sequence[float],
+    color: str,
+    marker: str,
+    label: str,
     scale: float = 1,
-) -> None:  # fmt: skip
+) -> None:
     """Mean over the seeds, with a band from the lowest to the highest."""
-    known = [(place, ours) for place, measure in zip(at, measures, strict=True) if (ours := measured(results, variant, measure))]
+    known = [
+        (place, ours)
+        for place, measure in zip(at, measures, strict=True)
+        if (ours := measured(results, variant, measure))
+    ]
     if known:
         places = [place for place, _ in known]
         low, high = ([scale * end(ours.values) for _, ours in known] for end in (min, max))

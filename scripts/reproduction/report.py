@@ -1,4 +1,8 @@
-"""The report: what the paper says beside what the stored results say, as Markdown with pictures, and as one HTML file with them inside."""
+"""The report.
+
+What the paper says beside what the stored results say, as Markdown with pictures, and as one HTML file with them
+inside.
+"""
 
 from __future__ import annotations
 
@@ -22,42 +26,72 @@ from tinygrad_mnist.checkpoint import CheckpointError, load_weights
 from tinygrad_mnist.files import write_atomically
 
 from . import pictures, verdicts
-from .experiments import CANDIDATES, EXPERIMENTS, NOTHING, QUICK_SAYS, TARGETS, Claim, Experiment, candidate_variant, configuration
+from .experiments import (
+    CANDIDATES,
+    EXPERIMENTS,
+    NOTHING,
+    QUICK_SAYS,
+    TARGETS,
+    Claim,
+    Experiment,
+    candidate_variant,
+    configuration,
+)
 from .verdicts import Result, Results, measured
 
 DRAWN: dict[str, Callable[[Results], Any]] = {
-    "learning-rate": pictures.learning_rates, "initialisation": pictures.initialisations, "epochs": pictures.accuracies,
-    "depth": pictures.depths, "steps": pictures.steps, "explanations": pictures.explanations, "recipes": pictures.recipes,
-}  # fmt: skip
+    "learning-rate": pictures.learning_rates,
+    "initialisation": pictures.initialisations,
+    "epochs": pictures.accuracies,
+    "depth": pictures.depths,
+    "steps": pictures.steps,
+    "explanations": pictures.explanations,
+    "recipes": pictures.recipes,
+}
 GRADIENTS = {  # whose weights and gradients are drawn: experiment and variant
     "the paper's network": ("epochs", "paper"),
     "Xavier": ("initialisation", "Xavier"),
-    "pixels from 0 to 255": ("explanations", candidate_variant("pixels from 0 to 255", "6 convolutions: mean loss of epoch 1")),
-    "learning rate 5e-2, fan-in 1024": (
-        "explanations", candidate_variant("fan-in 1024 in the first affine layer", "learning rate 5e-2: final accuracy")
+    "pixels from 0 to 255": (
+        "explanations",
+        candidate_variant("pixels from 0 to 255", "6 convolutions: mean loss of epoch 1"),
     ),
-}  # fmt: skip
+    "learning rate 5e-2, fan-in 1024": (
+        "explanations",
+        candidate_variant("fan-in 1024 in the first affine layer", "learning rate 5e-2: final accuracy"),
+    ),
+}
 NOISE_SAYS = (
-    "Each figure is the mean over the seeds, ± their standard deviation. *Noise* is how far one more run is expected to be from that mean "
-    "(nine times in ten: Student's t with the seeds' spread; at least 1.645 standard errors of a single run, the binomial one of an "
-    "accuracy on so many images). A figure of the paper, a single run, is **within noise** if it is no further away than that, else **not "
-    "reproduced**. A claim is **reproduced** if it holds by more than the noise of the mean, **not reproduced** if it fails by more, and "
-    "**within noise** if these seeds cannot tell; variants are compared seed by seed. With so many figures, about one in ten misses by "
+    "Each figure is the mean over the seeds, ± their standard deviation. *Noise* is how far one more run is expected "
+    "to be from that mean "
+    "(nine times in ten: Student's t with the seeds' spread; at least 1.645 standard errors of a single run, the "
+    "binomial one of an "
+    "accuracy on so many images). A figure of the paper, a single run, is **within noise** if it is no further away "
+    "than that, else **not "
+    "reproduced**. A claim is **reproduced** if it holds by more than the noise of the mean, **not reproduced** if it "
+    "fails by more, and "
+    "**within noise** if these seeds cannot tell; variants are compared seed by seed. With so many figures, about one "
+    "in ten misses by "
     "chance. A run that fails (numbers that are no longer finite) has no image right at its end."
 )
 BATCH_SAYS = (
-    "One of them can be excluded without a computer: if 500 images share one softmax, their 500 probabilities sum to at most 1, so the "
-    "mean of -ln p is at least ln 500 = 6.21 whatever the weights are. The paper's losses between 0.8 and 2 were not computed that way."
+    "One of them can be excluded without a computer: if 500 images share one softmax, their 500 probabilities sum to "
+    "at most 1, so the "
+    "mean of -ln p is at least ln 500 = 6.21 whatever the weights are. The paper's losses between 0.8 and 2 were not "
+    "computed that way."
 )
 STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}img{max-width:100%;height:auto}"
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 "
+    "1rem;color:#222}img{max-width:100%;height:auto}"
     "table{border-collapse:collapse;margin:1rem 0;font-size:.9rem;display:block;overflow-x:auto}th,td{padding:.25rem "
-    ".6rem;border-bottom:1px solid #ccc;text-align:left}blockquote{border-left:4px solid #D55E00;margin:1rem 0;padding:.2rem "
+    ".6rem;border-bottom:1px solid #ccc;text-align:left}blockquote{border-left:4px solid #D55E00;margin:1rem "
+    "0;padding:.2rem "
     "1rem;background:#fff4ec}code,pre{font-size:.85rem;background:#f4f4f4}pre{padding:.8rem;overflow:auto;max-height:24rem}"
 )
 
 
-def write_report(out: Path, results: Iterable[Result], data: tg.data.Dataset, epochs: int | None, quick: bool) -> list[Path]:
+def write_report(
+    out: Path, results: Iterable[Result], data: tg.data.Dataset, epochs: int | None, quick: bool
+) -> list[Path]:
     """Write report.md, report.html and the pictures; returns the paths of the two."""
     found = list(results)
     if not found:
@@ -81,7 +115,9 @@ def write_report(out: Path, results: Iterable[Result], data: tg.data.Dataset, ep
     return [out / "report.md", out / "report.html"]
 
 
-def sorted_out(experiment: Experiment, found: Iterable[Result], epochs: int | None, quick: bool) -> dict[str, list[Result]]:
+def sorted_out(
+    experiment: Experiment, found: Iterable[Result], epochs: int | None, quick: bool
+) -> dict[str, list[Result]]:
     """Results of an experiment by variant, in the order of the seeds."""
     by_config = {identity(result["config"]): result for result in found}
     seeds = sorted({result["config"]["seed"] for result in by_config.values()})
@@ -107,7 +143,7 @@ def save_picture(folder: Path, name: str, figure: Any, alt: str) -> list[str]:
     return [f"![{alt}]({folder.name}/{name}.png)"]
 
 
-# Text ------------------------------------------------------------------------------------------------------------------------------------
+# Text -----------------------------------------------------------------------------------------------------------------
 def used(by_experiment: Mapping[str, Results]) -> list[Result]:
     """List every run that is in the report, once."""
     runs = (result for by_variant in by_experiment.values() for found in by_variant.values() for result in found)
@@ -118,24 +154,35 @@ def head(found: list[Result], epochs: int | None, quick: bool) -> list[str]:
     """Say what this is, of which data and code."""
     parts = ["# The paper, reproduced"]
     if epochs is not None:
-        parts.append(f"> **At most {epochs} epochs in each run: accuracies at the end are those of shorter runs than the paper's.**")
+        parts.append(
+            f"> **At most {epochs} epochs in each run: accuracies at the end are those of shorter runs than the "
+            "paper's.**"
+        )
     if quick:
         parts.append(f"> **{QUICK_SAYS}**")
     if any(result["synthetic"] for result in found):
         parts.append("> **SYNTHETIC DIGITS, not MNIST: no figure here says anything about the paper's.**")
-    about = {key: sorted({str(result[key] if key in result else result["begun with"][key]) for result in found})
-             for key in ("data", "code", "threads", "numpy", "python", "native kernels")}  # fmt: skip
+    about = {
+        key: sorted({str(result[key] if key in result else result["begun with"][key]) for result in found})
+        for key in ("data", "code", "threads", "numpy", "python", "native kernels")
+    }
     seeds = sorted({result["config"]["seed"] for result in found})
     parts.append(
-        "Experiments of *A 21-layer deep convolutional neural network in Python* (December 2022), each beside what this project measures. "
-        "The paper's protocol holds unless a section says otherwise: all 60,000 training images, batches of 500, AdaGrad with the "
-        "learning rate 0.01, 8 epochs, half of the hidden units **and of the logits** dropped in training, the weights of the last epoch. "
-        "It looks at test images before every epoch, and it picked its settings by them; sections made in this way are labelled so: [paper "
+        "Experiments of *A 21-layer deep convolutional neural network in Python* (December 2022), each beside what "
+        "this project measures. "
+        "The paper's protocol holds unless a section says otherwise: all 60,000 training images, batches of 500, "
+        "AdaGrad with the "
+        "learning rate 0.01, 8 epochs, half of the hidden units **and of the logits** dropped in training, the weights "
+        "of the last epoch. "
+        "It looks at test images before every epoch, and it picked its settings by them; sections made in this way are "
+        "labelled so: [paper "
         "protocol]."
     )
     parts.append(
-        f"{len(found)} runs on {', '.join(about['data'])}; seeds {', '.join(map(str, seeds))}; code {', '.join(about['code'])}; "
-        f"Python {', '.join(about['python'])}, NumPy {', '.join(about['numpy'])}, native kernels: {', '.join(about['native kernels'])}; "
+        f"{len(found)} runs on {', '.join(about['data'])}; seeds {', '.join(map(str, seeds))}; code "
+        f"{', '.join(about['code'])}; "
+        f"Python {', '.join(about['python'])}, NumPy {', '.join(about['numpy'])}, native kernels: "
+        f"{', '.join(about['native kernels'])}; "
         f"{', '.join(about['threads'])} thread(s) in each run."
     )
     parts.append(NOISE_SAYS)
@@ -168,7 +215,10 @@ def section(experiment: Experiment, results: Results, draw: Callable[..., list[s
     """One experiment: the paper's words, the picture, figures side by side, the verdict."""
     protocol = any(run["config"]["paper_protocol"] for runs in results.values() for run in runs)
     title = f"{experiment.title} {'[paper protocol] ' * protocol}"
-    parts = [f'## {title}<a id="{experiment.name}"></a>', f"**The {'paper' if experiment.claims else 'question'}:** {experiment.paper}"]
+    parts = [
+        f'## {title}<a id="{experiment.name}"></a>',
+        f"**The {'paper' if experiment.claims else 'question'}:** {experiment.paper}",
+    ]
     if experiment.claims:
         told = "; ".join(f"{words(claim)}: **{verdicts.claim_verdict(claim, results)}**" for claim in experiment.claims)
         parts.append(f"**Verdict: {verdicts.experiment_verdict(experiment, results)}.** {told[0].upper()}{told[1:]}.")
@@ -180,10 +230,17 @@ def section(experiment: Experiment, results: Results, draw: Callable[..., list[s
             found.append(verdicts.figure_verdict(figure, results))
             name = label(figure.variant, figure.measure)
             rows.append((name, shown(figure.paper, figure.measure), *numbers(ours, figure.measure), found[-1]))
-        parts.append(f"Figures of the paper that are within noise of ours: {found.count(verdicts.WITHIN_NOISE)} of {len(found)}.")
+        parts.append(
+            f"Figures of the paper that are within noise of ours: {found.count(verdicts.WITHIN_NOISE)} of {len(found)}."
+        )
         parts.append(table(("figure", "paper", "ours", "noise", "each seed", "verdict"), rows))
     elif experiment.claims:
-        measures = {(v, measure): None for claim in experiment.claims for v in (claim.variant, *claim.than) for measure in claim.measures}
+        measures = {
+            (v, measure): None
+            for claim in experiment.claims
+            for v in (claim.variant, *claim.than)
+            for measure in claim.measures
+        }
         rows = [(label(v, m), *numbers(measured(results, v, m), m)) for v, m in measures]
         parts.append(table(("figure", "ours", "noise", "each seed"), rows))
     if experiment.name == "explanations":
@@ -222,27 +279,45 @@ def recipes(results: Results) -> list[str]:
         counted = numbers(measured(results, name, "test_accuracy"), "test_accuracy")
         rows.append((name, *counted, took, setting_words(runs[0]["config"])))
     return [
-        "Where `validation` says so, a run holds out that many training images (its seed decides which), and they choose the epoch whose "
-        "weights are used; else the last weights are. The best recipe was chosen by images held out, and then trains on all. The test "
-        "images draw the curve, and nothing is chosen by them. Times are those of runs side by side, measuring included.",
+        "Where `validation` says so, a run holds out that many training images (its seed decides which), and they "
+        "choose the epoch whose "
+        "weights are used; else the last weights are. The best recipe was chosen by images held out, and then trains "
+        "on all. The test "
+        "images draw the curve, and nothing is chosen by them. Times are those of runs side by side, measuring "
+        "included.",
         table(("recipe", "test accuracy", "noise", "each seed", "time", "settings"), rows),
     ]
 
 
-def looks(by_experiment: Mapping[str, Results], out: Path, data: tg.data.Dataset, draw: Callable[..., list[str]]) -> list[str]:
+def looks(
+    by_experiment: Mapping[str, Results], out: Path, data: tg.data.Dataset, draw: Callable[..., list[str]]
+) -> list[str]:
     """Pictures of a trained network, and of its gradients."""
-    first = [run for e, v in (("recipes", "best recipe"), ("epochs", "paper")) for run in by_experiment.get(e, {}).get(v, ())]
-    chosen, model = next(((run, model) for run in [*first, *used(by_experiment)] if (model := loaded(run, out)) is not None), (None, None))
+    first = [
+        run for e, v in (("recipes", "best recipe"), ("epochs", "paper")) for run in by_experiment.get(e, {}).get(v, ())
+    ]
+    chosen, model = next(
+        ((run, model) for run in [*first, *used(by_experiment)] if (model := loaded(run, out)) is not None),
+        (None, None),
+    )
     parts = []
     if chosen is None or model is None:
-        parts += ["## A look inside", "(No weights are stored beside the results; with those of a run, its network would be shown here.)"]
+        parts += [
+            "## A look inside",
+            "(No weights are stored beside the results; with those of a run, its network would be shown here.)",
+        ]
     else:
-        which = f"run `{chosen['key']}`: {setting_words(chosen['config'])}; test accuracy {shown(chosen['test_accuracy'], 'test_accuracy')}"
+        which = (
+            f"run `{chosen['key']}`: {setting_words(chosen['config'])}; test accuracy "
+            f"{shown(chosen['test_accuracy'], 'test_accuracy')}"
+        )
         parts += ["## A look inside", f"A trained network ({which})."]
         parts += draw("confusion", pictures.confusion(chosen), "Test images by true and guessed digit")
         parts += draw("mistakes", pictures.mistakes(chosen, data), "Test images that are most confidently wrong")
         parts += draw("filters", pictures.filters(model), "Filters of the first convolution")
-        parts += draw("feature_maps", pictures.feature_maps(model, data.test_images[0]), "Feature maps of one digit in each layer")
+        parts += draw(
+            "feature_maps", pictures.feature_maps(model, data.test_images[0]), "Feature maps of one digit in each layer"
+        )
         figure, method = pictures.embedding(model, data)
         parts += draw("embedding", figure, f"Hidden layer in two dimensions, by {method}")
         if method != "t-SNE":
@@ -253,12 +328,23 @@ def looks(by_experiment: Mapping[str, Results], out: Path, data: tg.data.Dataset
         parts.append("On the same 500 training images each time, before training and after each epoch.")
         for name, run in runs.items():
             file = "histograms_" + re.sub(r"\W+", "_", name)
-            parts += draw(file, pictures.histograms(run, f"Weights and gradients of each layer: {name}"), f"Histograms by layer: {name}")
+            parts += draw(
+                file,
+                pictures.histograms(run, f"Weights and gradients of each layer: {name}"),
+                f"Histograms by layer: {name}",
+            )
         parts += draw("gradients", pictures.gradients(runs), "Gradients by layer")
     drawn = pictures.graph(out / "pictures")
-    parts += ["## The computation graph", "How the loss of the 21 layers is computed, op by op (two images; parameters in blue): "
-              "`pictures/graph.dot`, in Graphviz's language."]  # fmt: skip
-    parts.append("![Computation graph](pictures/graph.svg)" if drawn else "(Where Graphviz is installed, the graph is drawn here.)")
+    parts += [
+        "## The computation graph",
+        "How the loss of the 21 layers is computed, op by op (two images; parameters in blue): "
+        "`pictures/graph.dot`, in Graphviz's language.",
+    ]
+    parts.append(
+        "![Computation graph](pictures/graph.svg)"
+        if drawn
+        else "(Where Graphviz is installed, the graph is drawn here.)"
+    )
     return parts
 
 
@@ -277,14 +363,20 @@ def loaded(result: Result, out: Path) -> DeepConvNet | None:
 def runs(by_experiment: Mapping[str, Results]) -> list[str]:
     """List every run, with the file that every number above was computed from."""
     rows = [
-        (f"`{r['key']}`", setting_words(r["config"]), str(r["config"]["seed"]),
-         "failed" if r["failed"] else shown(r["test_accuracy"], "test_accuracy"), f"{r['seconds'][-1]:.0f} s" if r["seconds"] else "")
+        (
+            f"`{r['key']}`",
+            setting_words(r["config"]),
+            str(r["config"]["seed"]),
+            "failed" if r["failed"] else shown(r["test_accuracy"], "test_accuracy"),
+            f"{r['seconds'][-1]:.0f} s" if r["seconds"] else "",
+        )
         for r in used(by_experiment)
-    ]  # fmt: skip
+    ]
     failed = [f"- `{r['key']}` failed: {r['failed']}" for r in used(by_experiment) if r["failed"]]
     return [
         "## Runs",
-        "Every number above is computed from `results/KEY.json`: losses of every step, accuracies of every epoch, the confusion matrix, "
+        "Every number above is computed from `results/KEY.json`: losses of every step, accuracies of every epoch, the "
+        "confusion matrix, "
         "the mistakes, histograms, settings. `results/KEY.safetensors` has the weights of a run that did not fail.",
         table(("key", "settings", "seed", "test accuracy", "time"), rows),
         *(["\n".join(failed)] if failed else []),
@@ -296,16 +388,25 @@ def claim_numbers(claim: Claim, results: Results) -> str:
     texts = []
     for measure in claim.measures:
         ours = measured(results, claim.variant, measure)
-        known = {name: margin for name, margin in verdicts.margins(claim, measure, results).items() if margin is not None}
+        known = {
+            name: margin for name, margin in verdicts.margins(claim, measure, results).items() if margin is not None
+        }
         if ours is None or not known:
             texts.append("–")
             continue
         unit, digits = (100, 2) if "accuracy" in measure else (1, 3)
         name, (margin, error) = min(known.items(), key=lambda item: item[1])
-        sign, text, noise = (" %" if unit == 100 else ""), f"{unit * ours.mean:.{digits}f}", f" ± {unit * error:.{digits}f}"
+        sign, text, noise = (
+            (" %" if unit == 100 else ""),
+            f"{unit * ours.mean:.{digits}f}",
+            f" ± {unit * error:.{digits}f}",
+        )
         if name and (theirs := measured(results, name, measure)) is not None:
             named = f" ({name})" if len(claim.than) > 1 else ""
-            text += f"{sign} against {shown(theirs.mean, measure)}{named}, difference {claim.sign * unit * margin:+.{digits}f}"
+            text += (
+                f"{sign} against {shown(theirs.mean, measure)}{named}, difference "
+                f"{claim.sign * unit * margin:+.{digits}f}"
+            )
         texts.append(f"{text}{noise}{sign}")
     return "; ".join(texts)
 
@@ -321,9 +422,12 @@ def label(variant: str, measure: str) -> str:
     """Name a figure for people."""
     kind, _, at = measure.partition("@")
     kinds = {
-        "test_accuracy": "test accuracy", "train_accuracy": "training accuracy", "mean_loss": "mean loss",
-        "fall": "loss of the last tenth of epoch 1, by that of its first step", "drop": "mean loss, by that of epoch 1",
-    }  # fmt: skip
+        "test_accuracy": "test accuracy",
+        "train_accuracy": "training accuracy",
+        "mean_loss": "mean loss",
+        "fall": "loss of the last tenth of epoch 1, by that of its first step",
+        "drop": "mean loss, by that of epoch 1",
+    }
     when = "" if not at else f", epoch {at}" if "accuracy" not in kind else f", start of epoch {at}"
     return f"{kinds[kind]}{when}" if variant == "paper" else f"{variant}: {kinds[kind]}{when}"
 
@@ -335,8 +439,14 @@ def numbers(ours: verdicts.Measured | None, measure: str) -> tuple[str, str, str
     unit = 100 if "accuracy" in measure else 1
     digits = 2 if unit == 100 else 3
     spread = f" ± {unit * ours.deviation:.{digits}f}" if len(ours.values) > 1 else ""
-    each = ", ".join(f"{unit * value:.{digits}f}" for value in ours.values) + (f"; {ours.failed} failed" if ours.failed else "")
-    return f"{unit * ours.mean:.{digits}f}{spread}{' %' if unit == 100 else ''}", f"± {unit * ours.noise:.{digits}f}", each
+    each = ", ".join(f"{unit * value:.{digits}f}" for value in ours.values) + (
+        f"; {ours.failed} failed" if ours.failed else ""
+    )
+    return (
+        f"{unit * ours.mean:.{digits}f}{spread}{' %' if unit == 100 else ''}",
+        f"± {unit * ours.noise:.{digits}f}",
+        each,
+    )
 
 
 def shown(value: float, measure: str) -> str:
@@ -362,6 +472,7 @@ def as_html(text: str, out: Path) -> str:
 
     body = re.sub(r'src="([^":]+)"', inside, markdown.markdown(text, extensions=["tables"]))
     return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
+        'content="width=device-width">'
         f"<title>The paper, reproduced</title><style>{STYLE}</style></head><body>\n{body}\n</body></html>\n"
     )

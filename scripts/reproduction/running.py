@@ -106,7 +106,10 @@ def run(job: Job, here: Workplace) -> dict[str, Any] | None:
     data, config = here.data, job.config
     trainer = make_trainer(config, data, here.threads)
     if not config["paper_protocol"]:  # which looks at some of them
-        trainer.monitor["test"] = data.test_images, data.test_labels  # draws accuracy against time; nothing else looks at it
+        trainer.monitor["test"] = (
+            data.test_images,
+            data.test_labels,
+        )  # draws accuracy against time; nothing else looks at it
     watched = trainer.images[:500], trainer.labels[:500]
     history, seconds, losses, histograms, failed = [], [], [], [], ""
     spent, per_image = 0.0, job.images / (config["epochs"] * len(data.images[: config["limit"]]))
@@ -130,13 +133,27 @@ def run(job: Job, here: Workplace) -> dict[str, Any] | None:
     except FloatingPointError as error:
         failed = str(error).split("\n")[0]
     return {
-        "key": job.key, "config": config, "code": job.code,
-        "data": data.source.split(" from ")[0], "synthetic": data.synthetic,
-        "begun with": {"numpy": np.__version__, "python": sys.version.split()[0], "native kernels": tg.native.described()},
-        "threads": here.threads, "failed": failed, "losses": losses, "steps_per_epoch": len(trainer.cuts),
-        "history": history + trainer.history, "measured_images": MEASURED, "seconds": seconds,
-        "test_images": len(data.test_labels), "histograms": histograms, **tested,
-    }  # fmt: skip
+        "key": job.key,
+        "config": config,
+        "code": job.code,
+        "data": data.source.split(" from ")[0],
+        "synthetic": data.synthetic,
+        "begun with": {
+            "numpy": np.__version__,
+            "python": sys.version.split()[0],
+            "native kernels": tg.native.described(),
+        },
+        "threads": here.threads,
+        "failed": failed,
+        "losses": losses,
+        "steps_per_epoch": len(trainer.cuts),
+        "history": history + trainer.history,
+        "measured_images": MEASURED,
+        "seconds": seconds,
+        "test_images": len(data.test_labels),
+        "histograms": histograms,
+        **tested,
+    }
 
 
 def _timed(trainer: Trainer) -> Iterator[tuple[Any, float]]:
@@ -160,7 +177,9 @@ def _tested(model: Any, data: tg.data.Dataset, threads: int) -> dict[str, Any]:
             sure = tg.softmax(model(data.test_images[wrong])).max(axis=1).data.tolist()
     return {
         "test_accuracy": int(np.sum(guessed == labels)) / len(labels),
-        "confusion": np.bincount(10 * labels.astype(int) + guessed, minlength=100).reshape(10, 10).tolist(),  # [true][guessed]
+        "confusion": np.bincount(10 * labels.astype(int) + guessed, minlength=100)
+        .reshape(10, 10)
+        .tolist(),  # [true][guessed]
         "wrong": [[int(i), int(labels[i]), int(guessed[i]), round(p, 6)] for i, p in zip(wrong, sure, strict=True)],
     }
 
@@ -170,7 +189,12 @@ def _histograms(trainer: Trainer, watched: tuple[Any, Any]) -> dict[str, Any]:
     weights = {name: p for name, p in trainer.weights.items() if name.endswith("weight")}
     with np.errstate(all="ignore"):
         _, grads = tg.parallel.value_and_grad(
-            trainer.model.loss, weights, *watched, rng=np.random.default_rng(0), shard_size=trainer.shard_size, threads=trainer.threads
+            trainer.model.loss,
+            weights,
+            *watched,
+            rng=np.random.default_rng(0),
+            shard_size=trainer.shard_size,
+            threads=trainer.threads,
         )
     return {name: {"weight": _counted(p.data), "gradient": _counted(grads[name])} for name, p in weights.items()}
 
@@ -203,7 +227,10 @@ def _terminal_signals() -> set[int]:
 
 @contextmanager
 def _no_interrupts() -> Iterator[None]:
-    """Keep Ctrl-C from processes that are started here: a terminal sends it to all, and the parent decides what it means."""
+    """Keep Ctrl-C from processes that are started here.
+
+    A terminal sends it to all, and the parent decides what it means.
+    """
     block = getattr(signal, "pthread_sigmask", None)  # Windows has none
     before = block(signal.SIG_BLOCK, _terminal_signals()) if block else None
     try:
@@ -214,9 +241,14 @@ def _no_interrupts() -> Iterator[None]:
 
 
 def run_all(
-    jobs: Iterable[Job], executor: Executor, *, stop: Any, tick: Callable[[], None], finished: Callable[[Job], None],
+    jobs: Iterable[Job],
+    executor: Executor,
+    *,
+    stop: Any,
+    tick: Callable[[], None],
+    finished: Callable[[Job], None],
     stopped: Callable[[], bool],
-) -> None:  # fmt: skip
+) -> None:
     """Have all jobs done; `tick` is called twice a second, `finished` after each job.
 
     When `stopped` says so, and when a job fails, what has not begun is cancelled and what runs is told to end.

@@ -1,7 +1,9 @@
-"""From the stored results to numbers with their noise, and from those to words. Nothing here draws, runs or knows a file.
+"""From the stored results to numbers with their noise, and from those to words. Nothing here draws, runs or knows a
+file.
 
-Noise is what another run would be expected to differ by: the seeds' spread, as a 90 % prediction interval (Student's t), but no less than
-what a single run shows on its own: the binomial error of an accuracy on so many images, or the error of a mean of so many losses.
+Noise is what another run would be expected to differ by: the seeds' spread, as a 90 % prediction interval (Student's
+t), but no less than what a single run shows on its own: the binomial error of an accuracy on so many images, or the
+error of a mean of so many losses.
 """
 
 from __future__ import annotations
@@ -17,7 +19,17 @@ from .experiments import CANDIDATES, NOTHING, TARGETS, Claim, Experiment, Figure
 Result = Mapping[str, Any]  # of one run, as it is stored
 Results = Mapping[str, Sequence[Result]]  # of each variant, by seed
 REPRODUCED, NOT_REPRODUCED, WITHIN_NOISE, NOT_MEASURED = "reproduced", "not reproduced", "within noise", "not measured"
-STUDENT = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833)  # 95 % quantiles of Student's t, for 1 to 9 degrees of freedom
+STUDENT = (
+    6.314,
+    2.920,
+    2.353,
+    2.132,
+    2.015,
+    1.943,
+    1.895,
+    1.860,
+    1.833,
+)  # 95 % quantiles of Student's t, for 1 to 9 degrees of freedom
 NORMAL = 1.645  # that of the normal distribution
 
 
@@ -101,7 +113,10 @@ def figure_verdict(figure: Figure, results: Results) -> str:
 
 
 def claim_verdict(claim: Claim, results: Results) -> str:
-    """Reproduced if every comparison holds by more than noise; not reproduced if one fails by more; else within noise."""
+    """Reproduced if every comparison holds by more than noise.
+
+    Not reproduced if one fails by more; else within noise.
+    """
     found = [margin for measure in claim.measures for margin in margins(claim, measure, results).values()]
     known = [margin for margin in found if margin is not None]
     if not known or len(known) < len(found):
@@ -112,10 +127,15 @@ def claim_verdict(claim: Claim, results: Results) -> str:
 
 
 def margins(claim: Claim, measure: str, results: Results) -> dict[str, tuple[float, float] | None]:
-    """By how much a claim holds (negative: fails), and the noise of that: against each other variant, or (named "") within its limits."""
+    """By how much a claim holds (negative.
+
+    Fails), and the noise of that: against each other variant, or (named "") within its limits.
+    """
     if claim.within is not None:
         ours = measured(results, claim.variant, measure)
-        return {"": None if ours is None else (min(ours.mean - claim.within[0], claim.within[1] - ours.mean), ours.error)}
+        return {
+            "": None if ours is None else (min(ours.mean - claim.within[0], claim.within[1] - ours.mean), ours.error)
+        }
     found: dict[str, tuple[float, float] | None] = {}
     for other in claim.than:
         first, second = (by_seed(results, variant, measure) for variant in (claim.variant, other))

@@ -9,6 +9,17 @@ from .mnist import Dataset, DataUnavailableError, cache_dir, find_mnist, load_mn
 from .synthetic import synthetic_digits
 
 __all__ = [
-    "DataUnavailableError", "Dataset", "IdxError", "as_input", "augment", "batches", "cache_dir", "decode_idx", "encode_idx",
-    "find_mnist", "load_mnist", "read_idx", "synthetic_digits",
-]  # fmt: skip
+    "DataUnavailableError",
+    "Dataset",
+    "IdxError",
+    "as_input",
+    "augment",
+    "batches",
+    "cache_dir",
+    "decode_idx",
+    "encode_idx",
+    "find_mnist",
+    "load_mnist",
+    "read_idx",
+    "synthetic_digits",
+]

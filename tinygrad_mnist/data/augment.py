@@ -1,4 +1,7 @@
-"""New images from old ones: moved, turned, stretched, slanted and bent a little, so that a network sees no image twice."""
+"""New images from old ones.
+
+Moved, turned, stretched, slanted and bent a little, so that a network sees no image twice.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +30,9 @@ def augment(
 ) -> npt.NDArray[np.uint8]:
     """Distort grey images at random, each in its own way.
 
-    Each pixel of the result is looked up, by bilinear interpolation, at a place in the image: its own, stretched, slanted and
-    turned about the middle, shifted, and moved by a smooth random field (elastic distortion: Simard, Steinkraus and Platt, 2003). Outside
-    is 0. It takes 55 KB for each image of 28 x 28 pixels while it works.
+    Each pixel of the result is looked up, by bilinear interpolation, at a place in the image: its own, stretched,
+    slanted and turned about the middle, shifted, and moved by a smooth random field (elastic distortion: Simard,
+    Steinkraus and Platt, 2003). Outside is 0. It takes 55 KB for each image of 28 x 28 pixels while it works.
 
     Parameters
     ----------
@@ -44,7 +47,8 @@ def augment(
     shear : float
         Largest slant, in pixels to the side for each pixel up or down from the middle; uniform.
     bend : float
-        Standard deviation of the smooth field in the middle, in pixels; towards the edges it is less, in corners a half.
+        Standard deviation of the smooth field in the middle, in pixels; towards the edges it is less, in corners a
+        half.
     smoothness : float
         Standard deviation of the Gaussian that makes it smooth, in pixels.
     strength : float
@@ -57,7 +61,8 @@ def augment(
     Raises
     ------
     TypeError, ValueError
-        If `images` are no grey images of dtype uint8, `rng` is no generator, or a setting is negative or beyond all sense.
+        If `images` are no grey images of dtype uint8, `rng` is no generator, or a setting is negative or beyond all
+        sense.
 
     Examples
     --------
@@ -76,9 +81,18 @@ def augment(
     if not 0 <= strength <= 1e6:
         raise ValueError(f"augment: strength is {strength!r}, not from 0 to 1e+06")
     shift, rotation, stretch, shear, bend = (strength * amount for amount in (shift, rotation, stretch, shear, bend))
-    settings = {"shift": shift, "rotation": rotation, "stretch": stretch, "shear": shear, "bend": bend, "smoothness": smoothness}
+    settings = {
+        "shift": shift,
+        "rotation": rotation,
+        "stretch": stretch,
+        "shear": shear,
+        "bend": bend,
+        "smoothness": smoothness,
+    }
     limits = {**dict.fromkeys(settings, 1e6), "rotation": 360, "stretch": 0.99}
-    if wrong := [f"{name} is {v!r}, not from 0 to {limits[name]:g}" for name, v in settings.items() if not 0 <= v <= limits[name]]:
+    if wrong := [
+        f"{name} is {v!r}, not from 0 to {limits[name]:g}" for name, v in settings.items() if not 0 <= v <= limits[name]
+    ]:
         raise ValueError(f"augment: {'; '.join(wrong)}")
     n, height, width = images.shape
     if not images.size:
@@ -89,7 +103,9 @@ def augment(
     parts = (np.cos(angle), np.sin(angle), 1 + taller, 1 + wider, slant, down, right)
     cos, sin, taller, wider, slant, down, right = (a[:, None, None] for a in parts)
     rows, columns = y[:, None] * taller, x * wider + y[:, None] * slant  # (N, H, 1), (N, H, W): from the middle
-    places = np.stack([cos * rows + sin * columns + (height - 1) / 2 + down, cos * columns - sin * rows + (width - 1) / 2 + right])
+    places = np.stack(
+        [cos * rows + sin * columns + (height - 1) / 2 + down, cos * columns - sin * rows + (width - 1) / 2 + right]
+    )
     if bend:
         field = rng.standard_normal((2, n, height, width), np.float32)
         places += bend * (_gaussian(height, float(smoothness)) @ field @ _gaussian(width, float(smoothness)))
@@ -98,16 +114,22 @@ def augment(
 
 @lru_cache(maxsize=16)
 def _gaussian(n: int, deviation: float) -> Array:
-    """Symmetric matrix (n, n) that smooths and keeps the variance of independent numbers in the middle (less at the edges)."""
+    """Symmetric matrix (n, n) that smooths and keeps the variance of independent numbers in the middle (less at the
+    edges).
+    """
     distance = np.arange(n) - np.arange(n)[:, None]
-    weights = np.exp(-((distance / max(deviation, 0.1)) ** 2) / 2)  # from 0.1 pixels down, nothing but the middle is left
+    weights = np.exp(
+        -((distance / max(deviation, 0.1)) ** 2) / 2
+    )  # from 0.1 pixels down, nothing but the middle is left
     return np.asarray(weights / np.sqrt((weights**2).sum(axis=0).max()), np.float32)
 
 
 def _looked_up(images: npt.NDArray[np.uint8], places: Array) -> npt.NDArray[np.uint8]:
     """Interpolate images (N, H, W) at row and column (2, N, H, W)."""
     n, height, width = images.shape
-    padded = np.zeros((n, height + 3, width + 3), np.float32)  # one row and column before, two after: all that lies outside is there
+    padded = np.zeros(
+        (n, height + 3, width + 3), np.float32
+    )  # one row and column before, two after: all that lies outside is there
     padded[:, 1:-2, 1:-2] = images
     rows, columns = np.clip(places[0] + 1, 0, height + 1), np.clip(places[1] + 1, 0, width + 1)
     top, left = rows.astype(np.int32), columns.astype(np.int32)

@@ -11,7 +11,9 @@ import numpy.typing as npt
 __all__ = ["as_input", "batches"]
 
 
-def batches(n: int, batch_size: int, rng: np.random.Generator | None = None, drop_last: bool = False) -> Iterator[npt.NDArray[np.intp]]:
+def batches(
+    n: int, batch_size: int, rng: np.random.Generator | None = None, drop_last: bool = False
+) -> Iterator[npt.NDArray[np.intp]]:
     """Index arrays that cut `n` examples into batches; together they name every example exactly once.
 
     Parameters

@@ -125,7 +125,9 @@ def find_mnist(
     if given == "synthetic":
         return _synthetic("asked for by name")
     if given is not None:
-        return _from_folder(Path(os.path.expanduser(given)), "given" if path is not None else "from TINYGRAD_MNIST_DATA")
+        return _from_folder(
+            Path(os.path.expanduser(given)), "given" if path is not None else "from TINYGRAD_MNIST_DATA"
+        )
     try:
         return _from_cache_or_mirrors(cache_dir(), mirrors, timeout)
     except DataUnavailableError as error:
@@ -196,7 +198,9 @@ def _check_pair(images: npt.NDArray[Any], labels: npt.NDArray[Any], images_file:
     if labels.dtype != np.uint8 or labels.ndim != 1:
         raise IdxError(f"{labels_file}: found {labels.dtype} {labels.shape}; expected labels, uint8 (n,)")
     if len(images) != len(labels):
-        raise IdxError(f"{images_file} holds {len(images)} images, {labels_file} {len(labels)} labels; expected one each")
+        raise IdxError(
+            f"{images_file} holds {len(images)} images, {labels_file} {len(labels)} labels; expected one each"
+        )
     if labels.max() > 9:
         worst = int(labels.argmax())
         raise IdxError(f"{labels_file}: label {labels[worst]} at position {worst}; expected 0 to 9")
@@ -223,7 +227,9 @@ def _from_cache_or_mirrors(folder: Path, mirrors: Sequence[str], timeout: float)
                 _save(folder / f"{name}.gz", body)
                 used.append(mirror)
         except (OSError, ValueError) as error:
-            reasons.append("".join(c if c.isprintable() else " " for c in f"{url}: {error}"))  # one line, whatever the mirror sent
+            reasons.append(
+                "".join(c if c.isprintable() else " " for c in f"{url}: {error}")
+            )  # one line, whatever the mirror sent
     if len(arrays) < len(DIGESTS):
         raise DataUnavailableError(f"no MNIST to be had: {'; '.join(reasons)}. {REMEDY}")
     buffer = io.BytesIO()
@@ -253,7 +259,8 @@ def _verified(name: str, array: npt.NDArray[Any], where: str) -> Array:
 
 
 def _download(url: str, timeout: float) -> bytes:
-    """What is at the address. The work is done by a thread, which after the last deadline is left to itself: no timeout of a socket
+    """What is at the address. The work is done by a thread, which after the last deadline is left to itself: no timeout
+    of a socket
     ends a slow name server, or headers that never do."""
     body, over, errors = bytearray(), threading.Event(), []
 

@@ -207,9 +207,16 @@ EDGE, EDGE_SPREAD = 1.3, 0.15  # pixels from ink to paper: median; spread of the
 
 # The standard normal numbers that one image consumes, by purpose.
 DRAWS = {
-    "jitter": KNOTS * 2, "care": 1, "waves": 4 * WAVES * 2, "turn": 1, "slant": 1, "aspect": 1, "pen": 1,
-    "swells": 2 * SWELLS, "edge": 1,
-}  # fmt: skip
+    "jitter": KNOTS * 2,
+    "care": 1,
+    "waves": 4 * WAVES * 2,
+    "turn": 1,
+    "slant": 1,
+    "aspect": 1,
+    "pen": 1,
+    "swells": 2 * SWELLS,
+    "edge": 1,
+}
 
 
 class _Bank(NamedTuple):

@@ -1,4 +1,7 @@
-"""Property-test gradients, those of your own ops too: `check_gradients`, `adjoint_check`, and Hypothesis strategies for their inputs."""
+"""Property-test gradients, those of your own ops too.
+
+`check_gradients`, `adjoint_check`, and Hypothesis strategies for their inputs.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -11,7 +14,9 @@ if TYPE_CHECKING:
     from .strategies import *
 
 
-def __getattr__(name: str) -> Any:  # strategies are looked for when they are asked for, because the core imports without Hypothesis
+def __getattr__(
+    name: str,
+) -> Any:  # strategies are looked for when they are asked for, because the core imports without Hypothesis
     for module in () if name.startswith("__") else ("strategies", "program"):
         found = import_module(f"{__name__}.{module}")
         if name in found.__all__:

@@ -25,10 +25,11 @@ def adjoint_check(
     dtype: npt.DTypeLike = np.float64,
     rng: np.random.Generator | int | None = None,
 ) -> None:
-    """Check that one linear function is the adjoint of another: ⟨A x, y⟩ = ⟨x, A* y⟩, up to rounding, for drawn x and y.
+    """Check that one linear function is the adjoint of another: ⟨A x, y⟩ = ⟨x, A* y⟩, up to rounding, for drawn x and
+    y.
 
-    That is exact, needs no step size, and is therefore sharper than any finite difference. The gradient of a linear function is its
-    adjoint, whatever the point.
+    That is exact, needs no step size, and is therefore sharper than any finite difference. The gradient of a linear
+    function is its adjoint, whatever the point.
 
     Parameters
     ----------
@@ -57,7 +58,8 @@ def adjoint_check(
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     if np.dtype(dtype).kind != "f" or not all(isinstance(n, int) for n in shape):
         raise TypeError(
-            f"adjoint_check: shape must be an integer or a tuple of integers, and dtype floating-point, not {shape} and {dtype}"
+            f"adjoint_check: shape must be an integer or a tuple of integers, and dtype floating-point, not {shape} "
+            f"and {dtype}"
         )
     rng = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng or 0)
     eps = ROUNDING * float(np.finfo(dtype).eps)
@@ -75,12 +77,18 @@ def adjoint_check(
     for _ in range(TRIALS):
         x, other = (drawn(rng, shape, 16).astype(dtype) for _ in range(2))
         first, second, both = (result(linear_op, v) for v in (x, other, x - 2 * other))
-        if not np.allclose(both, first - 2 * second, rtol=0, atol=eps * (np.abs(first).max(initial=0) + np.abs(second).max(initial=0))):
-            raise GradientMismatch("adjoint_check: the first function is not linear: A(x - 2 z) differs from A x - 2 A z")
+        if not np.allclose(
+            both, first - 2 * second, rtol=0, atol=eps * (np.abs(first).max(initial=0) + np.abs(second).max(initial=0))
+        ):
+            raise GradientMismatch(
+                "adjoint_check: the first function is not linear: A(x - 2 z) differs from A x - 2 A z"
+            )
         y = drawn(rng, first.shape, 16).astype(dtype)
         back = result(adjoint, y)
         if back.shape != shape:
-            raise GradientMismatch(f"adjoint_check: the adjoint of a function of shape {shape} returned shape {back.shape}")
+            raise GradientMismatch(
+                f"adjoint_check: the adjoint of a function of shape {shape} returned shape {back.shape}"
+            )
         (left, left_size), (right, right_size) = product(first, y), product(x, back)
         if not abs(left - right) <= eps * (left_size + right_size):
             ratio = f", ratio {right / left:.6g}" if left else ""

@@ -17,8 +17,13 @@ __all__ = ["Comparison"]
 LADDERS = 9  # steps to try for one derivative; half as many for functions of many entries
 MINOR = 1e-6  # errors that are so small beside the largest derivative by an input are no kinks worth a remark
 ENOUGH = 3  # directions with kinks in such a function, before others are looked at beside
-NEAR = tuple(2.0**-n for n in range(20, 37, 4))  # distances at which gradients are compared with those at the point itself
-FACTORS = {-1.0: "the sign is wrong", 0.0: "no gradient arrives: a rule is None, or something is cut off by .data, .detach() or no_grad()"}
+NEAR = tuple(
+    2.0**-n for n in range(20, 37, 4)
+)  # distances at which gradients are compared with those at the point itself
+FACTORS = {
+    -1.0: "the sign is wrong",
+    0.0: "no gradient arrives: a rule is None, or something is cut off by .data, .detach() or no_grad()",
+}
 
 
 class Wrong(NamedTuple):
@@ -38,7 +43,8 @@ class Wrong(NamedTuple):
 class Comparison:
     """All derivatives at a point beside finite differences.
 
-    Where there are kinks in most directions, few of them will do unless `thorough`: it is better to compare beside them.
+    Where there are kinks in most directions, few of them will do unless `thorough`: it is better to compare beside
+    them.
 
     Attributes
     ----------
@@ -53,7 +59,9 @@ class Comparison:
         self.notes: list[str] = []
         self.wrong: list[Wrong] = []
         self.kinks: dict[int, list[Move]] = {}  # output -> single entries of inputs at which it has a kink
-        self.near: dict[tuple[int, float], list[list[Array]]] = {}  # (output, distance) -> its gradients at points next to this one
+        self.near: dict[
+            tuple[int, float], list[list[Array]]
+        ] = {}  # (output, distance) -> its gradients at points next to this one
         self.count: Counter[str] = Counter()
         self.seen = False  # whether any derivative stands out from rounding errors
         point.derive()
@@ -106,17 +114,21 @@ class Comparison:
                     self.suspect(r, move, f"{len(moves)} entries that tie, together", claimed[0], slack[0], found, 0)
 
     def along(self, move: Move, rows: Array, steps: tuple[float, float, float]) -> tuple[Array, Array, Slopes]:
-        """Return the claimed derivatives of some combinations of outputs along a move, their rounding errors, and the numerical ones."""
+        """Return the claimed derivatives of some combinations of outputs along a move, their rounding errors, and the
+        numerical ones.
+        """
         point = self.point
         claimed, slack = point.claims(move, [point.derived[r] for r in rows]), point.slack(move)[rows]
         f, ladders = point.along(move, rows), LADDERS // 2 if point.large else LADDERS
         return claimed, slack, slopes_at_zero(f, self.middle[rows], self.noise[rows], claimed, slack, steps, ladders)
 
     def suspect(self, r: int, move: Move, name: str, claimed: float, slack: float, found: Slopes, k: int) -> None:
-        """Tell a mistake from a kink: next to a kink there are several gradients, and the derived one should be about one of them.
+        """Tell a mistake from a kink: next to a kink there are several gradients, and the derived one should be about
+        one of them.
 
-        At a kink the derived derivative should lie between the one-sided ones. But where kinks of opposite signs meet, as in a mixture of
-        outputs, those may agree with each other and not with it; then it is enough that it is not far from those next to the kink.
+        At a kink the derived derivative should lie between the one-sided ones. But where kinks of opposite signs meet,
+        as in a mixture of outputs, those may agree with each other and not with it; then it is enough that it is not
+        far from those next to the kink.
         """
         factor, output = self.point.described(r)
         alone, entry = r < len(self.point.singles), isinstance(move[0][1], tuple)
@@ -145,7 +157,9 @@ class Comparison:
                 value, error = found.value[k] / factor, found.error[k] / abs(factor)
                 isolated = resolved and float(np.abs(near - found.value[k]).max()) < change / 16
                 shown = "" if resolved else sides
-                self.wrong.append(Wrong(change / found.error[k], output, name, claimed / factor, value, error, shown, isolated, alone))
+                self.wrong.append(
+                    Wrong(change / found.error[k], output, name, claimed / factor, value, error, shown, isolated, alone)
+                )
                 return
         if alone or len(self.point.singles) < self.point.row.size:  # else its parts have been looked at
             self.notes.append(f"{output} by {name}: {sides}, derived {claimed / factor + 0.0:.6g}")
@@ -172,14 +186,25 @@ class Comparison:
             ratio = worst.derived / worst.numerical
             if np.ptp(ratios) <= 1e-3 * abs(ratio):
                 meaning = next((f": {text}" for factor, text in FACTORS.items() if abs(ratio - factor) < 1e-3), "")
-                lines.append(f"  ratio:              {ratio:.9g}{f' in all {number} wrong ones' if number > 1 else ''}{meaning}")
+                lines.append(
+                    f"  ratio:              {ratio:.9g}{f' in all {number} wrong ones' if number > 1 else ''}{meaning}"
+                )
             else:
-                lines.append(f"  ratio:              {ratio:.9g}; from {ratios.min():.4g} to {ratios.max():.4g} in {number} wrong ones")
+                lines.append(
+                    f"  ratio:              {ratio:.9g}; from {ratios.min():.4g} to {ratios.max():.4g} in {number} "
+                    "wrong ones"
+                )
         if worst.isolated:
-            lines.append("  hint:               next to this point it is right: a rule is wrong just here, or kinks cancel each other")
-        bad = Counter(next(name for name in self.count if w.move.startswith(name)) for w in self.wrong if not w.move[0].isdigit())
+            lines.append(
+                "  hint:               next to this point it is right: a rule is wrong just here, or kinks cancel each "
+                "other"
+            )
+        bad = Counter(
+            next(name for name in self.count if w.move.startswith(name)) for w in self.wrong if not w.move[0].isdigit()
+        )
         if bad:
             lines.append(
-                "  wrong:              " + ", ".join(f"{bad[name]} of {total} by {name}" for name, total in self.count.items() if bad[name])
+                "  wrong:              "
+                + ", ".join(f"{bad[name]} of {total} by {name}" for name, total in self.count.items() if bad[name])
             )
         return "\n".join(lines)

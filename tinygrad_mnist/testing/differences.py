@@ -1,10 +1,12 @@
-"""Numerical derivatives with an honest error: central and one-sided differences of a vector-valued function of one number.
+"""Numerical derivatives with an honest error: central and one-sided differences of a vector-valued function of one
+number.
 
-Every estimate comes from a *ladder*: differences at a step h, h/2 and h/4, extrapolated to step 0 (Richardson). Its error bar adds up
+Every estimate comes from a *ladder*: differences at a step h, h/2 and h/4, extrapolated to step 0 (Richardson). Its
+error bar adds up
 
-- truncation: how much the extrapolations from the first two and from the last two rungs differ;
-- kinks: in a smooth function the second difference, divided by h, shrinks in proportion to h; what does not is a jump in the slope;
-- rounding: the noise seen in the function's values, divided by the step.
+- truncation: how much the extrapolations from the first two and from the last two rungs differ; - kinks: in a smooth
+function the second difference, divided by h, shrinks in proportion to h; what does not is a jump in the slope; -
+rounding: the noise seen in the function's values, divided by the step.
 
 Ladders are set up at larger and smaller steps until one resolves the derivative; see `slopes_at_zero`.
 """
@@ -26,7 +28,9 @@ NOISY = 6.0  # errors of up to so many times the rounding are but rounding
 UNDERFLOW = 2.0**-1000  # where results fade away, their errors are no longer relative
 RESOLVED = 1e-5  # an error below this part of the derivative is good enough
 COARSE = 1e-3  # and one above that part is worth a remark
-PROBES = np.array([-2.83, -1.94, -0.71, 0.38, 1.27, 2.09, 3.17])  # unevenly spaced: rounding errors of even ones can cancel out
+PROBES = np.array(
+    [-2.83, -1.94, -0.71, 0.38, 1.27, 2.09, 3.17]
+)  # unevenly spaced: rounding errors of even ones can cancel out
 
 
 @dataclass
@@ -68,7 +72,10 @@ class _Ladder:
 
 
 def rounding_noise(f: Callable[[float], Array], scale: float) -> Array:
-    """Return the size of the rounding errors of `f` near 0: what bends a line through points that are next to each other."""
+    """Return the size of the rounding errors of `f` near 0.
+
+    What bends a line through points that are next to each other.
+    """
     near = np.array([f(t * scale) for t in PROBES])  # (probes, components)
     if not np.isfinite(near).all() or not near.size:
         return np.zeros(near.shape[1:])
@@ -78,7 +85,13 @@ def rounding_noise(f: Callable[[float], Array], scale: float) -> Array:
 
 
 def slopes_at_zero(
-    f: Callable[[float], Array], middle: Array, noise: Array, claimed: Array, slack: Array, steps: tuple[float, float, float], ladders: int
+    f: Callable[[float], Array],
+    middle: Array,
+    noise: Array,
+    claimed: Array,
+    slack: Array,
+    steps: tuple[float, float, float],
+    ladders: int,
 ) -> Slopes:
     """Differentiate `f` at 0.
 
@@ -95,7 +108,8 @@ def slopes_at_zero(
     slack : ndarray
         Rounding errors that the claimed derivatives may have themselves.
     steps : tuple of 3 floats
-        The one to go on with if the one to begin with is too large; the one to begin with; the largest to try. Powers of 2.
+        The one to go on with if the one to begin with is too large; the one to begin with; the largest to try. Powers
+        of 2.
     ladders : int
         At most so many are tried; each takes six evaluations.
     """
@@ -125,7 +139,8 @@ def _ladder(f: Callable[[float], Array], middle: Array, noise: Array, step: floa
         bends = (up + down - 2 * middle) / rungs
         kink = np.maximum(np.abs(2 * bends[1] - bends[0]), np.abs(2 * bends[2] - bends[1]))
         rounding = (
-            ROUNDING * np.maximum(noise, np.finfo(np.float64).eps * np.maximum(np.abs(up).max(axis=0), np.abs(down).max(axis=0)))
+            ROUNDING
+            * np.maximum(noise, np.finfo(np.float64).eps * np.maximum(np.abs(up).max(axis=0), np.abs(down).max(axis=0)))
             + UNDERFLOW
         ) / step
         value = (16 * second - first) / 15
@@ -167,7 +182,9 @@ def _next(tried: list[_Ladder], imprecise: Array, change: Array, steps: tuple[fl
         return min(small, smallest.step / ZOOM) if smallest.step == first else smallest.step / ZOOM
     if ((noisy[-1] & ~biggest.still).any() or (change.any() and biggest.step == first)) and biggest.step < largest:
         return min(biggest.step * ZOOM, largest)
-    for lower, upper, drowned, bent in zip(tried, tried[1:], noisy, rough[1:], strict=False):  # rounding hides it below, curvature above
+    for lower, upper, drowned, bent in zip(
+        tried, tried[1:], noisy, rough[1:], strict=False
+    ):  # rounding hides it below, curvature above
         if (drowned & bent).any() and upper.step > 4 * lower.step:
             return float(2.0 ** round(np.log2(lower.step * upper.step) / 2))
     return None
@@ -176,7 +193,8 @@ def _next(tried: list[_Ladder], imprecise: Array, change: Array, steps: tuple[fl
 def _best(tried: list[_Ladder], claimed: Array, slack: Array) -> tuple[Array, Array, Array, Array]:
     """Pick the most precise ladder for each component, unless smaller steps contradict it. `tried` is sorted by step.
 
-    Returns value, error, whether that is good enough to judge by (there is no kink), and whether it is as good as one could wish.
+    Returns value, error, whether that is good enough to judge by (there is no kink), and whether it is as good as one
+    could wish.
     """
     values, errors, roundings, stills = (
         np.array([getattr(ladder, name) for ladder in tried]) for name in ("value", "error", "noise", "still")

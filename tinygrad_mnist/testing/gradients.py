@@ -1,4 +1,6 @@
-"""Compare derived gradients with finite differences, entry by entry or in random directions, and say what is wrong with them."""
+"""Compare derived gradients with finite differences, entry by entry or in random directions, and say what is wrong with
+them.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,10 @@ PASTED = 60  # numbers that a message shows in full
 
 
 class InconclusiveWarning(UserWarning):
-    """There is a kink where gradients were to be checked: nothing is wrong, but not everything could be verified there."""
+    """There is a kink where gradients were to be checked.
+
+    Nothing is wrong, but not everything could be verified there.
+    """
 
 
 @dataclass(frozen=True)
@@ -54,19 +59,21 @@ def check_gradients(
 ) -> Report:
     """Compare the derived gradients of `fn` with finite differences.
 
-    Each derivative of each output by each input entry is compared where these are few, else random combinations of outputs (never with
-    weights of one) in random directions and at some single entries. The differences are taken at several steps and extrapolated; the
-    tolerance is their estimated error, relative to the derivative in question, so that tiny and huge gradients are judged alike. Also
-    checked: that backward is linear in the cotangent, gives the same when repeated (also after `fn` was called with other inputs), and
-    modifies neither inputs nor outputs nor cotangents.
+    Each derivative of each output by each input entry is compared where these are few, else random combinations of
+    outputs (never with weights of one) in random directions and at some single entries. The differences are taken at
+    several steps and extrapolated; the tolerance is their estimated error, relative to the derivative in question, so
+    that tiny and huge gradients are judged alike. Also checked: that backward is linear in the cotangent, gives the
+    same when repeated (also after `fn` was called with other inputs), and modifies neither inputs nor outputs nor
+    cotangents.
 
     Parameters
     ----------
     fn : callable
-        Tensors to a Tensor or a tuple of Tensors, of any shapes. It must give the same each time: make generators anew inside it.
+        Tensors to a Tensor or a tuple of Tensors, of any shapes. It must give the same each time: make generators anew
+        inside it.
     *inputs : array_like
-        Floating-point ones are differentiated, in float64 (if they are float32, the gradients in float32 are compared with those in
-        float64, too). Integers and booleans are passed on as they are.
+        Floating-point ones are differentiated, in float64 (if they are float32, the gradients in float32 are compared
+        with those in float64, too). Integers and booleans are passed on as they are.
     order : {1, 2, 3}
         2 also checks the derivatives of the gradients (by the inputs and by the cotangent), 3 the derivatives of those.
     rng : numpy.random.Generator or int, optional
@@ -74,8 +81,8 @@ def check_gradients(
     wrt : int or sequence of int, optional
         Positions of the inputs to differentiate by; by default all floating-point ones.
     inconclusive : {"warn", "ignore"}
-        Whether to warn (`InconclusiveWarning`) where kinks leave something unverified. Beside a kink, the check is repeated a little way
-        off.
+        Whether to warn (`InconclusiveWarning`) where kinks leave something unverified. Beside a kink, the check is
+        repeated a little way off.
 
     Returns
     -------
@@ -89,11 +96,13 @@ def check_gradients(
     TypeError
         If there is no floating-point input, or `fn` returns no Tensor.
     ValueError
-        If inputs or outputs are not finite, the output depends on no input, or `fn` gives different outputs for the same inputs.
+        If inputs or outputs are not finite, the output depends on no input, or `fn` gives different outputs for the
+        same inputs.
 
     Notes
     -----
-    Central differences with Richardson extrapolation; see W. H. Press et al., Numerical Recipes, 3rd ed. (2007), section 5.7.
+    Central differences with Richardson extrapolation; see W. H. Press et al., Numerical Recipes, 3rd ed. (2007),
+    section 5.7.
 
     Examples
     --------
@@ -106,10 +115,13 @@ def check_gradients(
     __tracebackhide__ = True
     if type(order) is not int or order not in (1, 2, 3) or inconclusive not in ("warn", "ignore"):
         raise ValueError(
-            f"check_gradients: order must be 1, 2 or 3 and inconclusive 'warn' or 'ignore', not {order!r} and {inconclusive!r}"
+            f"check_gradients: order must be 1, 2 or 3 and inconclusive 'warn' or 'ignore', not {order!r} and "
+            f"{inconclusive!r}"
         )
     if not (rng is None or isinstance(rng, np.random.Generator) or (isinstance(rng, (int, np.integer)) and rng >= 0)):
-        raise TypeError(f"check_gradients: rng must be a numpy.random.Generator or a seed, an integer from 0 on, not {rng!r}")
+        raise TypeError(
+            f"check_gradients: rng must be a numpy.random.Generator or a seed, an integer from 0 on, not {rng!r}"
+        )
     seed = int(rng.integers(2**32)) if isinstance(rng, np.random.Generator) else int(rng or 0)
     originals, active = _validated(fn, inputs, wrt)
     values = [v.astype(np.float64) if i in active else v for i, v in enumerate(originals)]
@@ -122,7 +134,8 @@ def check_gradients(
             point.look()
             if not any(out.requires_grad for out in point.outputs):
                 raise ValueError(
-                    "check_gradients: fn's output depends on none of the inputs that are differentiated; it is constant, or cut off by "
+                    "check_gradients: fn's output depends on none of the inputs that are differentiated; it is "
+                    "constant, or cut off by "
                     ".data, .numpy(), .detach() or no_grad()"
                 )
             outputs = point.outputs
@@ -144,7 +157,8 @@ def check_gradients(
     if notes and inconclusive == "warn":
         more = f" (and {len(notes) - SHOWN} more)" if len(notes) > SHOWN else ""
         warnings.warn(
-            f"check_gradients: inconclusive at a kink: {'; '.join(notes[:SHOWN])}{more}. Keep inputs off kinks and ties "
+            f"check_gradients: inconclusive at a kink: {'; '.join(notes[:SHOWN])}{more}. Keep inputs off kinks and "
+            "ties "
             "(tinygrad_mnist.testing.arrays with away_from= and distinct=), or pass inconclusive='ignore'",
             InconclusiveWarning,
             stacklevel=2,
@@ -167,12 +181,15 @@ def _validated(fn: Any, inputs: Sequence[Operand], wrt: int | Sequence[int] | No
     active = sorted({i + len(values) if i < 0 else i for i in wanted if isinstance(i, (int, np.integer))})
     if not active or not set(active) <= set(floats) or len(active) < len(wanted):
         raise TypeError(
-            "check_gradients: pass at least one floating-point input (integers cannot be differentiated: x.astype(np.float64)), and in wrt "
+            "check_gradients: pass at least one floating-point input (integers cannot be differentiated: "
+            "x.astype(np.float64)), and in wrt "
             f"the positions of such, each once; inputs: {described}; wrt: {wrt!r}"
         )
     for i in floats:
         if not np.isfinite(values[i]).all():
-            raise ValueError(f"check_gradients: input {i} is {first_bad(values[i])}; finite differences need finite numbers")
+            raise ValueError(
+                f"check_gradients: input {i} is {first_bad(values[i])}; finite differences need finite numbers"
+            )
     return values, active
 
 
@@ -191,7 +208,9 @@ def _compare_beside(beside: Point) -> int:
 
 
 def _compare_single_precision(point: Point, originals: list[Array]) -> None:
-    """Where inputs were given in single precision (or less), compare the gradients in that with those in double precision."""
+    """Where inputs were given in single precision (or less), compare the gradients in that with those in double
+    precision.
+    """
     if not len(point.weights) or all(originals[i].dtype.itemsize >= 8 for i in point.active):
         return
     low = Point(point.fn, originals, point.active, point.input_names, point.output_names, point.rng)
@@ -210,21 +229,32 @@ def _compare_single_precision(point: Point, originals: list[Array]) -> None:
             worst = np.unravel_index(np.argmax(np.abs(single - double) - bound), double.shape)
             raise GradientMismatch(
                 f"the derived gradient of {point.input_names[i]} in {originals[i].dtype} differs from that in float64: "
-                f"{single[worst]:.9g} and {double[worst]:.9g} at {[int(n) for n in worst]} (rounding explains {bound[worst]:.2g})"
+                f"{single[worst]:.9g} and {double[worst]:.9g} at {[int(n) for n in worst]} (rounding explains "
+                f"{bound[worst]:.2g})"
             )
 
 
 def _circumstances(
-    fn: Any, inputs: list[Array], outputs: list[Tensor], order: int, level: int, seed: int, wrt: int | Sequence[int] | None
+    fn: Any,
+    inputs: list[Array],
+    outputs: list[Tensor],
+    order: int,
+    level: int,
+    seed: int,
+    wrt: int | Sequence[int] | None,
 ) -> str:
     """Describe the check in words, and as code to paste."""
     code = getattr(getattr(fn, "forward", fn), "__code__", None)
     where = f" ({Path(code.co_filename).name}:{code.co_firstlineno})" if code else ""
     name = getattr(fn, "__name__", type(fn).__name__)
     callee = f"tg.{name}" if getattr(ops, name, None) is fn else name if code and name.isidentifier() else "fn"
-    settings = "".join([f", order={order}" if order > 1 else "", f", rng={seed}", f", wrt={wrt!r}" if wrt is not None else ""])
+    settings = "".join(
+        [f", order={order}" if order > 1 else "", f", rng={seed}", f", wrt={wrt!r}" if wrt is not None else ""]
+    )
     if sum(v.size for v in inputs) <= PASTED:
-        arrays = ", ".join(f"np.array({v.tolist()}, np.{v.dtype}){'' if v.size else f'.reshape({v.shape})'}" for v in inputs)
+        arrays = ", ".join(
+            f"np.array({v.tolist()}, np.{v.dtype}){'' if v.size else f'.reshape({v.shape})'}" for v in inputs
+        )
     else:
         arrays = "*error.inputs"
     lines = [
@@ -233,7 +263,8 @@ def _circumstances(
     ]
     if arrays.startswith("*"):
         lines.append(
-            "                      (error is this exception: it holds the inputs; keep them with np.savez('inputs.npz', *error.inputs))"
+            "                      (error is this exception: it holds the inputs; keep them with "
+            "np.savez('inputs.npz', *error.inputs))"
         )
     return "\n".join(lines)
 

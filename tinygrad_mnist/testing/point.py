@@ -1,4 +1,7 @@
-"""A function at the inputs where its gradients are checked: what it gives there and nearby, and what backward derives."""
+"""A function at the inputs where its gradients are checked.
+
+What it gives there and nearby, and what backward derives.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,18 @@ ENTRIES = 64  # up to so many entries of an input each is varied on its own; bey
 TOTAL = 512  # up to so many entries of all inputs together
 FEW = 8  # with more than that in all, only inputs of so many
 DIRECTIONS = 16  # for all larger inputs together, and half as many single entries of them
-FIRST: dict[type, float] = {np.float64: 2.0**-10, np.float32: 2.0**-5, np.float16: 2.0**-3}  # step to begin with, relative to the input
+FIRST: dict[type, float] = {
+    np.float64: 2.0**-10,
+    np.float32: 2.0**-5,
+    np.float16: 2.0**-3,
+}  # step to begin with, relative to the input
 PROBE = 2.0**-40  # how far rounding errors are looked for
 NUDGE = 2.0**-6  # how far inputs are moved off a kink, relative to their size
 NEAR = 2.0**-36  # so near, gradients differ by rounding, or because there is a kink
 
-Move: TypeAlias = "list[tuple[int, Any]]"  # (position of an input, its direction: an array, or the index of a single entry)
+Move: TypeAlias = (
+    "list[tuple[int, Any]]"  # (position of an input, its direction: an array, or the index of a single entry)
+)
 
 
 class GradientMismatch(AssertionError):  # noqa: N818  # the name is part of the public contract
@@ -62,7 +71,10 @@ def own_sizes(x: Array) -> Array:
 
 
 def drawn(rng: np.random.Generator, shape: tuple[int, ...], parts: int = 2**40) -> Array:
-    """Draw numbers of either sign, from 0.5 to 1 in size; with few `parts` of 1, so that adding them to inputs is mostly exact."""
+    """Draw numbers of either sign, from 0.5 to 1 in size.
+
+    With few `parts` of 1, so that adding them to inputs is mostly exact.
+    """
     return np.asarray(rng.integers(parts // 2, parts, shape) / parts * rng.choice([-1.0, 1.0], shape))
 
 
@@ -84,7 +96,7 @@ class Point:
         self.roundings: list[float] = []  # and the rounding errors in it
         self.record = True  # whether evaluations need the graph, because the function differentiates something itself
 
-    # Evaluation ----------------------------------------------------------------------------------------------------------------------
+    # Evaluation -------------------------------------------------------------------------------------------------------
     def run(self, values: list[Array], record: bool = True) -> tuple[list[Tensor], list[Tensor]]:
         """Return leaves and floating-point outputs."""
         leaves = [Tensor(v, requires_grad=i in self.active) for i, v in enumerate(values)]
@@ -93,7 +105,9 @@ class Point:
         outputs = list(out) if isinstance(out, (tuple, list)) else [out]
         for one in outputs:
             if not isinstance(one, Tensor):
-                raise TypeError(f"check_gradients: fn returned {type(one).__name__}; it must return a Tensor or a tuple of Tensors")
+                raise TypeError(
+                    f"check_gradients: fn returned {type(one).__name__}; it must return a Tensor or a tuple of Tensors"
+                )
         return leaves, [one for one in outputs if one.dtype.kind == "f"]
 
     def flat(self, values: list[Array]) -> Array:
@@ -101,7 +115,10 @@ class Point:
         return _row(self.run(values, self.record)[1])
 
     def elsewhere(self, values: list[Array]) -> Array:
-        """Return all outputs at other inputs; nan where the function does not take those, or gives outputs of other shapes."""
+        """Return all outputs at other inputs.
+
+        Nan where the function does not take those, or gives outputs of other shapes.
+        """
         try:
             row = self.flat(values)
         except Exception:  # whatever a function raises for inputs that it was not made for
@@ -114,7 +131,9 @@ class Point:
         self.row = _row(self.outputs)
         nodes = _nodes(self.outputs)
         self.between = [node for node in nodes if node.op is not None]
-        kind = max([np.dtype(np.float64), *(node.dtype for node in nodes)], key=lambda dtype: float(np.finfo(dtype).eps))
+        kind = max(
+            [np.dtype(np.float64), *(node.dtype for node in nodes)], key=lambda dtype: float(np.finfo(dtype).eps)
+        )
         self.eps, self.first = float(np.finfo(kind).eps), FIRST.get(kind.type, FIRST[np.float64])
 
     def look(self) -> None:
@@ -124,7 +143,9 @@ class Point:
             self.output_names = [f"output {i}" for i in range(len(self.outputs))]
         for name, out in zip(self.output_names, self.outputs, strict=True):
             if not np.isfinite(out.data).all():
-                raise ValueError(f"check_gradients: {name} of fn is {first_bad(out.data)}; finite differences need finite numbers")
+                raise ValueError(
+                    f"check_gradients: {name} of fn is {first_bad(out.data)}; finite differences need finite numbers"
+                )
         self.same_again()
         values = self.moved(NUDGE).values
         with_graph = self.elsewhere(values)
@@ -145,9 +166,12 @@ class Point:
     def same_again(self) -> None:
         for _ in range(2):
             again = self.flat(self.values)
-            if again.shape != self.row.shape or not np.allclose(again, self.row, rtol=1e-6, atol=1e-6 * np.abs(self.row).max(initial=0)):
+            if again.shape != self.row.shape or not np.allclose(
+                again, self.row, rtol=1e-6, atol=1e-6 * np.abs(self.row).max(initial=0)
+            ):
                 raise ValueError(
-                    "check_gradients: fn gives different outputs for the same inputs; fix the generator: make it anew in every call, as in "
+                    "check_gradients: fn gives different outputs for the same inputs; fix the generator: make it anew "
+                    "in every call, as in "
                     "lambda x: tg.dropout(x, 0.5, rng=np.random.default_rng(0))"
                 )
 
@@ -186,10 +210,14 @@ class Point:
                 leaves = [self.leaves[i] for i in self.active]
                 slopes = grad(out, leaves + self.between, gradient=cotangent)
                 if not np.array_equal(given, cotangent.data):
-                    raise GradientMismatch(f"backward modified the cotangent of {name} in place; a rule must not write to what it is given")
+                    raise GradientMismatch(
+                        f"backward modified the cotangent of {name} in place; a rule must not write to what it is given"
+                    )
                 self.alias(slopes[: len(leaves)], cotangent)
                 found = [total + slope.data for total, slope in zip(found, slopes, strict=False)]
-                changes += [_norm(slope.data * node.data) for slope, node in zip(slopes, leaves + self.between, strict=True)]
+                changes += [
+                    _norm(slope.data * node.data) for slope, node in zip(slopes, leaves + self.between, strict=True)
+                ]
         self.rounding = self.eps * _norm(np.array(changes))  # these errors are independent, more or less
         for name, out, data in zip(self.output_names, self.outputs, before, strict=True):
             if not np.array_equal(out.data, data):
@@ -200,7 +228,8 @@ class Point:
         for i, total in zip(self.active, found, strict=True):
             if not np.isfinite(total).all():
                 raise GradientMismatch(
-                    f"the derived gradient of {self.input_names[i]} is {first_bad(total)}, though all outputs are finite"
+                    f"the derived gradient of {self.input_names[i]} is {first_bad(total)}, though all outputs are "
+                    "finite"
                 )
         return found
 
@@ -211,15 +240,20 @@ class Point:
             if slope.shape != self.values[i].shape or slope.dtype != self.leaves[i].dtype:
                 leaf = self.leaves[i]
                 raise GradientMismatch(
-                    f"the gradient of {self.input_names[i]} is {slope.dtype} {slope.shape}, not {leaf.dtype} {leaf.shape}"
+                    f"the gradient of {self.input_names[i]} is {slope.dtype} {slope.shape}, not {leaf.dtype} "
+                    f"{leaf.shape}"
                 )
             if any(np.may_share_memory(slope.data, other) for other in [*others, *(s.data for s in slopes[:position])]):
                 raise GradientMismatch(
-                    f"the derived gradient of {self.input_names[i]} shares memory with an input, output or other gradient"
+                    f"the derived gradient of {self.input_names[i]} shares memory with an input, output or other "
+                    "gradient"
                 )
 
     def derive(self) -> None:
-        """Derive the gradients of all combinations of outputs, and check that they are sound: linear in the cotangent, and repeatable."""
+        """Derive the gradients of all combinations of outputs, and check that they are sound.
+
+        Linear in the cotangent, and repeatable.
+        """
         for row in self.weights:
             self.derived.append(self.gradients(row))
             self.roundings.append(self.rounding)
@@ -227,31 +261,43 @@ class Point:
             self.linear()
 
     def linear(self) -> None:
-        """Check that gradients are linear in the cotangent, and the same when computed again after the function was called elsewhere."""
+        """Check that gradients are linear in the cotangent, and the same when computed again after the function was
+        called elsewhere.
+        """
         factors = drawn(self.rng, (len(self.weights),))
-        expected = [sum(f * part for f, part in zip(factors, parts, strict=True)) for parts in zip(*self.derived, strict=True)]
+        expected = [
+            sum(f * part for f, part in zip(factors, parts, strict=True)) for parts in zip(*self.derived, strict=True)
+        ]
         mixed = self.gradients(factors @ self.weights)
         for elsewhere in (np.negative, np.flip):
             self.elsewhere([np.asarray(elsewhere(v)) if i in self.active else v for i, v in enumerate(self.values)])
             again = self.gradients(self.weights[-1])
             for k, i in enumerate(self.active):
                 name, rows = self.input_names[i], np.array([row[k] for row in self.derived])
-                bound = 1e4 * self.eps * np.abs(rows).sum(axis=0).max(initial=0.0) + 1e3 * max(self.roundings) / own_sizes(self.values[i])
+                bound = 1e4 * self.eps * np.abs(rows).sum(axis=0).max(initial=0.0) + 1e3 * max(
+                    self.roundings
+                ) / own_sizes(self.values[i])
                 if not np.allclose(again[k], rows[-1], rtol=0, atol=bound):
                     raise GradientMismatch(
-                        f"the gradient of {name} is another one when backward is repeated on the same graph, after fn was called with "
-                        "other inputs; a rule must depend on its arguments alone, not on what was kept from the latest call"
+                        f"the gradient of {name} is another one when backward is repeated on the same graph, after fn "
+                        "was called with "
+                        "other inputs; a rule must depend on its arguments alone, not on what was kept from the latest "
+                        "call"
                     )
                 if not np.allclose(expected[k], mixed[k], rtol=0, atol=bound) and self.steady(
                     k, factors @ self.weights, expected[k] - mixed[k]
                 ):
                     raise GradientMismatch(
-                        f"the gradient of {name} is not linear in the cotangent: that of a combination of outputs differs from the "
-                        f"combination of gradients by up to {np.abs(expected[k] - mixed[k]).max():.3g}; a rule must multiply by its g, once"
+                        f"the gradient of {name} is not linear in the cotangent: that of a combination of outputs "
+                        "differs from the "
+                        f"combination of gradients by up to {np.abs(expected[k] - mixed[k]).max():.3g}; a rule must "
+                        "multiply by its g, once"
                     )
 
     def steady(self, k: int, weights: Array, change: Array) -> bool:
-        """Whether the gradient by the k-th active input is known well enough, at points next to this one, to see such a change."""
+        """Whether the gradient by the k-th active input is known well enough, at points next to this one, to see such a
+        change.
+        """
         near = np.array([gradients[k] for gradients in self.nearby(weights, NEAR, 4)])
         return bool((np.abs(change) > 10 * np.ptp(near, axis=0)).any())
 
@@ -276,7 +322,12 @@ class Point:
         for number in range(-(-DIRECTIONS // len(large)) if large else 0):
             for i in large:
                 direction = _sizes(self.values[i]) * drawn(self.rng, self.values[i].shape, 16)
-                yield [(i, direction)], self.input_names[i], f" in random direction {number}", (self.first, self.first, 0.25)
+                yield (
+                    [(i, direction)],
+                    self.input_names[i],
+                    f" in random direction {number}",
+                    (self.first, self.first, 0.25),
+                )
         singles = DIRECTIONS // (2 * len(large)) if large else 0
         for i in self.active:
             x, sizes = self.values[i], _sizes(self.values[i])
@@ -293,20 +344,34 @@ class Point:
             for index in chosen:
                 size = float(sizes[index])
                 own = float(2.0 ** np.floor(np.log2(abs(x[index])))) if x[index] else size
-                yield [(i, index)], self.input_names[i], _place(index), (self.first * own, self.first * size, max(size, 1.0) / 4)
+                yield (
+                    [(i, index)],
+                    self.input_names[i],
+                    _place(index),
+                    (self.first * own, self.first * size, max(size, 1.0) / 4),
+                )
 
     def claims(self, move: Move, derived: list[list[Array]]) -> Array:
         """Return the derivative along a move that each of the derived gradients claims."""
 
         def along(gradients: list[Array]) -> float:
             parts = [gradients[self.active.index(i)] for i, _ in move]
-            return sum(float(part[d] if isinstance(d, tuple) else np.sum(part * d)) for part, (_, d) in zip(parts, move, strict=True))
+            return sum(
+                float(part[d] if isinstance(d, tuple) else np.sum(part * d))
+                for part, (_, d) in zip(parts, move, strict=True)
+            )
 
         return np.array([along(gradients) for gradients in derived])
 
     def slack(self, move: Move) -> Array:
-        """Return how far rounding errors may change what the derived gradients claim: as much as the outputs, relative to the inputs."""
-        speeds = [1 / own_sizes(self.values[i][d]) if isinstance(d, tuple) else np.abs(d) / own_sizes(self.values[i]) for i, d in move]
+        """Return how far rounding errors may change what the derived gradients claim.
+
+        As much as the outputs, relative to the inputs.
+        """
+        speeds = [
+            1 / own_sizes(self.values[i][d]) if isinstance(d, tuple) else np.abs(d) / own_sizes(self.values[i])
+            for i, d in move
+        ]
         return 32 * max(float(np.max(speed, initial=0.0)) for speed in speeds) * np.array(self.roundings)
 
     def described(self, combination: int) -> tuple[float, str]:
@@ -332,15 +397,23 @@ class Point:
     def moved(self, by: float) -> Point:
         """Return the same function a little way off, in a random direction."""
         values = [
-            np.asarray(v + by * own_sizes(v) * drawn(self.rng, v.shape)) if i in self.active else v for i, v in enumerate(self.values)
+            np.asarray(v + by * own_sizes(v) * drawn(self.rng, v.shape)) if i in self.active else v
+            for i, v in enumerate(self.values)
         ]
         return Point(self.fn, values, self.active, self.input_names, self.output_names, self.rng)
 
     def beside(self) -> list[Point]:
         """Return the same function off a kink, on either side; on one side if it is large."""
         there = self.moved(NUDGE)
-        back = [np.asarray(2 * v - w) if i in self.active else v for i, (v, w) in enumerate(zip(self.values, there.values, strict=True))]
-        return [there] if self.large else [there, Point(self.fn, back, self.active, self.input_names, self.output_names, self.rng)]
+        back = [
+            np.asarray(2 * v - w) if i in self.active else v
+            for i, (v, w) in enumerate(zip(self.values, there.values, strict=True))
+        ]
+        return (
+            [there]
+            if self.large
+            else [there, Point(self.fn, back, self.active, self.input_names, self.output_names, self.rng)]
+        )
 
     def nearby(self, weights: Array, by: float, count: int) -> list[list[Array]]:
         """Return the derived gradients of a combination of the outputs at a few points next to this one."""
@@ -350,7 +423,9 @@ class Point:
             try:
                 point.trace()
                 found.append(point.gradients(weights))
-            except Exception:  # as in `elsewhere`: it may not be made for those inputs, or have no finite gradient there
+            except (
+                Exception
+            ):  # as in `elsewhere`: it may not be made for those inputs, or have no finite gradient there
                 continue
         return found or [self.gradients(weights)]
 

@@ -20,21 +20,56 @@ TAME = 3.0  # values are scaled down to this
 LARGEST = 32  # number of entries of a value; more are summed up
 
 ONE = [
-    "tg.tanh({x})", "-{x}", "tg.sin({x})", "tg.cos({x})", "tg.sigmoid({x})", "tg.exp(tg.tanh({x}))", "tg.log(1 + {x} * {x})",
-    "tg.sqrt(1 + {x} * {x})", "{x} ** 2", "{x} ** 3", "1 / (2 - tg.sin({x}))",
-]  # fmt: skip
-TWO = ["{x} + {y}", "{x} - {y}", "{x} * {y}", "{x} / (1 + {y} * {y})", "(1.5 + tg.sin({x})) ** tg.tanh({y})", "tg.where({mask}, {x}, {y})"]
-MOVE = ["tg.transpose({x}, {order})", "tg.reshape({x}, {shape})", "tg.expand_dims({x}, {place})", "tg.squeeze({x})", "{x}[{index}]"]
+    "tg.tanh({x})",
+    "-{x}",
+    "tg.sin({x})",
+    "tg.cos({x})",
+    "tg.sigmoid({x})",
+    "tg.exp(tg.tanh({x}))",
+    "tg.log(1 + {x} * {x})",
+    "tg.sqrt(1 + {x} * {x})",
+    "{x} ** 2",
+    "{x} ** 3",
+    "1 / (2 - tg.sin({x}))",
+]
+TWO = [
+    "{x} + {y}",
+    "{x} - {y}",
+    "{x} * {y}",
+    "{x} / (1 + {y} * {y})",
+    "(1.5 + tg.sin({x})) ** tg.tanh({y})",
+    "tg.where({mask}, {x}, {y})",
+]
+MOVE = [
+    "tg.transpose({x}, {order})",
+    "tg.reshape({x}, {shape})",
+    "tg.expand_dims({x}, {place})",
+    "tg.squeeze({x})",
+    "{x}[{index}]",
+]
 GROW = ["tg.broadcast_to({x}, {repeated})", "tg.stack([{x}, {same}], {place})"]
-GROW_AXIS = ["tg.concatenate([{x}, {same}, {x}], {axis})", "tg.concatenate([{x}, {longer}])", "tg.pad({x}, {widths}, 0.5)"]
+GROW_AXIS = [
+    "tg.concatenate([{x}, {same}, {x}], {axis})",
+    "tg.concatenate([{x}, {longer}])",
+    "tg.pad({x}, {widths}, 0.5)",
+]
 REDUCE = ["tg.sum({x}, {axes}, {keep})"]
 REDUCE_SOME = [
-    "tg.mean({x}, {axes}, {keep})", "tg.logsumexp({x}, {axes}, {keep})", "tg.softmax({x}, {axes})", "tg.log_softmax({x}, {axes})",
-]  # fmt: skip
+    "tg.mean({x}, {axes}, {keep})",
+    "tg.logsumexp({x}, {axes}, {keep})",
+    "tg.softmax({x}, {axes})",
+    "tg.log_softmax({x}, {axes})",
+]
 KINKED = [  # all of them continuous
-    "tg.relu({x})", "tg.maximum({x}, {y})", "tg.max({x}, {axes}, {keep})", "tg.abs({x})", "tg.clip({x}, -1, 1)", "tg.minimum({x}, {y})",
-    "tg.min({x}, {axes}, {keep})", "tg.where({x} > {y}, {x} * {x}, {x} * {y})",
-]  # fmt: skip
+    "tg.relu({x})",
+    "tg.maximum({x}, {y})",
+    "tg.max({x}, {axes}, {keep})",
+    "tg.abs({x})",
+    "tg.clip({x}, -1, 1)",
+    "tg.minimum({x}, {y})",
+    "tg.min({x}, {axes}, {keep})",
+    "tg.where({x} > {y}, {x} * {x}, {x} * {y})",
+]
 
 
 class Program:
@@ -45,7 +80,8 @@ class Program:
     inputs : list of ndarray
         The arrays that it was drawn for.
     lines : list of str
-        The computation: ``tg`` is this package, ``np`` is NumPy, ``v0``, ``v1``, ... are the inputs and then the results, line by line.
+        The computation: ``tg`` is this package, ``np`` is NumPy, ``v0``, ``v1``, ... are the inputs and then the
+        results, line by line.
     outputs : list of str
         Names of what to return.
 
@@ -75,28 +111,41 @@ class Program:
         return found if len(found) > 1 else found[0]
 
     def __repr__(self) -> str:
-        return "\n".join([*(f"v{i} = {_source(x)}" for i, x in enumerate(self.inputs)), *self.lines, ", ".join(self.outputs)])
+        return "\n".join(
+            [*(f"v{i} = {_source(x)}" for i, x in enumerate(self.inputs)), *self.lines, ", ".join(self.outputs)]
+        )
 
 
 def programs(
-    max_steps: int = 8, *, max_inputs: int = 3, max_dims: int = 2, min_side: int = 1, max_side: int = 3,
-    outputs: int = 1, kinks: bool = False, dtype: Any = np.float64,
-) -> Any:  # fmt: skip
-    """Strategy for whole graphs: each `Program` applies ops to its inputs and to results, which it uses once, several times or never.
+    max_steps: int = 8,
+    *,
+    max_inputs: int = 3,
+    max_dims: int = 2,
+    min_side: int = 1,
+    max_side: int = 3,
+    outputs: int = 1,
+    kinks: bool = False,
+    dtype: Any = np.float64,
+) -> Any:
+    """Strategy for whole graphs: each `Program` applies ops to its inputs and to results, which it uses once, several
+    times or never.
 
-    There is arithmetic with broadcasting, functions of one variable, matrix products, reductions, softmax, reshaping, indexing and joining.
-    Values stay between -3 and 3, so that nothing overflows and few digits are lost. Failing programs shrink to few steps on small inputs.
+    There is arithmetic with broadcasting, functions of one variable, matrix products, reductions, softmax, reshaping,
+    indexing and joining. Values stay between -3 and 3, so that nothing overflows and few digits are lost. Failing
+    programs shrink to few steps on small inputs.
 
     Parameters
     ----------
     max_steps, max_inputs : int
         Largest numbers of lines and of inputs; there is at least one of each.
     max_dims, min_side, max_side : int
-        Number of axes that inputs have at most, and lengths of these axes (broadcasting and indexing lead to lengths 1 and 0 in any case).
+        Number of axes that inputs have at most, and lengths of these axes (broadcasting and indexing lead to lengths 1
+        and 0 in any case).
     outputs : int
         Number of results; if there are several, a program returns a tuple, in which some may occur twice.
     kinks : bool
-        Use functions with kinks, too, such as maximum, relu and max. Then inputs are not near 0, but results may still be at a kink.
+        Use functions with kinks, too, such as maximum, relu and max. Then inputs are not near 0, but results may still
+        be at a kink.
     dtype : float32, float64, or a strategy for these
         Type of the inputs.
 
@@ -111,7 +160,9 @@ def programs(
     return _programs(max_steps, max_inputs, max_dims, st.integers(min_side, max_side), outputs, kinks, dtype)
 
 
-def _draw_program(draw: Any, max_steps: int, max_inputs: int, max_dims: int, sides: Any, outputs: int, kinks: bool, dtype: Any) -> Program:
+def _draw_program(
+    draw: Any, max_steps: int, max_inputs: int, max_dims: int, sides: Any, outputs: int, kinks: bool, dtype: Any
+) -> Program:
     full = draw(st.tuples(*[sides] * max_dims))
     ones = st.tuples(*[st.booleans()] * max_dims)  # as many draws for each shape: shrinks best
     shapes = st.tuples(ones, st.integers(0, max_dims)).map(
@@ -122,7 +173,9 @@ def _draw_program(draw: Any, max_steps: int, max_inputs: int, max_dims: int, sid
     entries = np.split(draw(arrays(int(ends[-1]), dtype, -2.0, 2.0, True, [0.0] if kinks else [])), ends[:-1])
     inputs = [x.reshape(shape) for x, shape in zip(entries, parts, strict=True)]
     values = list(map(as_tensor, inputs))
-    least = draw(st.integers(1, max_steps))  # or else most lists would be short; lists, because they shrink by leaving out anything
+    least = draw(
+        st.integers(1, max_steps)
+    )  # or else most lists would be short; lists, because they shrink by leaving out anything
     lines = draw(st.lists(_steps(values, kinks), min_size=least, max_size=max_steps))
     names = [f"v{i}" for i in reversed(range(len(values)))]
     return Program(inputs, lines, names[:1] + [draw(st.sampled_from(names)) for _ in range(outputs - 1)])
@@ -133,13 +186,17 @@ def _draw_step(draw: Any, values: list[Tensor], kinks: bool) -> str:
 
     def operand(fits: Callable[[Tensor], Any] = lambda y: True) -> Any:
         found = [f"v{i}" for i, y in enumerate(values) if fits(y)]
-        return st.sampled_from([found[-1], *found])  # named like this, most of them stay the same where a line is left out
+        return st.sampled_from(
+            [found[-1], *found]
+        )  # named like this, most of them stay the same where a line is left out
 
     name = draw(operand())
     x = values[int(name[1:])]
     n = x.ndim
 
-    products = ["{x} @ {right}"] * any(_accepts(tg.matmul, x, y) for y in values) + ["{x} @ tg.swapaxes({turned}, -1, -2)"] * (n > 1)
+    products = ["{x} @ {right}"] * any(_accepts(tg.matmul, x, y) for y in values) + [
+        "{x} @ tg.swapaxes({turned}, -1, -2)"
+    ] * (n > 1)
     kinked = [KINKED] * (2 * kinks * (x.size > 0))
     groups = [*[ONE, TWO] * 2, REDUCE, MOVE, GROW, REDUCE_SOME * (x.size > 0), *kinked, products, GROW_AXIS * (n > 0)]
     template = draw(st.sampled_from([*filter(None, groups)]).flatmap(st.sampled_from))

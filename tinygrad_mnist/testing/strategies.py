@@ -1,4 +1,7 @@
-"""Hypothesis strategies for what ops take: shapes, arrays, axes, indices, and settings (they need the ``test`` extra)."""
+"""Hypothesis strategies for what ops take.
+
+Shapes, arrays, axes, indices, and settings (they need the ``test`` extra).
+"""
 
 from __future__ import annotations
 
@@ -14,21 +17,28 @@ try:
     from hypothesis import strategies as st
     from hypothesis.extra import numpy as hnp
 except ImportError as error:
-    raise ImportError("tinygrad_mnist.testing: strategies need Hypothesis; pip install 'tinygrad_mnist[test]'") from error
+    raise ImportError(
+        "tinygrad_mnist.testing: strategies need Hypothesis; pip install 'tinygrad_mnist[test]'"
+    ) from error
 
 __all__ = ["arrays", "axes", "broadcastable_shapes", "conv_geometries", "indices", "matmul_operands", "permutations"]
 
 STEP = 0.01  # of the grid that entries lie on: far more than the steps of finite differences
 
 
-# Shapes and arrays -----------------------------------------------------------------------------------------------------------------------
+# Shapes and arrays ----------------------------------------------------------------------------------------------------
 def arrays(
-    shape: Any, dtype: Any = np.float64, low: float = -3.0, high: float = 3.0, distinct: bool = False, away_from: Sequence[float] = ()
+    shape: Any,
+    dtype: Any = np.float64,
+    low: float = -3.0,
+    high: float = 3.0,
+    distinct: bool = False,
+    away_from: Sequence[float] = (),
 ) -> Any:
     """Strategy for arrays of floats on a grid of hundredths: finite, no subnormal numbers, no negative zero.
 
-    Shapes and dtypes shrink. Entries come from a seed, which is much faster than to draw each of them, and they stay generic after
-    shrinking, too: derivatives that are wrong can well be right at all zeros.
+    Shapes and dtypes shrink. Entries come from a seed, which is much faster than to draw each of them, and they stay
+    generic after shrinking, too: derivatives that are wrong can well be right at all zeros.
 
     Parameters
     ----------
@@ -37,8 +47,8 @@ def arrays(
     low, high : float
         The smallest and the largest entry possible.
     distinct : bool
-        Let no two entries be equal, not even after a cast to float32, so that a maximum has no ties. They are at least a hundredth apart,
-        where that many fit; else the grid is finer.
+        Let no two entries be equal, not even after a cast to float32, so that a maximum has no ties. They are at least
+        a hundredth apart, where that many fit; else the grid is finer.
     away_from : sequence of floats
         Kinks of the function: no entry is nearer than a hundredth to any of them.
 
@@ -72,7 +82,10 @@ def arrays(
 
 
 def _grid(low: float, high: float, count: int, away_from: Sequence[float]) -> Array:
-    """Return numbers from low to high, away from the kinks: hundredths, or finer steps where the range is short or `count` is large."""
+    """Return numbers from low to high, away from the kinks.
+
+    Hundredths, or finer steps where the range is short or `count` is large.
+    """
     kinks = sorted(away_from)
     starts, ends = [low, *(kink + STEP for kink in kinks)], [*(kink - STEP for kink in kinks), high]
     pieces = [(max(start, low), min(end, high)) for start, end in zip(starts, ends, strict=True)]
@@ -81,14 +94,21 @@ def _grid(low: float, high: float, count: int, away_from: Sequence[float]) -> Ar
     step = min(STEP, span / 10)
     if count > 1:  # still different in float32
         step = max(min(step, span / count), 16 * float(np.finfo(np.float32).eps) * max(abs(low), abs(high)))
-    lengths = [int((end - start) / step + 1e-6) + 1 if step > 0 else 1 for start, end in pieces] if math.isfinite(span) else []
+    lengths = (
+        [int((end - start) / step + 1e-6) + 1 if step > 0 else 1 for start, end in pieces]
+        if math.isfinite(span)
+        else []
+    )
     if sum(lengths) < max(count, 1):
         beside = f", {STEP} or more away from {kinks}," if kinks else ""
         raise ValueError(
-            f"arrays: {max(count, 1)} different entries are wanted, but from {low} to {high}{beside} there are {sum(lengths)} that are far "
+            f"arrays: {max(count, 1)} different entries are wanted, but from {low} to {high}{beside} there are "
+            f"{sum(lengths)} that are far "
             "enough apart; widen the range"
         )
-    grid = np.concatenate([np.linspace(start, end, length) for (start, end), length in zip(pieces, lengths, strict=True)])
+    grid = np.concatenate(
+        [np.linspace(start, end, length) for (start, end), length in zip(pieces, lengths, strict=True)]
+    )
     if step > 1e-6:
         grid = np.clip(np.round(grid, 12), low, high)  # so that they are short to read, and zero is zero
     grid[np.abs(grid) < np.finfo(np.float32).tiny] = 0.0
@@ -113,9 +133,9 @@ def broadcastable_shapes(count: int = 2, max_dims: int = 3, min_side: int = 0, m
     ...     assert sum(map(np.ones, shapes)).shape == np.broadcast_shapes(*shapes)
     >>> test_sum()
     """
-    return hnp.mutually_broadcastable_shapes(num_shapes=count, max_dims=max_dims, min_side=min_side, max_side=max_side).map(
-        lambda drawn: drawn.input_shapes
-    )
+    return hnp.mutually_broadcastable_shapes(
+        num_shapes=count, max_dims=max_dims, min_side=min_side, max_side=max_side
+    ).map(lambda drawn: drawn.input_shapes)
 
 
 LAYOUTS: tuple[Callable[[Array], Array], ...] = (
@@ -127,7 +147,8 @@ LAYOUTS: tuple[Callable[[Array], Array], ...] = (
 
 
 def matmul_operands(dtype: Any = np.float64, max_dims: int = 4, max_side: int = 3) -> Any:
-    """Strategy for pairs of arrays that can be multiplied by ``@``: vectors, matrices, and stacks that broadcast, in any memory order.
+    """Strategy for pairs of arrays that can be multiplied by ``@``: vectors, matrices, and stacks that broadcast, in
+    any memory order.
 
     Parameters
     ----------
@@ -144,22 +165,24 @@ def matmul_operands(dtype: Any = np.float64, max_dims: int = 4, max_side: int = 
     >>> test_matmul()
     """
     if max_dims < 2:
-        raise ValueError(f"matmul_operands: max_dims is {max_dims}; it must be at least 2, because matrices have two axes")
+        raise ValueError(
+            f"matmul_operands: max_dims is {max_dims}; it must be at least 2, because matrices have two axes"
+        )
 
     def operand(shape: tuple[int, ...]) -> Any:
         return st.tuples(arrays(shape, dtype), st.sampled_from(LAYOUTS)).map(lambda drawn: drawn[1](drawn[0]))
 
     return hnp.mutually_broadcastable_shapes(
         signature=np.matmul.signature, max_dims=max_dims - 2, min_side=0, max_side=max_side
-    ).flatmap(lambda drawn: st.tuples(*map(operand, drawn.input_shapes)))  # fmt: skip
+    ).flatmap(lambda drawn: st.tuples(*map(operand, drawn.input_shapes)))
 
 
-# Settings --------------------------------------------------------------------------------------------------------------------------------
+# Settings -------------------------------------------------------------------------------------------------------------
 def conv_geometries(pooling: bool = False) -> Any:
     """Strategy for valid settings of a convolution or pooling: dict(n, c, h, w, kernel_size, stride, padding).
 
-    Height and width, of the images and of all settings, differ. There may be no images (n is 0), padding wider than the kernel, strides
-    that leave gaps, and rows or columns that no window reaches, but there is at least one window.
+    Height and width, of the images and of all settings, differ. There may be no images (n is 0), padding wider than the
+    kernel, strides that leave gaps, and rows or columns that no window reaches, but there is at least one window.
 
     Parameters
     ----------
@@ -188,7 +211,8 @@ _geometries = st.composite(_draw_geometry)  # once, because Hypothesis reads the
 
 
 def axes(ndim: int) -> Any:
-    """Strategy for what reductions over an array of `ndim` axes take: None, an axis, or a tuple of different ones, from either end.
+    """Strategy for what reductions over an array of `ndim` axes take: None, an axis, or a tuple of different ones, from
+    either end.
 
     Examples
     --------
@@ -201,7 +225,8 @@ def axes(ndim: int) -> Any:
 
 
 def permutations(ndim: int) -> Any:
-    """Strategy for tuples of all `ndim` axes in any order, some of them counted from the end, as ``transpose`` takes them.
+    """Strategy for tuples of all `ndim` axes in any order, some of them counted from the end, as ``transpose`` takes
+    them.
 
     Examples
     --------
@@ -218,8 +243,8 @@ def permutations(ndim: int) -> Any:
 def indices(shape: tuple[int, ...]) -> Any:
     """Strategy for what an array of `shape` can be indexed with.
 
-    Integers, slices with steps, ``...`` and None; integer arrays, which broadcast and have repeats; boolean masks over some axes or all of
-    them; and mixtures of all these.
+    Integers, slices with steps, ``...`` and None; integer arrays, which broadcast and have repeats; boolean masks over
+    some axes or all of them; and mixtures of all these.
 
     Examples
     --------
@@ -237,7 +262,9 @@ def masks(shape: tuple[int, ...]) -> Any:
 
 def _draw_mixture(draw: Any, shape: tuple[int, ...]) -> Any:
     masked = draw(st.booleans())
-    common = (1,) if masked else draw(hnp.array_shapes(max_dims=2, min_side=0, max_side=3))  # so that index arrays broadcast
+    common = (
+        (1,) if masked else draw(hnp.array_shapes(max_dims=2, min_side=0, max_side=3))
+    )  # so that index arrays broadcast
     parts: list[Any] = []
     axis = 0
     while axis < len(shape):
@@ -245,9 +272,15 @@ def _draw_mixture(draw: Any, shape: tuple[int, ...]) -> Any:
         kinds: list[Any] = [st.slices(length)]
         if length:
             position = st.integers(-length, length - 1)
-            kinds += [position, *(hnp.arrays(np.intp, common[i:], elements=position, fill=st.nothing()) for i in range(len(common)))]
+            kinds += [
+                position,
+                *(hnp.arrays(np.intp, common[i:], elements=position, fill=st.nothing()) for i in range(len(common))),
+            ]
         if masked and draw(st.booleans()):
-            masked, width = False, draw(st.integers(1, len(shape) - axis))  # a single mask: another one would need as many True
+            masked, width = (
+                False,
+                draw(st.integers(1, len(shape) - axis)),
+            )  # a single mask: another one would need as many True
             kinds = [masks(shape[axis : axis + width])]
         parts.append(draw(st.one_of(kinds)))
         axis += width

@@ -15,7 +15,7 @@ import numpy as np
 
 import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
-from tinygrad_mnist.training import Trainer, hold_out
+from tinygrad_mnist.train import Trainer, hold_out
 
 OPTIMIZERS: dict[str, Callable[..., Any]] = {
     "adagrad": tg.optim.AdaGrad,

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # works from any folder, installed or not
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers")]  # works from any folder, installed or not
 
 import numpy as np
 from mutants import MUTANTS, Array, Function, correct_case

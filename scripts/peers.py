@@ -132,7 +132,7 @@ class Layered(Peer):
     package, eager, imported = "numpy", False, False
 
     def __init__(self, threads: int, seed: int) -> None:
-        sys.path.insert(0, str(ROOT / "tests"))
+        sys.path.insert(0, str(ROOT / "tests" / "helpers"))
         from layered_reference import LayeredNet
 
         self.rng = np.random.default_rng(seed)

@@ -32,7 +32,7 @@ from reproduction.report import write_report
 
 import tinygrad_mnist as tg
 from models.recipes import held_out
-from tinygrad_mnist.files import leftovers, write_atomically
+from tinygrad_mnist.storage.files import leftovers, write_atomically
 
 DEFAULTS: dict[str, Any] = {
     "data": None,

@@ -45,10 +45,10 @@ from models.recipes import (
     make_trainer,
     settings,
 )
-from tinygrad_mnist.checkpoint import save_weights
-from tinygrad_mnist.plots import plot_curves
-from tinygrad_mnist.runs import Run, code_version
-from tinygrad_mnist.training import Step, Trainer, accuracy, best_epoch
+from tinygrad_mnist.storage.checkpoint import save_weights
+from tinygrad_mnist.train import Step, Trainer, accuracy, best_epoch
+from tinygrad_mnist.train.plots import plot_curves
+from tinygrad_mnist.train.runs import Run, code_version
 
 DECIDES: dict[str, Any] = {  # what decides the result: stored in the run folder, and not to be changed on the way
     "recipe": "paper",

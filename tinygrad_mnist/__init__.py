@@ -8,22 +8,20 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 from typing import Any as _Any
 
-from . import checkpoint as checkpoint
-from . import data as data
-from . import nn as nn
-from . import optim as optim
-from . import parallel as parallel
-from . import runs as runs
-from . import schedules as schedules
-from . import training as training
-from .anomaly import *
+from . import data, nn, optim
+from . import train as training
 from .conv import *
+from .debug.anomaly import *
+from .debug.graph import *
+from .debug.profiler import *
 from .functional import *
-from .graphs import *
-from .native import *
+from .kernels import compiled as native
+from .kernels.compiled import *
 from .ops import *
-from .profiling import *
+from .storage import checkpoint
 from .tensor import *
+from .train import runs, schedules
+from .train import shards as parallel
 
 if TYPE_CHECKING:
     from . import testing as testing

@@ -11,8 +11,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from . import contractions, native
-from .contractions import Size, output_size
+from .kernels import compiled as native
+from .kernels import reference as contractions
+from .kernels.reference import Size, output_size
 from .ops import _where_positive, getitem, mean, pad, reshape, sum, transpose
 from .tensor import Array, Operand, Tensor, as_tensor, primitive
 

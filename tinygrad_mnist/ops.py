@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from . import native
+from .kernels import compiled as native
 from .tensor import Array, Operand, Primitive, Rule, Tensor, as_tensor, astype, primitive
 
 __all__ = [

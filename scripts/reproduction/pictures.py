@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
-from tinygrad_mnist.files import write_atomically
+from tinygrad_mnist.storage.files import write_atomically
 
 from .experiments import (
     ACCURACY,

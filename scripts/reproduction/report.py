@@ -22,8 +22,8 @@ import numpy as np
 import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
 from models.recipes import MODEL, TRAINING
-from tinygrad_mnist.checkpoint import CheckpointError, load_weights
-from tinygrad_mnist.files import write_atomically
+from tinygrad_mnist.storage.checkpoint import CheckpointError, load_weights
+from tinygrad_mnist.storage.files import write_atomically
 
 from . import pictures, verdicts
 from .experiments import (

@@ -24,10 +24,10 @@ import numpy as np
 import models
 import tinygrad_mnist as tg
 from models.recipes import MEASURED, make_trainer
-from tinygrad_mnist.checkpoint import save_weights
-from tinygrad_mnist.files import write_atomically
-from tinygrad_mnist.runs import code_version
-from tinygrad_mnist.training import Trainer, predict
+from tinygrad_mnist.storage.checkpoint import save_weights
+from tinygrad_mnist.storage.files import write_atomically
+from tinygrad_mnist.train import Trainer, predict
+from tinygrad_mnist.train.runs import code_version
 
 BINS = (-10.0, 4.0, 56)  # of the histograms: log10 of the absolute value, from, to, number
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..files import write_atomically
+from ..storage.files import write_atomically
 from .idx import IdxError, decode_idx, encode_idx, read_idx
 
 __all__ = ["MIRRORS", "DataUnavailableError", "Dataset", "cache_dir", "find_mnist", "load_mnist"]

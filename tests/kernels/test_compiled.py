@@ -1,0 +1,472 @@
+"""The compiled kernels against the functions that define them, at every level of instructions that this processor has.
+
+The reference is computed in float64; errors are compared with what rounding in float32 can do to the sums of the
+absolute values.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tinygrad_mnist as tg
+from models.deep_convnet import DeepConvNet
+from tinygrad_mnist import conv
+from tinygrad_mnist.kernels import compiled as native
+from tinygrad_mnist.kernels import reference as contractions
+from tinygrad_mnist.testing import check_gradients
+
+Array = npt.NDArray[Any]
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "tinygrad_mnist" / "kernels" / "c" / "native.c"
+EPS = float(np.finfo(np.float32).eps)
+needs_kernels = pytest.mark.skipif(native.LIBRARY is None, reason=f"native kernels: {native.REASON}")
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+levels = pytest.mark.parametrize("level", range(native.LIBRARY.highest_level() + 1 if native.LIBRARY else 1))
+sides, seeds = st.integers(1, 9), st.integers(0, 2**32 - 1)
+layouts = st.sampled_from(["batch innermost", "C", "reversed", "every second", "unaligned"])
+counts = st.one_of(st.integers(1, 20), st.sampled_from([31, 32, 33, 50, 64, 65, 79, 80, 100, 125, 128, 129]))  # images
+channels = st.sampled_from([1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 20, 33])
+
+
+def drawn(rng: np.random.Generator, shape: tuple[int, ...], layout: str) -> Array:
+    """Normally distributed numbers, (N, C, H, W) by name."""
+    x = rng.standard_normal(shape, np.float32)
+    if layout == "batch innermost":
+        return np.ascontiguousarray(x.transpose(2, 1, 3, 0)).transpose(3, 1, 0, 2)
+    if layout == "reversed":
+        return x[::-1, ::-1, ::-1, ::-1]
+    if layout == "every second":
+        return rng.standard_normal((*shape[:-1], 2 * shape[-1]), np.float32)[..., ::2]
+    if layout == "unaligned":
+        buffer = np.empty(x.nbytes + 1, np.uint8)[1:]
+        buffer[:] = x.view(np.uint8).ravel()
+        return buffer.view(np.float32).reshape(shape)
+    return x
+
+
+def close(actual: Array, expected: Array, magnitude: Array, axis: int) -> None:
+    """To rounding: sums of `magnitude` are added up in float32, with neighbours along `axis` (Winograd) in between."""
+    assert actual.dtype == np.float32 and actual.shape == expected.shape
+    bound = 16 * EPS * magnitude.max(axis=axis, keepdims=True) + np.finfo(np.float32).tiny
+    worst = np.unravel_index(np.argmax(np.abs(actual - expected) / bound), actual.shape)
+    assert np.abs(actual - expected)[worst] <= np.broadcast_to(bound, actual.shape)[worst], worst
+
+
+@st.composite
+def convolutions(draw: Any) -> tuple[Any, ...]:
+    kernel = draw(st.sampled_from([(3, 3), (1, 3), (2, 3)]) | st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    stride = draw(st.sampled_from([(1, 1), (2, 2)]) | st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    padding = draw(st.tuples(st.integers(0, kernel[0]), st.integers(0, kernel[1])))
+    h, w = (max(k - 2 * p, 1) + draw(st.integers(0, 9)) for k, p in zip(kernel, padding, strict=True))
+    return draw(counts), draw(channels), draw(channels), (h, w), kernel, stride, padding
+
+
+def compare_convolution(geometry: Any, layout: str, seed: int, biased: bool) -> None:
+    n, c, f, size, kernel, stride, padding = geometry
+    rng = np.random.default_rng(seed)
+    x, w = (
+        drawn(rng, (n, c, *size), layout),
+        drawn(rng, (f, c, *kernel), "C" if layout == "batch innermost" else layout),
+    )
+    b = drawn(rng, (1, 1, 1, f), layout).reshape(f) if biased else None
+    g = drawn(rng, (n, f, *contractions.output_size(size, kernel, stride, padding)), layout)
+    x64, w64, g64, b64 = x.astype(float), w.astype(float), g.astype(float), None if b is None else b.astype(float)
+    absolute = None if b64 is None else np.abs(b64)
+    for rectify in (False, True):
+        expected = contractions.output(x64, w64, b64, stride, padding, rectify)
+        magnitude = contractions.output(np.abs(x64), np.abs(w64), absolute, stride, padding)
+        close(native.output(x, w, b, stride, padding, rectify), expected, magnitude, 3)
+    for name, arrays, exact, extent in (
+        ("input_gradient", (g, w), (g64, w64), size),
+        ("weight_gradient", (x, g), (x64, g64), kernel),
+    ):
+        define = getattr(contractions, name)
+        expected, magnitude = (
+            define(*exact, stride, padding, extent),
+            define(*map(np.abs, exact), stride, padding, extent),
+        )
+        close(getattr(native, name)(*arrays, stride, padding, extent), expected, magnitude, 3)
+
+
+@needs_kernels
+@levels
+@given(convolutions(), layouts, seeds, st.booleans())
+def test_convolutions_equal_their_definition(level: int, geometry: Any, layout: str, seed: int, biased: bool) -> None:
+    with patch.object(native, "LEVEL", level):
+        compare_convolution(geometry, layout, seed, biased)
+
+
+@needs_kernels
+@levels
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        (1, 1, 1, (1, 1), (1, 1), (1, 1), (0, 0)),
+        (
+            125,
+            16,
+            16,
+            (26, 26),
+            (3, 3),
+            (1, 1),
+            (0, 0),
+        ),  # the costliest layer of the 21, and the first, in several strips
+        (125, 1, 16, (28, 28), (3, 3), (1, 1), (0, 0)),
+        (200, 64, 64, (4, 4), (3, 3), (1, 1), (1, 1)),
+        (3, 5, 6, (40, 300), (5, 7), (2, 2), (3, 3)),
+        (40, 6, 7, (5, 9), (3, 3), (1, 1), (7, 7)),  # padding wider than the kernel
+        (33, 4, 4, (2, 1), (3, 3), (1, 1), (2, 1)),
+    ],
+)
+def test_particular_convolutions(level: int, geometry: Any) -> None:
+    with patch.object(native, "LEVEL", level):
+        compare_convolution(geometry, "batch innermost", 0, True)
+
+
+@needs_kernels
+@levels
+@given(
+    st.sampled_from([8, 16, 32, 50, 64, 129]),
+    st.sampled_from([4, 7, 16]),
+    st.integers(3, 14),
+    st.sampled_from([0, 1, 4]),
+    seeds,
+)
+def test_where_zeros_are_seen_the_result_is_the_bias_by_definition(
+    level: int, n: int, c: int, width: int, padding: int, seed: int
+) -> None:
+    """Rounding must not open a ReLU, whose gradient would then be wrong by all of it.
+
+    Images of digits are mostly zeros.
+    """
+    rng = np.random.default_rng(seed)
+    x, w, b = (
+        drawn(rng, (n, c, 4, width), "batch innermost"),
+        drawn(rng, (5, c, 2, 3), "C"),
+        np.float32([0, 0, 1, -1, 0.1]),
+    )
+    x *= rng.random(x.shape[2:]) < 0.3  # the same pixels in all images
+    x *= rng.integers(-1, 2, (n, 1, 1, 1)).astype(np.float32)  # some 0, some -0
+    with patch.object(native, "LEVEL", level):
+        out = native.output(x, w, b, (1, 1), (1, padding))
+    seen = contractions.output(np.abs(x, dtype=np.float64), np.ones((1, c, 2, 3)), None, (1, 1), (1, padding)) > 0
+    np.testing.assert_array_equal(np.where(seen, 0, out), np.where(seen, 0, b[:, None, None]))
+    if not seen.all():
+        assert np.any(out != b[:, None, None]) == seen.any()
+
+
+@needs_kernels
+@levels
+def test_gradients_of_the_network_on_digits_are_those_of_numpy(level: int) -> None:
+    images, labels = tg.data.synthetic_digits(64, rng=np.random.default_rng(0))
+    model = DeepConvNet(
+        rng=np.random.default_rng(0), dropout=0.0
+    )  # biases are 0: so is the background behind every layer
+
+    def gradients() -> dict[str, Array]:
+        return tg.parallel.value_and_grad(model.loss, tg.nn.parameters(model), images, labels, threads=1)[1]
+
+    with patch.object(native, "LEVEL", level):
+        actual = gradients()
+    with patch.object(native, "LIBRARY", None):
+        expected = gradients()
+    for name, wanted in expected.items():
+        np.testing.assert_allclose(actual[name], wanted, rtol=0, atol=1e-5 * np.abs(wanted).max(), err_msg=name)
+
+
+@needs_kernels
+@levels
+@pytest.mark.parametrize("width", [1, 3])
+def test_weight_gradients_are_exact_to_rounding_over_millions_of_pixels_by_definition(level: int, width: int) -> None:
+    x = np.ones((128, 64, 32, 64), np.float32).transpose(3, 2, 0, 1)  # (N, C, H, W) of a batch innermost
+    g = np.full_like(x[:, :4], 0.1)
+    with patch.object(native, "LEVEL", level):
+        out = native.weight_gradient(x[:, :4], g, (1, 1), (0, width // 2), (1, width))
+    np.testing.assert_allclose(out[..., width // 2], g.astype(np.float64).sum() / 4, rtol=3e-6)
+
+
+@needs_kernels
+@levels
+@given(counts, channels, sides, sides, layouts, st.booleans(), seeds)
+def test_max_pooling_equals_its_definition(
+    level: int, n: int, c: int, h: int, w: int, layout: str, ties: bool, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    x = drawn(rng, (n, c, h + 1, w + 1), layout)
+    x = np.rint(x) if ties else np.where(rng.random(x.shape) < 0.1, np.float32(np.nan), x)
+    g, probe = drawn(rng, (n, c, (h + 1) // 2, (w + 1) // 2), layout), drawn(rng, x.shape, layout)
+
+    def results() -> list[Array]:
+        leaf, cotangent = tg.Tensor(x, requires_grad=True), tg.Tensor(g, requires_grad=True)
+        out = tg.max_pool2d(leaf, 2)
+        (first,) = tg.grad(out, [leaf], create_graph=True, gradient=cotangent)
+        return [out.data, first.data, *(t.data for t in tg.grad((first * probe).sum(), [cotangent, leaf]))]
+
+    with patch.object(native, "LEVEL", level):
+        actual = results()
+    with patch.object(native, "LIBRARY", None):
+        expected = results()
+    for a, e in zip(actual, expected, strict=True):
+        np.testing.assert_array_equal(a, e, strict=True)
+
+
+@needs_kernels
+@levels
+@given(counts, channels, sides, sides, layouts, layouts, seeds)
+def test_relu_and_bias_gradients_equal_their_definition(
+    level: int, n: int, c: int, h: int, w: int, g_layout: str, y_layout: str, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    g, y = drawn(rng, (n, c, h, w), g_layout), np.rint(drawn(rng, (n, c, h, w), y_layout))  # often 0
+    kept = np.where(y > 0, g, np.float32(0))
+    with patch.object(native, "LEVEL", level):
+        np.testing.assert_array_equal(native.relu_gradient(g, y), kept, strict=True)
+        both = native.relu_and_bias_gradient(g, y)
+    images, sums = (part.data for part in conv._parted(tg.Tensor(both), y.shape))
+    np.testing.assert_array_equal(images, kept, strict=True)
+    close(sums, kept.sum((0, 2, 3), np.float64), np.abs(kept).sum((0, 2, 3), np.float64), 0)
+
+
+@needs_kernels
+def test_what_is_not_float32_or_empty_is_left_to_numpy() -> None:
+    x, w = np.ones((2, 3, 4, 4), np.float32), np.ones((5, 3, 2, 2), np.float32)
+    with patch.object(native, "output") as kernel:
+        others = (
+            (x.astype(np.float64), w),
+            (x, w.astype(np.float64)),
+            (x.astype(">f4"), w),
+            (x[:0], w),
+            (x, w[:0]),
+            (x[:, :0], w[:, :0]),
+        )
+        for images, weights in others:
+            assert tg.conv2d(images, weights).shape == (len(images), len(weights), 3, 3)
+        kernel.assert_not_called()
+    with patch.object(native, "max_pool") as kernel:
+        for images, window in (
+            (x.astype(np.float64), (2,)),
+            (x[:0], (2,)),
+            (x, (3,)),
+            (x, (2, 1)),
+            (x, (2, 2, 1)),
+            (x, ((2, 1),)),
+        ):
+            tg.max_pool2d(images, *window)
+        kernel.assert_not_called()
+
+
+@needs_kernels
+@levels
+def test_results_are_the_same_bits_every_time_and_in_every_thread(level: int) -> None:
+    rng = np.random.default_rng(0)
+    x, w, g = (drawn(rng, shape, "batch innermost") for shape in ((50, 8, 12, 12), (9, 8, 3, 3), (50, 9, 12, 12)))
+
+    def everything(_: int) -> list[bytes]:
+        results = [
+            native.output(x, w, None, (1, 1), (1, 1)),
+            native.weight_gradient(x, g, (1, 1), (1, 1), (3, 3)),
+            native.max_pool(x),
+        ]
+        return [
+            r.tobytes()
+            for r in [*results, native.relu_and_bias_gradient(g, g), native.max_pool_gradient(results[2], x)]
+        ]
+
+    with patch.object(native, "LEVEL", level), ThreadPoolExecutor(4) as pool:
+        assert len({tuple(run) for run in pool.map(everything, range(40))}) == 1
+
+
+@needs_kernels
+@levels
+def test_gradients_of_native_ops_match_finite_differences(level: int) -> None:
+    rng = np.random.default_rng(0)
+    shapes = (32, 4, 3, 3), (4, 4, 3, 3), (4,)
+    x, w, b = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+    with patch.object(native, "LEVEL", level):
+        check_gradients(lambda x, w, b: tg.tanh(tg.conv2d(x, w, b, 1, 1)), x, w, b, rng=0)
+        check_gradients(lambda x: tg.tanh(tg.max_pool2d(x, 2)), x, rng=0)
+
+
+# Choosing and missing -------------------------------------------------------------------------------------------------
+CONFIG = "import tinygrad_mnist as tg; tg.show_config()"
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env={**os.environ, **environment}
+    )
+
+
+def test_show_config_tells_what_computes_and_why() -> None:
+    off = python(CONFIG, TINYGRAD_MNIST_NATIVE="0").stdout
+    assert re.search(r"native kernels: off \(switched off by TINYGRAD_MNIST_NATIVE=0\); NumPy", off)
+    with patch.object(native, "EXTENSION_SUFFIXES", [".nothing"]), patch.dict(os.environ, {native.VARIABLE: "1"}):
+        library, _, reason = native._load()
+    assert library is None and "no C compiler" in reason
+    if native.LIBRARY:
+        for level, name in enumerate(native.LEVELS[: native.LIBRARY.highest_level() + 1]):
+            out = python(f"{CONFIG}; assert tg.native.LEVEL == {level}", TINYGRAD_MNIST_NATIVE=name)
+            assert out.returncode == 0 and re.search(
+                rf"native kernels: {name} \(chosen by .*\), compiled by (GCC|Clang)", out.stdout
+            )
+        assert re.search(
+            r"native kernels: \w+ \(the best that this processor has\)",
+            python(CONFIG, TINYGRAD_MNIST_NATIVE="1").stdout,
+        )
+
+
+@pytest.mark.parametrize("wish", ["fast", "sse9", "/nowhere/native.so"])
+def test_an_unknown_wish_is_an_error_that_lists_what_there_is(wish: str) -> None:
+    known = rf"'{wish}'.*0 \(off\), 1, one of baseline, avx2, avx512"
+    with patch.dict(os.environ, {native.VARIABLE: wish}), pytest.raises(ValueError, match=known):
+        native._load()
+
+
+@needs_kernels
+def test_a_level_that_the_processor_lacks_is_an_error() -> None:
+    library = native.LIBRARY
+    with (
+        patch.object(library, "highest_level", lambda: 0),
+        patch.object(native.ctypes, "CDLL", lambda path: library),
+        patch.dict(os.environ, {native.VARIABLE: "avx2"}),
+        pytest.raises(ValueError, match="'avx2', but .* no more than 'baseline'"),
+    ):
+        native._load()
+
+
+def test_the_path_of_a_library_may_be_relative(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.so").write_bytes(b"")
+    monkeypatch.setenv(native.VARIABLE, "own.so")
+    with patch.object(native.ctypes, "CDLL", side_effect=OSError("seen")) as loaded:
+        native._load()
+    loaded.assert_called_once_with(str(tmp_path.resolve() / "own.so"))
+
+
+@needs_kernels
+def test_a_library_of_another_version_is_left_out() -> None:
+    names = "convolve", "weight_gradient", "max_pool", "max_pool_gradient", "relu_gradient", "compiler"
+    functions = {name: lambda: None for name in names}
+    for library in (SimpleNamespace(**functions, geometry_size=lambda: 8), SimpleNamespace()):
+        with (
+            patch.object(native.ctypes, "CDLL", lambda path, library=library: library),
+            patch.dict(os.environ, {native.VARIABLE: "1"}),
+        ):
+            found, _, reason = native._load()
+        assert found is None and "another version" in reason and "install again" in reason
+
+
+def test_a_library_that_cannot_be_loaded_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "broken.so").write_bytes(b"no library")
+    with patch.dict(os.environ, {native.VARIABLE: str(tmp_path / "broken.so")}):
+        library, _, reason = native._load()
+    assert library is None and "cannot be loaded" in reason
+
+
+def test_too_little_memory_is_an_error() -> None:
+    native._check(0)
+    with pytest.raises(MemoryError, match="smaller batches"):
+        native._check(1)
+
+
+# Testing the tests ----------------------------------------------------------------------------------------------------
+def compiled(target: Path, source: Path, *options: str) -> Path:
+    command = [
+        "cc",
+        "-std=c11",
+        "-ffp-contract=fast",
+        "-shared",
+        "-fPIC",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        *options,
+        "-o",
+        target,
+        source,
+    ]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    return target
+
+
+def these_tests(keyword: str, library: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    arguments = ["-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", "-k", keyword, __file__]
+    return python(
+        f"import pytest, sys; sys.exit(pytest.main({arguments}))", TINYGRAD_MNIST_NATIVE=str(library), **environment
+    )
+
+
+PLANTED = {
+    "a transformed point": (
+        "kernels.h",
+        "LOOSE *)(to + 4 * point) = even2 - odd2",
+        "LOOSE *)(to + 4 * point) = even2 + odd2",
+    ),
+    "weights at the wrong stride": ("kernels.h", "f * s->wf + c * s->wc", "f * s->wc + c * s->wf"),
+    "a stale row in the ring": ("kernels.h", "if (ring->holds[number] != y + at)", "if (ring->holds[number] < 0)"),
+    "no bias in the fourth column": ("kernels.h", "(m[5] + add)", "m[5]"),
+    "the last maximum": ("kernels.h", "high & (a == upper)", "high & ~(b == lower)"),
+    "the gradient at 0": ("kernels.h", "(y + to) > 0", "(y + to) >= 0"),
+    "sums across too few lanes": (
+        "kernels.h",
+        "0; lane < LANES; lane++)\n        sum",
+        "1; lane < LANES; lane++)\n        sum",
+    ),
+    "an image too few": ("kernels.h", "min(width - t % tiles * TILE, TILE)", "min(width - t % tiles * TILE, TILE) - 1"),
+    "rounding of zeros": ("kernels.h", "(bits << 1) != 0", "(bits | 1) != 0"),
+    "the sign of zeros": ("kernels.h", "(bits << 1) != 0", "bits != 0"),
+    "a total that is not folded": ("kernels.h", "unfolded >= (few ? FOLD * FOLD : FOLD)", "0"),
+    "less precision": ("native.c", "G0 = 64 / 81.f", "G0 = 0.79015f"),
+}
+
+
+@needs_compiler
+@needs_kernels
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PLANTED)
+def test_planted_errors_are_found(name: str, tmp_path: Path) -> None:
+    file, right, wrong = PLANTED[name]
+    for source in SOURCE.parent.glob("*.[ch]"):
+        text = source.read_text()
+        assert source.name != file or text.count(right) == 1
+        (tmp_path / source.name).write_text(text.replace(right, wrong) if source.name == file else text)
+    library = compiled(tmp_path / "wrong.so", tmp_path / SOURCE.name, "-O1")
+    run = these_tests("definition or particular", library, HYPOTHESIS_PROFILE="ci")
+    assert run.returncode == 1 and "1 failed" in run.stdout, run.stdout[-2000:]
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_sanitizers_find_nothing(tmp_path: Path) -> None:
+    options = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
+    try:
+        library = compiled(tmp_path / "checked.so", SOURCE, *options)
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"the compiler has no sanitizers: {error.stderr[-300:]}")
+    finder = ["cc", "-print-file-name=libasan.so"]
+    runtime = subprocess.run(finder, capture_output=True, text=True).stdout.strip()  # must be there before Python is
+    environment = {"LD_PRELOAD": runtime, "ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc"}
+    run = these_tests("definition or particular or bits", library, **environment)
+    assert run.returncode == 0 and " passed" in run.stdout, (run.stdout + run.stderr)[-4000:]
+    overrun = """if True:
+        import numpy as np
+        from tinygrad_mnist.kernels import compiled as native
+        too_few = np.ones(9999, np.float32).ctypes.data
+        native.LIBRARY.max_pool(0, native._sizes(64, 4, 64, 64), too_few, too_few)
+    """
+    assert "AddressSanitizer" in python(overrun, TINYGRAD_MNIST_NATIVE=str(library), **environment).stderr

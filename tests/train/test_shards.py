@@ -1,0 +1,358 @@
+"""Shards on threads.
+
+The gradients of one graph, the same bits for any number of threads, and errors that come through.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+import threadpoolctl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tinygrad_mnist as tg
+from models.deep_convnet import DeepConvNet
+from tinygrad_mnist import nn
+from tinygrad_mnist.train import accuracy, evaluate, evaluation, predict
+from tinygrad_mnist.train import shards as parallel
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+class Classifier:
+    """Two layers with dropout between them: (N, 4) -> (N, 3)."""
+
+    def __init__(self, dtype: Any = np.float64) -> None:
+        self.net = nn.Sequential(
+            nn.Linear(4, 6, rng=rng(0), dtype=dtype),
+            nn.ReLU(),
+            nn.Dropout(0.4),
+            nn.Linear(6, 3, rng=rng(1), dtype=dtype),
+        )
+        self.unused = tg.Tensor(np.ones(2, dtype), requires_grad=True)
+
+    def loss(self, x: Any, labels: Any, rng: np.random.Generator | None = None) -> tg.Tensor:
+        return tg.cross_entropy(self.net(x, rng), labels)
+
+
+def batch(n: int, seed: int = 0, dtype: Any = np.float64) -> tuple[Any, Any]:
+    return rng(seed).normal(size=(n, 4)).astype(dtype), rng(seed + 1).integers(0, 3, n)
+
+
+def assert_identical(first: Any, second: Any) -> None:
+    assert first[0] == second[0] and list(first[1]) == list(second[1])
+    for name, g in first[1].items():
+        np.testing.assert_array_equal(g, second[1][name], strict=True)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 40), st.integers(1, 45), st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 4]))
+def test_shards_add_up_to_the_gradients_of_one_graph(n: int, shard_size: int, seed: int, threads: int) -> None:
+    model, (x, labels) = Classifier(), batch(n, seed)
+    params = nn.parameters(model)
+    loss, grads = parallel.value_and_grad(model.loss, params, x, labels, shard_size=shard_size, threads=threads)
+    whole = model.loss(x, labels)
+    assert isinstance(loss, float) and abs(loss - whole.item()) < 1e-13
+    assert list(grads) == list(params) and all(p.grad is None for p in params.values())
+    for g, p, expected in zip(grads.values(), params.values(), tg.grad(whole, list(params.values())), strict=True):
+        assert (
+            isinstance(g, np.ndarray) and g.dtype == p.dtype and g.shape == p.shape and not np.shares_memory(g, p.data)
+        )
+        np.testing.assert_allclose(g, expected.data, rtol=0, atol=1e-13)
+
+
+@settings(deadline=None)
+@given(
+    st.integers(1, 40),
+    st.integers(1, 45),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([np.float32, np.float64]),
+    st.booleans(),
+)
+def test_the_number_of_threads_changes_no_bit(n: int, shard_size: int, seed: int, dtype: Any, training: bool) -> None:
+    model, arrays = Classifier(dtype), batch(n, seed, dtype)
+    results = []
+    for threads in (1, 2, 4, None):
+        draws = rng(seed) if training else None
+        result = parallel.value_and_grad(
+            model.loss, nn.parameters(model), *arrays, rng=draws, shard_size=shard_size, threads=threads
+        )
+        results.append((result, None if draws is None else draws.bit_generator.state))
+    for result, state in results[1:]:
+        assert_identical(results[0][0], result)
+        assert state == results[0][1]
+    assert all(g.dtype == dtype for g in results[0][0][1].values())
+
+
+def test_the_network_too_is_the_same_for_any_number_of_threads() -> None:
+    model = DeepConvNet(rng=rng(0))
+    images, labels = tg.data.synthetic_digits(33, rng=rng(1))
+    results = [
+        parallel.value_and_grad(
+            model.loss, nn.parameters(model), images, labels, rng=rng(2), shard_size=10, threads=threads
+        )
+        for threads in (1, 2, 4)
+    ]
+    assert_identical(results[0], results[1])
+    assert_identical(results[0], results[2])
+
+
+def test_the_seed_decides_and_each_batch_and_shard_draws_anew() -> None:
+    model, arrays = Classifier(), batch(30)
+
+    def losses(seed: int) -> list[float]:
+        draws = rng(seed)
+        return [
+            parallel.value_and_grad(model.loss, nn.parameters(model), *arrays, rng=draws, shard_size=7)[0]
+            for _ in range(3)
+        ]
+
+    assert losses(1) == losses(1)
+    assert len({*losses(1), *losses(2)}) == 6
+    seen = []
+
+    def loss(x: Any, labels: Any, rng: Any) -> tg.Tensor:
+        seen.append(rng.random())
+        return model.loss(x, labels, rng)
+
+    for _ in range(2):
+        parallel.value_and_grad(loss, nn.parameters(model), *arrays, rng=rng(len(seen)), shard_size=4, threads=2)
+    assert len(set(seen)) == len(seen) == 16
+
+
+@given(st.integers(1, 10_000) | st.sampled_from([500, 1000, 10_000]))
+def test_default_shards_are_even_and_neither_small_nor_large(n: int) -> None:
+    size = parallel.default_shard_size(n)
+    shards = [min(size, n - start) for start in range(0, n, size)]
+    assert sum(shards) == n and size <= 144 and (n < 80 or size >= 40)
+    for threads in (2, 4) if n >= 250 else (2,) if n >= 80 else ():
+        waiting = [sum(shards[i::threads]) for i in range(threads)]  # images of each thread
+        assert max(waiting) - n / threads <= max(0.025 * n, threads), "threads have equally many, or nearly"
+    assert size % 16 == 0 or n not in (500, 1000, 10_000)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_shards_are_given_as_cut(threads: int) -> None:
+    x, y = np.arange(11.0), np.arange(22).reshape(11, 2)
+    shards = list(parallel.map_shards(lambda *job: job, x, y, shard_size=4, threads=threads))
+    assert [number for number, *_ in shards] == [0, 1, 2]
+    assert [len(a) for _, a, _ in shards] == [4, 4, 3]
+    np.testing.assert_array_equal(np.concatenate([a for _, a, _ in shards]), x)
+    np.testing.assert_array_equal(np.concatenate([b for *_, b in shards]), y)
+    generators = []
+    w = tg.Tensor(np.ones(()), requires_grad=True)
+    loss, grads = parallel.value_and_grad(
+        lambda x, rng: generators.append(rng) or (x * w).mean(), {"w": w}, list(x), shard_size=4, threads=threads
+    )
+    assert loss == pytest.approx(5) and grads["w"] == pytest.approx(5)  # the short last shard weighs less
+    assert generators == [None] * 3
+
+
+class ShardError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("failing", [0, 3, 9])
+def test_exceptions_come_through_and_no_thread_stays(threads: int, failing: int) -> None:
+    w, before = tg.Tensor(1.0, requires_grad=True), threading.active_count()
+    error = ShardError("in a shard")
+
+    def loss(x: Any, rng: Any) -> tg.Tensor:
+        if failing in x:
+            raise error
+        return (x * w).mean()
+
+    with pytest.raises(ShardError) as caught:
+        parallel.value_and_grad(loss, {"w": w}, np.arange(10.0), shard_size=1, threads=threads)
+    assert caught.value is error
+    assert threading.active_count() == before
+    assert parallel.value_and_grad(lambda x, rng: (x * w).mean(), {"w": w}, np.ones(4), threads=threads)[0] == 1
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(
+    ("arrays", "how", "message"),
+    [
+        ([np.zeros((3, 2)), np.zeros(4)], {}, r"equally long.*\(3, 2\).*\(4,\)"),
+        ([np.zeros((0, 2)), np.zeros(0)], {}, r"not empty.*\(0, 2\)"),
+        ([], {}, "not empty"),
+        ([np.zeros(3)], {"shard_size": 0}, "shard_size is 0"),
+        ([np.zeros(3)], {"shard_size": -5}, "shard_size is -5"),
+        ([np.zeros(3)], {"threads": 0}, "threads is 0"),
+        ([np.zeros(3)], {"threads": -1}, "threads is -1"),
+    ],
+)
+def test_batches_that_cannot_be_cut_are_refused(arrays: Any, how: Any, message: str) -> None:
+    w = tg.Tensor(1.0, requires_grad=True)
+    with pytest.raises(ValueError, match=message):
+        parallel.value_and_grad(lambda *a: w * 1, {"w": w}, *arrays, **how)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_loss_of_several_numbers_is_refused(threads: int) -> None:
+    w = tg.Tensor(np.ones(2), requires_grad=True)
+    with pytest.raises((ValueError, RuntimeError), match=r"\(2,\)"):
+        parallel.value_and_grad(lambda x, rng: w * 1, {"w": w}, np.ones(4), shard_size=2, threads=threads)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_surrounding_no_grad_makes_no_difference(threads: int) -> None:
+    model, arrays = Classifier(), batch(8)
+    expected = parallel.value_and_grad(model.loss, nn.parameters(model), *arrays, shard_size=4, threads=1)
+    with tg.no_grad():
+        assert_identical(
+            parallel.value_and_grad(model.loss, nn.parameters(model), *arrays, shard_size=4, threads=threads), expected
+        )
+
+
+@pytest.mark.parametrize("function", [evaluate, accuracy])
+@pytest.mark.parametrize(("n", "labels"), [(3, [1]), (3, 1), (0, []), (2, [[0, 1], [1, 0]])])
+def test_labels_that_do_not_fit_are_refused(function: Any, n: int, labels: Any) -> None:
+    with pytest.raises(ValueError, match=rf"{function.__name__}: {n} images, and labels of shape"):
+        function(Classifier().net, np.ones((n, 4)), np.array(labels))
+
+
+def test_usable_cores_are_counted() -> None:
+    assert parallel.usable_cores() >= 1
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "expected"),
+    [
+        ("0::/\n", {}, 8),
+        ("0::/\n", {"cpu.max": "max 100000"}, 8),
+        ("0::/\n", {"cpu.max": "150000 100000"}, 1.5),
+        ("0::/jobs/mine\n", {"jobs/cpu.max": "200000 100000", "jobs/mine/cpu.max": "max 100000"}, 2),
+        ("0::/jobs/mine\n", {"jobs/cpu.max": "200000 100000", "jobs/mine/cpu.max": "50000 100000"}, 0.5),
+        (
+            "4:memory:/x\n3:cpu,cpuacct:/job\n",
+            {"cpu/job/cpu.cfs_quota_us": "300000", "cpu/job/cpu.cfs_period_us": "100000"},
+            3,
+        ),
+        ("3:cpuacct,cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ("3:cpuset:/job\n", {"cpu/job/cpu.cfs_quota_us": "300000", "cpu/job/cpu.cfs_period_us": "100000"}, 8),
+        ("0::/\n", {"cpu.max": "nonsense"}, 8),
+        ("nonsense\n", {}, 8),
+        (None, {}, 8),
+    ],
+)
+def test_the_quota_of_a_container_is_read(
+    tmp_path: Path, membership: str | None, files: dict[str, str], expected: float
+) -> None:
+    if membership is not None:
+        (tmp_path / "membership").write_text(membership)
+    for name, text in files.items():
+        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / name).write_text(text + "\n")
+    assert parallel.cpu_quota(8, tmp_path / "groups", tmp_path / "membership") == expected
+
+
+@pytest.mark.parametrize(("quota", "cores"), [(0.3, 1), (1.0, 1), (1.2, 2), (99.0, 4)])
+def test_cores_are_those_of_mask_and_quota(monkeypatch: pytest.MonkeyPatch, quota: float, cores: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(parallel, "cpu_quota", lambda default: quota)
+    assert parallel.usable_cores() == cores
+
+
+def blas_threads() -> list[int]:
+    return [library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"]
+
+
+def test_blas_is_held_to_one_thread_until_the_last_one_leaves() -> None:
+    with threadpoolctl.threadpool_limits(2, "blas"):
+        first, second = parallel.one_blas_thread(), parallel.one_blas_thread()
+        first.__enter__(), second.__enter__()
+        assert set(blas_threads()) <= {1}
+        first.__exit__(None, None, None)  # those who entered first leave first: side by side, not nested
+        assert set(blas_threads()) <= {1}
+        second.__exit__(None, None, None)
+        assert set(blas_threads()) <= {2}
+        with pytest.raises(KeyError), parallel.one_blas_thread():
+            raise KeyError
+        assert set(blas_threads()) <= {2}
+
+
+def test_any_thread_can_hold_blas_to_one_thread_and_any_can_let_go() -> None:
+    def here(function: Any, *arguments: Any) -> None:
+        function(*arguments)
+
+    with threadpoolctl.threadpool_limits(2, "blas"), ThreadPoolExecutor(1) as pool:
+        for enter in (here, lambda *call: pool.submit(*call).result()):
+            for leave in (here, lambda *call: pool.submit(*call).result()):
+                held = parallel.one_blas_thread()
+                enter(held.__enter__)
+                assert set(blas_threads()) <= {1}
+                leave(held.__exit__, None, None, None)
+                assert set(blas_threads()) <= {2}
+
+
+def test_without_threadpoolctl_shards_work_and_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    for library in ("OPENBLAS", "MKL", "OMP", "VECLIB_MAXIMUM"):
+        monkeypatch.delenv(f"{library}_NUM_THREADS", raising=False)
+    w, x = tg.Tensor(2.0, requires_grad=True), np.arange(4.0)
+    parallel._blas.cache_clear(), parallel._warn_of_blas_threads.cache_clear()
+    try:
+        parallel.value_and_grad(
+            lambda x, rng: (x * w).mean(), {"w": w}, x, shard_size=1, threads=1
+        )  # nobody to compete with
+        with pytest.warns(RuntimeWarning, match=r"tinygrad_mnist\[train\].*OPENBLAS_NUM_THREADS=1"):
+            assert parallel.value_and_grad(lambda x, rng: (x * w).mean(), {"w": w}, x, shard_size=1, threads=2)[0] == 3
+        parallel.value_and_grad(lambda x, rng: (x * w).mean(), {"w": w}, x, shard_size=1, threads=2)  # once is enough
+        parallel._warn_of_blas_threads.cache_clear()
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        parallel.value_and_grad(
+            lambda x, rng: (x * w).mean(), {"w": w}, x, shard_size=1, threads=2
+        )  # nothing to warn about
+    finally:
+        parallel._blas.cache_clear()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one thread")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_ctrl_c_comes_through_and_later_shards_are_not_begun(threads: int) -> None:
+    begun: list[int] = []
+
+    def slow(number: int, x: Any) -> int:
+        begun.append(number)
+        if number == 3:
+            signal.raise_signal(signal.SIGINT)  # handled in the main thread, as a Ctrl-C is
+        time.sleep(0.05)
+        return number
+
+    before = threading.active_count()
+    handler = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a job in the background inherits that it is ignored
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(parallel.map_shards(slow, np.arange(40), shard_size=1, threads=threads))
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert len(begun) < 20 and threading.active_count() == before
+
+
+@given(st.integers(0, 40), st.sampled_from([1, 2, 4, None]))
+def test_predictions_and_evaluations_are_those_of_the_whole(n: int, threads: int | None) -> None:
+    model, (x, labels) = Classifier(), batch(n + 1)
+    logits = model.net(x).data
+    with mock.patch.object(evaluation, "map_shards", partial(parallel.map_shards, shard_size=7)):
+        np.testing.assert_array_equal(predict(model.net, x[:n], threads), logits[:n].argmax(axis=1))
+        loss, share = evaluate(model.net, x, labels, threads)
+        assert share == accuracy(model.net, x, labels, threads) == np.mean(logits.argmax(axis=1) == labels)
+    assert loss == pytest.approx(tg.cross_entropy(logits, labels).item(), rel=1e-12)

@@ -1,0 +1,1 @@
+"""Weights and checkpoints on disk: their formats and atomic writes."""

@@ -1,0 +1,4 @@
+"""The training loop, shards on threads, evaluation and run folders."""
+
+from .evaluation import *
+from .trainer import *

@@ -1,0 +1,285 @@
+"""The folder of a training run: configuration, metrics line by line, checkpoints, times. One process at a time writes
+to it.
+
+What is in ``metrics.jsonl`` is decided by configuration and data alone, so two runs can be compared byte for byte;
+times have a file of their own.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ..storage.checkpoint import CheckpointError, CheckpointManager
+from ..storage.files import leftovers, read_whole, write_atomically
+
+__all__ = ["Run", "code_version", "read_metrics"]
+
+LOCK = ".lock"
+MAX_BYTES = 1 << 28  # of a metrics file: some million steps
+
+
+class Run:
+    """A run folder that this process holds, until `close` or its end (also by a kill).
+
+    Made by `create`, or by `resume` and then `begin`.
+
+    Attributes
+    ----------
+    folder : Path
+    config : dict
+        Of JSON values.
+    rows : list of dict
+        The lines of ``metrics.jsonl``.
+    seconds : float
+        That training took in earlier sessions.
+    state : dict or None
+        What was saved last, by `save`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from filelock import FileLock, Timeout
+        except ImportError as error:
+            raise ImportError("a run folder needs filelock; pip install 'tinygrad_mnist[train]'") from error
+        self.folder, self.seconds = folder, 0.0
+        self.config: dict[str, Any] = {}
+        self.rows: list[dict[str, Any]] = []
+        self.state: dict[str, Any] | None = None
+        self.checkpoints = CheckpointManager(folder)
+        self._metrics, self._times = _Lines(folder / "metrics.jsonl"), _Lines(folder / "times.jsonl")
+        self._lock = FileLock(folder / LOCK)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise BlockingIOError(
+                f"another process is training in {folder}; let it end, or use another folder"
+            ) from None
+
+    @classmethod
+    def create(cls, folder: str | os.PathLike[str], config: Mapping[str, Any]) -> Run:
+        """Make a folder for a new run; one that exists must be empty (but for what a run leaves that was killed before
+        it began).
+
+        Raises
+        ------
+        OSError
+            If it cannot be made, is not empty, or another process holds it; it is then as it was.
+        """
+        folder = Path(folder)
+        cls._check_new(folder)
+        new = not folder.exists()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"the run folder {folder} cannot be made ({error.strerror}); choose another --out") from error
+        run = cls(folder)
+        try:
+            cls._check_new(folder)  # once more: another process may have begun a run meanwhile
+            run.config = dict(config)
+            write_atomically(
+                folder / "config.json", (json.dumps(run.config, indent=2, allow_nan=False) + "\n").encode()
+            )
+            run.begin()
+        except BaseException:
+            run.close()
+            if new and not (folder / "config.json").exists():
+                (folder / LOCK).unlink(missing_ok=True)
+                with suppress(OSError):
+                    folder.rmdir()
+            raise
+        return run
+
+    @classmethod
+    def resume(cls, folder: str | os.PathLike[str], say: Callable[[str], None]) -> Run:
+        """Take up a run where its newest checkpoint that can be read stands; `state` is None if it has none yet.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such folder, or no run in it.
+        BlockingIOError
+            If another process holds it.
+        CheckpointError
+            If all checkpoints are damaged, or there is none and the configuration is.
+        """
+        folder = Path(folder)
+        if not folder.is_dir() or not any((folder / name).exists() for name in (LOCK, "config.json")):
+            raise FileNotFoundError(f"{folder} is no run folder; name the folder of an interrupted run")
+        run = cls(folder)
+        try:
+            for part in leftovers(folder):
+                part.unlink()
+            run.state = run.checkpoints.restore(say)
+            if run.state is None:
+                run.config = _read_config(folder / "config.json")
+                say("no checkpoint yet: beginning again with the first step")
+                return run
+            try:
+                saved = run.state["run"]
+                run._metrics.data, run._times.data = (bytearray(saved[name].tobytes()) for name in ("metrics", "times"))
+                run.config, run.seconds = dict(saved["config"]), float(saved["seconds"])
+                run.rows = _parsed(run._metrics.data, "its metrics")
+            except (KeyError, TypeError, AttributeError, ValueError) as error:
+                raise CheckpointError(
+                    f"the newest checkpoint in {folder} is not one of a run ({error!r}); begin the run again"
+                ) from error
+        except BaseException:
+            run.close()
+            raise
+        return run
+
+    def begin(self) -> None:
+        """Write ``metrics.jsonl`` and ``times.jsonl`` anew, up to where the run stands.
+
+        What came after the checkpoint comes once more.
+        """
+        self._metrics.begin()
+        self._times.begin()
+
+    @staticmethod
+    def _check_new(folder: Path) -> None:
+        if folder.exists() and not folder.is_dir():
+            raise FileExistsError(f"the run folder {folder} is a file; choose another --out")
+        if (folder / "config.json").exists():
+            raise FileExistsError(
+                f"{folder} holds a run already; go on with --resume {folder}, or choose another --out"
+            )
+        if folder.is_dir() and {file.name for file in folder.iterdir()} - {
+            LOCK,
+            *(part.name for part in leftovers(folder)),
+        }:
+            raise FileExistsError(f"the run folder {folder} is not empty; choose another --out")
+
+    def record(self, event: str, **values: Any) -> dict[str, Any]:
+        """Add a line to ``metrics.jsonl``."""
+        row = {"event": event, **values}
+        self._metrics.add(row)
+        self.rows.append(row)
+        return row
+
+    def record_time(self, seconds: float, **values: Any) -> None:
+        """Add a line to ``times.jsonl``: when something was done, in seconds of training."""
+        self._times.add({**values, "seconds": round(seconds, 3)})
+
+    def save(self, step: int, seconds: float, **state: Any) -> Path:
+        """Write a checkpoint of `state`, with configuration, metrics and times."""
+        metrics, times = (np.frombuffer(bytes(lines.data), np.uint8) for lines in (self._metrics, self._times))
+        run = {"config": self.config, "metrics": metrics, "seconds": seconds, "times": times}
+        return self.checkpoints.save(step, {"run": run, **state})
+
+    def close(self) -> None:
+        """Let others have the folder."""
+        self._metrics.close()
+        self._times.close()
+        self._lock.release()
+
+
+class _Lines:
+    """A file that grows by lines of JSON, each of them written at once; also kept in memory, for checkpoints."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.data = path, bytearray()
+        self._file: io.FileIO | None = None
+
+    def begin(self) -> None:
+        write_atomically(self.path, self.data)
+        self._file = open(self.path, "ab", buffering=0)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        if self._file is None:
+            raise RuntimeError(f"{self.path}: call the run's begin() first")
+        line = (json.dumps(row, allow_nan=False) + "\n").encode()
+        try:
+            if (written := self._file.write(line)) != len(line):
+                raise OSError(errno.ENOSPC, f"only {written} of {len(line)} bytes were written")
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
+        self.data += line
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def read_metrics(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> list[dict[str, Any]]:
+    """Read a ``metrics.jsonl``: one dict for each line, with at least its ``"event"``.
+
+    Raises
+    ------
+    FileNotFoundError
+    ValueError
+        Naming the line that is cut off or is not what a run writes, or if the file has more than `max_bytes`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "metrics.jsonl")
+    ...     _ = path.write_text('{"event": "step", "step": 1, "loss": 2.25}\\n')
+    ...     read_metrics(path)[0]["loss"]
+    2.25
+    """
+    return _parsed(read_whole(path, max_bytes), str(path))
+
+
+def _parsed(data: bytes | bytearray, name: str) -> list[dict[str, Any]]:
+    def finite(text: str) -> float:
+        if not math.isfinite(value := float(text)):
+            raise ValueError(f"{text} is no finite number")
+        return value
+
+    rows = []
+    for number, line in enumerate(bytes(data).splitlines(keepends=True), 1):
+        try:
+            if not line.endswith(b"\n"):
+                raise ValueError("it is cut off; --resume the run, or delete the line")
+            row = json.loads(line, parse_float=finite, parse_constant=finite)
+            if not isinstance(row, dict) or not isinstance(row.get("event"), str):
+                raise ValueError("it is no object with an event")
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{name}, line {number}: {error}") from error
+        rows.append(row)
+    return rows
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(read_whole(path, 1 << 20))
+        if not isinstance(config, dict):
+            raise ValueError("it is no object")
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{path.parent} holds no run, it was stopped before that; begin again: --out {path.parent}"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}) and there is no checkpoint; begin the run again") from error
+    return config
+
+
+def code_version(*packages: ModuleType) -> str:
+    """Say which code runs: a digest of the source files of these packages.
+
+    Examples
+    --------
+    >>> import tinygrad_mnist
+    >>> len(code_version(tinygrad_mnist))
+    12
+    """
+    digest = hashlib.sha256()
+    for package in packages:
+        folder = Path(str(package.__file__)).parent
+        for file in sorted(file for file in folder.rglob("*") if file.suffix in (".py", ".c", ".h")):
+            digest.update(f"{file.relative_to(folder).as_posix()}\n".encode() + file.read_bytes())
+    return digest.hexdigest()[:12]

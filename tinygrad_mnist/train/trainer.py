@@ -1,0 +1,394 @@
+"""The training loop as a stream of steps that can be stopped and continued."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data import batches
+from ..nn import load_parameters, misfits, parameters
+from ..optim import Optimizer
+from ..tensor import Array, Tensor
+from .evaluation import (
+    Evaluation,
+    accuracy,
+    best_epoch,
+    check_labels,
+    culprit,
+    evaluate,
+    hold_out,
+    predict,
+    should_stop,
+)
+from .shards import value_and_grad
+
+__all__ = [
+    "Evaluation",
+    "Step",
+    "Trainer",
+    "accuracy",
+    "best_epoch",
+    "evaluate",
+    "fit",
+    "hold_out",
+    "predict",
+    "should_stop",
+]
+
+
+class Step(NamedTuple):
+    """One step of training: what `Trainer.steps` yields."""
+
+    epoch: int  # from 1
+    step: int  # from 1, over all epochs
+    loss: float  # mean over the batch, in nats, from the forward pass that the gradient came from
+    images: int  # in the batch
+    last: bool  # of its epoch
+    lr: float  # learning rate
+
+
+class Trainer:
+    """Training that can stop between any two steps and go on later, also in another process, to the bit.
+
+    Parameters
+    ----------
+    model : object
+        With ``loss(images, labels, rng) -> Tensor``; to be measured, also ``model(images) -> logits``.
+    optimizer : Optimizer
+        Of the model's parameters.
+    images, labels : ndarray
+        Equally long.
+    epochs, batch_size : int
+    rng : numpy.random.Generator
+        Decides the order of the images and what dropout drops.
+    schedule : callable, optional
+        ``schedule(step, steps)``, the factor on the optimiser's learning rate in a step (counted from 0) of so many:
+        see `tinygrad_mnist.schedules`.
+    augment : callable, optional
+        ``augment(images, rng)``, the images to train on in place of those of a shard: see
+        `tinygrad_mnist.data.augment`.
+    average : float, optional
+        Below 1. Measure, select and return a moving average of the weights, which keeps this share of itself in each
+        step (less in the first ones), in place of the weights of the last step: with a high learning rate it is better
+        than any of them (Polyak and Juditsky, 1992).
+    monitor : dict of str to (images, labels), optional
+        What to measure after each epoch. Images called ``"validation"`` select the best weights.
+    patience : int, optional
+        Stop when so many epochs in a row were no better than the best one before them, as measured by validation.
+    shard_size, threads : int, optional
+        See `parallel.value_and_grad`; the result does not depend on `threads`.
+
+    Attributes
+    ----------
+    epoch, batch, step : int
+        Where training stands: the epoch (from 1) of the next step, the batches of it that are done, and all steps that
+        are done.
+    history : list of dict
+        For each epoch its number, its mean loss, and what was measured: ``NAME_accuracy`` and ``NAME_loss``.
+    best : dict of str to ndarray, or None
+        Weights after the best epoch so far.
+    averaged : dict of str to ndarray, or None
+        Their average, if one is asked for.
+
+    Raises
+    ------
+    FloatingPointError
+        In `steps`, by the first step that has a NaN or an infinity in loss, gradients, weights or optimiser state: it
+        says where.
+
+    Examples
+    --------
+    >>> import tinygrad_mnist as tg
+    >>> from models.mlp import MLP
+    >>> def trainer():
+    ...     model = MLP(np.random.default_rng(0))
+    ...     optimizer = tg.optim.AdaGrad(tg.nn.parameters(model))
+    ...     rng, digits = np.random.default_rng(1), tg.data.synthetic_digits(60)
+    ...     return Trainer(model, optimizer, *digits, epochs=2, batch_size=20, rng=rng)
+    >>> whole, first, second = trainer(), trainer(), trainer()
+    >>> losses = [step.loss for step in whole.steps()]
+    >>> for step in first.steps():
+    ...     if step.step == 4:
+    ...         break
+    >>> second.load_state_dict(first.state_dict())
+    >>> [step.loss for step in second.steps()] == losses[4:]
+    True
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        optimizer: Optimizer,
+        images: npt.NDArray[Any],
+        labels: npt.NDArray[Any],
+        *,
+        epochs: int,
+        batch_size: int = 500,
+        rng: np.random.Generator,
+        schedule: Callable[[int, int], float] | None = None,
+        augment: Callable[[npt.NDArray[Any], np.random.Generator], npt.NDArray[Any]] | None = None,
+        average: float | None = None,
+        monitor: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]] | None = None,
+        patience: int | None = None,
+        shard_size: int | None = None,
+        threads: int | None = None,
+    ) -> None:
+        check_labels("Trainer", images, labels)
+        if not isinstance(rng, np.random.Generator):
+            raise TypeError(f"Trainer: rng is {type(rng).__name__}; pass np.random.default_rng(seed)")
+        if not isinstance(epochs, int) or epochs < 0:
+            raise ValueError(f"Trainer: epochs is {epochs!r}; pass a whole number of at least 0")
+        if patience is not None and (patience < 1 or "validation" not in (monitor or {})):
+            raise ValueError(
+                f"Trainer: patience is {patience}; it must be at least 1, and monitor must have images called "
+                "'validation'"
+            )
+        if average is not None and not 0 <= average < 1:
+            raise ValueError(f"Trainer: average is {average}; it must be at least 0 and below 1")
+        self.model, self.optimizer, self.images, self.labels, self.rng = model, optimizer, images, labels, rng
+        self.epochs, self.schedule, self.augment, self.monitor, self.patience = (
+            epochs,
+            schedule,
+            augment,
+            dict(monitor or {}),
+            patience,
+        )
+        self.shard_size, self.threads, self.average = shard_size, threads, average
+        self.weights, self.lr = parameters(model), optimizer.lr
+        self.averaged = None if average is None else self._now()
+        self.batch_size, self.cuts = batch_size, list(batches(len(images), batch_size))
+        self.epoch, self.batch, self.step = 1, 0, 0
+        self.order: npt.NDArray[np.intp] | None = None  # of the images in this epoch; drawn when it begins
+        self.losses: list[float] = []  # of this epoch
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Array] | None = None
+
+    def steps(self) -> Iterator[Step]:
+        """Go on to the end, one optimiser step for each item that is taken.
+
+        Between two of them the state can be saved.
+        """
+        while self.epoch <= self.epochs and not (self.patience and should_stop(self.scores(), self.patience)):
+            if self.order is None:
+                self.order = self.rng.permutation(len(self.images))
+            index = self.order[self.cuts[self.batch]]
+            if self.schedule is not None:
+                factor = self.schedule(self.step, self.epochs * len(self.cuts))
+                if not (math.isfinite(factor) and factor >= 0):
+                    raise ValueError(
+                        f"Trainer: the schedule returned {factor} for step {self.step}; it must be finite and at least "
+                        "0"
+                    )
+                self.optimizer.lr = self.lr * factor
+            self.losses.append(self._update(index))
+            if self.average is not None and self.averaged is not None:
+                fresh = 1 - min(self.average, (self.step + 1) / (self.step + 10))
+                self.averaged = {
+                    name: old + fresh * (self.weights[name].data - old) for name, old in self.averaged.items()
+                }
+            self.batch, self.step = self.batch + 1, self.step + 1
+            step = Step(
+                self.epoch, self.step, self.losses[-1], len(index), self.batch == len(self.cuts), self.optimizer.lr
+            )
+            if step.last:
+                self._end_epoch()
+            yield step
+
+    def measure(self) -> dict[str, float]:
+        """Loss and accuracy, now, on everything that is monitored."""
+        scores: dict[str, float] = {}
+        trained = self._now()
+        try:
+            if self.averaged is not None:
+                load_parameters(self.model, self.averaged)
+            for name, labelled in self.monitor.items():
+                try:
+                    found = evaluate(self.model, *labelled, self.threads)
+                except FloatingPointError as error:
+                    raise FloatingPointError(f"after step {self.step}, on the {name} images: {error}") from error
+                scores |= {f"{name}_{kind}": value for kind, value in found._asdict().items()}
+        finally:
+            if self.averaged is not None:
+                load_parameters(self.model, trained)
+        return scores
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides how training goes on, for `tinygrad_mnist.checkpoint.save_checkpoint`.
+
+        Raises
+        ------
+        ValueError
+            If measuring has failed at the end of an epoch: that is no place to go on from.
+        """
+        if self.batch == len(self.cuts):
+            raise ValueError("Trainer: the epoch could not be measured; go on from an earlier state")
+        return {
+            "weights": self._now(),
+            "averaged": None if self.averaged is None else dict(self.averaged),
+            "optimizer": self.optimizer.state_dict(),
+            "lr": self.lr,
+            "rng": self.rng.bit_generator.state,
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "step": self.step,
+            "order": None
+            if self.order is None
+            else self.order.astype(np.int32 if len(self.order) < 2**31 else np.int64),
+            "losses": np.array(self.losses),
+            "history": [dict(row) for row in self.history],
+            "images": len(self.images),
+            "batch_size": self.batch_size,
+            "best": None if self.best is None else dict(self.best),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`, of a trainer that was made in the same way.
+
+        Raises
+        ------
+        ValueError
+            If the state is of another model, optimiser, number of images or size of batches, or makes no sense; nothing
+            has changed then. (Schedule, augmentation and the images themselves are not compared.)
+        """
+        if not isinstance(state, Mapping):
+            raise ValueError(f"Trainer: the saved state is a {type(state).__name__}; pass what state_dict() returned")
+        state = {"averaged": None, **state}  # 0.1.0 had no averages at first
+        if missing := self.state_dict().keys() - state.keys():
+            raise ValueError(
+                f"Trainer: the saved state lacks {', '.join(sorted(missing))}; it was written by something else"
+            )
+        try:
+            losses, history = np.asarray(state["losses"], float).tolist(), [dict(row) for row in state["history"]]
+            order = None if state["order"] is None else np.asarray(state["order"])
+            epoch, batch, step, lr = (state[key] for key in ("epoch", "batch", "step", "lr"))
+            for key, here in (("images", len(self.images)), ("batch_size", self.batch_size)):
+                if state[key] != here:
+                    raise ValueError(f"its {key.replace('_', ' ')} is {state[key]}, here {here}")
+            if (
+                not all(type(n) is int for n in (epoch, batch, step))
+                or not 0 <= lr < math.inf
+                or not np.isfinite(losses).all()
+            ):
+                raise ValueError("epoch, batch and step must be whole numbers, learning rate and losses finite")
+            wanted = {name: (p.shape, p.dtype) for name, p in self.weights.items()}
+            if (state["averaged"] is None) != (self.average is None):
+                raise ValueError("its weights are averaged, or these here, not both")
+            for weights in (state["weights"], *(state[key] for key in ("averaged", "best") if state[key] is not None)):
+                if wrong := misfits(
+                    wanted, {name: (array.shape, array.dtype) for name, array in weights.items()}
+                ) or _spoilt(weights):
+                    raise ValueError("; ".join(wrong))
+            if order is not None and (
+                order.dtype.kind != "i" or not np.array_equal(np.sort(order), np.arange(len(self.images)))
+            ):
+                raise ValueError(f"its order is not one of {len(self.images)} images")
+            keys = {"epoch", "mean_loss", *(f"{name}_{kind}" for name in self.monitor for kind in Evaluation._fields)}
+            known = (
+                row.keys() == keys and row["epoch"] == i and np.isfinite(list(row.values())).all()
+                for i, row in enumerate(history, 1)
+            )
+            if not all(known):
+                raise ValueError(f"its history is not one of {', '.join(sorted(keys))}")
+            if (state["best"] is None) == (bool(history) and "validation" in self.monitor):
+                raise ValueError("its best weights and its history do not go together")
+            whole = step == (epoch - 1) * len(self.cuts) + batch and len(losses) == batch and len(history) == epoch - 1
+            if not (
+                whole
+                and 1 <= epoch <= self.epochs + 1
+                and 0 <= batch < len(self.cuts)
+                and (order is not None or not batch)
+            ):
+                raise ValueError(
+                    f"step {step}, epoch {epoch}, batch {batch} are none of {self.epochs} epochs of {len(self.cuts)} "
+                    "batches"
+                )
+            type(self.rng.bit_generator)().state = state["rng"]  # fails, if it does, here
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"Trainer: the saved state does not fit: {error}; go on with the same data, model and settings"
+            ) from error
+        load_parameters(self.model, state["weights"])
+        self.rng.bit_generator.state = state["rng"]
+        self.epoch, self.batch, self.step, self.lr = epoch, batch, step, lr
+        self.order = None if order is None else order.astype(np.intp)
+        self.losses, self.history, self.best, self.averaged = losses, history, state["best"], state["averaged"]
+
+    def selected(self) -> dict[str, Array]:
+        """Return the weights to use.
+
+        After the best epoch, as measured by validation; without validation, those of now.
+        """
+        return self._in_use() if self.best is None else self.best
+
+    def _now(self) -> dict[str, Array]:
+        return {name: p.data for name, p in self.weights.items()}  # not copied: a step gives parameters new arrays
+
+    def _in_use(self) -> dict[str, Array]:
+        return self._now() if self.averaged is None else self.averaged
+
+    def _loss(self, images: npt.NDArray[Any], labels: npt.NDArray[Any], rng: np.random.Generator) -> Tensor:
+        loss: Tensor = self.model.loss(images if self.augment is None else self.augment(images, rng), labels, rng)
+        return loss
+
+    def _update(self, index: npt.NDArray[np.intp]) -> float:
+        def value_and_gradients(threads: int | None) -> tuple[float, dict[str, Array]]:
+            return value_and_grad(
+                self._loss,
+                self.weights,
+                self.images[index],
+                self.labels[index],
+                rng=self.rng,
+                shard_size=self.shard_size,
+                threads=threads,
+            )
+
+        before = self.rng.bit_generator.state
+        loss, grads = value_and_gradients(self.threads)
+        if not math.isfinite(loss) or _spoilt(grads):
+            gradients = "".join(f", the gradient of {name} is not finite" for name in _spoilt(grads)[:1])
+            where = f"step {self.step + 1}: the loss is {loss}{gradients}"
+            self.rng.bit_generator.state = before
+            try:
+                raise FloatingPointError(f"{where}; {culprit(lambda: value_and_gradients(threads=1))}")
+            finally:
+                self.rng.bit_generator.state = before
+        self.optimizer.step(grads)
+        state = {
+            f"{slot} of {name}": array for name, slots in self.optimizer.state.items() for slot, array in slots.items()
+        }
+        if spoilt := _spoilt(self._now() | state):
+            raise FloatingPointError(f"step {self.step + 1}: the optimiser makes {spoilt[0]} infinite or NaN")
+        return loss
+
+    def _end_epoch(self) -> None:
+        self.history.append({"epoch": self.epoch, "mean_loss": float(np.mean(self.losses)), **self.measure()})
+        if "validation" in self.monitor and best_epoch(self.scores()) == len(self.history) - 1:
+            self.best = self._in_use()
+        self.epoch, self.batch, self.order, self.losses = self.epoch + 1, 0, None, []
+
+    def scores(self) -> list[tuple[float, float]]:
+        """Accuracy in validation after each epoch, and of equal ones the lower loss: what selects."""
+        return [
+            (row["validation_accuracy"], -row["validation_loss"])
+            for row in self.history
+            if "validation_accuracy" in row
+        ]
+
+
+def _spoilt(arrays: Mapping[str, Array]) -> list[str]:
+    return [name for name, array in arrays.items() if not np.isfinite(array).all()]
+
+
+def fit(
+    model: Any, optimizer: Optimizer, images: npt.NDArray[Any], labels: npt.NDArray[Any], **settings: Any
+) -> Iterator[Step]:
+    """Train a model.
+
+    ``Trainer(model, optimizer, images, labels, **settings).steps()``, where nothing is to be saved or measured.
+    """
+    return Trainer(model, optimizer, images, labels, **settings).steps()

@@ -4,36 +4,46 @@ Every op is a function here (``tg.exp``, ``tg.conv2d``) and the common ones are 
 every order are derived from the vector-Jacobian products that stand beside the ops.
 """
 
-from importlib import import_module as _import_module
-from typing import TYPE_CHECKING
-from typing import Any as _Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from . import data, nn, optim
+from . import backward, data, nn, ops, optim, record, tensor
 from . import train as training
-from .conv import *
-from .debug.anomaly import *
-from .debug.graph import *
-from .debug.profiler import *
-from .functional import *
+from .backward import *
+from .debug.anomaly import AnomalyError, detect_anomaly
+from .debug.graph import to_dot
+from .debug.profiler import Profile
 from .kernels import compiled as native
-from .kernels.compiled import *
 from .ops import *
+from .record import *
 from .storage import checkpoint
 from .tensor import *
 from .train import runs, schedules
 from .train import shards as parallel
 
-if TYPE_CHECKING:
-    from . import testing as testing
-
 __version__ = "0.1.0"
 
+__all__ = ["AnomalyError", "Profile", "checkpoint", "data", "detect_anomaly", "nn", "optim", "parallel", "runs"]
+__all__ += ["schedules", "testing", "to_dot", "training"]
+__all__ += tensor.__all__
+__all__ += record.__all__
+__all__ += backward.__all__
+__all__ += ops.__all__
 
-def __getattr__(name: str) -> _Any:  # what training does not need is imported when it is asked for: 15 of 60 ms
-    if name == "testing":
-        return _import_module(f"{__name__}.testing")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+if TYPE_CHECKING:
+    from . import testing as testing
+else:
+
+    def __getattr__(name: str) -> Any:
+        if name == "testing":  # imported when it is asked for: 15 of 60 ms
+            return import_module(f"{__name__}.testing")
+        hint = "; a Tensor is made by tg.Tensor(...)" if name == "tensor" else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
+
+
+del tensor  # the room is imported by its path, tinygrad_mnist.tensor
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), "testing"})
+    return sorted(__all__)

@@ -30,7 +30,8 @@ from hypothesis.stateful import (
 )
 
 import tinygrad_mnist as tg
-from tinygrad_mnist import Tensor, ops, tensor
+from tinygrad_mnist import Tensor, backward, record
+from tinygrad_mnist.ops import indexing
 from tinygrad_mnist.testing import axes, indices, permutations
 
 Array = npt.NDArray[Any]
@@ -460,13 +461,7 @@ TestMachine.settings = settings(max_examples=2 * settings().max_examples, statef
 
 
 # Can it fail? ---------------------------------------------------------------------------------------------------------
-distribute, backpropagate = tensor._distribute, tensor._backpropagate
-
-
-def forget_other_uses(node: Tensor, op: tg.Primitive, g: Tensor, useful: set[int], pending: dict[int, Tensor]) -> None:
-    own: dict[int, Tensor] = {}
-    distribute(node, op, g, useful, own)
-    pending.update(own)
+backpropagate = backward._backpropagate
 
 
 def put_the_last(x: Array, *, index: Any, shape: tuple[int, ...]) -> Array:
@@ -478,12 +473,12 @@ def put_the_last(x: Array, *, index: Any, shape: tuple[int, ...]) -> Array:
 BUGS: dict[str, tuple[Any, str, Any]] = {
     "a wrong factor": (tg.tanh, "rules", [lambda g, out, x: 1.001 * g * (1 - out * out)]),
     "a second derivative only": (tg.sigmoid, "rules", [lambda g, out, x: g * out.detach() * (1 - out)]),
-    "gradients of a Tensor used twice": (tensor, "_distribute", forget_other_uses),
-    "broadcasting not undone": (ops._sum_to, "forward", lambda x, *, shape: np.resize(x, shape)),
-    "repeated indices do not add up": (ops._put_at, "forward", put_the_last),
-    "graphs are not freed": (tensor, "_backpropagate", lambda *args: backpropagate(*args[:-1], True)),
+    "gradients of a Tensor used twice": (backward, "_sum", lambda x, y: y),
+    "broadcasting not undone": (record._sum_to, "forward", lambda x, *, shape: np.resize(x, shape)),
+    "repeated indices do not add up": (indexing._put_at, "forward", put_the_last),
+    "graphs are not freed": (backward, "_backpropagate", lambda *args: backpropagate(*args[:-1], True)),
     "no_grad records": (tg, "no_grad", nullcontext),
-    "gradients are shared": (tensor._copy, "forward", lambda x: x),
+    "gradients are shared": (record.copy, "forward", lambda x: x),
     "an op writes to its input": (
         tg.negative,
         "forward",
@@ -492,7 +487,7 @@ BUGS: dict[str, tuple[Any, str, Any]] = {
     "ties go to both": (
         tg.maximum,
         "rules",
-        [tg.maximum.rules[0], lambda g, out, x, y: ops.sum_to(g * tg.less_equal(x, y), y.shape)],
+        [tg.maximum.rules[0], lambda g, out, x, y: tg.sum_to(g * tg.less_equal(x, y), y.shape)],
     ),
 }
 

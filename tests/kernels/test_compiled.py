@@ -25,18 +25,16 @@ from hypothesis import strategies as st
 
 import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
-from tinygrad_mnist import conv
-from tinygrad_mnist.kernels import compiled as native
-from tinygrad_mnist.kernels import reference as contractions
+from tinygrad_mnist.kernels import Geometry, compiled, reference
 from tinygrad_mnist.testing import check_gradients
 
 Array = npt.NDArray[Any]
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "tinygrad_mnist" / "kernels" / "c" / "native.c"
 EPS = float(np.finfo(np.float32).eps)
-needs_kernels = pytest.mark.skipif(native.LIBRARY is None, reason=f"native kernels: {native.REASON}")
+needs_kernels = pytest.mark.skipif(compiled.LIBRARY is None, reason=f"native kernels: {compiled.REASON}")
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
-levels = pytest.mark.parametrize("level", range(native.LIBRARY.highest_level() + 1 if native.LIBRARY else 1))
+levels = pytest.mark.parametrize("level", range(compiled.LIBRARY.highest_level() + 1 if compiled.LIBRARY else 1))
 sides, seeds = st.integers(1, 9), st.integers(0, 2**32 - 1)
 layouts = st.sampled_from(["batch innermost", "C", "reversed", "every second", "unaligned"])
 counts = st.one_of(st.integers(1, 20), st.sampled_from([31, 32, 33, 50, 64, 65, 79, 80, 100, 125, 128, 129]))  # images
@@ -84,30 +82,30 @@ def compare_convolution(geometry: Any, layout: str, seed: int, biased: bool) -> 
         drawn(rng, (f, c, *kernel), "C" if layout == "batch innermost" else layout),
     )
     b = drawn(rng, (1, 1, 1, f), layout).reshape(f) if biased else None
-    g = drawn(rng, (n, f, *contractions.output_size(size, kernel, stride, padding)), layout)
+    g = drawn(rng, (n, f, *Geometry(stride, padding).output_size(size, kernel)), layout)
     x64, w64, g64, b64 = x.astype(float), w.astype(float), g.astype(float), None if b is None else b.astype(float)
     absolute = None if b64 is None else np.abs(b64)
-    for rectify in (False, True):
-        expected = contractions.output(x64, w64, b64, stride, padding, rectify)
-        magnitude = contractions.output(np.abs(x64), np.abs(w64), absolute, stride, padding)
-        close(native.output(x, w, b, stride, padding, rectify), expected, magnitude, 3)
+    window = Geometry(stride, padding)
+    expected = reference.conv_output(x64, w64, b64, window)
+    magnitude = reference.conv_output(np.abs(x64), np.abs(w64), absolute, window)
+    close(compiled.conv_output(x, w, b, window), expected, magnitude, 3)
     for name, arrays, exact, extent in (
-        ("input_gradient", (g, w), (g64, w64), size),
-        ("weight_gradient", (x, g), (x64, g64), kernel),
+        ("conv_input", (g, w), (g64, w64), size),
+        ("conv_weight", (x, g), (x64, g64), kernel),
     ):
-        define = getattr(contractions, name)
+        define = getattr(reference, name)
         expected, magnitude = (
-            define(*exact, stride, padding, extent),
-            define(*map(np.abs, exact), stride, padding, extent),
+            define(*exact, window, extent),
+            define(*map(np.abs, exact), window, extent),
         )
-        close(getattr(native, name)(*arrays, stride, padding, extent), expected, magnitude, 3)
+        close(getattr(compiled, name)(*arrays, window, extent), expected, magnitude, 3)
 
 
 @needs_kernels
 @levels
 @given(convolutions(), layouts, seeds, st.booleans())
 def test_convolutions_equal_their_definition(level: int, geometry: Any, layout: str, seed: int, biased: bool) -> None:
-    with patch.object(native, "LEVEL", level):
+    with patch.object(compiled, "LEVEL", level):
         compare_convolution(geometry, layout, seed, biased)
 
 
@@ -134,7 +132,7 @@ def test_convolutions_equal_their_definition(level: int, geometry: Any, layout: 
     ],
 )
 def test_particular_convolutions(level: int, geometry: Any) -> None:
-    with patch.object(native, "LEVEL", level):
+    with patch.object(compiled, "LEVEL", level):
         compare_convolution(geometry, "batch innermost", 0, True)
 
 
@@ -162,9 +160,10 @@ def test_where_zeros_are_seen_the_result_is_the_bias_by_definition(
     )
     x *= rng.random(x.shape[2:]) < 0.3  # the same pixels in all images
     x *= rng.integers(-1, 2, (n, 1, 1, 1)).astype(np.float32)  # some 0, some -0
-    with patch.object(native, "LEVEL", level):
-        out = native.output(x, w, b, (1, 1), (1, padding))
-    seen = contractions.output(np.abs(x, dtype=np.float64), np.ones((1, c, 2, 3)), None, (1, 1), (1, padding)) > 0
+    with patch.object(compiled, "LEVEL", level):
+        out = compiled.conv_output(x, w, b, Geometry((1, 1), (1, padding)))
+    window = Geometry((1, 1), (1, padding))
+    seen = reference.conv_output(np.abs(x, dtype=np.float64), np.ones((1, c, 2, 3)), None, window) > 0
     np.testing.assert_array_equal(np.where(seen, 0, out), np.where(seen, 0, b[:, None, None]))
     if not seen.all():
         assert np.any(out != b[:, None, None]) == seen.any()
@@ -181,9 +180,9 @@ def test_gradients_of_the_network_on_digits_are_those_of_numpy(level: int) -> No
     def gradients() -> dict[str, Array]:
         return tg.parallel.value_and_grad(model.loss, tg.nn.parameters(model), images, labels, threads=1)[1]
 
-    with patch.object(native, "LEVEL", level):
+    with patch.object(compiled, "LEVEL", level):
         actual = gradients()
-    with patch.object(native, "LIBRARY", None):
+    with patch.object(compiled, "LIBRARY", None):
         expected = gradients()
     for name, wanted in expected.items():
         np.testing.assert_allclose(actual[name], wanted, rtol=0, atol=1e-5 * np.abs(wanted).max(), err_msg=name)
@@ -195,8 +194,8 @@ def test_gradients_of_the_network_on_digits_are_those_of_numpy(level: int) -> No
 def test_weight_gradients_are_exact_to_rounding_over_millions_of_pixels_by_definition(level: int, width: int) -> None:
     x = np.ones((128, 64, 32, 64), np.float32).transpose(3, 2, 0, 1)  # (N, C, H, W) of a batch innermost
     g = np.full_like(x[:, :4], 0.1)
-    with patch.object(native, "LEVEL", level):
-        out = native.weight_gradient(x[:, :4], g, (1, 1), (0, width // 2), (1, width))
+    with patch.object(compiled, "LEVEL", level):
+        out = compiled.conv_weight(x[:, :4], g, Geometry((1, 1), (0, width // 2)), (1, width))
     np.testing.assert_allclose(out[..., width // 2], g.astype(np.float64).sum() / 4, rtol=3e-6)
 
 
@@ -217,9 +216,9 @@ def test_max_pooling_equals_its_definition(
         (first,) = tg.grad(out, [leaf], create_graph=True, gradient=cotangent)
         return [out.data, first.data, *(t.data for t in tg.grad((first * probe).sum(), [cotangent, leaf]))]
 
-    with patch.object(native, "LEVEL", level):
+    with patch.object(compiled, "LEVEL", level):
         actual = results()
-    with patch.object(native, "LIBRARY", None):
+    with patch.object(compiled, "LIBRARY", None):
         expected = results()
     for a, e in zip(actual, expected, strict=True):
         np.testing.assert_array_equal(a, e, strict=True)
@@ -228,24 +227,20 @@ def test_max_pooling_equals_its_definition(
 @needs_kernels
 @levels
 @given(counts, channels, sides, sides, layouts, layouts, seeds)
-def test_relu_and_bias_gradients_equal_their_definition(
+def test_relu_gradients_equal_their_definition(
     level: int, n: int, c: int, h: int, w: int, g_layout: str, y_layout: str, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     g, y = drawn(rng, (n, c, h, w), g_layout), np.rint(drawn(rng, (n, c, h, w), y_layout))  # often 0
     kept = np.where(y > 0, g, np.float32(0))
-    with patch.object(native, "LEVEL", level):
-        np.testing.assert_array_equal(native.relu_gradient(g, y), kept, strict=True)
-        both = native.relu_and_bias_gradient(g, y)
-    images, sums = (part.data for part in conv._parted(tg.Tensor(both), y.shape))
-    np.testing.assert_array_equal(images, kept, strict=True)
-    close(sums, kept.sum((0, 2, 3), np.float64), np.abs(kept).sum((0, 2, 3), np.float64), 0)
+    with patch.object(compiled, "LEVEL", level):
+        np.testing.assert_array_equal(compiled.relu_gradient(g, y), kept, strict=True)
 
 
 @needs_kernels
 def test_what_is_not_float32_or_empty_is_left_to_numpy() -> None:
     x, w = np.ones((2, 3, 4, 4), np.float32), np.ones((5, 3, 2, 2), np.float32)
-    with patch.object(native, "output") as kernel:
+    with patch.object(compiled, "conv_output") as kernel:
         others = (
             (x.astype(np.float64), w),
             (x, w.astype(np.float64)),
@@ -257,7 +252,7 @@ def test_what_is_not_float32_or_empty_is_left_to_numpy() -> None:
         for images, weights in others:
             assert tg.conv2d(images, weights).shape == (len(images), len(weights), 3, 3)
         kernel.assert_not_called()
-    with patch.object(native, "max_pool") as kernel:
+    with patch.object(compiled, "max_pool") as kernel:
         for images, window in (
             (x.astype(np.float64), (2,)),
             (x[:0], (2,)),
@@ -276,18 +271,24 @@ def test_results_are_the_same_bits_every_time_and_in_every_thread(level: int) ->
     rng = np.random.default_rng(0)
     x, w, g = (drawn(rng, shape, "batch innermost") for shape in ((50, 8, 12, 12), (9, 8, 3, 3), (50, 9, 12, 12)))
 
+    halves = Geometry((2, 2))
+
     def everything(_: int) -> list[bytes]:
         results = [
-            native.output(x, w, None, (1, 1), (1, 1)),
-            native.weight_gradient(x, g, (1, 1), (1, 1), (3, 3)),
-            native.max_pool(x),
+            compiled.conv_output(x, w, None, Geometry(padding=(1, 1))),
+            compiled.conv_weight(x, g, Geometry(padding=(1, 1)), (3, 3)),
+            compiled.max_pool(x, (2, 2), halves),
         ]
         return [
             r.tobytes()
-            for r in [*results, native.relu_and_bias_gradient(g, g), native.max_pool_gradient(results[2], x)]
+            for r in [
+                *results,
+                compiled.relu_gradient(g, g),
+                compiled.max_pool_scatter(results[2], x, results[2], (2, 2), halves),
+            ]
         ]
 
-    with patch.object(native, "LEVEL", level), ThreadPoolExecutor(4) as pool:
+    with patch.object(compiled, "LEVEL", level), ThreadPoolExecutor(4) as pool:
         assert len({tuple(run) for run in pool.map(everything, range(40))}) == 1
 
 
@@ -297,7 +298,7 @@ def test_gradients_of_native_ops_match_finite_differences(level: int) -> None:
     rng = np.random.default_rng(0)
     shapes = (32, 4, 3, 3), (4, 4, 3, 3), (4,)
     x, w, b = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
-    with patch.object(native, "LEVEL", level):
+    with patch.object(compiled, "LEVEL", level):
         check_gradients(lambda x, w, b: tg.tanh(tg.conv2d(x, w, b, 1, 1)), x, w, b, rng=0)
         check_gradients(lambda x: tg.tanh(tg.max_pool2d(x, 2)), x, rng=0)
 
@@ -315,11 +316,11 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def test_show_config_tells_what_computes_and_why() -> None:
     off = python(CONFIG, TINYGRAD_MNIST_NATIVE="0").stdout
     assert re.search(r"native kernels: off \(switched off by TINYGRAD_MNIST_NATIVE=0\); NumPy", off)
-    with patch.object(native, "EXTENSION_SUFFIXES", [".nothing"]), patch.dict(os.environ, {native.VARIABLE: "1"}):
-        library, _, reason = native._load()
+    with patch.object(compiled, "EXTENSION_SUFFIXES", [".nothing"]), patch.dict(os.environ, {compiled.VARIABLE: "1"}):
+        library, _, reason = compiled._load()
     assert library is None and "no C compiler" in reason
-    if native.LIBRARY:
-        for level, name in enumerate(native.LEVELS[: native.LIBRARY.highest_level() + 1]):
+    if compiled.LIBRARY:
+        for level, name in enumerate(compiled.LEVELS[: compiled.LIBRARY.highest_level() + 1]):
             out = python(f"{CONFIG}; assert tg.native.LEVEL == {level}", TINYGRAD_MNIST_NATIVE=name)
             assert out.returncode == 0 and re.search(
                 rf"native kernels: {name} \(chosen by .*\), compiled by (GCC|Clang)", out.stdout
@@ -333,28 +334,28 @@ def test_show_config_tells_what_computes_and_why() -> None:
 @pytest.mark.parametrize("wish", ["fast", "sse9", "/nowhere/native.so"])
 def test_an_unknown_wish_is_an_error_that_lists_what_there_is(wish: str) -> None:
     known = rf"'{wish}'.*0 \(off\), 1, one of baseline, avx2, avx512"
-    with patch.dict(os.environ, {native.VARIABLE: wish}), pytest.raises(ValueError, match=known):
-        native._load()
+    with patch.dict(os.environ, {compiled.VARIABLE: wish}), pytest.raises(ValueError, match=known):
+        compiled._load()
 
 
 @needs_kernels
 def test_a_level_that_the_processor_lacks_is_an_error() -> None:
-    library = native.LIBRARY
+    library = compiled.LIBRARY
     with (
         patch.object(library, "highest_level", lambda: 0),
-        patch.object(native.ctypes, "CDLL", lambda path: library),
-        patch.dict(os.environ, {native.VARIABLE: "avx2"}),
+        patch.object(compiled.ctypes, "CDLL", lambda path: library),
+        patch.dict(os.environ, {compiled.VARIABLE: "avx2"}),
         pytest.raises(ValueError, match="'avx2', but .* no more than 'baseline'"),
     ):
-        native._load()
+        compiled._load()
 
 
 def test_the_path_of_a_library_may_be_relative(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     Path("own.so").write_bytes(b"")
-    monkeypatch.setenv(native.VARIABLE, "own.so")
-    with patch.object(native.ctypes, "CDLL", side_effect=OSError("seen")) as loaded:
-        native._load()
+    monkeypatch.setenv(compiled.VARIABLE, "own.so")
+    with patch.object(compiled.ctypes, "CDLL", side_effect=OSError("seen")) as loaded:
+        compiled._load()
     loaded.assert_called_once_with(str(tmp_path.resolve() / "own.so"))
 
 
@@ -364,28 +365,28 @@ def test_a_library_of_another_version_is_left_out() -> None:
     functions = {name: lambda: None for name in names}
     for library in (SimpleNamespace(**functions, geometry_size=lambda: 8), SimpleNamespace()):
         with (
-            patch.object(native.ctypes, "CDLL", lambda path, library=library: library),
-            patch.dict(os.environ, {native.VARIABLE: "1"}),
+            patch.object(compiled.ctypes, "CDLL", lambda path, library=library: library),
+            patch.dict(os.environ, {compiled.VARIABLE: "1"}),
         ):
-            found, _, reason = native._load()
+            found, _, reason = compiled._load()
         assert found is None and "another version" in reason and "install again" in reason
 
 
 def test_a_library_that_cannot_be_loaded_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "broken.so").write_bytes(b"no library")
-    with patch.dict(os.environ, {native.VARIABLE: str(tmp_path / "broken.so")}):
-        library, _, reason = native._load()
+    with patch.dict(os.environ, {compiled.VARIABLE: str(tmp_path / "broken.so")}):
+        library, _, reason = compiled._load()
     assert library is None and "cannot be loaded" in reason
 
 
 def test_too_little_memory_is_an_error() -> None:
-    native._check(0)
+    compiled._check(0)
     with pytest.raises(MemoryError, match="smaller batches"):
-        native._check(1)
+        compiled._check(1)
 
 
 # Testing the tests ----------------------------------------------------------------------------------------------------
-def compiled(target: Path, source: Path, *options: str) -> Path:
+def build(target: Path, source: Path, *options: str) -> Path:
     command = [
         "cc",
         "-std=c11",
@@ -420,8 +421,8 @@ PLANTED = {
     "weights at the wrong stride": ("kernels.h", "f * s->wf + c * s->wc", "f * s->wc + c * s->wf"),
     "a stale row in the ring": ("kernels.h", "if (ring->holds[number] != y + at)", "if (ring->holds[number] < 0)"),
     "no bias in the fourth column": ("kernels.h", "(m[5] + add)", "m[5]"),
-    "the last maximum": ("kernels.h", "high & (a == upper)", "high & ~(b == lower)"),
-    "the gradient at 0": ("kernels.h", "(y + to) > 0", "(y + to) >= 0"),
+    "the last maximum": ("kernels.h", "first = a == top", "first = (a == top) & ~(last == top)"),
+    "the gradient at 0": ("kernels.h", "(y + at) > 0)", "(y + at) >= 0)"),
     "sums across too few lanes": (
         "kernels.h",
         "0; lane < LANES; lane++)\n        sum",
@@ -445,7 +446,7 @@ def test_planted_errors_are_found(name: str, tmp_path: Path) -> None:
         text = source.read_text()
         assert source.name != file or text.count(right) == 1
         (tmp_path / source.name).write_text(text.replace(right, wrong) if source.name == file else text)
-    library = compiled(tmp_path / "wrong.so", tmp_path / SOURCE.name, "-O1")
+    library = build(tmp_path / "wrong.so", tmp_path / SOURCE.name, "-O1")
     run = these_tests("definition or particular", library, HYPOTHESIS_PROFILE="ci")
     assert run.returncode == 1 and "1 failed" in run.stdout, run.stdout[-2000:]
 
@@ -455,7 +456,7 @@ def test_planted_errors_are_found(name: str, tmp_path: Path) -> None:
 def test_sanitizers_find_nothing(tmp_path: Path) -> None:
     options = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
     try:
-        library = compiled(tmp_path / "checked.so", SOURCE, *options)
+        library = build(tmp_path / "checked.so", SOURCE, *options)
     except subprocess.CalledProcessError as error:
         pytest.skip(f"the compiler has no sanitizers: {error.stderr[-300:]}")
     finder = ["cc", "-print-file-name=libasan.so"]

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from reprlib import Repr
 from types import FrameType
@@ -17,8 +18,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import nn
-from ..tensor import Array, Primitive, Tensor, Watcher, _described, is_recording, watching
+from ..errors import describe
+from ..hooks import Hook, installed
+from ..record import Primitive, is_recording
+from ..tensor import Array, Tensor
+from ..walk import walk
 
 __all__ = ["AnomalyError", "detect_anomaly"]
 
@@ -32,7 +36,7 @@ class AnomalyError(FloatingPointError):
     """A NaN, or an infinite gradient, that `detect_anomaly` found; the first line of the message is a summary of it."""
 
 
-class detect_anomaly(Watcher):  # noqa: N801  # a context, called as in PyTorch
+class detect_anomaly(Hook):  # noqa: N801  # a context, called as in PyTorch
     """Raise an error where the first NaN appears while in this context, in all threads: to find out what makes a loss
     NaN.
 
@@ -74,7 +78,7 @@ class detect_anomaly(Watcher):  # noqa: N801  # a context, called as in PyTorch
         self._context = ExitStack()
 
     def __enter__(self) -> detect_anomaly:
-        self._context.enter_context(watching(self))
+        self._context.enter_context(installed(self))
         self.first_infinity = None
         return self
 
@@ -82,7 +86,7 @@ class detect_anomaly(Watcher):  # noqa: N801  # a context, called as in PyTorch
         self._context.close()
         self._made.clear()
 
-    def forward(self, op: Primitive, arrays: Sequence[Any], keywords: dict[str, Any]) -> Any:
+    def forward(self, op: Any, arrays: Sequence[Any], keywords: dict[str, Any]) -> Any:
         """Compute a primitive, look at the result and remember where it was made."""
         out, rule = np.asarray(super().forward(op, arrays, keywords)), getattr(self._rule, "op", "")
         if out.dtype.kind != "f":
@@ -97,7 +101,7 @@ class detect_anomaly(Watcher):  # noqa: N801  # a context, called as in PyTorch
             made[key] = weakref.ref(out, lambda _: made.pop(key, None)), _call(rule)
         return out
 
-    def rule(self, rule: Callable[..., Any], position: int | None, g: Any, node: Tensor) -> Any:
+    def rule(self, rule: Callable[..., Any], position: int, g: Any, node: Tensor) -> Any:
         """Compute one rule and look at the result."""
         assert node.op is not None
         outer, self._rule.op = getattr(self._rule, "op", ""), node.op.__name__
@@ -127,14 +131,14 @@ class detect_anomaly(Watcher):  # noqa: N801  # a context, called as in PyTorch
                 f"{given} of {op} is NaN already: {_badness(inputs[given])[2]} of {call.holder(inputs[given])}, "
                 f"forward{call.layer()}"
             )
-        self._fail(summary, {"inputs": _listed(arrays), "output": _described(out), "called at": call.stack()})
+        self._fail(summary, {"inputs": _listed(arrays), "output": describe(out), "called at": call.stack()})
 
-    def _inspect_rule(self, op: str, position: int | None, g: Any, node: Tensor, result: Any) -> None:
+    def _inspect_rule(self, op: str, position: int, g: Any, node: Tensor, result: Any) -> None:
         _, made = self._made.get(id(node.data), (None, None))
         kind, _, count = _badness(result if _finite(g) else g)
         layer, part = (
             made.layer() if made else "",
-            "what its rules share" if position is None else f"gradient by input {position}",
+            f"gradient by input {position}",
         )
         summary = f"{kind} first appeared in the backward of {op}, {part}{layer}: {count}"
         if not _finite(g):
@@ -142,7 +146,7 @@ class detect_anomaly(Watcher):  # noqa: N801  # a context, called as in PyTorch
                 f"the cotangent of {op} has {kind} already, backward{layer}: {count}, given (gradient=) or the sum "
                 "of finite ones"
             )
-        details = {"cotangent": _listed(_floats(g)), "inputs": _listed(node.inputs or ()), "output": _described(node)}
+        details = {"cotangent": _listed(_floats(g)), "inputs": _listed(node.inputs or ()), "output": describe(node)}
         created = made.stack() if made else "unknown: created before detect_anomaly() was entered"
         self._fail(summary, details | {"created at": created, "called at": _call().stack()})
 
@@ -213,7 +217,7 @@ def _call(rule: str = "") -> _Call:
             owner = _self(frame)
             if (
                 callable(owner)
-                and not isinstance(owner, (Tensor, Primitive, Watcher))
+                and not isinstance(owner, (Tensor, Primitive, Hook))
                 and not any(owner is known for known in owners)
             ):
                 owners.append(owner)
@@ -226,7 +230,7 @@ def _call(rule: str = "") -> _Call:
 @cache
 def _origin(file: str) -> str:
     if file.startswith(ENGINE):
-        return "layers" if file == nn.__file__ else "engine"
+        return "layers" if file.startswith(os.path.join(ENGINE, "nn", "")) else "engine"
     if f"-packages{os.sep}" in file:
         return "installed"
     return "python" if file.startswith(("<frozen ", PYTHON)) else "own"
@@ -245,18 +249,11 @@ def _reference(owner: Any) -> Callable[[], Any]:
 
 
 def _path(model: Any, wanted: Callable[[Any], bool]) -> str | None:
-    """Walk a model as `nn.parameters` does until something is found."""
-    seen, waiting = set[int](), [("", model)]
-    while waiting and len(seen) < VISITS:
-        path, value = waiting.pop()
-        if wanted(value):
-            return path
-        if id(value) not in seen and not isinstance(value, Tensor):
-            seen.add(id(value))
-            with suppress(Exception):  # it may be any object
-                waiting += [(f"{path}.{name}" if path else str(name), child) for name, child in nn._children(value)][
-                    ::-1
-                ]
+    """Return the path of the first object of a model for which `wanted` holds."""
+    with suppress(Exception):  # it may be any object
+        for path, value in islice(walk(model), VISITS):
+            if wanted(value):
+                return path
     return None
 
 
@@ -288,4 +285,4 @@ def _badness(value: Any) -> tuple[str, np.ufunc, str]:
 
 
 def _listed(values: Sequence[Any]) -> str:
-    return ", ".join(map(_described, values))
+    return ", ".join(map(describe, values))

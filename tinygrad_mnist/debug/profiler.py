@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..tensor import Primitive, Tensor, Watcher, watching
+from ..hooks import Hook, installed
+from ..tensor import Tensor
 
 __all__ = ["Profile"]
 
@@ -31,7 +32,7 @@ class Event(NamedTuple):
     memory: int  # new memory for the result, in bytes; 0 for a view
 
 
-class Profile(Watcher):
+class Profile(Hook):
     """Record how long each op takes, forward and backward, while in its context; in all threads, and for as many
     contexts as you like.
 
@@ -65,7 +66,7 @@ class Profile(Watcher):
         self._context = ExitStack()
 
     def __enter__(self) -> Profile:
-        self._context.enter_context(watching(self))
+        self._context.enter_context(installed(self))
         self._begin = perf_counter_ns()
         return self
 
@@ -73,7 +74,7 @@ class Profile(Watcher):
         self.wall += perf_counter_ns() - self._begin
         self._context.close()
 
-    def forward(self, op: Primitive, arrays: Sequence[Any], keywords: dict[str, Any]) -> Any:
+    def forward(self, op: Any, arrays: Sequence[Any], keywords: dict[str, Any]) -> Any:
         """Compute a primitive and take the time."""
         begin = perf_counter_ns()
         out = super().forward(op, arrays, keywords)
@@ -87,7 +88,7 @@ class Profile(Watcher):
         )
         return out
 
-    def rule(self, rule: Callable[..., Any], position: int | None, g: Any, node: Tensor) -> Any:
+    def rule(self, rule: Callable[..., Any], position: int, g: Any, node: Tensor) -> Any:
         """Compute one rule and take the time."""
         assert node.op is not None
         outer, name = getattr(self._rule, "op", None), node.op.__name__
@@ -99,7 +100,7 @@ class Profile(Watcher):
             end = perf_counter_ns()
             self._rule.op = outer
             shapes = tuple([a.shape for a in (g, *(node.inputs or ())) if isinstance(a, Tensor)])
-            label = f"{name}, shared" if position is None else f"{name}, rule {position}"
+            label = f"{name}, rule {position}"
             self.events.append(Event(label, name, "backward", shapes, threading.current_thread().name, begin, end, 0))
 
     def table(self, steps: int = 1) -> str:

@@ -1,1 +1,66 @@
-"""Arrays in, arrays out: what computes convolution and pooling."""
+"""Arrays in, arrays out: where the time goes. This is the one place that chooses who computes.
+
+`reference` is NumPy: it defines what each function is. `compiled` is C, for float32 and for what it has plans for;
+everything else goes to `reference`. Both agree to rounding.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from . import compiled, reference
+from .geometry import Geometry, Pair, Size, make_geometry, pair
+from .products import Array
+
+__all__ = ["Array", "Geometry", "Pair", "Size", "make_geometry", "pair"]
+
+
+def _backend(plan: bool, *arrays: Array) -> ModuleType:
+    """Return the module that computes: `compiled` if it has a plan for this, and kernels for these arrays."""
+    return compiled if plan and compiled.supports(*arrays) else reference
+
+
+def conv_output(x: Array, w: Array, bias: Array | None, geometry: Geometry) -> Any:
+    """(N, C, H, W), (F, C, KH, KW), (F,) -> (N, F, OH, OW): dT/dg of the form in reference.py, plus the bias."""
+    plan = w.shape[2:] != (1, 1)  # a 1 x 1 kernel is one product: BLAS is faster
+    return _backend(plan, x, w, *([] if bias is None else [bias])).conv_output(x, w, bias, geometry)
+
+
+def conv_input(g: Array, w: Array, geometry: Geometry, size: Size) -> Any:
+    """(N, F, OH, OW), (F, C, KH, KW) -> (N, C, H, W), where `size` is (H, W): dT/dx."""
+    return _backend(w.shape[2:] != (1, 1), g, w).conv_input(g, w, geometry, size)
+
+
+def conv_weight(x: Array, g: Array, geometry: Geometry, size: Size) -> Any:
+    """(N, C, H, W), (N, F, OH, OW) -> (F, C, KH, KW), where `size` is (KH, KW): dT/dw."""
+    return _backend(size != (1, 1), x, g).conv_weight(x, g, geometry, size)
+
+
+def max_pool(x: Array, kernel: Size, geometry: Geometry) -> Any:
+    """(N, C, H, W) -> (N, C, OH, OW): the maximum of every window."""
+    return _backend(_side_by_side(kernel, geometry), x).max_pool(x, kernel, geometry)
+
+
+def max_pool_scatter(g: Array, x: Array, top: Array, kernel: Size, geometry: Geometry) -> Any:
+    """Put each element of `g` where `x` first has the maximum `top` of its window: (N, C, OH, OW) -> (N, C, H, W)."""
+    return _backend(_side_by_side(kernel, geometry), g, x).max_pool_scatter(g, x, top, kernel, geometry)
+
+
+def max_pool_gather(v: Array, x: Array, top: Array, kernel: Size, geometry: Geometry) -> Any:
+    """Read `v` where `x` first has the maximum `top` of its window: (N, C, H, W) -> (N, C, OH, OW)."""
+    return reference.max_pool_gather(v, x, top, kernel, geometry)
+
+
+def _side_by_side(kernel: Size, geometry: Geometry) -> bool:
+    return kernel == (2, 2) and geometry == Geometry((2, 2), (0, 0))
+
+
+def relu(x: Array) -> Any:
+    """``max(x, 0)``, of any shape."""
+    return reference.relu(x)
+
+
+def relu_gradient(g: Array, x: Array) -> Any:
+    """``g`` where ``x`` is positive, else 0; of any shape."""
+    return _backend(True, g, x).relu_gradient(g, x)

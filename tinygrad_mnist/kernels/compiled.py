@@ -1,11 +1,8 @@
-"""The compiled kernels (native.c): what reference.py computes, 2 x 2 max-pooling and ReLU's gradient, for
-float32.
+"""The compiled kernels, c/native.c: what reference.py defines, for float32 and the plans that __init__.py sends here.
 
-They are optional. What they do not take, or everything where there is no compiled library, is computed by NumPy, in the
-functions that define what it is. The library knows nothing of Python and is called without holding the interpreter.
-
-Both compute the same up to rounding, but a pixel that is not finite, or beyond 1e37, can make its neighbours NaN or
-infinite in a native convolution with a kernel of three columns.
+They are optional: without a compiled library NumPy computes everything. The library knows nothing of Python and is
+called without the GIL. Both compute the same up to rounding, but a pixel that is not finite, or beyond 1e37, can make
+its neighbours NaN or infinite in a compiled convolution with a kernel of three columns.
 """
 
 from __future__ import annotations
@@ -19,12 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from .reference import Array, Size, output_size, spread
-
-__all__ = ["show_config"]
+from .geometry import Geometry, Size
+from .products import Array
+from .reference import adjoint_operands
 
 VARIABLE = "TINYGRAD_MNIST_NATIVE"
 LEVELS = ("baseline", "avx2", "avx512")  # as numbered in native.c
+SIGNATURES = {  # the level, sizes, and arrays
+    "convolve": [ctypes.c_int, *[ctypes.c_void_p] * 5],
+    "weight_gradient": [ctypes.c_int, *[ctypes.c_void_p] * 4],
+    "max_pool": [ctypes.c_int, *[ctypes.c_void_p] * 3],
+    "max_pool_gradient": [ctypes.c_int, *[ctypes.c_void_p] * 4],
+    "relu_gradient": [ctypes.c_int, ctypes.c_ssize_t, *[ctypes.c_void_p] * 3],
+}
 
 
 def _load() -> tuple[Any, int, str]:
@@ -52,16 +56,10 @@ def _load() -> tuple[Any, int, str]:
         )
     try:
         library = ctypes.CDLL(str(path.resolve()))
-        for name, pointers in (
-            ("convolve", 5),
-            ("weight_gradient", 4),
-            ("max_pool", 3),
-            ("max_pool_gradient", 4),
-            ("relu_gradient", 5),
-        ):
-            getattr(library, name).argtypes = [ctypes.c_int, *[ctypes.c_void_p] * pointers]
+        for name, types in SIGNATURES.items():
+            getattr(library, name).argtypes = types
         library.compiler.restype, library.geometry_size.restype = ctypes.c_char_p, ctypes.c_size_t
-        if library.geometry_size() != ctypes.sizeof(_geometry((0,) * 4, (0,) * 4, (0,) * 4, (0, 0), (0, 0), (0, 0))):
+        if library.geometry_size() != ctypes.sizeof(_geometry((0,) * 4, (0,) * 4, (0,) * 4, Geometry(), (0, 0))):
             raise AttributeError("its structures differ")
     except OSError as error:
         return None, 0, f"the compiled library cannot be loaded: {error}"
@@ -75,30 +73,9 @@ def _load() -> tuple[Any, int, str]:
     return library, level, "the best that this processor has"
 
 
-def takes(*arrays: Array) -> bool:
-    """Whether there are kernels for these: all of them float32, none of them empty."""
+def supports(*arrays: Array) -> bool:
+    """Whether there are kernels for these arrays: all of them float32, none of them empty."""
     return LIBRARY is not None and all(a.dtype == np.float32 and a.size for a in arrays)
-
-
-def show_config() -> None:
-    """Print which implementation computes, and why: versions, native kernels, BLAS and cores.
-
-    Examples
-    --------
-    >>> import tinygrad_mnist as tg
-    >>> tg.show_config()  # doctest: +ELLIPSIS
-    tinygrad_mnist ...
-    """
-    import platform
-
-    from .. import __version__
-    from ..train.shards import usable_cores
-
-    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    print(f"tinygrad_mnist {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
-    print(f"native kernels: {described()}")
-    print(f"numpy: {np.__version__}, with {blas['name']} {blas['version']}")
-    print(f"usable cores: {usable_cores()}")
 
 
 def described() -> str:
@@ -108,84 +85,62 @@ def described() -> str:
     return f"{LEVELS[LEVEL]} ({REASON}), compiled by {LIBRARY.compiler().decode()}"
 
 
-def output(x: Array, w: Array, bias: Array | None, stride: Size, padding: Size, rectify: bool = False) -> Array:
-    """See `reference.output`."""
-    return _convolve(x, w, bias, stride, padding, output_size(x.shape[2:], w.shape[2:], stride, padding), rectify)
+def conv_output(x: Array, w: Array, bias: Array | None, geometry: Geometry) -> Array:
+    """See `reference.conv_output`."""
+    return _convolve(x, w, bias, geometry, geometry.output_size(x.shape, w.shape[2:]))
 
 
-def input_gradient(g: Array, w: Array, stride: Size, padding: Size, size: Size) -> Array:
-    """See `reference.input_gradient`."""
-    flipped = w[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
-    return _convolve(
-        spread(g, stride), flipped, None, (1, 1), (w.shape[2] - 1 - padding[0], w.shape[3] - 1 - padding[1]), size
-    )
+def conv_input(g: Array, w: Array, geometry: Geometry, size: Size) -> Array:
+    """See `reference.conv_input`."""
+    return _convolve(*adjoint_operands(g, w, geometry), size)
 
 
-def weight_gradient(x: Array, g: Array, stride: Size, padding: Size, size: Size) -> Array:
-    """See `reference.weight_gradient`."""
+def conv_weight(x: Array, g: Array, geometry: Geometry, size: Size) -> Array:
+    """See `reference.conv_weight`."""
     out = np.empty((g.shape[1], x.shape[1], *size), np.float32)
-    geometry = _geometry(x.shape, out.shape, out.strides, stride, padding, (g.shape[2], g.shape[3]))
-    image, gradient = _laid_out(x), _laid_out(g)
-    _check(LIBRARY.weight_gradient(LEVEL, geometry, _address(image), _address(gradient), _address(out)))
+    sizes = _geometry(x.shape, out.shape, out.strides, geometry, (g.shape[2], g.shape[3]))
+    image, gradient = _lay_out(x), _lay_out(g)
+    _check(LIBRARY.weight_gradient(LEVEL, sizes, _address(image), _address(gradient), _address(out)))
     return out
 
 
-def _convolve(
-    x: Array, w: Array, bias: Array | None, stride: Size, padding: Size, size: Size, rectify: bool = False
-) -> Array:
+def _convolve(x: Array, w: Array, bias: Array | None, geometry: Geometry, size: Size) -> Array:
     w = w if w.flags.aligned else w.copy()
     bias = None if bias is None else np.require(bias, requirements=("C", "A"))
     out = np.empty((size[0], len(w), size[1], len(x)), np.float32)
-    geometry = _geometry(x.shape, w.shape, w.strides, stride, padding, size, rectify)
-    image = _laid_out(x)
+    sizes = _geometry(x.shape, w.shape, w.strides, geometry, size)
+    image = _lay_out(x)
     add = None if bias is None else _address(bias)
-    _check(LIBRARY.convolve(LEVEL, geometry, _address(image), _address(w), add, _address(out)))
+    _check(LIBRARY.convolve(LEVEL, sizes, _address(image), _address(w), add, _address(out)))
     return out.transpose(3, 1, 0, 2)  # (OH, F, OW, N) -> (N, F, OH, OW)
 
 
-def max_pool(x: Array) -> Array:
-    """Maximum of each window of 2 x 2, side by side: (N, C, H, W) -> (N, C, H // 2, W // 2)."""
+def max_pool(x: Array, kernel: Size, geometry: Geometry) -> Array:
+    """See `reference.max_pool`; for windows of 2 x 2, side by side."""
     n, c, h, w = x.shape
-    out, image = np.empty((h // 2, c, w // 2, n), np.float32), _laid_out(x)
+    out, image = np.empty((h // 2, c, w // 2, n), np.float32), _lay_out(x)
     LIBRARY.max_pool(LEVEL, _sizes(h, c, w, n), _address(image), _address(out))
     return out.transpose(3, 1, 0, 2)
 
 
-def max_pool_gradient(g: Array, x: Array) -> Array:
-    """Put each element of `g` where `x` has the first maximum of its window.
-
-    (N, C, H // 2, W // 2), (N, C, H, W) -> (N, C, H, W).
-    """
+def max_pool_scatter(g: Array, x: Array, top: Array, kernel: Size, geometry: Geometry) -> Array:
+    """See `reference.max_pool_scatter`; for windows of 2 x 2, side by side."""
     n, c, h, w = x.shape
-    out, image, gradient = np.empty((h, c, w, n), np.float32), _laid_out(x), _laid_out(g)
+    out, image, gradient = np.empty((h, c, w, n), np.float32), _lay_out(x), _lay_out(g)
     LIBRARY.max_pool_gradient(LEVEL, _sizes(h, c, w, n), _address(gradient), _address(image), _address(out))
     return out.transpose(3, 1, 0, 2)
 
 
-def relu_gradient(g: Array, y: Array) -> Array:
-    """``g`` where ``y`` is positive, else 0; of any shape, in the memory order of `y`."""
-    out = np.empty_like(y)
-    if not (g.strides == y.strides == out.strides and g.flags.aligned and y.flags.aligned):
-        g, y, out = np.array(g, order="C"), np.array(y, order="C"), np.empty(y.shape, np.float32)
-    LIBRARY.relu_gradient(LEVEL, _sizes(1, 1, y.size), _address(g), _address(y), _address(out), None)
+def relu_gradient(g: Array, x: Array) -> Array:
+    """``g`` where ``x`` is positive, else 0; of any shape, in the memory order of `x`."""
+    out = np.empty_like(x)
+    if not (g.strides == x.strides == out.strides and g.flags.aligned and x.flags.aligned):
+        g, x, out = np.array(g, order="C"), np.array(x, order="C"), np.empty(x.shape, np.float32)
+    LIBRARY.relu_gradient(LEVEL, x.size, _address(g), _address(x), _address(out))
     return out
 
 
-def relu_and_bias_gradient(g: Array, y: Array) -> Array:
-    """Write ``g`` where ``y`` is positive, else 0, (H, C, W, N) in memory, and then its sums over each channel, into
-    one array.
-
-    (N, C, H, W), (N, C, H, W) -> (H*C*W*N + C,)
-    """
-    n, c, h, w = y.shape
-    out, gradient, image = np.empty(y.size + c, np.float32), _laid_out(g), _laid_out(y)
-    LIBRARY.relu_gradient(
-        LEVEL, _sizes(h, c, w * n), _address(gradient), _address(image), _address(out), _address(out[y.size :])
-    )
-    return out
-
-
-def _laid_out(x: Array) -> Array:
+def _lay_out(x: Array) -> Array:
     """(N, C, H, W) -> (H, C, W, N), contiguous: nearly always as it lies."""
     image = np.ascontiguousarray(x.transpose(2, 1, 3, 0))
     return image if image.flags.aligned else image.copy()
@@ -203,16 +158,10 @@ def _address(x: Array) -> Any:
 
 @lru_cache(maxsize=1024)
 def _geometry(
-    x: tuple[int, ...],
-    w: tuple[int, ...],
-    strides: tuple[int, ...],
-    stride: Size,
-    padding: Size,
-    size: Size,
-    rectify: bool = False,
+    x: tuple[int, ...], w: tuple[int, ...], strides: tuple[int, ...], geometry: Geometry, size: Size
 ) -> ctypes.Array[ctypes.c_ssize_t]:
     """Fill in the struct of that name; the shapes are those of images, weights and output, `strides` the weights'."""
-    return _sizes(*x, w[0], *w[2:], *stride, *padding, *size, *(step // 4 for step in strides), rectify)
+    return _sizes(*x, w[0], *w[2:], *geometry.stride, *geometry.padding, *size, *(step // 4 for step in strides))
 
 
 @lru_cache(maxsize=1024)

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ..nn import misfits, parameters
+from ..nn import parameters
+from ..nn.state import misfits
 from ..tensor import Array, Operand, Tensor, as_tensor
 from .arrayfiles import ENCODERS, CheckpointError, check_storable, encode_safetensors, opened
 from .files import write_atomically

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..tensor import Array, Operand, Tensor, as_tensor, recording
+from ..record import recording
+from ..tensor import Array, Operand, Tensor, as_tensor
 from .comparison import Comparison
 from .point import NUDGE, GradientMismatch, Point, first_bad, own_sizes
 

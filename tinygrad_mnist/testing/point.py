@@ -10,7 +10,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..tensor import Array, Tensor, grad, is_recording, recording
+from ..backward import grad
+from ..record import is_recording, recording
+from ..tensor import Array, Tensor
 from .differences import rounding_noise
 
 __all__ = ["GradientMismatch", "Move", "Point", "drawn", "first_bad", "own_sizes"]

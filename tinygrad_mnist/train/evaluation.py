@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..debug.anomaly import detect_anomaly
-from ..functional import cross_entropy
-from ..tensor import no_grad
+from ..ops import cross_entropy
+from ..record import no_grad
 from .shards import map_shards
 
 __all__ = [

@@ -20,7 +20,9 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ..tensor import Array, Tensor, grad, recording
+from ..backward import grad
+from ..record import recording
+from ..tensor import Array, Tensor
 
 __all__ = ["default_shard_size", "map_shards", "usable_cores", "value_and_grad"]
 

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data import batches
-from ..nn import load_parameters, misfits, parameters
+from ..nn import load_parameters, parameters
+from ..nn.state import misfits
 from ..optim import Optimizer
 from ..tensor import Array, Tensor
 from .evaluation import (

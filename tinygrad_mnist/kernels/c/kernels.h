@@ -52,11 +52,6 @@ TARGET static inline float NAME(across)(VEC v) /* the sum of its lanes */
     return sum;
 }
 
-TARGET static inline VEC NAME(positive)(VEC v) /* max(v, 0); NaN stays NaN */
-{
-    return (VEC)((INT)v & ~(v <= 0));
-}
-
 /* Copy `count` floats (zeros, if `from` is NULL) to the lanes from `at` on of a row that is cut into tiles, `step` floats apart. */
 TARGET static inline void NAME(spread)(float *to, ptrdiff_t step, ptrdiff_t at, const float *from, ptrdiff_t count)
 {
@@ -171,11 +166,11 @@ NAME(ready)(const struct geometry *s, const struct plan *p, const struct ring *r
 }
 
 /* to[f * stride + lane] = bias[f] + sum over k and r of w[k][r][f] * v[k][r][lane], for BLOCK filters and a tile of `vectors` vectors, which
-   is `offset` floats on in each v[k]; rectified if that is asked for.
+   is `offset` floats on in each v[k].
 
    BLOCK * VECTORS sums in registers, for each row VECTORS loads and BLOCK broadcasts: 100-110 GFLOP/s from the second-level cache. */
 TARGET static inline __attribute__((always_inline)) void
-NAME(sums)(float *restrict to, ptrdiff_t stride, const float *bias, int rectify, const float *restrict w, const float *const *v,
+NAME(sums)(float *restrict to, ptrdiff_t stride, const float *bias, const float *restrict w, const float *const *v,
            ptrdiff_t offset, ptrdiff_t taps, ptrdiff_t rows, const int vectors)
 {
     VEC sum[BLOCK][VECTORS];
@@ -197,10 +192,6 @@ NAME(sums)(float *restrict to, ptrdiff_t stride, const float *bias, int rectify,
         for (int f = 0; f < BLOCK; f++)
             for (int j = 0; j < vectors; j++)
                 sum[f][j] += bias[f];
-    if (rectify)
-        for (int f = 0; f < BLOCK; f++)
-            for (int j = 0; j < vectors; j++)
-                sum[f][j] = NAME(positive)(sum[f][j]);
     for (int f = 0; f < BLOCK; f++)
         for (int j = 0; j < vectors; j++)
             *(LOOSE *)(to + f * stride + j * LANES) = sum[f][j];
@@ -208,20 +199,20 @@ NAME(sums)(float *restrict to, ptrdiff_t stride, const float *bias, int rectify,
 
 /* The same for the first `lanes` lanes, or a few more, at most a tile. */
 TARGET static void
-NAME(products)(float *to, ptrdiff_t stride, const float *bias, int rectify, const float *w, const float *const *v, ptrdiff_t offset,
+NAME(products)(float *to, ptrdiff_t stride, const float *bias, const float *w, const float *const *v, ptrdiff_t offset,
                ptrdiff_t taps, ptrdiff_t rows, ptrdiff_t lanes)
 {
     const ptrdiff_t vectors = (lanes + LANES - 1) / LANES;
     if (vectors >= VECTORS)
-        NAME(sums)(to, stride, bias, rectify, w, v, offset, taps, rows, VECTORS);
+        NAME(sums)(to, stride, bias, w, v, offset, taps, rows, VECTORS);
 #if VECTORS > 2
     else if (vectors == 3)
-        NAME(sums)(to, stride, bias, rectify, w, v, offset, taps, rows, 3);
+        NAME(sums)(to, stride, bias, w, v, offset, taps, rows, 3);
     else if (vectors == 2)
-        NAME(sums)(to, stride, bias, rectify, w, v, offset, taps, rows, 2);
+        NAME(sums)(to, stride, bias, w, v, offset, taps, rows, 2);
 #endif
     else
-        NAME(sums)(to, stride, bias, rectify, w, v, offset, taps, rows, 1);
+        NAME(sums)(to, stride, bias, w, v, offset, taps, rows, 1);
 }
 
 /* Lay the filters out as (point, f / BLOCK, k, row, f % BLOCK); for Winograd, point p holds (G w[f, c, k, :])[p]. */
@@ -272,11 +263,11 @@ NAME(seeing)(const struct plan *p, const struct ring *ring, struct range k, ptrd
     return found;
 }
 
-/* Write `lanes` lanes of `filters` filters to the output: as many as there are of the columns A sums, with the bias added, rectified if that
-   is asked for. Unless `mask` is NULL, where it is 0, only the bias. */
+/* Write `lanes` lanes of `filters` filters to the output: as many as there are of the columns A sums, with the bias added. Unless `mask` is
+   NULL, where it is 0, only the bias. */
 TARGET static inline __attribute__((always_inline)) void
 NAME(emit)(const struct geometry *s, float (*sums)[BLOCK * TILE], const float *bias, ptrdiff_t filters, float *to, ptrdiff_t lanes,
-           const INT (*mask)[VECTORS], const ptrdiff_t columns, const int rectify)
+           const INT (*mask)[VECTORS], const ptrdiff_t columns)
 {
     const ptrdiff_t point = BLOCK * TILE;
     for (ptrdiff_t f = 0; f < filters; f++, to += s->ow * s->n)
@@ -297,7 +288,7 @@ NAME(emit)(const struct geometry *s, float (*sums)[BLOCK * TILE], const float *b
                     v[j] = (VEC)(((INT)v[j] & seen) | ((INT)((VEC){0} + add) & ~seen));
                 }
             for (ptrdiff_t j = 0; j < columns; j++)
-                NAME(store)(to + j * s->n + at, rectify ? NAME(positive)(v[j]) : v[j], lanes - at);
+                NAME(store)(to + j * s->n + at, v[j], lanes - at);
         }
 }
 
@@ -334,21 +325,19 @@ NAME(convolve)(const struct geometry *s, const float *x, const float *w, const f
                     const ptrdiff_t count = min(s->f - b * BLOCK, BLOCK);
                     const int whole = p.points == 1 && count == BLOCK && lanes == TILE;
                     for (ptrdiff_t q = 0; q < p.points; q++)
-                        NAME(products)(whole ? to : sums[q], whole ? s->ow * s->n : TILE, whole ? add : NULL, whole && s->rectify,
+                        NAME(products)(whole ? to : sums[q], whole ? s->ow * s->n : TILE, whole ? add : NULL,
                                        filters + (q * blocks + b) * block + k.begin * p.rows * BLOCK, ring.rows + k.begin,
                                        (q * p.tiles + t) * chunk, k.end - k.begin, p.rows, lanes);
                     if (p.points == 1) {
                         for (ptrdiff_t f = 0; f < (whole ? 0 : count); f++)
                             for (ptrdiff_t lane = 0; lane < lanes; lane += LANES) {
                                 const VEC v = *(VEC *)(sums[0] + f * TILE + lane) + (add ? add[f] : 0);
-                                NAME(store)(to + f * s->ow * s->n + lane, s->rectify ? NAME(positive)(v) : v, lanes - lane);
+                                NAME(store)(to + f * s->ow * s->n + lane, v, lanes - lane);
                             }
                     } else if (!seeing || column + COLUMNS > s->ow)
-                        NAME(emit)(s, sums, add, count, to, lanes, seeing ? NULL : mask, min(s->ow - column, COLUMNS), s->rectify);
-                    else if (s->rectify)
-                        NAME(emit)(s, sums, add, count, to, lanes, NULL, COLUMNS, 1);
+                        NAME(emit)(s, sums, add, count, to, lanes, seeing ? NULL : mask, min(s->ow - column, COLUMNS));
                     else
-                        NAME(emit)(s, sums, add, count, to, lanes, NULL, COLUMNS, 0);
+                        NAME(emit)(s, sums, add, count, to, lanes, NULL, COLUMNS);
                 }
             }
         }
@@ -621,12 +610,14 @@ TARGET static void NAME(max_pool_gradient)(const ptrdiff_t *sizes, const float *
                 const float *seen = x + from + at;
                 float *to = out + from + at;
                 const VEC a = NAME(load)(seen, count), b = NAME(load)(seen + below, count);
-                const VEC upper = NAME(larger)(a, NAME(load)(seen + n, count)), lower = NAME(larger)(b, NAME(load)(seen + below + n, count));
-                const INT all = (INT)NAME(load)(g + at, count), high = all & (upper == NAME(larger)(upper, lower)), low = all & ~high;
-                NAME(store)(to, (VEC)(high & (a == upper)), count);
-                NAME(store)(to + n, (VEC)(high & ~(a == upper)), count);
-                NAME(store)(to + below, (VEC)(low & (b == lower)), count);
-                NAME(store)(to + below + n, (VEC)(low & ~(b == lower)), count);
+                const VEC right = NAME(load)(seen + n, count), last = NAME(load)(seen + below + n, count);
+                const VEC top = NAME(larger)(NAME(larger)(a, right), NAME(larger)(b, last));
+                const INT all = (INT)NAME(load)(g + at, count);
+                const INT first = a == top, second = ~first & (right == top), third = ~(first | second) & (b == top);
+                NAME(store)(to, (VEC)(all & first), count);
+                NAME(store)(to + n, (VEC)(all & second), count);
+                NAME(store)(to + below, (VEC)(all & third), count);
+                NAME(store)(to + below + n, (VEC)(all & ~(first | second | third)), count);
             }
         if (w % 2)
             for (int k = 0; k < 2; k++)
@@ -636,31 +627,15 @@ TARGET static void NAME(max_pool_gradient)(const ptrdiff_t *sizes, const float *
         memset(out + (h - 1) * below, 0, sizeof(float) * below);
 }
 
-/* out[i, c, q] = g[i, c, q] where y[i, c, q] > 0, else 0; and unless `sums` is NULL, sums[c] = sum over i and q of that.
-
-   `sizes` are the numbers of i, c and q: ReLU's gradient and, in the same pass, the bias gradient of the layer before. As fast as memory. */
-TARGET static void NAME(relu_gradient)(const ptrdiff_t *sizes, const float *g, const float *y, float *out, float *sums)
+/* out[i] = g[i] where y[i] > 0, else 0, for `count` numbers: ReLU's gradient. As fast as memory. */
+TARGET static void NAME(relu_gradient)(ptrdiff_t count, const float *g, const float *y, float *out)
 {
-    const ptrdiff_t count = sizes[2];
-    if (sums)
-        memset(sums, 0, sizeof(float) * sizes[1]);
-    for (ptrdiff_t line = 0; line < sizes[0] * sizes[1]; line++, g += count, y += count, out += count) {
-        VEC sum[2] = {{0}};
-        ptrdiff_t at = 0;
-        for (; at + 2 * LANES <= count; at += 2 * LANES)
-            for (int j = 0; j < 2; j++) {
-                const ptrdiff_t to = at + j * LANES;
-                const VEC kept = (VEC)((INT)*(const LOOSE *)(g + to) & (*(const LOOSE *)(y + to) > 0));
-                *(LOOSE *)(out + to) = kept;
-                sum[j] += kept;
-            }
-        for (; at < count; at += LANES) {
-            const VEC kept = (VEC)((INT)NAME(load)(g + at, count - at) & (NAME(load)(y + at, count - at) > 0));
-            NAME(store)(out + at, kept, count - at);
-            sum[0] += kept;
-        }
-        if (sums)
-            sums[line % sizes[1]] += NAME(across)(sum[0] + sum[1]);
+    for (ptrdiff_t at = 0; at < count; at += LANES) {
+        const ptrdiff_t left = count - at;
+        if (left >= LANES)
+            *(LOOSE *)(out + at) = (VEC)((INT)*(const LOOSE *)(g + at) & (*(const LOOSE *)(y + at) > 0));
+        else
+            NAME(store)(out + at, (VEC)((INT)NAME(load)(g + at, left) & (NAME(load)(y + at, left) > 0)), left);
     }
 }
 

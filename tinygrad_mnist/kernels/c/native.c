@@ -27,7 +27,6 @@ struct geometry {
     ptrdiff_t sh, sw, top, left; /* stride and padding */
     ptrdiff_t oh, ow;            /* output (OH, F, OW, N) */
     ptrdiff_t wf, wc, wk, wl;    /* how far apart in memory the weights (F, C, KH, KW) are, in floats */
-    ptrdiff_t rectify;           /* whether the output is max(.., 0) */
 };
 
 enum { COLUMNS = 4, POINTS = 6 }; /* of Winograd's F(4, 3) */
@@ -138,7 +137,7 @@ struct kernels {
     int (*weight_gradient)(const struct geometry *, const float *, const float *, float *);
     void (*max_pool)(const ptrdiff_t *, const float *, float *);
     void (*max_pool_gradient)(const ptrdiff_t *, const float *, const float *, float *);
-    void (*relu_gradient)(const ptrdiff_t *, const float *, const float *, float *, float *);
+    void (*relu_gradient)(ptrdiff_t, const float *, const float *, float *);
 };
 
 #define KERNELS(set) {convolve_##set, weight_gradient_##set, max_pool_##set, max_pool_gradient_##set, relu_gradient_##set}
@@ -195,7 +194,7 @@ void max_pool_gradient(int level, const ptrdiff_t *sizes, const float *g, const 
     levels[level].max_pool_gradient(sizes, g, x, out);
 }
 
-void relu_gradient(int level, const ptrdiff_t *sizes, const float *g, const float *y, float *out, float *sums)
+void relu_gradient(int level, ptrdiff_t count, const float *g, const float *y, float *out)
 {
-    levels[level].relu_gradient(sizes, g, y, out, sums);
+    levels[level].relu_gradient(count, g, y, out);
 }

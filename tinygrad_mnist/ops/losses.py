@@ -1,13 +1,16 @@
-"""Functions of neural networks, as compositions of the ops: none of them states a gradient."""
+"""Softmax and what is computed with it. All are compositions: none of them states a gradient."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from .ops import Axis, astype, exp, getitem, log, max, mean, sum, where
-from .tensor import Operand, Tensor, as_tensor
+from ..record import astype
+from ..tensor import Operand, Tensor, as_tensor, attach
+from .elementwise import exp, log, where
+from .indexing import getitem
+from .reduction import Axis, max, mean, sum
 
-__all__ = ["cross_entropy", "dropout", "log_softmax", "logsumexp", "softmax"]
+__all__ = ["cross_entropy", "log_softmax", "logsumexp", "softmax"]
 
 
 def _shifted(x: Tensor, axis: Axis) -> tuple[Tensor, Tensor]:
@@ -103,43 +106,10 @@ def cross_entropy(logits: Operand, target: Operand) -> Tensor:
     return -mean(getitem(log_softmax(logits), (np.arange(n), target)))
 
 
-def dropout(x: Operand, p: float, rng: np.random.Generator | None = None, rescale: str = "train") -> Tensor:
-    """Training (a generator is given): set each element to 0 with probability `p`. Inference (none is): no randomness.
+@attach
+class LossMethods:
+    """What this room attaches to `Tensor`."""
 
-    Parameters
-    ----------
-    x : array_like
-    p : float in [0, 1]
-        Probability of dropping an element.
-    rng : numpy.random.Generator, optional
-        Draws the elements to drop; giving one is what makes this a training pass.
-    rescale : {"train", "test"}
-        When to make up for the dropped elements: "train" divides by 1 - p in training (inverted dropout, as in
-        PyTorch); "test" multiplies by 1 - p in inference (classic dropout, Srivastava et al., 2014).
-
-    Examples
-    --------
-    >>> dropout(np.ones(4), 0.5, rng=np.random.default_rng(0))
-    Tensor([2., 2., 2., 0.], dtype=float64)
-    >>> dropout(np.ones(4), 0.5, rescale="test")
-    Tensor([0.5, 0.5, 0.5, 0.5], dtype=float64)
-    """
-    x = as_tensor(x)
-    if not 0 <= p <= 1:
-        raise ValueError(f"dropout: p is {p!r}; it must be a probability between 0 and 1")
-    if rescale not in ("train", "test"):
-        raise ValueError(
-            f'dropout: rescale is {rescale!r}; it must be "train" (inverted dropout) or "test" (classic dropout)'
-        )
-    if rng is None:
-        return x * (1.0 - p) if rescale == "test" else x
-    if not isinstance(rng, np.random.Generator) or x.dtype.kind != "f":
-        raise TypeError(
-            f"dropout: x is {x.dtype}, rng is {type(rng).__name__}; pass floats and np.random.default_rng(seed)"
-        )
-    keep = rng.random(x.shape, dtype=np.float32) >= p
-    factor = 1 / (1 - p) if rescale == "train" and p < 1 else 1.0
-    return x * np.where(keep, factor, 0.0).astype(x.dtype)
-
-
-Tensor.attach(softmax=softmax, log_softmax=log_softmax, logsumexp=logsumexp)
+    softmax = softmax
+    log_softmax = log_softmax
+    logsumexp = logsumexp

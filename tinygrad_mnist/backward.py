@@ -1,0 +1,210 @@
+"""How the record is walked: from the youngest Tensor to the oldest, gradients are carried from outputs to inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+
+from . import hooks
+from .record import Primitive, add, astype, copy, is_recording, recording
+from .tensor import NO_KEYWORDS, Operand, Tensor, as_tensor, attach, wrap
+
+__all__ = ["grad"]
+
+
+def tensors_in(node: Tensor) -> Iterator[Tensor]:
+    """Yield the Tensors that `node` was made from."""
+    return (a for a in node.inputs or () if isinstance(a, Tensor))
+
+
+def _differentiable(node: Tensor) -> Iterator[Tensor]:
+    """Yield the Tensors among the inputs that a gradient flows to."""
+    for position, a in enumerate(node.inputs or ()):
+        if isinstance(a, Tensor) and a.requires_grad and (not node.op.partial or node.op.rule(position) is not None):
+            yield a
+
+
+def topological_order(
+    root: Tensor, follow: Callable[[Tensor], Iterable[Tensor]] = tensors_in, caller: str = "backward"
+) -> list[Tensor]:
+    """List what `root` was made from, and itself, every Tensor after all that it was made from."""
+    seen, nodes = {id(root)}, [root]
+    for node in nodes:  # the list grows while it is read
+        if node.inputs is None:
+            raise RuntimeError(
+                f"{caller}: the graph behind a Tensor of shape {node.shape} (made by {node.op}) was freed by an "
+                "earlier backward pass; pass retain_graph=True to that one, or compute the output again"
+            )
+        for a in follow(node):
+            if id(a) not in seen:
+                seen.add(id(a))
+                nodes.append(a)
+    nodes.sort(key=attrgetter("serial"))
+    return nodes
+
+
+def _useful(nodes: list[Tensor], wanted: set[int]) -> set[int]:
+    """Return the ids of those of `nodes`, in topological order, that are wanted or were made from a wanted one."""
+    useful = {id(node) for node in nodes}
+    if not all(id(node) in wanted for node in nodes if node.op is None):  # usually every leaf is wanted, so all are
+        useful &= wanted
+        useful.update(id(node) for node in nodes if any(id(a) in useful for a in tensors_in(node)))
+    return useful
+
+
+def _vjp(node: Tensor, op: Primitive[...], position: int, g: Tensor) -> Tensor | None:
+    """Return the gradient with respect to one input of `node`, given that with respect to `node`; None without rule."""
+    inputs: Any = node.inputs
+    x, rule, hook = inputs[position], op.rule(position), hooks.active
+    if rule is None:
+        return None
+    gx = rule(g, node, *inputs, **node.keywords) if hook is None else hook.rule(rule, position, g, node)
+    if not isinstance(gx, Tensor):
+        raise TypeError(
+            f"{op.__name__}: the VJP rule of argument {position} returned {type(gx).__name__}; it must return a Tensor"
+        )
+    if gx.data.shape != x.data.shape:
+        raise ValueError(
+            f"{op.__name__}: the VJP rule of argument {position} returned shape {gx.shape} for an argument of shape "
+            f"{x.shape}; a rule must return its argument's shape (undo broadcasting with tg.sum_to)"
+        )
+    return gx if gx.data.dtype == x.data.dtype else astype(gx, x.dtype)
+
+
+def _backpropagate(
+    root: Tensor, nodes: list[Tensor], cotangent: Tensor, wanted: set[int], create_graph: bool, retain_graph: bool
+) -> dict[int, Tensor]:
+    """Carry `cotangent` from `root` down to the `wanted` Tensors; returns id -> gradient.
+
+    `nodes` is the graph in topological order. It is used up, to free memory on the way.
+    """
+    useful = _useful(nodes, wanted)
+    found: dict[int, Tensor] = {}
+    pending = {id(root): cotangent}
+    with recording(create_graph):
+        while nodes:  # every consumer of a Tensor comes before it
+            node = nodes.pop()
+            op, g = node.op, pending.pop(id(node), None)
+            if g is not None:
+                if id(node) in wanted:
+                    found[id(node)] = g
+                for position, x in enumerate(node.inputs or ()):
+                    if op is not None and id(x) in useful and (gx := _vjp(node, op, position, g)) is not None:
+                        pending[id(x)] = _sum(pending[id(x)], gx) if id(x) in pending else gx
+            if op is not None and not retain_graph:
+                node.inputs, node.keywords = None, NO_KEYWORDS
+    return found
+
+
+def _sum(x: Tensor, y: Tensor) -> Tensor:
+    return add(x, y) if is_recording() else wrap(np.asarray(x.data + y.data))
+
+
+def _seed(output: Tensor, gradient: Operand | None, caller: str) -> Tensor:
+    """Return the gradient that a backward pass starts from: the given one, checked, or 1 for a single number."""
+    if gradient is None:
+        if output.size != 1:
+            raise RuntimeError(
+                f"{caller}: only a single number has a gradient of its own, this Tensor has shape {output.shape}; "
+                "reduce it (.sum(), .mean()) or pass gradient="
+            )
+        return wrap(np.ones_like(output.data))
+    g = as_tensor(gradient)
+    if g.shape != output.shape:
+        raise ValueError(
+            f"{caller}: gradient has shape {g.shape}, but the Tensor has shape {output.shape}; they must be equal"
+        )
+    return g if g.dtype == output.dtype else astype(g, output.dtype)
+
+
+@attach
+class BackwardMethods:
+    """What this room attaches to `Tensor`."""
+
+    def backward(self: Any, gradient: Operand | None = None, *, retain_graph: bool = False) -> None:
+        """Add the gradient of this Tensor to `.grad` of every leaf that it was made from.
+
+        Parameters
+        ----------
+        gradient : array_like, optional
+            The gradient of some scalar with respect to this Tensor, of the same shape. May be left out if this is a
+            single number.
+        retain_graph : bool
+            Keep the record for another backward pass. By default it is freed on the way, activations included.
+
+        Raises
+        ------
+        RuntimeError
+            If nothing here requires a gradient, if the Tensor is no single number and `gradient` is missing, or if the
+            graph was freed.
+        """
+        if not self.requires_grad:
+            raise RuntimeError(
+                "backward: nothing that this Tensor was made from requires a gradient; create it with "
+                "requires_grad=True"
+            )
+        nodes = topological_order(self, _differentiable)
+        leaves = [node for node in nodes if node.op is None]
+        wanted = {id(leaf) for leaf in leaves}
+        found = _backpropagate(self, nodes, _seed(self, gradient, "backward"), wanted, False, retain_graph)
+        for leaf in leaves:
+            g = found[id(leaf)].data
+            leaf.grad = wrap(np.array(g) if leaf.grad is None else np.asarray(leaf.grad.data + g))
+
+
+def grad(
+    output: Tensor,
+    inputs: Iterable[Tensor],
+    create_graph: bool = False,
+    *,
+    gradient: Operand | None = None,
+    retain_graph: bool = True,
+) -> list[Tensor]:
+    """Gradients of `output` with respect to `inputs`; no `.grad` is touched.
+
+    Parameters
+    ----------
+    output : Tensor
+        A single number, or of any shape if `gradient` is given.
+    inputs : iterable of Tensor
+        Leaves or intermediate results, all requiring gradients.
+    create_graph : bool
+        Record the computation of the gradients, so that they can be differentiated again.
+    gradient : array_like, optional
+        The cotangent, of `output`'s shape. With it the result is the vector-Jacobian product.
+    retain_graph : bool
+        Keep the record of `output`, so that it can be differentiated once more; False frees it on the way.
+
+    Returns
+    -------
+    list of Tensor
+        One for each input, of its shape and dtype; zeros where `output` does not depend on it.
+
+    Examples
+    --------
+    >>> x = Tensor(3.0, requires_grad=True)
+    >>> (slope,) = grad(x * x * x, [x], create_graph=True)
+    >>> slope.item(), grad(slope, [x])[0].item()
+    (27.0, 18.0)
+    """
+    inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    if not isinstance(output, Tensor) or not output.requires_grad:
+        raise RuntimeError(
+            "grad: the output depends on nothing that requires a gradient; it may have been made in no_grad(), or be a "
+            "gradient without create_graph=True"
+        )
+    for position, x in enumerate(inputs):
+        if not isinstance(x, Tensor) or not x.requires_grad:
+            raise TypeError(
+                f"grad: inputs[{position}] does not require a gradient; create it as Tensor(array, requires_grad=True)"
+            )
+    cotangent = _seed(output, gradient, "grad")
+    if create_graph and not cotangent.requires_grad:
+        cotangent = Tensor(cotangent, requires_grad=True)  # so that a constant gradient can be differentiated: to zeros
+    nodes, wanted = topological_order(output, _differentiable), {id(x) for x in inputs}
+    found = _backpropagate(output, nodes, cotangent, wanted, create_graph, retain_graph or create_graph)
+    with recording(create_graph):
+        return [copy(found[id(x)]) if id(x) in found else Tensor(np.zeros_like(x.data), create_graph) for x in inputs]

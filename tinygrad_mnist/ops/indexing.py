@@ -1,0 +1,65 @@
+"""Indexing, and its adjoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..record import primitive
+from ..tensor import Array, Operand, Tensor, attach
+
+__all__ = ["getitem"]
+
+
+@primitive
+def at(x: Any, *, index: Any) -> Any:
+    """``x[index]``, the index as `getitem` prepares it."""
+    return x[index]
+
+
+@primitive
+def _put_at(x: Any, *, index: Any, shape: tuple[int, ...]) -> Array:
+    """Add ``x`` into zeros of `shape` at `index`, repeated positions adding up: the adjoint of ``at``."""
+    out = np.zeros(shape, x.dtype)
+    if any(isinstance(part, np.ndarray) and part.dtype != np.bool_ for part in index):
+        np.add.at(out, index, x)
+    else:
+        out[index] = x
+    return out
+
+
+at.defvjp(lambda g, out, x, index: _put_at(g, index=index, shape=x.shape))
+_put_at.defvjp(lambda g, out, x, index, shape: at(g, index=index))
+
+
+def getitem(x: Operand, index: Any) -> Tensor:
+    """``x[index]`` with slices, integers, None, ``...``, integer arrays and boolean masks.
+
+    In the gradient, positions that repeat add up.
+
+    Examples
+    --------
+    >>> getitem([10.0, 20.0, 30.0], [0, 0, 2])
+    Tensor([10., 10., 30.], dtype=float64)
+    """
+    return at(x, index=tuple(map(_index_part, index if isinstance(index, tuple) else (index,))))
+
+
+def _index_part(part: Any) -> Any:
+    """Copy index arrays, so that the gradient uses the same ones; lists and inner tuples are arrays, too."""
+    if not isinstance(part, (Tensor, np.ndarray, list, tuple)):
+        return part
+    array = np.array(part)
+    return array if array.size or isinstance(part, (Tensor, np.ndarray)) else array.astype(np.intp)
+
+
+@attach
+class IndexingMethods:
+    """What this room attaches to `Tensor`."""
+
+    __getitem__ = getitem
+
+    def __iter__(self: Any) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))

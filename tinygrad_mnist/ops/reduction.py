@@ -1,0 +1,134 @@
+"""Reductions: sum, mean, max, min and argmax over axes."""
+
+from __future__ import annotations
+
+import builtins
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ..record import broadcast_to, primitive
+from ..tensor import Array, Tensor, attach
+from .shape import reshape
+
+__all__ = ["argmax", "max", "mean", "min", "sum"]
+
+Axis: TypeAlias = int | tuple[int, ...] | None
+
+
+def _normalized(axis: Axis, ndim: int) -> tuple[int, ...]:
+    return tuple(range(ndim)) if axis is None else np.lib.array_utils.normalize_axis_tuple(axis, ndim)
+
+
+def _kept(shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
+    """Return `shape` with the reduced axes kept at length 1."""
+    axes = _normalized(axis, len(shape))
+    return tuple([1 if i in axes else length for i, length in enumerate(shape)])
+
+
+@primitive
+def sum(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Sum over the given axes (None: all).
+
+    Examples
+    --------
+    >>> sum([[1.0, 2.0], [3.0, 4.0]], axis=0)
+    Tensor([4., 6.], dtype=float64)
+    """
+    return np.sum(x, axis=axis, keepdims=keepdims)
+
+
+@primitive
+def mean(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Arithmetic mean over the given axes (None: all); an error if there is nothing to average.
+
+    Examples
+    --------
+    >>> mean([[1.0, 2.0], [3.0, 4.0]], axis=1, keepdims=True)
+    Tensor([[1.5],
+            [3.5]], dtype=float64)
+    """
+    if not all(x.shape[i] for i in _normalized(axis, x.ndim)):
+        raise ValueError(f"axis {axis} is empty, and the mean of nothing is undefined; give it at least one element")
+    return np.mean(x, axis=axis, keepdims=keepdims)
+
+
+def _spread(g: Tensor, out: Tensor, x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
+    return broadcast_to(reshape(g, _kept(x.shape, axis)), x.shape)
+
+
+sum.defvjp(_spread)
+mean.defvjp(
+    lambda g, out, x, axis, keepdims: _spread(g / (x.size // builtins.max(out.size, 1) or 1), out, x, axis, keepdims)
+)
+
+
+@primitive
+def _first_extreme(x: Any, *, axis: Axis, arg: Callable[..., Array]) -> Array:
+    """Mark with 1 the first element, row-major over the reduced axes, that ``np.argmax`` or ``np.argmin`` finds."""
+    axes = sorted(_normalized(axis, x.ndim))
+    last = range(-len(axes), 0)
+    moved = np.moveaxis(x, axes, last)
+    flat = moved.reshape(*moved.shape[: x.ndim - len(axes)], math.prod(moved.shape[x.ndim - len(axes) :]))
+    marks = np.zeros_like(flat)
+    np.put_along_axis(marks, arg(flat, axis=-1, keepdims=True), 1, axis=-1)
+    return np.moveaxis(marks.reshape(moved.shape), last, axes)
+
+
+@primitive
+def max(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Largest element over the given axes (None: all); the gradient goes to the first of equal ones.
+
+    Examples
+    --------
+    >>> max([[1.0, 2.0], [3.0, 4.0]], axis=1)
+    Tensor([2., 4.], dtype=float64)
+    """
+    return np.max(x, axis=axis, keepdims=keepdims)
+
+
+@primitive
+def min(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Smallest element over the given axes (None: all); the gradient goes to the first of equal ones.
+
+    Examples
+    --------
+    >>> min([[1.0, 2.0], [3.0, 4.0]], axis=(0, 1))
+    Tensor(1., dtype=float64)
+    """
+    return np.min(x, axis=axis, keepdims=keepdims)
+
+
+@primitive
+def argmax(x: Any, /, axis: int | None = None) -> Any:
+    """Position of the (first) largest element, as integers without a gradient.
+
+    Examples
+    --------
+    >>> argmax([[1.0, 2.0], [4.0, 3.0]], axis=1)
+    Tensor([1, 0], dtype=int64)
+    """
+    return np.argmax(x, axis=axis)
+
+
+_first_extreme.defvjp(None)
+max.defvjp(
+    lambda g, out, x, axis, keepdims: reshape(g, _kept(x.shape, axis)) * _first_extreme(x, axis=axis, arg=np.argmax)
+)
+min.defvjp(
+    lambda g, out, x, axis, keepdims: reshape(g, _kept(x.shape, axis)) * _first_extreme(x, axis=axis, arg=np.argmin)
+)
+argmax.defvjp(None)
+
+
+@attach
+class ReductionMethods:
+    """What this room attaches to `Tensor`."""
+
+    sum = sum
+    mean = mean
+    max = max
+    min = min
+    argmax = argmax

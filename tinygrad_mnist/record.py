@@ -1,0 +1,311 @@
+"""How an op is made and recorded: `primitive` turns a function on arrays into an op that works on Tensors.
+
+Called with a Tensor that requires a gradient, an op notes in its result what it was made from. The rules of an op, its
+vector-Jacobian products (VJPs), are Tensor operations, so they can be recorded and differentiated again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial, update_wrapper
+from inspect import Parameter, signature
+from types import MethodType
+from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from . import hooks
+from .errors import explained, wrong_arguments
+from .tensor import NUMERIC, Array, Operand, Tensor, as_tensor, wrap
+
+__all__ = ["Primitive", "add", "astype", "broadcast_to", "no_grad", "primitive", "sum_to"]
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+Rule: TypeAlias = "Callable[..., Tensor] | None"  # (g, out, *inputs, **keywords) -> the gradient of one input
+
+NUMBERS = (float, int, bool)  # Python's own; np.float64 is a float, too, but not one of them
+
+
+# Whether ops are recorded ---------------------------------------------------------------------------------------------
+class _Mode(threading.local):
+    recording = True  # for each thread, so that shards on threads do not disturb each other
+
+
+_mode = _Mode()
+
+
+def is_recording() -> bool:
+    """Whether ops are recorded here and now."""
+    return _mode.recording
+
+
+@contextmanager
+def recording(on: bool) -> Iterator[None]:
+    """Within this context (and thread), record ops or not, whatever holds outside."""
+    before, _mode.recording = _mode.recording, on
+    try:
+        yield
+    finally:
+        _mode.recording = before
+
+
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """Within this context (and thread) nothing is recorded: results require no gradient and hold no history.
+
+    Examples
+    --------
+    >>> x = Tensor(2.0, requires_grad=True)
+    >>> with no_grad():
+    ...     y = x * x
+    >>> y.requires_grad
+    False
+    """
+    with recording(False):
+        yield
+
+
+# What goes into an op -------------------------------------------------------------------------------------------------
+def as_inputs(args: Sequence[Any]) -> tuple[Any, ...]:
+    """Convert the arguments of an op: Tensors and Python's numbers stay as they are, the rest becomes Tensors.
+
+    Beside a Tensor, NumPy's scalars and 0-d arrays become Python's numbers, which never change a dtype. Numbers alone
+    become Tensors.
+    """
+    if any(isinstance(a, Tensor) for a in args):
+        scalars = [isinstance(a, (np.ndarray, np.generic)) and a.ndim == 0 and a.dtype.kind in NUMERIC for a in args]
+        args = [a.item() if scalar else a for a, scalar in zip(args, scalars, strict=True)]
+    inputs = tuple([a if isinstance(a, Tensor) or type(a) in NUMBERS else as_tensor(a) for a in args])
+    return inputs if any(isinstance(a, Tensor) for a in inputs) else tuple(map(as_tensor, inputs))
+
+
+# Ops ------------------------------------------------------------------------------------------------------------------
+class Primitive(Generic[P]):
+    """A differentiable function on arrays, with one vector-Jacobian product (VJP) rule for each array argument.
+
+    Made by `primitive`; called with Tensors, ndarrays or numbers it returns a Tensor.
+
+    Attributes
+    ----------
+    forward : callable
+        The function on arrays.
+    arrays : int or None
+        How many arrays it takes; None stands for any number (``*xs``).
+    settings : dict
+        Its other parameters, with their defaults.
+    rules : tuple
+        What `defvjp` was given.
+    """
+
+    __name__: str
+
+    def __init__(self, forward: Callable[P, Any]) -> None:
+        update_wrapper(self, forward)  # name, docstring and signature
+        self.__name__ = self.__qualname__ = getattr(forward, "__name__", "primitive").lstrip("_")
+        parameters = [] if isinstance(forward, np.ufunc) else [*signature(forward).parameters.values()]
+        only = any(p.kind is p.POSITIONAL_ONLY for p in parameters)  # then what follows the / are settings
+        arrays = (Parameter.POSITIONAL_ONLY,) if only else (Parameter.POSITIONAL_OR_KEYWORD,)
+        given = [p for p in parameters if p.kind in arrays]
+        any_number = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+        self.forward: Callable[..., Any] = forward
+        self.arrays = forward.nin if isinstance(forward, np.ufunc) else None if any_number else len(given)
+        self.settings = {p.name: p.default for p in parameters if p not in given and p.kind is not p.VAR_POSITIONAL}
+        self.rules: tuple[Rule, ...] = ()
+        self.partial = True  # some arrays have no rule
+
+    def defvjp(self, *rules: Rule) -> None:
+        """State the VJP rules, one for each array argument: ``rule(g, out, *inputs, **keywords)``, all Tensors.
+
+        ``g`` is the gradient with respect to the output ``out``; the rule returns that with respect to its argument, in
+        Tensor operations, so that it can be differentiated again. Numbers among the inputs stay numbers. None stands
+        for an argument without a gradient. Where the function takes any number of arrays (``*xs``), one rule serves
+        them all, and gets the position first: ``rule(position, g, out, *inputs, **keywords)``.
+        """
+        self.rules = rules
+        self.partial = None in rules or (self.arrays is not None and len(rules) < self.arrays)
+
+    def rule(self, position: int) -> Rule:
+        """Return the VJP rule of the array argument at `position`."""
+        if self.arrays is None and self.rules and self.rules[0] is not None:
+            return partial(self.rules[0], position)
+        if position >= len(self.rules):
+            raise TypeError(
+                f"{self.__name__}: no VJP rule is stated for argument {position}; state it (or None) with .defvjp(...)"
+            )
+        return self.rules[position]
+
+    def __call__(self, *args: P.args, **keywords: P.kwargs) -> Tensor:
+        inputs: Any = args
+        if len(inputs) != self.arrays or len(keywords) != len(self.settings):
+            inputs, keywords = self._bind(inputs, keywords)  # type: ignore[assignment]
+        arrays, found, wanted = [], False, False
+        try:
+            for a in inputs:
+                if type(a) is Tensor:
+                    arrays.append(a.data)
+                    found, wanted = True, wanted or a.requires_grad
+                elif type(a) in NUMBERS:
+                    arrays.append(a)
+                else:
+                    found = False
+                    break
+            if not found:  # something must be converted
+                inputs = as_inputs(inputs)
+                arrays = [a.data if isinstance(a, Tensor) else a for a in inputs]
+                wanted = any(a.requires_grad for a in inputs if isinstance(a, Tensor))
+            hook = hooks.active  # read once: another thread may leave its context meanwhile
+            if hook is not None:
+                data = hook.forward(self, arrays, keywords)
+            else:
+                data = self.forward(*arrays, **keywords) if keywords else self.forward(*arrays)
+        except (ValueError, TypeError, IndexError) as error:
+            if keywords.keys() != self.settings.keys():
+                raise wrong_arguments(self, args, keywords) from None
+            raise explained(error, self.__name__, args) from error
+        out = wrap(data if type(data) is np.ndarray else np.asarray(data))
+        if wanted and _mode.recording and (not self.partial or self._has_rule(inputs)):
+            out.requires_grad, out.op, out.inputs, out.keywords = True, self, inputs, keywords
+        return out
+
+    def _has_rule(self, inputs: tuple[Any, ...]) -> bool:
+        """Whether there is a rule for any input that requires a gradient."""
+        requiring = [i for i, a in enumerate(inputs) if isinstance(a, Tensor) and a.requires_grad]
+        return any(self.rule(i) is not None for i in requiring)
+
+    def _bind(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Name the settings that were given by position, as in ``sum(x, 0)``, and fill in those that were not given."""
+        count = len(args) if self.arrays is None else self.arrays
+        named = dict(zip(self.settings, args[count:], strict=False))
+        found = {**self.settings, **named, **keywords}
+        fits = count <= len(args) == count + len(named) and not named.keys() & keywords.keys()
+        if not fits or found.keys() != self.settings.keys() or any(v is Parameter.empty for v in found.values()):
+            raise wrong_arguments(self, args, keywords)
+        return args[:count], found
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Primitive[P]: ...
+    @overload
+    def __get__(self: Primitive[Concatenate[Any, Q]], instance: object, owner: type) -> Callable[Q, Tensor]: ...
+    def __get__(self, instance: Any, owner: type) -> Any:
+        return self if instance is None else MethodType(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<primitive {self.__name__}>"
+
+
+def primitive(forward: Callable[P, Any]) -> Primitive[P]:
+    """Turn a function on ndarrays into a differentiable op (use as a decorator; then state its rules with `defvjp`).
+
+    Parameters
+    ----------
+    forward : callable
+        ndarrays in, ndarray out. Array arguments are positional, everything else is keyword-only, or stands after a
+        ``/`` if it may be given by position, too. It must not modify its arguments.
+
+    Examples
+    --------
+    >>> import numpy as np, tinygrad_mnist as tg
+    >>> @tg.primitive
+    ... def cube(x):
+    ...     return x**3
+    >>> cube.defvjp(lambda g, out, x: g * 3 * x**2)
+    >>> x = tg.Tensor([1.0, 2.0], requires_grad=True)
+    >>> tg.grad(cube(x).sum(), [x])[0]
+    Tensor([ 3., 12.], dtype=float64)
+    """
+    return Primitive(forward)
+
+
+# The few ops that the engine needs itself -----------------------------------------------------------------------------
+@primitive
+def copy(x: Any) -> Array:
+    """Copy the values; the gradient passes."""
+    return np.array(x)
+
+
+@primitive
+def astype(x: Any, /, dtype: npt.DTypeLike) -> Array:
+    """Convert to another data type; the gradient is converted back.
+
+    Examples
+    --------
+    >>> astype([1.0], np.float32)
+    Tensor([1.], dtype=float32)
+    """
+    return np.asarray(x, dtype)
+
+
+copy.defvjp(lambda g, out, x: g)
+astype.defvjp(lambda g, out, x, dtype: astype(g, x.dtype))
+
+
+@primitive
+def _broadcast_to(x: Any, *, shape: tuple[int, ...]) -> Array:
+    return np.broadcast_to(x, shape)
+
+
+@primitive
+def _sum_to(x: Any, *, shape: tuple[int, ...]) -> Array:
+    new = x.ndim - len(shape)
+    stretched = tuple(i for i in range(x.ndim) if i < new or x.shape[i] != shape[i - new])
+    return np.sum(x, axis=stretched).reshape(shape)  # type: ignore[no-any-return]  # np.sum is typed Any
+
+
+_broadcast_to.defvjp(lambda g, out, x, shape: sum_to(g, x.shape))
+_sum_to.defvjp(lambda g, out, x, shape: broadcast_to(g, x.shape))
+
+
+def broadcast_to(x: Operand, shape: Sequence[int]) -> Tensor:
+    """Repeat ``x`` along new or length-1 axes up to `shape`, by NumPy's broadcasting rules (a read-only view).
+
+    Examples
+    --------
+    >>> broadcast_to([1.0, 2.0], (2, 2))
+    Tensor([[1., 2.],
+            [1., 2.]], dtype=float64)
+    """
+    x, shape = as_tensor(x), tuple(shape)
+    return x if x.shape == shape else _broadcast_to(x, shape=shape)
+
+
+def sum_to(x: Operand, shape: Sequence[int]) -> Tensor:
+    """Sum ``x`` down to `shape`, over the axes that broadcasting from `shape` repeated: the adjoint of `broadcast_to`.
+
+    Rules undo broadcasting by it.
+
+    Examples
+    --------
+    >>> sum_to([[1.0, 2.0], [3.0, 4.0]], (2, 1))
+    Tensor([[3.],
+            [7.]], dtype=float64)
+    """
+    x, shape = as_tensor(x), tuple(shape)
+    if x.shape == shape:
+        return x
+    if len(shape) > x.ndim or any(s not in (1, length) for s, length in zip(shape[::-1], x.shape[::-1], strict=False)):
+        raise ValueError(f"sum_to: shape {shape} does not broadcast to {x.shape}")
+    return _sum_to(x, shape=shape)
+
+
+@primitive
+def add(x: Any, y: Any) -> Any:
+    """``x + y``, elementwise, with broadcasting.
+
+    Examples
+    --------
+    >>> add([1.0, 2.0], 3.0)
+    Tensor([4., 5.], dtype=float64)
+    """
+    return np.add(x, y)
+
+
+def unbroadcast(g: Tensor, x: Tensor) -> Tensor:
+    """Sum `g` over the axes along which `x` was broadcast; nearly always there are none."""
+    return g if g.data.shape == x.data.shape else sum_to(g, x.shape)
+
+
+add.defvjp(lambda g, out, x, y: unbroadcast(g, x), lambda g, out, x, y: unbroadcast(g, y))

@@ -1,0 +1,74 @@
+"""How a model is walked: any object, by its attributes, lists, tuples and dicts. No base class, no registration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from .tensor import Tensor
+
+__all__ = ["parameters", "walk"]
+
+
+def walk(model: Any) -> Iterator[tuple[str, Any]]:
+    """Yield every object of a model once, with its path, such as ``"layers.0.weight"``, in the order of attributes.
+
+    Arrays, Tensors, classes, modules and NumPy's scalars are yielded, but not entered.
+    """
+    seen: set[int] = set()
+    waiting = [("", model)]
+    while waiting:
+        path, value = waiting.pop()
+        if id(value) not in seen:
+            yield path, value
+            children = [(f"{path}.{name}" if path else str(name), child) for name, child in _children(value)]
+            if children or isinstance(value, Tensor):  # small numbers and strings are the same object in many places
+                seen.add(id(value))
+            waiting += reversed(children)
+
+
+def _children(value: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(value, (list, tuple)):
+        yield from enumerate(value)
+    elif isinstance(value, dict):
+        yield from value.items()
+    elif not isinstance(value, (type, ModuleType, np.ndarray, np.generic, Tensor)):
+        for kind in reversed(type(value).__mro__):
+            slots = kind.__dict__.get("__slots__", ())
+            names = [slots] if isinstance(slots, str) else slots
+            yield from ((name, getattr(value, name)) for name in names if hasattr(value, name))
+        yield from getattr(value, "__dict__", {}).items()
+
+
+def parameters(model: Any) -> dict[str, Tensor]:
+    """Find the Tensors of a model that require gradients, by walking its attributes, lists, tuples and dicts.
+
+    Parameters
+    ----------
+    model : object
+        A layer or any object that holds layers.
+
+    Returns
+    -------
+    dict of str to Tensor
+        By path, such as ``"layers.0.weight"``, in the order in which attributes were set. A Tensor that is used in
+        several places is listed once, under its first path.
+
+    Examples
+    --------
+    >>> import tinygrad_mnist as tg
+    >>> {name: p.shape for name, p in parameters(tg.nn.Linear(3, 2)).items()}
+    {'weight': (3, 2), 'bias': (2,)}
+    """
+    found: dict[str, Tensor] = {}
+    for path, value in walk(model):
+        if isinstance(value, Tensor) and value.requires_grad and value.op is None:
+            if path in found:
+                raise ValueError(
+                    f"parameters: two different parameters are both called {path}; rename an attribute or a key"
+                )
+            found[path] = value
+    return found

@@ -10,13 +10,14 @@ from typing import Any as _Any
 
 from . import data, nn, optim
 from . import train as training
+from ._version import __version__
 from .conv import *
 from .debug.anomaly import *
+from .debug.config import *
 from .debug.graph import *
 from .debug.profiler import *
 from .functional import *
 from .kernels import compiled as native
-from .kernels.compiled import *
 from .ops import *
 from .storage import checkpoint
 from .tensor import *
@@ -25,8 +26,6 @@ from .train import shards as parallel
 
 if TYPE_CHECKING:
     from . import testing as testing
-
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> _Any:  # what training does not need is imported when it is asked for: 15 of 60 ms

@@ -41,7 +41,7 @@ def caught(function: Any) -> list[str]:
     with pytest.raises(tg.AnomalyError) as error, tg.detect_anomaly() as detector:
         function()
     assert isinstance(error.value, FloatingPointError)
-    assert detector._made == {} and detector.below is None and tensor._watcher is None
+    assert detector._created == {} and detector.below is None and tensor._watcher is None
     return str(error.value).splitlines()
 
 
@@ -502,15 +502,15 @@ def test_activations_are_freed_as_without_it(recording: bool) -> None:
             keeper = Keeper()
             y = keeper(leaf(1.0, 2.0))
             refs = [keeper.ref, weakref.ref(y.data)]
-            assert len(detector._made) == (2 if recording else 0)
+            assert len(detector._created) == (2 if recording else 0)
             if recording:
                 y.sum().backward()
             del keeper, y
-            assert [ref() for ref in refs] == [None, None] and detector._made == {}
+            assert [ref() for ref in refs] == [None, None] and detector._created == {}
             x, alive = leaf(1.0), tg.exp(leaf(1.0))
             with pytest.raises(tg.AnomalyError):
                 tg.log(x - 2)
-        assert detector._made == {}
+        assert detector._created == {}
         del detector
         assert alive.data.size == 1
     finally:

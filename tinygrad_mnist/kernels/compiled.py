@@ -21,8 +21,6 @@ import numpy as np
 
 from .reference import Array, Size, output_size, spread
 
-__all__ = ["show_config"]
-
 VARIABLE = "TINYGRAD_MNIST_NATIVE"
 LEVELS = ("baseline", "avx2", "avx512")  # as numbered in native.c
 
@@ -78,27 +76,6 @@ def _load() -> tuple[Any, int, str]:
 def takes(*arrays: Array) -> bool:
     """Whether there are kernels for these: all of them float32, none of them empty."""
     return LIBRARY is not None and all(a.dtype == np.float32 and a.size for a in arrays)
-
-
-def show_config() -> None:
-    """Print which implementation computes, and why: versions, native kernels, BLAS and cores.
-
-    Examples
-    --------
-    >>> import tinygrad_mnist as tg
-    >>> tg.show_config()  # doctest: +ELLIPSIS
-    tinygrad_mnist ...
-    """
-    import platform
-
-    from .. import __version__
-    from ..train.shards import usable_cores
-
-    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    print(f"tinygrad_mnist {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
-    print(f"native kernels: {described()}")
-    print(f"numpy: {np.__version__}, with {blas['name']} {blas['version']}")
-    print(f"usable cores: {usable_cores()}")
 
 
 def described() -> str:

@@ -17,6 +17,20 @@ from hypothesis import settings
 import tinygrad_mnist as tg
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "train_mnist.py"
+LONG = (  # what the fast subset leaves out: the files that take most of the time
+    "data/test_mnist",
+    "engine/test_machine",
+    "models/",
+    "project/test_types",
+    "project/test_wheel",
+    "scripts/",
+    "test_readme",
+    "testing/test_mutants",
+    "testing/test_planted",
+    "testing/test_strategies",
+    "train/test_runs",
+    "train/test_trainer",
+)
 
 settings.register_profile("ci", max_examples=50, deadline=None, derandomize=True, print_blob=True)
 settings.register_profile("dev", max_examples=20, deadline=None)
@@ -33,6 +47,14 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     if single or config.option.capture == "no" or config.option.markexpr == "slow":
         return 0
     return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are selected by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that the fast subset leaves out: ``pytest -m "not slow and not long"``."""
+    for item in items:
+        if item.path.relative_to(Path(__file__).parent).as_posix().startswith(LONG):
+            item.add_marker("long")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
-"""Hypothesis profiles, chosen by HYPOTHESIS_PROFILE.
+"""Fixtures, Hypothesis profiles and workers for all tests.
 
-Ci (the same examples every time), dev (few), thorough (many); a small data set.
+HYPOTHESIS_PROFILE chooses the profile: dev (few examples, the default), ci (the same examples in every run), thorough
+(many examples).
 """
 
 import importlib.util
@@ -16,6 +17,20 @@ from hypothesis import settings
 import tinygrad_mnist as tg
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "train_mnist.py"
+LONG = (  # what the fast subset leaves out: the files that take most of the time
+    "data/test_mnist",
+    "engine/test_machine",
+    "models/",
+    "project/test_types",
+    "project/test_wheel",
+    "scripts/",
+    "test_readme",
+    "testing/test_mutants",
+    "testing/test_planted",
+    "testing/test_strategies",
+    "train/test_runs",
+    "train/test_trainer",
+)
 
 settings.register_profile("ci", max_examples=50, deadline=None, derandomize=True, print_blob=True)
 settings.register_profile("dev", max_examples=20, deadline=None)
@@ -23,9 +38,28 @@ settings.register_profile("thorough", max_examples=1000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Choose the number of processes for ``-n auto``; 0 runs the tests in this process.
+
+    Workers do not pay for single tests, hide what tests print, and would disturb the slow tests, which measure.
+    """
+    single = any("::" in argument for argument in config.args)
+    if single or config.option.capture == "no" or config.option.markexpr == "slow":
+        return 0
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are selected by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that the fast subset leaves out: ``pytest -m "not slow and not long"``."""
+    for item in items:
+        if item.path.relative_to(Path(__file__).parent).as_posix().startswith(LONG):
+            item.add_marker("long")
+
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four IDX files of a small data set."""
+    """Write a small data set as four IDX files."""
     path = tmp_path_factory.mktemp("digits")
     for name, n, seed in (("train", 600, 0), ("t10k", 200, 1)):
         images, labels = tg.data.synthetic_digits(n, rng=np.random.default_rng(seed))
@@ -36,7 +70,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch):
-    """The script as a module; its changes to sys.path are undone."""
+    """Load the training script as a module; its changes to sys.path are undone."""
     monkeypatch.setattr(sys, "path", sys.path[:])
     spec = importlib.util.spec_from_file_location("train_mnist", SCRIPT)
     module = importlib.util.module_from_spec(spec)
@@ -46,9 +80,9 @@ def script(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def little_memory() -> Iterator[None]:
-    """Let the process have 200 MB more than it has.
+    """Limit the memory of the process to 200 MB more than it has now.
 
-    What asks for more fails, also in libraries whose memory Python does not see.
+    Larger allocations fail, also in libraries whose memory Python does not track.
     """
     resource = pytest.importorskip("resource", reason="this system cannot limit the memory of a process")
     before = resource.getrlimit(resource.RLIMIT_AS)

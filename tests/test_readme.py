@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import doctest
 import importlib
+import io
 import pkgutil
 import re
 import subprocess
@@ -13,18 +15,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import models
 import tinygrad_mnist as tg
-from models import deep_convnet, mlp, recipes
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = sorted(page for top in ("tinygrad_mnist", "models", "scripts") for page in (ROOT / top).rglob("README.md"))
 MODULES = [importlib.import_module(found.name) for found in pkgutil.walk_packages(tg.__path__, "tinygrad_mnist.")]
-OPS = [
-    name
-    for module in MODULES
-    if module.__name__.split(".")[-1] in ("ops", "conv", "functional")
-    for name in module.__all__
-]
+BESIDE = [importlib.import_module(found.name) for found in pkgutil.walk_packages(models.__path__, "models.")]
+for package in (ROOT / "scripts").glob("*/__init__.py"):
+    found = pkgutil.walk_packages([str(package.parent)], f"{package.parent.name}.")
+    BESIDE += [importlib.import_module(module.name) for module in found]
+FAMILIES = [module for module in MODULES if module.__name__.split(".")[1] in ("ops", "conv", "functional")]
+OPS = list(dict.fromkeys(name for module in FAMILIES for name in getattr(module, "__all__", ())))
+TABLE = next(page for page in (ROOT / "tinygrad_mnist" / "ops" / "README.md", ROOT / "README.md") if page.exists())
 
 
 def test_the_code_blocks_run_in_order(monkeypatch, tmp_path):
@@ -43,21 +47,34 @@ def test_the_code_blocks_run_in_order(monkeypatch, tmp_path):
     assert re.sub("± .*", "±", str(found.value)) in re.sub("± .*", "±", README)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+def test_the_examples_in_the_pages_of_folders_run(page, monkeypatch, tmp_path):
+    """Program blocks run in order with common names; what a block prints stands in the plain block right behind it."""
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    blocks = re.findall(r"```python\n(.*?)```(?:\n+```\n(.*?)```)?", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert blocks, f"{page.relative_to(ROOT)} has no example: add one in a ```python block"
+    for program, output in blocks:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(program, str(page), "exec"), names)
+        assert not output or printed.getvalue() == output, f"{page.relative_to(ROOT)}: the output of\n{program}"
+
+
 def test_the_model_takes_about_20_lines_and_the_op_about_10():
     model, op, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(model.splitlines()) <= 25 and len(op.splitlines()) <= 11
 
 
 @pytest.mark.parametrize("name", OPS)
-def test_every_op_is_in_the_readmes_table_and_has_a_runnable_example(name):
-    row = re.search(rf"`(\.?){name}`", README[README.index("## Ops") :])
-    assert row, f"{name} is missing in the README's table of ops"
-    assert (row[1] == ".") == (getattr(tg.Tensor, name, None) is not None), "a dot marks methods"
-    assert ">>> " in getattr(tg, name).__doc__
-    assert callable(getattr(tg, name))
+def test_every_op_is_in_the_table_of_ops_and_has_an_example(name):
+    where, method = TABLE.relative_to(ROOT).as_posix(), hasattr(tg.Tensor, name)
+    cell = f"`.{name}`" if method else f"`{name}`"
+    assert cell in TABLE.read_text(encoding="utf-8"), f"add {cell} to the table of ops in {where} (a dot marks methods)"
+    assert ">>> " in getattr(tg, name).__doc__, f"add an example (>>> ...) to the docstring of {name}"
 
 
-@pytest.mark.parametrize("module", [*MODULES, deep_convnet, mlp, recipes], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [*MODULES, *BESIDE], ids=lambda module: module.__name__)
 def test_examples_in_docstrings_are_true(module, monkeypatch):
     if module.__name__ == "tinygrad_mnist.data.mnist":  # 70,000 synthetic digits take seconds to draw
         few = (np.zeros((60000, 28, 28), np.uint8), np.zeros(60000, np.uint8))

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from . import backward, data, nn, ops, optim, record, tensor
 from . import train as training
+from ._version import __version__
 from .backward import *
 from .debug.anomaly import AnomalyError, detect_anomaly
+from .debug.config import show_config
 from .debug.graph import to_dot
 from .debug.profiler import Profile
 from .kernels import compiled as native
@@ -21,10 +23,8 @@ from .tensor import *
 from .train import runs, schedules
 from .train import shards as parallel
 
-__version__ = "0.1.0"
-
 __all__ = ["AnomalyError", "Profile", "checkpoint", "data", "detect_anomaly", "nn", "optim", "parallel", "runs"]
-__all__ += ["schedules", "testing", "to_dot", "training"]
+__all__ += ["schedules", "show_config", "testing", "to_dot", "training"]
 __all__ += tensor.__all__
 __all__ += record.__all__
 __all__ += backward.__all__

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
 from models.mlp import MLP
-from tinygrad_mnist import tensor
+from tinygrad_mnist import hooks, record
 
 ONES, NAN, INF = np.ones((2, 3)), np.nan, np.inf
 WEIGHTED = [name for name in tg.nn.parameters(DeepConvNet()) if name.endswith("weight")]
@@ -29,7 +29,7 @@ WEIGHTED = [name for name in tg.nn.parameters(DeepConvNet()) if name.endswith("w
 def quiet_and_clean() -> Any:
     with np.errstate(all="ignore"):
         yield
-    assert tensor._watcher is None
+    assert hooks.active is None
 
 
 def leaf(*values: float, dtype: Any = np.float64) -> tg.Tensor:
@@ -41,7 +41,7 @@ def caught(function: Any) -> list[str]:
     with pytest.raises(tg.AnomalyError) as error, tg.detect_anomaly() as detector:
         function()
     assert isinstance(error.value, FloatingPointError)
-    assert detector._made == {} and detector.below is None and tensor._watcher is None
+    assert detector._created == {} and detector.below is None and hooks.active is None
     return str(error.value).splitlines()
 
 
@@ -92,7 +92,7 @@ UNARY = [
 @pytest.mark.parametrize("recording", [True, False])
 def test_nan_out_of_numbers_names_the_op(name: str, function: Any, recording: bool) -> None:
     def call() -> None:
-        with tensor.recording(recording):
+        with record.recording(recording):
             function()
 
     summary, *details = caught(call)
@@ -498,26 +498,26 @@ def test_activations_are_freed_as_without_it(recording: bool) -> None:
     gc.collect()
     gc.disable()
     try:
-        with tg.detect_anomaly() as detector, tensor.recording(recording):
+        with tg.detect_anomaly() as detector, record.recording(recording):
             keeper = Keeper()
             y = keeper(leaf(1.0, 2.0))
             refs = [keeper.ref, weakref.ref(y.data)]
-            assert len(detector._made) == (2 if recording else 0)
+            assert len(detector._created) == (2 if recording else 0)
             if recording:
                 y.sum().backward()
             del keeper, y
-            assert [ref() for ref in refs] == [None, None] and detector._made == {}
+            assert [ref() for ref in refs] == [None, None] and detector._created == {}
             x, alive = leaf(1.0), tg.exp(leaf(1.0))
             with pytest.raises(tg.AnomalyError):
                 tg.log(x - 2)
-        assert detector._made == {}
+        assert detector._created == {}
         del detector
         assert alive.data.size == 1
     finally:
         gc.enable()
 
 
-# Watchers on top of each other ----------------------------------------------------------------------------------------
+# Hooks on top of each other ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("profile_first", [True, False])
 def test_profiles_and_it_work_inside_each_other(profile_first: bool) -> None:
     profile, detector = tg.Profile(), tg.detect_anomaly()
@@ -530,7 +530,7 @@ def test_profiles_and_it_work_inside_each_other(profile_first: bool) -> None:
                     pass
             with pytest.raises(tg.AnomalyError, match="backward of sqrt, gradient by input 0"):
                 tg.sqrt(x).sum().backward()
-        assert tensor._watcher is None and outer.below is None and inner.below is None
+        assert hooks.active is None and outer.below is None and inner.below is None
     assert [e.name for e in profile.events if e.phase == "forward"] == ["multiply", "sum", "sqrt", "sum"]
     assert [e.name for e in profile.events if e.phase == "backward"][:2] == ["sum, rule 0", "multiply, rule 0"]
     tg.sqrt(x).sum().backward()
@@ -538,7 +538,7 @@ def test_profiles_and_it_work_inside_each_other(profile_first: bool) -> None:
         tg.sqrt(-x)
 
 
-class Counter(tensor.Watcher):
+class Counter(hooks.Hook):
     calls = 0
 
     def forward(self, *args: Any) -> Any:
@@ -548,22 +548,22 @@ class Counter(tensor.Watcher):
 
 @given(st.lists(st.integers(0, 4), max_size=20))
 def test_contexts_may_be_left_in_any_order(choices: list[int]) -> None:
-    watchers, inside, expected = [Counter() for _ in range(5)], dict[int, ExitStack](), [0] * 5
+    counters, inside, expected = [Counter() for _ in range(5)], dict[int, ExitStack](), [0] * 5
     for i in choices:
         if i in inside:
             inside.pop(i).close()
         else:
             inside[i] = ExitStack()
-            inside[i].enter_context(tensor.watching(watchers[i]))
-            with pytest.raises(RuntimeError, match="Counter: this one is active already"), tensor.watching(watchers[i]):
+            inside[i].enter_context(hooks.installed(counters[i]))
+            with pytest.raises(RuntimeError, match="Counter: this one is active already"), hooks.installed(counters[i]):
                 pass
         tg.exp(1.0)
         expected = [n + (j in inside) for j, n in enumerate(expected)]
-        assert [watcher.calls for watcher in watchers] == expected
-        assert list(tensor._watchers()) == [watchers[j] for j in reversed(inside)]
+        assert [counter.calls for counter in counters] == expected
+        assert list(hooks._installed()) == [counters[j] for j in reversed(inside)]
     for i in list(inside):
         inside.pop(i).close()
-    assert tensor._watcher is None and all(watcher.below is None for watcher in watchers)
+    assert hooks.active is None and all(counter.below is None for counter in counters)
 
 
 def test_threads_enter_and_leave_while_others_compute() -> None:
@@ -582,4 +582,4 @@ def test_threads_enter_and_leave_while_others_compute() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert errors == [] and tensor._watcher is None
+    assert errors == [] and hooks.active is None

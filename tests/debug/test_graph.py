@@ -100,7 +100,7 @@ def test_a_graph_that_is_gone_is_told() -> None:
     x = tg.Tensor([1.0, 2.0], requires_grad=True)
     y = (x * x).sum()
     y.backward()
-    with pytest.raises(RuntimeError, match="to_dot: the graph behind .* was freed by a backward pass"):
+    with pytest.raises(RuntimeError, match="the graph behind .* was freed by"):
         tg.to_dot(y)
     with pytest.raises(TypeError, match="to_dot: output is float; pass the Tensor"):
         tg.to_dot(3.0)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from benchmarking.layered import LayeredNet
 from hypothesis import given
 from hypothesis import strategies as st
-from layered_reference import LayeredNet
 
 import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet, ListedLoss

@@ -1,4 +1,4 @@
-"""`scripts/benchmark.py`, run as a user would, on the two systems that need nothing but NumPy."""
+"""`scripts/benchmark.py`, run as a user does, on the two frameworks that need NumPy alone."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import benchmark
 import numpy as np
 import pytest
+from benchmarking import measuring, peers, report
 
 import tinygrad_mnist as tg
 
@@ -27,38 +29,30 @@ def run(*options: Any, code: int = 0) -> subprocess.CompletedProcess[str]:
     return done
 
 
-@pytest.fixture
-def peers(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(sys, "path", [str(SCRIPTS), *sys.path])
-    import peers
-
-    return peers
-
-
 @pytest.mark.slow
 def test_a_comparison_is_printed_stored_and_drawn(tmp_path: Path) -> None:
     names = "tinygrad_mnist,layered-numpy,mygrad"
     done = run("--peers", names, "--quick", "--repeat", 1, "--batch-size", 20, "--threads", 1, "--out", tmp_path)
     assert "1 threads; batch 20" in done.stdout and "not measured: process start to 99 % test accuracy" in done.stdout
-    report = json.loads((tmp_path / "benchmark.json").read_text())
-    assert report["versions"]["tinygrad_mnist"] == tg.__version__ and report["machine"]["cpu"]
-    ours, layered = report["results"]["tinygrad_mnist"], report["results"]["layered-numpy"]
+    stored = json.loads((tmp_path / "benchmark.json").read_text())
+    assert stored["versions"]["tinygrad_mnist"] == tg.__version__ and stored["machine"]["cpu"]
+    ours, layered = stored["results"]["tinygrad_mnist"], stored["results"]["layered-numpy"]
     assert ours.keys() == {"step", "inference", "chain", "memory", "import"} and layered.keys() == {
         "step",
         "inference",
         "memory",
     }
-    assert tg.native.described() in done.stdout and report["machine"]["native kernels"] == tg.native.described()
+    assert tg.native.described() in done.stdout and stored["machine"]["native kernels"] == tg.native.described()
     assert all(len(samples) == 1 for samples in ours.values())
     assert all(value > 0 for what, samples in ours.items() if what != "import" for value in samples)
     line = next(line for line in done.stdout.splitlines() if line.startswith("  layered-numpy"))
     assert line.split()[-2] == f"{median(layered['step']) / median(ours['step']):.2f}"
-    if "mygrad" not in report["results"]:
-        assert report["versions"]["mygrad"] is None and "mygrad: not installed" in done.stdout
+    if "mygrad" not in stored["results"]:
+        assert stored["versions"]["mygrad"] is None and "mygrad: not installed" in done.stdout
     assert (tmp_path / "benchmark.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_one_of_ours_does_without_kernels(peers: Any) -> None:
+def test_one_of_ours_does_without_kernels() -> None:
     environment = {**os.environ, **peers.PEERS["tinygrad_mnist-numpy"].environment(1)}
     code = "from tinygrad_mnist.kernels import compiled as native; print(native.LIBRARY)"
     done = subprocess.run(
@@ -78,11 +72,9 @@ def test_unknown_peers_and_bad_numbers_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "no").exists()
 
 
-def test_a_peer_that_fails_is_left_out(peers: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    import benchmark
-
-    workers = {size: partial(benchmark.Worker, "tinygrad_mnist", 1, 5, size=size) for size in (30, 28)}
-    with benchmark.working(workers) as running:
+def test_a_peer_that_fails_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    workers = {size: partial(measuring.Worker, "tinygrad_mnist", 1, 5, size=size) for size in (30, 28)}
+    with measuring.start_workers(workers) as running:
         assert list(running) == [28]
     assert "30 does not run here: ValueError: DeepConvNet: images have shape" in capsys.readouterr().err
 
@@ -94,7 +86,7 @@ class NothingDropped:
         return np.ones(shape, dtype)
 
 
-def test_ours_and_the_layered_one_take_the_same_step_from_the_same_weights(peers: Any) -> None:
+def test_ours_and_the_layered_one_take_the_same_step_from_the_same_weights() -> None:
     images, labels = tg.data.synthetic_digits(60, rng=np.random.default_rng(0))
     layered, ours = peers.Layered(1, 0), peers.Ours(1, 0)
     for array, tensor in zip(layered.weights, ours.weights.values(), strict=True):
@@ -111,54 +103,46 @@ def test_ours_and_the_layered_one_take_the_same_step_from_the_same_weights(peers
     assert all(w.dtype == np.float32 for w in layered.weights)
 
 
-def test_training_to_the_goal_ends_there_or_at_the_limit(
-    peers: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
-    import benchmark
-
-    monkeypatch.setattr(benchmark, "GOAL", 0.3)
-    args = benchmark.arguments(["--batch-size", "50", "--threads", "1", "--seeds", "2", "--limit", "100"])
+def test_training_to_the_goal_ends_there_or_at_the_limit(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(measuring, "TARGET", 0.3)
+    args = benchmark.parse_arguments(["--batch-size", "50", "--threads", "1", "--seeds", "2", "--limit", "100"])
     few = [
         *tg.data.synthetic_digits(400, np.random.default_rng(0)),
         *tg.data.synthetic_digits(100, np.random.default_rng(1)),
     ]
     results = {"tinygrad_mnist": {"step": [10.0]}, "layered-numpy": {"step": [1e9]}}
-    benchmark.race(results, few, args)
+    measuring.measure_training(results, few, args)
     ours = results["tinygrad_mnist"]
     assert len(ours["accuracy"]) == 2 and all(0 < seconds < 100 for seconds in ours["accuracy"])
     assert all(epochs % 0.5 == 0 for epochs in ours["epochs"])
     assert (
         results["layered-numpy"] == {"step": [1e9]} and "not trained to 30%: layered-numpy" in capsys.readouterr().err
     )
-    monkeypatch.setattr(benchmark, "GOAL", 1.01)
+    monkeypatch.setattr(measuring, "TARGET", 1.01)
     args.limit, args.batch_size, args.seeds = 0.5, 500, 1  # a batch of more than there are
-    benchmark.race(results, few, args)
-    assert ours["accuracy"][2] == benchmark.NEVER and "not in time" in benchmark.table(results)
+    measuring.measure_training(results, few, args)
+    assert ours["accuracy"][2] == measuring.NOT_REACHED and "not in time" in report.format_table(results)
 
 
 @pytest.mark.slow
-def test_growth_is_measured_for_every_axis(peers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import benchmark
-
-    monkeypatch.setattr(benchmark, "AXES", {"batch size": (4, 8), "convolutions": (1, 2), "image width": (6, 12)})
-    rows = benchmark.growth(
-        ["tinygrad_mnist"], benchmark.arguments(["--growth", "--quick", "--repeat", "1", "--threads", "1"])
+def test_growth_is_measured_for_every_axis(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "AXES", {"batch size": (4, 8), "convolutions": (1, 2), "image width": (6, 12)})
+    rows = measuring.measure_growth(
+        ["tinygrad_mnist"], benchmark.parse_arguments(["--growth", "--quick", "--repeat", "1", "--threads", "1"])
     )
     assert [(row["axis"], row["value"]) for row in rows] == [
-        (axis, value) for axis, values in benchmark.AXES.items() for value in values
+        (axis, value) for axis, values in measuring.AXES.items() for value in values
     ]
     assert all(row["ms"][0] > 0 and row["MiB"] > 10 for row in rows)
 
 
-def test_growth_is_summed_up_by_its_exponent(peers: Any, tmp_path: Path) -> None:
-    import benchmark
-
+def test_growth_is_summed_up_by_its_exponent(tmp_path: Path) -> None:
     rows = [
         {"axis": "batch size", "value": n, "system": "tinygrad_mnist", "ms": [2.0 * n, 2.0 * n], "MiB": 100.0}
         for n in (10, 100, 1000)
     ]
-    assert "from 100 on, time grows by its power 1.00, memory by 0.00" in benchmark.exponents(rows).replace(
+    assert "from 100 on, time grows with exponent 1.00, memory with 0.00" in report.format_growth(rows).replace(
         "-0.00", "0.00"
     )
-    benchmark.draw_growth(rows, tmp_path / "growth.png", "title")
+    report.plot_growth(rows, tmp_path / "growth.png", "title")
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")

@@ -1,1 +1,1 @@
-"""Look inside: where time goes, where the first NaN comes from, the graph as a drawing."""
+"""Profiler, anomaly detection, the graph as a picture, and the configuration."""

@@ -1,4 +1,4 @@
-"""Where the first NaN comes from: the op or the rule, the layer, and the line of the call."""
+"""Find the op or rule, the layer and the line of code that produced the first NaN."""
 
 from __future__ import annotations
 
@@ -26,36 +26,38 @@ from ..walk import walk
 
 __all__ = ["AnomalyError", "detect_anomaly"]
 
-ENGINE, PYTHON = os.path.dirname(os.path.dirname(__file__)) + os.sep, os.path.dirname(os.__file__) + os.sep
-DEPTH, VISITS = 10, 10_000  # lines of a stack that are shown; objects of a model that are looked at
-_short = Repr()
-_short.maxother = 100
+PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
+LAYERS = f"{PACKAGE}nn{os.sep}"
+STANDARD_LIBRARY = ("<frozen ", os.path.dirname(os.__file__) + os.sep)
+MAX_FRAMES = 10  # of a stack, shown in a message
+MAX_OBJECTS = 10_000  # of a model, searched for a layer or a parameter
+_repr = Repr()
+_repr.maxother = 100
 
 
 class AnomalyError(FloatingPointError):
-    """A NaN, or an infinite gradient, that `detect_anomaly` found; the first line of the message is a summary of it."""
+    """A NaN, or an infinite gradient, found by `detect_anomaly`; the first line of the message is a summary."""
 
 
-class detect_anomaly(Hook):  # noqa: N801  # a context, called as in PyTorch
-    """Raise an error where the first NaN appears while in this context, in all threads: to find out what makes a loss
-    NaN.
+class detect_anomaly(Hook):  # noqa: N801  # a context manager, named as in PyTorch
+    """Raise an error at the op that produces the first NaN, in all threads.
 
-    The error names the op, forward or backward, and its layer, and shows the stack of the call; for a gradient, also
-    that of the call which created what it belongs to. Forward, only NaN is an error, since infinity is meant in many
-    places, such as masks; backward, both are. What is computed within a rule may be anything, as long as the gradient
-    that the rule returns is finite.
+    The error names the op, the pass (forward or backward) and the layer, and shows the stack of the call. For a
+    gradient it also shows the stack of the forward call. In the forward pass only NaN is an error, because infinity is
+    often intended, as in masks. In the backward pass NaN and infinity are errors. Intermediate values of a VJP rule may
+    be anything, as long as the gradient that the rule returns is finite.
 
-    Nothing that is computed changes. Each op takes some microseconds longer, and one more look at its result.
+    No result changes. Each op takes some microseconds longer, and its result is read once more.
 
     Attributes
     ----------
     first_infinity : str or None
-        Where, forward, an op first made infinity of finite numbers. Errors mention it.
+        The first op of the forward pass that produced infinity from finite inputs. Errors mention it.
 
     Raises
     ------
     AnomalyError
-        From the op or the backward pass in which it was found.
+        From the op or the backward pass that produced the value.
 
     Examples
     --------
@@ -71,9 +73,8 @@ class detect_anomaly(Hook):  # noqa: N801  # a context, called as in PyTorch
 
     def __init__(self) -> None:
         self.first_infinity: str | None = None
-        self._made: dict[
-            int, tuple[Any, _Call]
-        ] = {}  # by id of an array: a weak reference that removes the entry, and where it was made
+        # id of an array -> a weak reference, whose callback removes the entry, and the call that created the array
+        self._created: dict[int, tuple[Any, _Call]] = {}
         self._rule = threading.local()
         self._context = ExitStack()
 
@@ -84,161 +85,144 @@ class detect_anomaly(Hook):  # noqa: N801  # a context, called as in PyTorch
 
     def __exit__(self, *exception: object) -> None:
         self._context.close()
-        self._made.clear()
+        self._created.clear()
 
     def forward(self, op: Any, arrays: Sequence[Any], keywords: dict[str, Any]) -> Any:
-        """Compute a primitive, look at the result and remember where it was made."""
+        """Compute a primitive, check the result and remember the call that created it."""
         out, rule = np.asarray(super().forward(op, arrays, keywords)), getattr(self._rule, "op", "")
         if out.dtype.kind != "f":
             return out
         if not rule and not np.isfinite(out).all():
-            self._inspect(op.__name__, arrays, keywords, out)
+            self._check_output(op.__name__, arrays, keywords, out)
         if is_recording():
-            made = self._made
-            if id(out) in made:  # an array that was given back as it came in, as by astype: tell the two apart
+            created = self._created
+            if id(out) in created:  # the op returned its input, as astype may: a view gets an entry of its own
                 out = out.view()
             key = id(out)
-            made[key] = weakref.ref(out, lambda _: made.pop(key, None)), _call(rule)
+            created[key] = weakref.ref(out, lambda _: created.pop(key, None)), _current_call(rule)
         return out
 
     def rule(self, rule: Callable[..., Any], position: int, g: Any, node: Tensor) -> Any:
-        """Compute one rule and look at the result."""
+        """Compute a VJP rule and check the result."""
         assert node.op is not None
         outer, self._rule.op = getattr(self._rule, "op", ""), node.op.__name__
         try:
             result = super().rule(rule, position, g, node)
         finally:
             self._rule.op = outer
-        if not _finite(result):
-            self._inspect_rule(node.op.__name__, position, g, node, result)
+        if not _is_finite(result):
+            self._raise_for_rule(node.op.__name__, position, g, node, result)
         return result
 
-    def _inspect(self, op: str, arrays: Sequence[Any], keywords: dict[str, Any], out: Array) -> None:
-        inputs = {f"input {i}": a for i, a in enumerate(arrays)} | {
-            f"setting {name}": value for name, value in keywords.items()
-        }
-        kind, bad, count = _badness(out)
-        given = next((name for name, a in inputs.items() if any(bad(part).any() for part in _floats(a))), None)
-        if kind == "infinity" and (given or self.first_infinity):
+    def _check_output(self, op: str, arrays: Sequence[Any], keywords: dict[str, Any], out: Array) -> None:
+        inputs = {f"input {i}": a for i, a in enumerate(arrays)}
+        inputs |= {f"setting {name}": value for name, value in keywords.items()}
+        kind, test, count = _nonfinite(out)
+        source = next((name for name, a in inputs.items() if any(test(part).any() for part in _floats(a))), None)
+        if kind == "infinity" and (source or self.first_infinity):
             return
-        call = _call()
-        summary = f"{kind} first appeared in the output of {op}, forward{call.layer()}: {count}"
+        call = _current_call()
+        summary = f"{kind} first appeared in the output of {op}, forward{call.describe_layer()}: {count}"
         if kind == "infinity":
             self.first_infinity = summary
             return
-        if given:
-            summary = (
-                f"{given} of {op} is NaN already: {_badness(inputs[given])[2]} of {call.holder(inputs[given])}, "
-                f"forward{call.layer()}"
-            )
-        self._fail(summary, {"inputs": _listed(arrays), "output": describe(out), "called at": call.stack()})
+        if source:
+            count, name = _nonfinite(inputs[source])[2], call.describe_array(inputs[source])
+            summary = f"{source} of {op} is NaN already: {count} of {name}, forward{call.describe_layer()}"
+        self._raise(summary, {"inputs": _describe_all(arrays), "output": describe(out), "called at": call.stack()})
 
-    def _inspect_rule(self, op: str, position: int, g: Any, node: Tensor, result: Any) -> None:
-        _, made = self._made.get(id(node.data), (None, None))
-        kind, _, count = _badness(result if _finite(g) else g)
-        layer, part = (
-            made.layer() if made else "",
-            f"gradient by input {position}",
-        )
-        summary = f"{kind} first appeared in the backward of {op}, {part}{layer}: {count}"
-        if not _finite(g):
-            summary = (
-                f"the cotangent of {op} has {kind} already, backward{layer}: {count}, given (gradient=) or the sum "
-                "of finite ones"
-            )
-        details = {"cotangent": _listed(_floats(g)), "inputs": _listed(node.inputs or ()), "output": describe(node)}
-        created = made.stack() if made else "unknown: created before detect_anomaly() was entered"
-        self._fail(summary, details | {"created at": created, "called at": _call().stack()})
+    def _raise_for_rule(self, op: str, position: int, g: Any, node: Tensor, result: Any) -> None:
+        _, created = self._created.get(id(node.data), (None, None))
+        kind, _, count = _nonfinite(result if _is_finite(g) else g)
+        layer = created.describe_layer() if created else ""
+        summary = f"{kind} first appeared in the backward of {op}, gradient by input {position}{layer}: {count}"
+        if not _is_finite(g):
+            origin = "given (gradient=) or the sum of finite ones"
+            summary = f"the cotangent of {op} has {kind} already, backward{layer}: {count}, {origin}"
+        details = {
+            "cotangent": _describe_all(_floats(g)),
+            "inputs": _describe_all(node.inputs or ()),
+            "output": describe(node),
+            "created at": created.stack() if created else "unknown: created before detect_anomaly() was entered",
+            "called at": _current_call().stack(),
+        }
+        self._raise(summary, details)
 
-    def _fail(self, summary: str, details: dict[str, str]) -> None:
+    def _raise(self, summary: str, details: dict[str, str]) -> None:
         details |= {"before": self.first_infinity} if self.first_infinity else {}
-        lines = [
-            "  {:<12}{}".format(label + ":", text.replace("\n", "\n" + " " * 14)) for label, text in details.items()
-        ]
+        indent = "\n" + " " * 14
+        lines = [f"  {f'{label}:':<12}{text.replace(chr(10), indent)}" for label, text in details.items()]
         raise AnomalyError("\n".join([summary, *lines]))
 
 
 class _Call(NamedTuple):
-    """Where an op was called."""
+    """The stack of a call of an op, from the innermost frame out."""
 
-    lines: list[tuple[str, int, str]]  # file, line and function, from the innermost out
-    owners: list[
-        Callable[[], Any]
-    ]  # references to the callable objects whose methods were running, from the innermost out
-    kind: str  # the class of the innermost
-    rule: str  # the op whose rule it was in
+    frames: list[tuple[str, int, str]]  # file, line and function
+    owners: list[Callable[[], Any]]  # references to the callable objects whose methods were running
+    owner_class: str  # of the innermost owner
+    rule: str  # the op whose rule made the call, or ""
 
-    def model(self) -> tuple[Any, Any, str]:
-        """Return the innermost object, the outermost one that holds it, and its path in that."""
-        layer, *others = [ref() for ref in self.owners] or [None]
+    def find_model(self) -> tuple[Any, Any, str]:
+        """Return the innermost owner, the outermost owner that contains it, and its path in that."""
+        layer, *others = [reference() for reference in self.owners] or [None]
         model, path = layer, ""
         for owner in others if layer is not None else []:
-            if (found := _path(owner, lambda value: value is layer)) is not None:
+            if (found := _find_path(owner, lambda value: value is layer)) is not None:
                 model, path = owner, found
         return layer, model, path
 
-    def layer(self) -> str:
-        """Name the innermost object, for a message."""
-        layer, _, path = self.model()
-        plain: bool = layer is None or getattr(type(layer), "__repr__", None) is object.__repr__
-        shown = self.kind if plain else _short.repr_instance(layer, 1)
+    def describe_layer(self) -> str:
+        """Name the innermost owner, for a message."""
+        layer, _, path = self.find_model()
+        has_repr = layer is not None and getattr(type(layer), "__repr__", None) is not object.__repr__
+        shown = _repr.repr_instance(layer, 1) if has_repr else self.owner_class
         return f", in {path} ({shown})" if path else f", in {shown}" if shown else ""
 
-    def holder(self, array: Any) -> str:
-        """Name what an array is."""
-        path = _path(self.model()[1], lambda value: isinstance(value, Tensor) and value.data is array)
+    def describe_array(self, array: Any) -> str:
+        """Name the parameter that holds an array, for a message."""
+        path = _find_path(self.find_model()[1], lambda value: isinstance(value, Tensor) and value.data is array)
         return f"parameter {path}" if path else "data"
 
     def stack(self) -> str:
-        """Show the lines as a traceback does: the innermost is the last."""
-        shown, folder = ["…"] if len(self.lines) > DEPTH else [], Path.cwd()
-        for file, line, function in self.lines[DEPTH - 1 :: -1]:
-            path, text = Path(file), linecache.getline(file, line).strip()
+        """Format the frames as a traceback does, the innermost last."""
+        lines, folder = ["…"] if len(self.frames) > MAX_FRAMES else [], Path.cwd()
+        for file, number, function in self.frames[MAX_FRAMES - 1 :: -1]:
+            path, source = Path(file), linecache.getline(file, number).strip()
             path = path.relative_to(folder) if path.is_relative_to(folder) else path
-            shown.append(f"{path}:{line} in {function}" + (text and f": {text}"))
-        return "\n".join(shown + ([f"in the backward of {self.rule}"] if self.rule else []))
+            lines.append(f"{path}:{number} in {function}" + (source and f": {source}"))
+        return "\n".join(lines + ([f"in the backward of {self.rule}"] if self.rule else []))
 
 
-def _call(rule: str = "") -> _Call:
-    """Look at who has called.
-
-    The user's own frames and layers, or else the outermost frame of the engine (on a thread, for instance).
-    """
-    lines, owners, engine, own = list[tuple[str, int, str]](), list[Any](), ("", 0, ""), False
+def _current_call(rule: str = "") -> _Call:
+    """Return the stack of the user's code and of layers; without such frames, the outermost frame of the package."""
+    frames, owners, outermost, user_code = list[tuple[str, int, str]](), list[Any](), ("", 0, ""), False
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        line = frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
-        origin = _origin(line[0])
-        own = own or origin == "own"
-        if origin in ("own", "layers") or (
-            origin == "installed" and not own
-        ):  # what is installed and further out may be a test runner
-            lines.append(line)
-            owner = _self(frame)
-            if (
-                callable(owner)
-                and not isinstance(owner, (Tensor, Primitive, Hook))
-                and not any(owner is known for known in owners)
-            ):
-                owners.append(owner)
-        elif origin == "engine":
-            engine = line
+        entry = frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
+        origin = _origin(entry[0])
+        user_code = user_code or origin == "user"
+        # installed code further out than the user's may be a test runner: it is left out
+        if origin in ("user", "layers") or (origin == "installed" and not user_code):
+            frames.append(entry)
+            owner = frame.f_locals.get("self") if frame.f_code.co_varnames[:1] == ("self",) else None
+            if callable(owner) and not isinstance(owner, (Tensor, Primitive, Hook)):
+                if not any(owner is other for other in owners):
+                    owners.append(owner)
+        elif origin == "package":
+            outermost = entry
         frame = frame.f_back
-    return _Call(lines or [engine], list(map(_reference, owners)), type(owners[0]).__name__ if owners else "", rule)
+    owner_class = type(owners[0]).__name__ if owners else ""
+    return _Call(frames or [outermost], list(map(_reference, owners)), owner_class, rule)
 
 
 @cache
 def _origin(file: str) -> str:
-    if file.startswith(ENGINE):
-        return "layers" if file.startswith(os.path.join(ENGINE, "nn", "")) else "engine"
+    if file.startswith(PACKAGE):
+        return "layers" if file.startswith(LAYERS) else "package"
     if f"-packages{os.sep}" in file:
         return "installed"
-    return "python" if file.startswith(("<frozen ", PYTHON)) else "own"
-
-
-def _self(frame: FrameType) -> Any:
-    """Return the object whose method a frame runs."""
-    return frame.f_locals.get("self") if frame.f_code.co_varnames[:1] == ("self",) else None
+    return "standard library" if file.startswith(STANDARD_LIBRARY) else "user"
 
 
 def _reference(owner: Any) -> Callable[[], Any]:
@@ -248,41 +232,33 @@ def _reference(owner: Any) -> Callable[[], Any]:
         return lambda: owner
 
 
-def _path(model: Any, wanted: Callable[[Any], bool]) -> str | None:
-    """Return the path of the first object of a model for which `wanted` holds."""
-    with suppress(Exception):  # it may be any object
-        for path, value in islice(walk(model), VISITS):
-            if wanted(value):
-                return path
+def _find_path(model: Any, predicate: Callable[[Any], bool]) -> str | None:
+    """Return the path of the first object of a model for which `predicate` holds."""
+    with suppress(Exception):  # attributes of an arbitrary object may raise
+        return next((path for path, value in islice(walk(model), MAX_OBJECTS) if predicate(value)), None)
     return None
 
 
 def _floats(value: Any) -> list[Array]:
-    """Return the floating-point arrays of a Tensor, an array, a number or a tuple of such; of anything else, none."""
+    """Return the floating-point arrays of a Tensor, an array, a number or a tuple of these; else an empty list."""
     if isinstance(value, tuple):
         return [array for part in value for array in _floats(part)]
     array = value.data if isinstance(value, Tensor) else value
-    return (
-        [np.asarray(array)]
-        if isinstance(array, (float, np.floating, np.ndarray)) and np.asarray(array).dtype.kind == "f"
-        else []
-    )
+    is_float = isinstance(array, (float, np.floating, np.ndarray)) and np.asarray(array).dtype.kind == "f"
+    return [np.asarray(array)] if is_float else []
 
 
-def _finite(value: Any) -> bool:
+def _is_finite(value: Any) -> bool:
     return all(np.isfinite(array).all() for array in _floats(value))
 
 
-def _badness(value: Any) -> tuple[str, np.ufunc, str]:
-    """Return what is bad in a value that is not finite, a test for it, and how much of it is."""
+def _nonfinite(value: Any) -> tuple[str, np.ufunc, str]:
+    """Return the kind of nonfinite number in a value, the test for it, and a count for messages."""
     arrays = _floats(value)
-    kind, bad = ("NaN", np.isnan) if any(np.isnan(array).any() for array in arrays) else ("infinity", np.isinf)
-    return (
-        kind,
-        bad,
-        f"{sum(int(bad(array).sum()) for array in arrays)} of {sum(array.size for array in arrays)} values",
-    )
+    kind, test = ("NaN", np.isnan) if any(np.isnan(array).any() for array in arrays) else ("infinity", np.isinf)
+    count, size = sum(int(test(array).sum()) for array in arrays), sum(array.size for array in arrays)
+    return kind, test, f"{count} of {size} values"
 
 
-def _listed(values: Sequence[Any]) -> str:
+def _describe_all(values: Sequence[Any]) -> str:
     return ", ".join(map(describe, values))

@@ -1,4 +1,4 @@
-"""The graph as a drawing: DOT text, which Graphviz and many viewers render."""
+"""The graph as a picture: DOT text, which Graphviz and many viewers render."""
 
 from __future__ import annotations
 
@@ -7,33 +7,36 @@ from typing import Any
 
 import numpy as np
 
+from ..backward import topological_order
 from ..tensor import Tensor
 
 __all__ = ["to_dot"]
 
-MAX_SETTING = 40  # characters of a keyword's value
+MAX_LENGTH = 40  # characters shown of a constant or of a keyword's value
+HIGHLIGHT = ', style=filled, fillcolor="#cfe8f7"'
 
 
 def to_dot(output: Tensor, names: Mapping[str, Tensor] | None = None) -> str:
-    """Describe how a Tensor was computed, in Graphviz's DOT language: one box for each result of an op, one ellipse for
-    each value given.
+    """Describe how a Tensor was computed, in Graphviz's DOT language.
+
+    The result of each op is a box, each leaf an ellipse, and each use of a value an edge.
 
     Parameters
     ----------
     output : Tensor
         Computed while gradients were recorded, and not freed by `backward`.
     names : dict of str to Tensor, optional
-        What to call some Tensors: ``tg.nn.parameters(model)``, or the input. They are filled with colour.
+        Labels for some of the Tensors, such as ``tg.nn.parameters(model)``. Labelled Tensors are filled with colour.
 
     Returns
     -------
     str
-        A `digraph`. ``dot -Tsvg graph.dot -o graph.svg`` draws it; web pages such as GraphvizOnline do, too.
+        A `digraph`. ``dot -Tsvg graph.dot -o graph.svg`` draws it.
 
     Raises
     ------
     TypeError
-        If `output` is no Tensor.
+        If `output` is not a Tensor.
     RuntimeError
         If a backward pass has freed the graph.
 
@@ -53,54 +56,38 @@ def to_dot(output: Tensor, names: Mapping[str, Tensor] | None = None) -> str:
     }
     """
     if not isinstance(output, Tensor):
-        raise TypeError(f"to_dot: output is {type(output).__name__}; pass the Tensor whose computation is to be drawn")
-    called = {id(tensor): name for name, tensor in (names or {}).items()}
-    nodes, seen = [output], {id(output)}
-    for node in nodes:  # the list grows while it is read
-        if node.inputs is None:
-            raise RuntimeError(
-                f"to_dot: the graph behind {node!r} was freed by a backward pass; draw it before, or pass "
-                "retain_graph=True"
-            )
-        for a in node.inputs:
-            if isinstance(a, Tensor) and id(a) not in seen:
-                seen.add(id(a))
-                nodes.append(a)
-    nodes.sort(key=lambda node: node.serial)
+        raise TypeError(f"to_dot: output is {type(output).__name__}; pass the Tensor whose graph is to be drawn")
+    labels = {id(tensor): name for name, tensor in (names or {}).items()}
+    nodes = topological_order(output, caller="to_dot")
     numbers = {id(node): f"n{i}" for i, node in enumerate(nodes)}
     lines = ['rankdir=BT; node [fontname="Helvetica", fontsize=10]; edge [fontname="Helvetica", fontsize=9];']
     constants = 0
     for node in nodes:
-        name = called.get(id(node), "")
-        fill = ', style=filled, fillcolor="#cfe8f7"' if name else ""
+        number, name = numbers[id(node)], labels.get(id(node))
+        fill = HIGHLIGHT if name else ""
         if node.op is None:
-            lines.append(
-                _node(numbers[id(node)], [name or "given", f"{node.shape} {node.dtype}"], f"shape=ellipse{fill}")
-            )
+            lines.append(_node(number, [name or "given", f"{node.shape} {node.dtype}"], f"shape=ellipse{fill}"))
             continue
-        settings = [
-            f"{key}={_shown(value)}"
-            for key, value in (node.keywords or {}).items()
-            if value is not None and value is not False
-        ]
+        keywords = {key: value for key, value in node.keywords.items() if value is not None and value is not False}
         title = [name, node.op.__name__] if name else [node.op.__name__]
-        lines.append(_node(numbers[id(node)], [*title, *settings, f"{node.shape}"], f"shape=box{fill}"))
+        details = [f"{key}={_short(value)}" for key, value in keywords.items()]
+        lines.append(_node(number, [*title, *details, f"{node.shape}"], f"shape=box{fill}"))
         for a in node.inputs or ():
             source = numbers.get(id(a))
             if source is None:
                 source, constants = f"c{constants}", constants + 1
-                lines.append(_node(source, [_shown(a)], "shape=plaintext"))
-            lines.append(f"{source} -> {numbers[id(node)]};")
+                lines.append(_node(source, [_short(a)], "shape=plaintext"))
+            lines.append(f"{source} -> {number};")
     return "\n".join(["digraph {", *(f"  {line}" for line in lines), "}"])
 
 
-def _node(number: str, parts: list[str], style: str) -> str:
-    label = "\\n".join(part.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ") for part in parts)
-    return f'{number} [label="{label}", {style}];'
+def _node(number: str, label: list[str], style: str) -> str:
+    text = "\\n".join(line.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ") for line in label)
+    return f'{number} [label="{text}", {style}];'
 
 
-def _shown(value: Any) -> str:
+def _short(value: Any) -> str:
     if isinstance(value, np.ndarray) and value.ndim:
         return f"{value.dtype} {value.shape}"
     text = repr(value.item() if isinstance(value, np.generic | np.ndarray) else value)
-    return text if len(text) <= MAX_SETTING else f"{text[: MAX_SETTING - 3]}..."
+    return text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH - 3]}..."

@@ -1,4 +1,4 @@
-"""Where the time goes: every primitive and every rule, in all threads, as a table and as a trace."""
+"""Time and memory of every primitive and every VJP rule, in all threads, as a table and as a trace."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ __all__ = ["Profile"]
 
 
 class Event(NamedTuple):
-    """One call of a primitive or of a rule."""
+    """One call of a primitive or of a VJP rule."""
 
     name: str
-    op: str  # whose time it is: for what is computed in a rule, the op that the rule belongs to
-    phase: str  # "forward"; "backward": a rule; "in rule": a primitive that is called by a rule
-    shapes: tuple[tuple[int, ...], ...]  # of the arrays that went in
+    op: str  # the op that the time is attributed to: for a primitive called by a rule, the op of that rule
+    phase: str  # "forward"; "backward": a rule; "in rule": a primitive called by a rule
+    shapes: tuple[tuple[int, ...], ...]  # of the input arrays
     thread: str
-    begin: int  # in nanoseconds, as all times here
+    begin: int  # nanoseconds, as all times here
     end: int
-    memory: int  # new memory for the result, in bytes; 0 for a view
+    memory: int  # bytes allocated for the result; 0 for a view
 
 
 class Profile(Hook):
-    """Record how long each op takes, forward and backward, while in its context; in all threads, and for as many
-    contexts as you like.
+    """Record the time of each op, forward and backward, in all threads.
 
-    What a backward pass does outside of rules is recorded as forward ops: `copy`, of the gradients that `grad` returns.
-    The adding up of gradients is not recorded. Several profiles can be active, inside each other: each records
-    everything.
+    It is a context manager and can be entered several times; events accumulate. Several profiles can be active inside
+    each other: each records everything.
+
+    The copies of gradients that `grad` returns are recorded as forward calls of `copy`. The accumulation of gradients
+    is not recorded.
 
     Attributes
     ----------
@@ -75,21 +76,19 @@ class Profile(Hook):
         self._context.close()
 
     def forward(self, op: Any, arrays: Sequence[Any], keywords: dict[str, Any]) -> Any:
-        """Compute a primitive and take the time."""
+        """Compute a primitive and record an event."""
         begin = perf_counter_ns()
         out = super().forward(op, arrays, keywords)
         end = perf_counter_ns()
-        name, inputs = op.__name__, [a for a in arrays if isinstance(a, np.ndarray)]
-        owner = getattr(self._rule, "op", None)
+        inputs = [a for a in arrays if isinstance(a, np.ndarray)]
         memory = 0 if any(np.may_share_memory(out, a) for a in inputs) else np.asarray(out).nbytes
-        shapes, thread = tuple([a.shape for a in inputs]), threading.current_thread().name
-        self.events.append(
-            Event(name, owner or name, "in rule" if owner else "forward", shapes, thread, begin, end, memory)
-        )
+        owner = getattr(self._rule, "op", None)
+        phase = "in rule" if owner else "forward"
+        self._record(op.__name__, owner or op.__name__, phase, inputs, begin, end, memory)
         return out
 
     def rule(self, rule: Callable[..., Any], position: int, g: Any, node: Tensor) -> Any:
-        """Compute one rule and take the time."""
+        """Compute a VJP rule and record an event."""
         assert node.op is not None
         outer, name = getattr(self._rule, "op", None), node.op.__name__
         self._rule.op = name
@@ -99,29 +98,36 @@ class Profile(Hook):
         finally:
             end = perf_counter_ns()
             self._rule.op = outer
-            shapes = tuple([a.shape for a in (g, *(node.inputs or ())) if isinstance(a, Tensor)])
+            inputs = [a for a in (g, *(node.inputs or ())) if isinstance(a, Tensor)]
             label = f"{name}, rule {position}"
-            self.events.append(Event(label, name, "backward", shapes, threading.current_thread().name, begin, end, 0))
+            self._record(label, name, "backward", inputs, begin, end, 0)
+
+    def _record(self, name: str, op: str, phase: str, inputs: Sequence[Any], begin: int, end: int, memory: int) -> None:
+        shapes, thread = tuple([a.shape for a in inputs]), threading.current_thread().name
+        self.events.append(Event(name, op, phase, shapes, thread, begin, end, memory))
 
     def table(self, steps: int = 1) -> str:
-        """Time, calls and memory by op, the longest first.
+        """Summarize time, calls and memory by op, the slowest first.
 
         Parameters
         ----------
         steps : int
-            Divide everything by this number.
+            Divide everything by this number, to get the averages per training step.
 
         Returns
         -------
         str
-            A line for each op: forward calls; milliseconds forward and backward (its rules), added up over threads; MiB
-            of new memory for results; share of the time of all ops. The last line says how much of the wall time that
-            is: the rest is Python, the optimiser, and threads waiting.
+            A line for each op: forward calls; milliseconds forward and backward (its rules), summed over threads; MiB
+            allocated for results; share of the time of all ops. The last line compares the sum with the wall time. The
+            rest of the wall time is Python, the optimizer, and threads waiting.
+
+        Raises
+        ------
+        ValueError
+            If `steps` is less than 1.
         """
         if steps < 1:
-            raise ValueError(
-                f"Profile.table: steps is {steps}; pass the number of steps that were profiled, at least 1"
-            )
+            raise ValueError(f"Profile.table: steps is {steps}; pass the number of profiled steps, at least 1")
         rows: dict[str, list[float]] = {}
         for event in self.events:
             row = rows.setdefault(event.op, [0, 0, 0, 0])
@@ -142,8 +148,9 @@ class Profile(Hook):
         return "\n".join(lines)
 
     def save_trace(self, path: str | os.PathLike[str]) -> None:
-        """Write the events for chrome://tracing or https://ui.perfetto.dev, a row for each thread (Trace Event Format,
-        JSON).
+        """Write the events as JSON in the Trace Event Format, one row per thread.
+
+        Open the file in https://ui.perfetto.dev or chrome://tracing.
         """
         threads = {name: number for number, name in enumerate(dict.fromkeys(event.thread for event in self.events))}
         trace: list[dict[str, Any]] = [
@@ -151,17 +158,8 @@ class Profile(Hook):
             for name, number in threads.items()
         ]
         for e in sorted(self.events, key=lambda event: event.begin):
+            times = {"ts": e.begin / 1000, "dur": (e.end - e.begin) / 1000}  # microseconds
             args = {"shapes": [list(shape) for shape in e.shapes], "bytes": e.memory}
-            trace.append(
-                {
-                    "ph": "X",
-                    "name": e.name,
-                    "cat": e.phase,
-                    "pid": 0,
-                    "tid": threads[e.thread],
-                    "ts": e.begin / 1000,
-                    "dur": (e.end - e.begin) / 1000,
-                    "args": args,
-                }
-            )
+            row = {"ph": "X", "name": e.name, "cat": e.phase, "pid": 0, "tid": threads[e.thread]}
+            trace.append({**row, **times, "args": args})
         Path(path).write_text(json.dumps({"traceEvents": trace, "displayTimeUnit": "ms"}), encoding="utf-8")

@@ -1,10 +1,8 @@
-"""The processes in which benchmark.py measures.
-
-It starts them: ``benchmark_worker.py serve|race NAME THREADS BATCH_SIZE ...``.
-"""
+"""The process that measures one framework: ``python -m benchmarking.worker serve|train NAME THREADS ...``."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -17,12 +15,13 @@ from statistics import median
 from typing import Any, TextIO
 
 import numpy as np
-from peers import PEERS, Ours
+
+from .peers import PEERS, Ours
 
 
 def serve(name: str, threads: int, batch_size: int, depth: int, size: int) -> None:
-    """Answer requests, a line of JSON each: the name of a measurement and for how many seconds."""
-    answers = answer_only()
+    """Answer requests, a line of JSON each: the name of a measurement and the seconds that it may take."""
+    answers = reserve_stdout()
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (batch_size, size, size), dtype=np.uint8), rng.integers(0, 10, batch_size)
     thousand = rng.integers(0, 256, (1000, 28, 28), dtype=np.uint8)
@@ -33,17 +32,16 @@ def serve(name: str, threads: int, batch_size: int, depth: int, size: int) -> No
         print(json.dumps(peak_memory() if what == "memory" else timed(work[what], seconds)), file=answers)
 
 
-def race(name: str, threads: int, batch_size: int, seed: int, limit: float, goal: float, data: str) -> None:
-    """Train on MNIST until the goal or the limit is reached, reading the test images twice an epoch.
+def train(name: str, threads: int, batch_size: int, seed: int, limit: float, target: float, data: str) -> None:
+    """Train on MNIST until the target accuracy or the time limit is reached; print epochs and accuracy as JSON.
 
-    Print epochs and accuracy as JSON.
+    The test accuracy is measured twice an epoch.
     """
-    begun = time.perf_counter()
-    answers = answer_only()
+    begin = time.perf_counter()
+    answers = reserve_stdout()
     with np.load(data) as arrays:
-        images, labels, test_images, test_labels = (
-            arrays[key] for key in ("images", "labels", "test_images", "test_labels")
-        )
+        images, labels = arrays["images"], arrays["labels"]
+        test_images, test_labels = arrays["test_images"], arrays["test_labels"]
     peer, rng = PEERS[name](threads, seed), np.random.default_rng(seed)
     per_epoch = max(len(images) // batch_size, 1)
     for step in itertools.count():
@@ -52,24 +50,23 @@ def race(name: str, threads: int, batch_size: int, seed: int, limit: float, goal
         batch = order[step % per_epoch * batch_size :][:batch_size]
         peer.step(images[batch], labels[batch])
         if (step + 1) % max(per_epoch // 2, 1) == 0:
-            thousands = [slice(i, i + 1000) for i in range(0, len(test_labels), 1000)]
-            correct = sum(int((peer.predict(test_images[part]) == test_labels[part]).sum()) for part in thousands)
-            if correct >= goal * len(test_labels) or time.perf_counter() - begun > limit:
-                print(
-                    json.dumps({"epochs": (step + 1) / per_epoch, "accuracy": correct / len(test_labels)}), file=answers
-                )
+            parts = [slice(i, i + 1000) for i in range(0, len(test_labels), 1000)]
+            correct = sum(int((peer.predict(test_images[part]) == test_labels[part]).sum()) for part in parts)
+            accuracy = correct / len(test_labels)
+            if accuracy >= target or time.perf_counter() - begin > limit:
+                print(json.dumps({"epochs": (step + 1) / per_epoch, "accuracy": accuracy}), file=answers)
                 return
 
 
-def answer_only() -> TextIO:
-    """Keep standard output for answers: whatever a framework prints goes to standard error."""
+def reserve_stdout() -> TextIO:
+    """Return standard output, for answers alone: what a framework prints goes to standard error."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     return answers
 
 
 def timed(work: Callable[[], Any], seconds: float) -> list[float]:
-    """Milliseconds of each call, at least one and for about so many seconds."""
+    """Return the milliseconds of each call: at least one call, for about that many seconds."""
     samples: list[float] = []
     while not samples or sum(samples) + median(samples) < 1000 * seconds:
         begin = time.perf_counter()
@@ -79,11 +76,9 @@ def timed(work: Callable[[], Any], seconds: float) -> list[float]:
 
 
 def peak_memory() -> list[float]:
-    """MiB of this process, where the system tells."""
-    try:  # Linux counts what the parent had, too, in what getrusage says
+    """Return the peak memory of this process in MiB, or an empty list where the system does not report it."""
+    with contextlib.suppress(OSError):  # first, because on Linux the value of getrusage includes the parent's memory
         return [int(size) / 1024 for size in re.findall(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())]
-    except OSError:
-        pass
     try:
         import resource
     except ImportError:  # Windows
@@ -92,7 +87,7 @@ def peak_memory() -> list[float]:
 
 
 class Stack(Ours):
-    """Our framework with a plain stack of 3 x 3 convolutions of 16 channels, for images of any size."""
+    """Our framework with a stack of 3 x 3 convolutions of 16 channels, for images of any size."""
 
     def __init__(self, threads: int, seed: int, depth: int) -> None:
         super().__init__(threads, seed)
@@ -110,10 +105,9 @@ class Stack(Ours):
 
 
 if __name__ == "__main__":
-    what, name, *numbers = sys.argv[1:]
-    if what == "serve":
-        threads, batch_size, depth, size = map(int, numbers)
-        serve(name, threads, batch_size, depth, size)
+    command, name, *rest = sys.argv[1:]
+    if command == "serve":
+        serve(name, *map(int, rest))
     else:
-        threads, batch_size, seed = map(int, numbers[:3])
-        race(name, threads, batch_size, seed, float(numbers[3]), float(numbers[4]), numbers[5])
+        threads, batch_size, seed = map(int, rest[:3])
+        train(name, threads, batch_size, seed, float(rest[3]), float(rest[4]), rest[5])

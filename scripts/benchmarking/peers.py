@@ -1,9 +1,8 @@
-"""The 21-layer network and its training step in other frameworks, each as its own documentation would write it; for
-benchmark.py.
+"""The 21-layer network and its training step in several frameworks, each written as its own documentation does.
 
-All do the same work: uint8 images (N, 28, 28) and integer labels (N,) go in; He initialisation; classic dropout of
-hidden units and logits, which is inverted dropout times 1 - p, in training and in inference; AdaGrad with learning rate
-0.01 (Keras adds epsilon inside the root).
+All compute the same: uint8 images (N, 28, 28) and integer labels (N,) as input; He initialization; dropout of hidden
+units and logits, scaled at inference (inverted dropout times 1 - p, in training and inference); AdaGrad with learning
+rate 0.01 (Keras adds epsilon inside the root).
 """
 
 from __future__ import annotations
@@ -18,27 +17,22 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-ROOT = Path(__file__).resolve().parents[1]
+from .layered import LayeredNet
+
+ROOT = Path(__file__).resolve().parents[2]
 Array: TypeAlias = npt.NDArray[Any]
-CONVOLUTIONS = (
-    (16, 0),
-    (16, 0),
-    (32, 0),
-    (32, 0),
-    (64, 1),
-    (64, 1),
-)  # filters and padding; after every second one a max-pool
+CONVOLUTIONS = ((16, 0), (16, 0), (32, 0), (32, 0), (64, 1), (64, 1))  # filters, padding; every second: max-pooling
 HIDDEN, CLASSES, RATE, EPS = 50, 10, 0.01, 1e-7
-LENGTH = 1000  # ops in a chain
+CHAIN_LENGTH = 1000  # small ops
 
 
 class Peer:
-    """One framework; made in a process of its own, which is started with `environment`."""
+    """One framework; created in a process of its own, which is started with `environment`."""
 
-    package = ""  # what to import; its version is shown
-    eager = True  # has a graph of small ops to time
-    imported = True  # has an import of its own to time
-    warm_up = 1  # calls until nothing is compiled any more
+    package = ""  # the module to import
+    eager = True  # whether a chain of small ops is measured
+    imported = True  # whether the import is measured
+    warm_up = 1  # calls until everything is compiled
 
     @classmethod
     def environment(cls, threads: int) -> dict[str, str]:
@@ -56,12 +50,12 @@ class Peer:
         raise NotImplementedError
 
     def chain(self) -> None:
-        """Multiply and add `LENGTH` times in turn, 10 numbers by 10, and go back through it."""
+        """Run a chain of `CHAIN_LENGTH` multiplications and additions of 10 numbers, forward and backward."""
         raise NotImplementedError
 
 
 def he_weights(rng: np.random.Generator) -> list[Array]:
-    """Draw w and b of every layer in turn: (F, C, 3, 3) and (F,), (inputs, outputs) and (outputs,)."""
+    """Draw weight and bias of every layer: (F, C, 3, 3) and (F,), (inputs, outputs) and (outputs,)."""
     weights, channels = [], 1
     for filters, _ in CONVOLUTIONS:
         weights += [rng.standard_normal((filters, channels, 3, 3)) * np.sqrt(2 / (9 * channels)), np.zeros(filters)]
@@ -72,7 +66,7 @@ def he_weights(rng: np.random.Generator) -> list[Array]:
 
 
 def adagrad(w: Any, g: Any, h: Any) -> tuple[Any, Any]:
-    """One step for frameworks without an AdaGrad of their own: new w and h."""
+    """Return the new w and h after a step, for frameworks without an AdaGrad of their own."""
     h = h + g * g
     return w - RATE * g / (h**0.5 + EPS), h
 
@@ -82,7 +76,7 @@ class Ours(Peer):
 
     @classmethod
     def environment(cls, threads: int) -> dict[str, str]:
-        return super().environment(1)  # shards run side by side
+        return super().environment(1)  # the threads are used for shards
 
     def __init__(self, threads: int, seed: int) -> None:
         sys.path.insert(0, str(ROOT))
@@ -111,13 +105,13 @@ class Ours(Peer):
         x = self.tg.Tensor(np.ones(10, np.float32), requires_grad=True)
         c = self.tg.Tensor(np.ones(10, np.float32))
         y = x
-        for _ in range(LENGTH // 2):
+        for _ in range(CHAIN_LENGTH // 2):
             y = y * c + c
         y.sum().backward()
 
 
 class OursInNumPy(Ours):
-    """Without the compiled kernels."""
+    """Our framework without the compiled kernels."""
 
     eager = imported = False  # as with them
 
@@ -127,14 +121,11 @@ class OursInNumPy(Ours):
 
 
 class Layered(Peer):
-    """The paper's own way: NumPy, every layer's backward written by hand, im2col over the whole batch."""
+    """The paper's method: NumPy, a hand-written backward pass for every layer, im2col of the whole batch."""
 
     package, eager, imported = "numpy", False, False
 
     def __init__(self, threads: int, seed: int) -> None:
-        sys.path.insert(0, str(ROOT / "tests" / "helpers"))
-        from layered_reference import LayeredNet
-
         self.rng = np.random.default_rng(seed)
         self.weights = he_weights(self.rng)
         self.h = [np.zeros_like(w) for w in self.weights]
@@ -200,7 +191,7 @@ class PyTorch(Peer):
     def chain(self) -> None:
         x, c = self.torch.ones(10, requires_grad=True), self.torch.ones(10)
         y = x
-        for _ in range(LENGTH // 2):
+        for _ in range(CHAIN_LENGTH // 2):
             y = y * c + c
         y.sum().backward()
 
@@ -270,7 +261,7 @@ class TensorFlow(Peer):
         x, c = self.tf.Variable(self.tf.ones(10)), self.tf.ones(10)
         with self.tf.GradientTape() as tape:
             y = x * c
-            for _ in range(LENGTH // 2):
+            for _ in range(CHAIN_LENGTH // 2):
                 y = y * c + c
             total = self.tf.reduce_sum(y)
         tape.gradient(total, x)
@@ -337,7 +328,7 @@ class Jax(Peer):
         c = self.jnp.ones(10)
 
         def total(x: Any) -> Any:
-            for _ in range(LENGTH // 2):
+            for _ in range(CHAIN_LENGTH // 2):
                 x = x * c + c
             return x.sum()
 
@@ -395,7 +386,7 @@ class Autograd(Peer):
         c = np.ones(10, np.float32)
 
         def total(x: Any) -> Any:
-            for _ in range(LENGTH // 2):
+            for _ in range(CHAIN_LENGTH // 2):
                 x = x * c + c
             return self.anp.sum(x)
 
@@ -446,7 +437,7 @@ class MyGrad(Peer):
     def chain(self) -> None:
         x, c = self.mg.tensor(np.ones(10, np.float32)), np.ones(10, np.float32)
         y = x
-        for _ in range(LENGTH // 2):
+        for _ in range(CHAIN_LENGTH // 2):
             y = y * c + c
         y.sum().backward()
 
@@ -513,7 +504,7 @@ PEERS: dict[str, type[Peer]] = {
 
 
 def version(name: str) -> str | None:
-    """Version of the framework behind a peer, or None if it is not installed; it is not imported for that."""
+    """Return the version of a peer's framework, or None if it is not installed, without importing it."""
     package = PEERS[name].package
     if issubclass(PEERS[name], Ours):
         sys.path.insert(0, str(ROOT))

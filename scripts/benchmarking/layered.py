@@ -1,7 +1,4 @@
-"""The paper's network in the classic way, an independent oracle.
-
-NumPy layers, each with a hand-coded forward and backward.
-"""
+"""The paper's network as NumPy layers with hand-written backward passes: a peer, and an oracle for tests."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ def im2col(x: Array, kernel: int, stride: int, pad: int) -> Array:
 
 
 def col2im(cols: Array, shape: tuple[int, ...], kernel: int, stride: int, pad: int) -> Array:
-    """Add up the receptive fields again: (N*OH*OW, C*kernel*kernel) -> (N, C, H, W)."""
+    """Sum the receptive fields: (N*OH*OW, C*kernel*kernel) -> (N, C, H, W)."""
     n, c, h, w = shape
     oh, ow = (h + 2 * pad - kernel) // stride + 1, (w + 2 * pad - kernel) // stride + 1
     fields = cols.reshape(n, oh, ow, c, kernel, kernel).transpose(0, 3, 4, 5, 1, 2)
@@ -93,7 +90,7 @@ class MaxPool:
 
 
 class Dropout:
-    """Classic: drop in training, scale in inference."""
+    """Dropout that scales at inference, not in training."""
 
     def forward(self, x: Array, rng: np.random.Generator | None) -> Array:
         factor = np.full(x.shape, 0.5) if rng is None else np.where(rng.random(x.shape, np.float32) < 0.5, 0.0, 1.0)
@@ -105,9 +102,11 @@ class Dropout:
 
 
 class LayeredNet:
-    """`weights`: w and b of every convolution (F, C, 3, 3) and affine map (inputs, outputs) in turn, of 6, 5 or 4
-    convolutions; not copied
-    if they are of `dtype`."""
+    """The network with 6, 5 or 4 convolutions.
+
+    `weights` are weight and bias of every convolution (F, C, 3, 3) and affine layer (inputs, outputs). Arrays of
+    `dtype` are not copied.
+    """
 
     def __init__(self, weights: Sequence[Array], depth: int, dtype: npt.DTypeLike = np.float64) -> None:
         pairs = list(zip(*[iter(np.asarray(w, dtype) for w in weights)] * 2, strict=True))
@@ -119,13 +118,13 @@ class LayeredNet:
         self.layers += [Affine(*pairs[depth]), Relu(), Dropout(), Affine(*pairs[depth + 1]), Dropout()]
 
     def forward(self, x: Array, rng: np.random.Generator | None = None) -> Array:
-        """Logits of images (N, 1, 28, 28)."""
+        """Return the logits of images (N, 1, 28, 28)."""
         for layer in self.layers:
             x = layer.forward(x, rng)
         return x
 
     def loss(self, x: Array, labels: Array, rng: np.random.Generator | None = None) -> tuple[float, list[Array]]:
-        """Mean cross-entropy, and the gradients in the order of `weights`."""
+        """Return the mean cross-entropy and the gradients, in the order of `weights`."""
         logits, rows = self.forward(x, rng), np.arange(len(x))
         y = np.exp(logits - logits.max(axis=1, keepdims=True))
         y /= y.sum(axis=1, keepdims=True)

@@ -1,0 +1,1 @@
+"""How `benchmark.py` measures: the frameworks, the processes they run in, and the report."""

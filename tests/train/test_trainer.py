@@ -453,38 +453,58 @@ def test_a_state_from_before_there_were_averages_can_be_gone_on_from():
     state = {name: value for name, value in old.state_dict().items() if name != "averaged"}
     trainer.load_state_dict(state)
     assert list(trainer.steps()) == list(old.steps())
-    with pytest.raises(ValueError, match="weights are averaged, or these here"):
+    with pytest.raises(ValueError, match="averaged is None, not a dict"):
         small_trainer(average=0.9).load_state_dict(state)
 
 
 def test_a_state_with_an_average_and_one_without_do_not_mix():
     for one, other in ((None, 0.9), (0.9, None)):
-        with pytest.raises(ValueError, match="weights are averaged, or these here, not both"):
+        with pytest.raises(ValueError, match="averaged is"):
             small_trainer(average=one).load_state_dict(small_trainer(average=other).state_dict())
 
 
 def test_a_state_that_does_not_fit_is_refused():
     trainer, state = small_trainer(), small_trainer().state_dict()
     next(trainer.steps())
-    with pytest.raises(ValueError, match="lacks order, rng"):
+    with pytest.raises(ValueError, match="rng is missing; order is missing"):
         trainer.load_state_dict({key: value for key, value in state.items() if key not in ("rng", "order")})
     for order in (np.arange(49), np.zeros(50, int), np.arange(1, 51)):
-        with pytest.raises(ValueError, match="not one of 50 images"):
+        with pytest.raises(ValueError, match="order is not a permutation of 50 images"):
             trainer.load_state_dict({**state, "order": order})
-    with pytest.raises(ValueError, match="AdaGrad: the saved state does not fit: it is the state of SGD"):
+    with pytest.raises(ValueError, match="optimizer: kind is 'SGD', the optimizer's is 'AdaGrad'"):
         trainer.load_state_dict({**state, "optimizer": {**state["optimizer"], "kind": "SGD"}})
     with pytest.raises(ValueError, match="out.bias is missing"):
         trainer.load_state_dict(
             {**state, "weights": {name: w for name, w in state["weights"].items() if name != "out.bias"}}
         )
     for batch_size in (10, 21):
-        with pytest.raises(ValueError, match=f"its batch size is 20, here {batch_size}"):
+        with pytest.raises(ValueError, match=f"batch_size is 20, the trainer's is {batch_size}"):
             small_trainer(batch_size=batch_size).load_state_dict(list(small_states())[3])
     with pytest.raises(ValueError, match="step 9, epoch 4, batch 0 are none of 2 epochs of 3 batches"):
         small_trainer(epochs=2).load_state_dict(list(small_states())[-1])
     for strange in (None, [1]):
         with pytest.raises(ValueError, match="pass what state_dict"):
             trainer.load_state_dict(strange)
+
+
+def test_every_difference_of_a_state_is_listed():
+    trainer, state = small_trainer(), list(small_states())[4]
+    state |= {"images": 49, "lr": -1.0, "rng": {}, "losses": np.zeros(3), "order": np.zeros(50, np.int32)}
+    state["optimizer"] |= {"lr": np.nan}
+    state["weights"] |= {"out.bias": state["weights"]["out.bias"] * np.inf}
+    with np.errstate(invalid="ignore"), pytest.raises(ValueError) as caught:
+        trainer.load_state_dict(state)
+    for part in (
+        "images is 49, the trainer's is 50",
+        "lr is -1.0, not a finite number of at least 0",
+        "losses has shape (3,)",
+        "weights/out.bias has values that are NaN or infinite",
+        "optimizer: lr is nan",
+        "order is not a permutation",
+        "rng is no state of PCG64",
+        "with the same data, model and settings",
+    ):
+        assert part in str(caught.value)
 
 
 def small_states():

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from ..nn import misfits, parameters
+from ..nn import parameters
 from ..tensor import Array, Operand, Tensor, as_tensor
 from .arrayfiles import ENCODERS, CheckpointError, check_storable, encode_safetensors, opened
 from .files import write_atomically
+from .validation import parameter_mismatches
 
 __all__ = ["CheckpointError", "CheckpointManager", "load_checkpoint", "load_weights", "save_checkpoint", "save_weights"]
 
@@ -91,7 +92,7 @@ def load_weights(path: str | os.PathLike[str], like: Any = None, *, max_bytes: i
             raise CheckpointError(f"{path} is a checkpoint; read it with load_checkpoint, and take its weights")
         if like is not None:
             wanted = like if isinstance(like, Mapping) else parameters(like)
-            if wrong := misfits({name: (p.shape, p.dtype) for name, p in wanted.items()}, file.entries):
+            if wrong := parameter_mismatches({name: (p.shape, p.dtype) for name, p in wanted.items()}, file.entries):
                 raise CheckpointError(f"{path} does not fit the model: {'; '.join(wrong)}")
         return {name: file.read(name) for name in file.entries}
 

@@ -24,7 +24,7 @@ from models.mlp import MLP
 from models.recipes import RECIPES, make_trainer
 from models.recipes import settings as settings_of
 from tinygrad_mnist.storage.checkpoint import CheckpointManager, load_checkpoint, load_weights, save_checkpoint
-from tinygrad_mnist.train import Trainer, accuracy, best_epoch, fit, hold_out, should_stop
+from tinygrad_mnist.train import Trainer, accuracy, best_epoch, fit, should_stop
 from tinygrad_mnist.train import trainer as training
 
 
@@ -312,21 +312,6 @@ def test_a_run_folder_that_is_a_file_is_refused(script, folder, tmp_path, capsys
     (tmp_path / "notes").write_text("precious")
     assert script.main(["--data", str(folder), "--out", str(tmp_path / "notes")]) == 2
     assert "is a file" in capsys.readouterr().err and (tmp_path / "notes").read_text() == "precious"
-
-
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.data())
-def test_hold_out_partitions_and_keeps_the_classes_proportions(labels, data):
-    labels = np.array(labels)
-    count = data.draw(st.integers(0, len(labels) - 1))
-    training, held = hold_out(labels, count, np.random.default_rng(data.draw(st.integers(0, 9))))
-    assert len(held) == count and np.array_equal(np.sort(np.concatenate([training, held])), np.arange(len(labels)))
-    for digit in range(4):
-        assert abs(np.sum(labels[held] == digit) - count * np.mean(labels == digit)) <= 1
-
-
-def test_hold_out_must_leave_something():
-    with pytest.raises(ValueError, match="at least one must remain"):
-        hold_out(np.zeros(3), 3, np.random.default_rng(0))
 
 
 def test_fit_lowers_the_loss_and_its_steps_tell_the_truth():
@@ -730,7 +715,9 @@ def test_measuring_that_turns_bad_says_where(script, folder, tmp_path, capsys, o
 def test_logits_that_are_not_finite_are_no_prediction(bad):
     logits = np.zeros((3, 4))
     logits[1, 2] = bad
-    words = "a logit is NaN: input 0 of multiply is NaN already" if np.isnan(bad) else "the loss is inf; no op made it"
+    words = (
+        "a logit is NaN: input 0 of multiply is NaN already" if np.isnan(bad) else "the loss is inf; no op produced it"
+    )
     with pytest.raises(FloatingPointError, match=words):
         training.evaluate(lambda x: tg.multiply(x, 1.0), logits, np.zeros(3, int))
     if np.isnan(bad):

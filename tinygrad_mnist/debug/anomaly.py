@@ -20,7 +20,7 @@ import numpy as np
 from .. import nn
 from ..tensor import Array, Primitive, Tensor, Watcher, _described, is_recording, watching
 
-__all__ = ["AnomalyError", "detect_anomaly"]
+__all__ = ["AnomalyError", "detect_anomaly", "locate_nonfinite"]
 
 ENGINE, PYTHON = os.path.dirname(os.path.dirname(__file__)) + os.sep, os.path.dirname(os.__file__) + os.sep
 DEPTH, VISITS = 10, 10_000  # lines of a stack that are shown; objects of a model that are looked at
@@ -289,3 +289,31 @@ def _badness(value: Any) -> tuple[str, np.ufunc, str]:
 
 def _listed(values: Sequence[Any]) -> str:
     return ", ".join(map(_described, values))
+
+
+def locate_nonfinite(function: Callable[[], Any]) -> str:
+    """Call a function again under `detect_anomaly`, and say which op produced the first NaN or infinity.
+
+    Parameters
+    ----------
+    function : callable
+        Computes what was not finite; ops in it are inspected one by one.
+
+    Returns
+    -------
+    str
+        For an error message.
+
+    Examples
+    --------
+    >>> from tinygrad_mnist import exp
+    >>> with np.errstate(over="ignore"):
+    ...     locate_nonfinite(lambda: exp(1e9))
+    'infinity first appeared in the output of exp, forward: 1 of 1 values'
+    """
+    with detect_anomaly() as anomaly:
+        try:
+            function()
+        except FloatingPointError as error:
+            return f"{anomaly.first_infinity}; then {error}" if anomaly.first_infinity else str(error)
+    return anomaly.first_infinity or "no op produced it: it was in the inputs, or came from summing shards"

@@ -10,35 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data import batches
+from ..debug.anomaly import locate_nonfinite
 from ..nn import load_parameters, parameters
 from ..optim import Optimizer
 from ..storage.validation import state_mismatches
 from ..tensor import Array, Tensor
-from .evaluation import (
-    Evaluation,
-    accuracy,
-    best_epoch,
-    check_labels,
-    culprit,
-    evaluate,
-    hold_out,
-    predict,
-    should_stop,
-)
+from .evaluation import Evaluation, check_labels, evaluate
+from .selection import best_epoch, should_stop
 from .shards import value_and_grad
 
-__all__ = [
-    "Evaluation",
-    "Step",
-    "Trainer",
-    "accuracy",
-    "best_epoch",
-    "evaluate",
-    "fit",
-    "hold_out",
-    "predict",
-    "should_stop",
-]
+__all__ = ["Step", "Trainer", "fit"]
 
 
 class Step(NamedTuple):
@@ -352,7 +333,7 @@ class Trainer:
             where = f"step {self.step + 1}: the loss is {loss}{gradients}"
             self.rng.bit_generator.state = before
             try:
-                raise FloatingPointError(f"{where}; {culprit(lambda: value_and_gradients(threads=1))}")
+                raise FloatingPointError(f"{where}; {locate_nonfinite(lambda: value_and_gradients(threads=1))}")
             finally:
                 self.rng.bit_generator.state = before
         self.optimizer.step(grads)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tinygrad_mnist as tg
-from tinygrad_mnist.data.augment import _gaussian, _looked_up, augment
+from tinygrad_mnist.data.augment import _gaussian, _sample, augment
 
 Images = npt.NDArray[np.uint8]
 NOTHING = {"shift": 0, "rotation": 0, "stretch": 0, "shear": 0, "bend": 0}
@@ -55,7 +55,7 @@ def test_looking_up_is_bilinear_interpolation(x: Images, seed: int) -> None:
     places = rng.uniform(-3, 10, (2, *x.shape)).astype(np.float32)
     places[rng.random(places.shape) < 0.3] //= 1
     expected = np.stack([by_loops(image, places[:, i]) for i, image in enumerate(x)])
-    assert np.all(abs(_looked_up(x, places) - expected) <= 0.5 + 1e-3)
+    assert np.all(abs(_sample(x, places) - expected) <= 0.5 + 1e-3)
 
 
 @given(images, st.integers(0, 2**32))

@@ -31,11 +31,11 @@ from tinygrad_mnist.data import (
     DataUnavailableError,
     IdxError,
     cache_dir,
+    download,
     encode_idx,
     find_mnist,
     load_mnist,
     mnist,
-    synthetic,
 )
 
 REAL = os.environ.get("TINYGRAD_MNIST_DATA")  # the tests below run without it
@@ -93,7 +93,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("TINYGRAD_MNIST_DATA", raising=False)
     monkeypatch.setenv("TINYGRAD_MNIST_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(mnist, "DIGESTS", {n: hashlib.sha256(encode_idx(a)).hexdigest() for n, a in SET.items()})
-    monkeypatch.setattr(synthetic, "synthetic_digits", digits)
+    monkeypatch.setattr(mnist, "synthetic_digits", digits)
     return tmp_path / "cache"
 
 
@@ -274,7 +274,7 @@ def test_an_incomplete_folder_is_an_error_that_lists_what_is_missing(
     if by_environment:
         monkeypatch.setenv("TINYGRAD_MNIST_DATA", str(folder))
     with pytest.raises(
-        FileNotFoundError, match=re.escape(f"lacks {', '.join(missing)} (each with or without .gz). Give")
+        FileNotFoundError, match=re.escape(f"lacks {', '.join(missing)} (each with or without .gz). Pass path=")
     ):
         find_mnist(None if by_environment else folder)
 
@@ -283,7 +283,7 @@ def test_what_is_no_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "none", tmp_path / "file"):
         with pytest.raises(
-            FileNotFoundError, match=re.escape(f"{path} (the MNIST folder given) is not a folder. Give")
+            FileNotFoundError, match=re.escape(f"{path} (the MNIST folder given) is not a folder. Pass path=")
         ):
             find_mnist(path)
 
@@ -330,9 +330,9 @@ def test_synthetic_digits_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_synthetic_digits_stand_in_and_say_why(cache: Path) -> None:
     data = find_mnist(mirrors=())
     assert data.synthetic and data.source.startswith(
-        f"SYNTHETIC DIGITS, not MNIST (no MNIST to be had: the cache {cache} holds 0 of the 4 files. Give a folder"
+        f"SYNTHETIC DIGITS, not MNIST (MNIST was not found: the cache {cache} holds 0 of the 4 files. Pass path="
     )
-    with pytest.raises(DataUnavailableError, match="--data DIR, TINYGRAD_MNIST_DATA=DIR"):
+    with pytest.raises(DataUnavailableError, match="set TINYGRAD_MNIST_DATA to the folder"):
         load_mnist(mirrors=())
 
 
@@ -384,7 +384,7 @@ BAD = {
 def test_a_bad_mirror_gives_way_to_the_next(
     cache: Path, mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(mnist, "SLOWEST", 2)
+    monkeypatch.setattr(download, "MAX_TIMEOUTS", 2)
     monkeypatch.setattr(mnist, "MAX_BYTES", 100_000)
     begin = time.monotonic()
     with pytest.raises(
@@ -574,7 +574,7 @@ def test_decoded_arrays_of_another_kind_are_made_anew(
         elif kind == "other arrays":
             np.savez(file, **small_set(1))
     assert_is(load_mnist(mirrors=()))
-    assert f"{cache / 'mnist.npz'} is unusable and will be made anew" in caplog.text
+    assert f"{cache / 'mnist.npz'} is unusable and will be replaced" in caplog.text
     assert not (tmp_path / "sprung").exists()
     caplog.clear()
     assert_is(load_mnist(mirrors=()))
@@ -690,7 +690,7 @@ def test_no_home_is_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "home", homeless)
     monkeypatch.setattr(Path, "expanduser", lambda path: homeless())
     for _ in range(2):
-        assert "Name a cache folder in TINYGRAD_MNIST_CACHE" in find_mnist().source
+        assert "Set TINYGRAD_MNIST_CACHE to a folder" in find_mnist().source
         monkeypatch.setenv("TINYGRAD_MNIST_CACHE", "")
 
 

@@ -492,6 +492,21 @@ def test_every_difference_of_a_state_is_listed():
         assert part in str(caught.value)
 
 
+def test_after_a_failed_evaluation_an_earlier_state_can_be_loaded(monkeypatch):
+    def fail(*args):
+        raise FloatingPointError("the loss is nan")
+
+    trainer = small_trainer()
+    state = trainer.state_dict()
+    with monkeypatch.context() as patch, pytest.raises(FloatingPointError, match="images: the loss is nan"):
+        patch.setattr(training, "evaluate", fail)
+        list(trainer.steps())
+    with pytest.raises(ValueError, match="the evaluation at the end of this epoch has failed; load an earlier state"):
+        trainer.state_dict()
+    trainer.load_state_dict(state)
+    assert list(trainer.steps()) == list(small_trainer().steps())
+
+
 def small_states():
     trainer = small_trainer()
     yield trainer.state_dict()

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-
-from ..tensor import Array
+import numpy.typing as npt
 
 __all__ = [
     "ENCODERS",
@@ -31,6 +30,7 @@ __all__ = [
     "open_arrays",
 ]
 
+Array = npt.NDArray[Any]
 DTYPES = {
     "BOOL": "bool",
     "U8": "uint8",

@@ -17,12 +17,12 @@ BOUNDARIES = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 
 
 
 @st.composite
-def damaged(draw: st.DrawFn, *wholes: bytes) -> bytes:
+def damaged(draw: st.DrawFn, *intact_files: bytes) -> bytes:
     """Draw one of some files after one to four kinds of damage.
 
     Bits are flipped, bytes or numbers overwritten, parts removed, repeated or swapped.
     """
-    data = bytearray(draw(st.sampled_from(wholes)))
+    data = bytearray(draw(st.sampled_from(intact_files)))
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, max(len(data) - 1, 0)))
         length = draw(st.integers(0, 40) | st.integers(0, max(len(data), 1)))

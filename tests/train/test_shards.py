@@ -1,6 +1,6 @@
 """Shards on threads.
 
-The gradients of one graph, the same bits for any number of threads, and errors that come through.
+The gradients of one graph, the same bits for any number of threads, and errors that are raised in the caller.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ def test_shards_add_up_to_the_gradients_of_one_graph(n: int, shard_size: int, se
     model, (x, labels) = Classifier(), batch(n, seed)
     params = nn.parameters(model)
     loss, grads = parallel.value_and_grad(model.loss, params, x, labels, shard_size=shard_size, threads=threads)
-    whole = model.loss(x, labels)
-    assert isinstance(loss, float) and abs(loss - whole.item()) < 1e-13
+    unsharded = model.loss(x, labels)
+    assert isinstance(loss, float) and abs(loss - unsharded.item()) < 1e-13
     assert list(grads) == list(params) and all(p.grad is None for p in params.values())
-    for g, p, expected in zip(grads.values(), params.values(), tg.grad(whole, list(params.values())), strict=True):
+    for g, p, expected in zip(grads.values(), params.values(), tg.grad(unsharded, list(params.values())), strict=True):
         assert (
             isinstance(g, np.ndarray) and g.dtype == p.dtype and g.shape == p.shape and not np.shares_memory(g, p.data)
         )
@@ -164,7 +164,7 @@ class ShardError(Exception):
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
 @pytest.mark.parametrize("failing", [0, 3, 9])
-def test_exceptions_come_through_and_no_thread_stays(threads: int, failing: int) -> None:
+def test_exceptions_are_raised_and_no_thread_stays(threads: int, failing: int) -> None:
     w, before = tg.Tensor(1.0, requires_grad=True), threading.active_count()
     error = ShardError("in a shard")
 
@@ -225,11 +225,11 @@ def test_labels_that_do_not_fit_are_refused(function: Any, n: int, labels: Any) 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one thread")
 @pytest.mark.parametrize("threads", [1, 2])
-def test_ctrl_c_comes_through_and_later_shards_are_not_begun(threads: int) -> None:
-    begun: list[int] = []
+def test_ctrl_c_is_raised_and_later_shards_are_not_started(threads: int) -> None:
+    started: list[int] = []
 
     def slow(number: int, x: Any) -> int:
-        begun.append(number)
+        started.append(number)
         if number == 3:
             signal.raise_signal(signal.SIGINT)  # handled in the main thread, as a Ctrl-C is
         time.sleep(0.05)
@@ -244,7 +244,7 @@ def test_ctrl_c_comes_through_and_later_shards_are_not_begun(threads: int) -> No
             list(parallel.map_shards(slow, np.arange(40), shard_size=1, threads=threads))
     finally:
         signal.signal(signal.SIGINT, handler)
-    assert len(begun) < 20 and threading.active_count() == before
+    assert len(started) < 20 and threading.active_count() == before
 
 
 @given(st.integers(0, 40), st.sampled_from([1, 2, 4, None]))

@@ -451,7 +451,7 @@ def test_a_state_with_an_average_and_one_without_do_not_mix():
 def test_a_state_that_does_not_fit_is_refused():
     trainer, state = small_trainer(), small_trainer().state_dict()
     next(trainer.steps())
-    with pytest.raises(ValueError, match="rng is missing; order is missing"):
+    with pytest.raises(ValueError, match="order is missing; rng is missing"):
         trainer.load_state_dict({key: value for key, value in state.items() if key not in ("rng", "order")})
     for order in (np.arange(49), np.zeros(50, int), np.arange(1, 51)):
         with pytest.raises(ValueError, match="order is not a permutation of 50 images"):

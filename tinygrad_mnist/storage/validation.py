@@ -67,16 +67,15 @@ def state_mismatches(
     """
     wrong: list[str] = []
 
-    def expect(condition: bool, path: str, found: Any, wanted: str) -> None:
-        if not condition:
-            wrong.append(f"{path or 'the state'} is {_short(found)}, not {wanted}")
+    def differs(path: str, found: Any, wanted: str) -> None:
+        wrong.append(f"{path or 'the state'} is {_short(found)}, not {wanted}")
 
     def compare(live: Any, saved: Any, path: str) -> None:
         if path in unchecked:
             return
         if isinstance(live, Mapping):
             if not isinstance(saved, Mapping):
-                return expect(False, path, saved, "a dict")
+                return differs(path, saved, "a dict")
             wrong.extend(f"{_join(path, key)} is missing" for key in live if key not in saved)
             wrong.extend(f"{_join(path, key)} is not in {owner}" for key in saved if key not in live)
             for key in live:
@@ -84,7 +83,7 @@ def state_mismatches(
                     compare(live[key], saved[key], _join(path, key))
         elif _is_array(live):
             if not _is_array(saved):
-                return expect(False, path, saved, "an array")
+                return differs(path, saved, "an array")
             if saved.shape != live.shape:
                 wrong.append(f"{path} has shape {saved.shape}, {owner}'s is {live.shape}")
             if saved.dtype != live.dtype and not (any_float and live.dtype.kind == saved.dtype.kind == "f"):
@@ -93,14 +92,14 @@ def state_mismatches(
                 wrong.append(f"{path} has values that are NaN or infinite")
         elif isinstance(live, (list, tuple)):
             if not isinstance(saved, (list, tuple)) or len(saved) != len(live):
-                return expect(False, path, saved, f"a list of {len(live)}")
+                return differs(path, saved, f"a list of {len(live)}")
             for position, parts in enumerate(zip(live, saved, strict=True)):
                 compare(*parts, _join(path, position))
         elif path not in equal and isinstance(live, Real) and not isinstance(live, bool):
             least = " of at least 0" if path in nonnegative else ""
-            integral = isinstance(live, Integral)
-            fits = _is_number(saved, Integral if integral else Real) and (not least or saved >= 0)
-            expect(fits, path, saved, f"{'an integer' if integral else 'a finite number'}{least}")
+            kind, name = (Integral, "an integer") if isinstance(live, Integral) else (Real, "a finite number")
+            if not _is_number(saved, kind) or (least and saved < 0):
+                differs(path, saved, name + least)
         elif not isinstance(saved, type(live)) or saved != live:
             wrong.append(f"{path} is {_short(saved)}, {owner}'s is {_short(live)}")
 

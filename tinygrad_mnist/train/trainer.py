@@ -252,24 +252,7 @@ class Trainer:
             wrong.append(f"step {step}, epoch {epoch}, batch {batch} are none of {plan}")
             unchecked |= {"epoch", "batch", "step", "losses", "history", "best"}
             epoch, batch = 1, 0
-        weights, scores = self._now(), [f"{name}_{kind}" for name in self.monitor for kind in Evaluation._fields]
-        row = dict.fromkeys(["epoch", "mean_loss", *scores], 0.0)
-        live = {
-            "weights": weights,
-            "averaged": None if self.average is None else weights,
-            "optimizer": None,
-            "lr": 0.0,
-            "rng": None,
-            "epoch": epoch,
-            "batch": batch,
-            "step": step,
-            "order": None,
-            "losses": np.zeros(batch),
-            "history": [row | {"epoch": number} for number in range(1, epoch)],
-            "images": len(self.images),
-            "batch_size": self.batch_size,
-            "best": weights if epoch > 1 and "validation" in self.monitor else None,
-        }
+        live = self._expected_state(epoch, batch)
         equal = {"images", "batch_size", *(f"history/{i}/epoch" for i in range(epoch - 1))}
         wrong += state_mismatches(
             live, state, "the trainer", equal=equal, nonnegative=["lr"], finite=True, unchecked=unchecked
@@ -296,6 +279,25 @@ class Trainer:
         self.order = None if order is None else order.astype(np.intp)
         self.losses, self.history = state["losses"].tolist(), [dict(row) for row in state["history"]]
         self.best, self.averaged = state["best"], state["averaged"]
+
+    def _expected_state(self, epoch: int, batch: int) -> dict[str, Any]:
+        """Return a template of the state dict after some batches of an epoch; None stands for what is checked apart."""
+        weights, scores = self._now(), [f"{name}_{kind}" for name in self.monitor for kind in Evaluation._fields]
+        row = dict.fromkeys(["epoch", "mean_loss", *scores], 0.0)
+        return {
+            **dict.fromkeys(["optimizer", "order", "rng"]),
+            "weights": weights,
+            "averaged": None if self.average is None else weights,
+            "lr": 0.0,
+            "epoch": epoch,
+            "batch": batch,
+            "step": 0,
+            "losses": np.zeros(batch),
+            "history": [row | {"epoch": number} for number in range(1, epoch)],
+            "images": len(self.images),
+            "batch_size": self.batch_size,
+            "best": weights if epoch > 1 and "validation" in self.monitor else None,
+        }
 
     def selected(self) -> dict[str, Array]:
         """Return the weights to use.

@@ -78,8 +78,7 @@ def test_every_op_is_in_the_table_of_ops_and_has_an_example(name):
 def test_examples_in_docstrings_are_true(module, monkeypatch):
     if module.__name__ == "tinygrad_mnist.data.mnist":  # 70,000 synthetic digits take seconds to draw
         few = (np.zeros((60000, 28, 28), np.uint8), np.zeros(60000, np.uint8))
-        synthetic = importlib.import_module("tinygrad_mnist.data.synthetic")
-        monkeypatch.setattr(synthetic, "synthetic_digits", lambda n, rng=None: (few[0][:n], few[1][:n]))
+        monkeypatch.setattr(module, "synthetic_digits", lambda n, rng=None: (few[0][:n], few[1][:n]))
     public = {
         name: getattr(module, name) for name in getattr(module, "__all__", vars(module)) if not name.startswith("_")
     }

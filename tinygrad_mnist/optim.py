@@ -1,31 +1,33 @@
-"""Optimisers. State is kept by parameter name, so it can be saved, and survives a model being rebuilt.
+"""Optimizers: SGD, AdaGrad, Adam, AdamW.
 
-A step gives a parameter a new array; the old one is left as it was.
+State is kept by parameter name, so that it can be saved and loaded into a rebuilt model. A step gives a parameter a new
+array and does not modify the old one.
 """
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
+from .storage.validation import state_mismatches
 from .tensor import Array, Operand, Tensor, as_tensor
 
 __all__ = ["SGD", "AdaGrad", "Adam", "AdamW"]
 
 
 class Optimizer:
-    """What all optimisers share: parameters and state by name, gradients checked before anything changes.
+    """Base class: parameters and state by name; gradients are checked before anything changes.
 
-    A subclass names its settings in `settings`, its state arrays in `slots`, and says in `update` what to subtract from
-    a parameter (beside what `weight_decay` takes off).
+    A subclass names its hyperparameters in `settings` and its state arrays in `slots`. Its `update` returns what to
+    subtract from a parameter, without the weight decay.
     """
 
     settings: tuple[str, ...] = ("lr",)
     slots: tuple[str, ...] = ()
-    weight_decay: float = 0.0  # a step also takes lr * weight_decay of each parameter off itself
+    weight_decay: float = 0.0  # decoupled: a step also subtracts lr * weight_decay * parameter
 
     def __init__(self, params: Mapping[str, Tensor], lr: float) -> None:
         if not isinstance(params, Mapping) or not all(isinstance(p, Tensor) for p in params.values()):
@@ -42,23 +44,23 @@ class Optimizer:
         }
 
     def step(self, grads: Mapping[str, Operand] | None = None) -> None:
-        """Change every parameter once.
+        """Update every parameter once.
 
         Parameters
         ----------
         grads : dict of str to array_like, optional
-            Gradients by parameter name. Left out: each parameter's `.grad`. A parameter without a gradient stays as it
-            is.
+            Gradients by parameter name; by default each parameter's `.grad`. A parameter without a gradient is not
+            updated.
 
         Raises
         ------
         ValueError
-            If a name is unknown or a shape differs, or there is no gradient at all; nothing has changed then.
+            If a name is unknown, a shape differs, or there is no gradient at all; nothing has changed then.
         """
         given = {n: p.grad for n, p in self.params.items() if p.grad is not None} if grads is None else grads
         kind = type(self).__name__
         if not given and self.params:
-            raise ValueError(f"{kind}: there is no gradient to step along; call backward() first, or pass grads")
+            raise ValueError(f"{kind}: there is no gradient; call backward() first, or pass grads")
         arrays = {}
         for name, g in given.items():
             if name not in self.params:
@@ -78,24 +80,20 @@ class Optimizer:
             if self.weight_decay:
                 change = change + self.lr * self.weight_decay * p.data
             p.data = np.asarray(p.data - change, p.dtype)
-            state.update(
-                {slot: np.asarray(value, p.dtype) for slot, value in state.items()}
-            )  # whatever a setting's type is
+            for slot, value in state.items():  # a setting of dtype float64 has promoted it
+                state[slot] = np.asarray(value, p.dtype)
 
     def update(self, g: Array, state: dict[str, Array]) -> Array:
-        """Return what to subtract from a parameter with gradient `g`, and put new arrays into its `state`."""
+        """Return what to subtract from a parameter with gradient `g`; put new arrays into its `state`."""
         raise NotImplementedError
 
     def zero_grad(self) -> None:
-        """Forget the gradients of all parameters."""
+        """Set the gradient of every parameter to None."""
         for p in self.params.values():
             p.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything needed to go on later.
-
-        Kind, settings, number of steps, and the state arrays (copied) by parameter name.
-        """
+        """Return what is needed to continue later: kind, settings, number of steps, and copies of the state arrays."""
         state = {name: {slot: array.copy() for slot, array in slots.items()} for name, slots in self.state.items()}
         return {
             "kind": type(self).__name__,
@@ -105,44 +103,45 @@ class Optimizer:
         }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Go on from `state_dict`; a ValueError lists what does not fit, and nothing has changed then."""
-        if missing := [key for key in ("kind", *self.settings, "steps", "state") if key not in saved]:
-            raise ValueError(f"{type(self).__name__}: the saved state does not fit: it lacks {', '.join(missing)}")
-        state = {
-            name: {slot: np.array(array) for slot, array in slots.items()} for name, slots in saved["state"].items()
-        }
-        wrong = [] if saved["kind"] == type(self).__name__ else [f"it is the state of {saved['kind']}"]
-        for setting in self.settings:
-            values, ours = (
-                v if isinstance(v, (list, tuple)) else None for v in (saved[setting], getattr(self, setting))
+        """Continue from a `state_dict`.
+
+        Raises
+        ------
+        ValueError
+            Listing every difference (see `state_mismatches`); nothing has changed then.
+        """
+        if wrong := self.state_mismatches(saved):
+            raise ValueError(
+                f"{type(self).__name__}: the saved state does not fit: {'; '.join(wrong)}; make the optimizer as the "
+                "saved one was made, for the same parameters"
             )
-            alike = (values is None) == (ours is None) and len(values or ()) == len(ours or ())
-            least = 0 if setting in ("lr", "weight_decay") else -np.inf  # as when one is made
-            if not alike or not all(
-                isinstance(v, (int, float)) and np.isfinite(v) and v >= least for v in values or [saved[setting]]
-            ):
-                wrong.append(f"{setting} is {_short(saved[setting])}")
-        wrong += (
-            [f"steps is {_short(saved['steps'])}"] if not isinstance(saved["steps"], int) or saved["steps"] < 0 else []
-        )
-        wrong += [f"parameter {name} is only on one side" for name in sorted(state.keys() ^ self.state.keys())]
-        for name in state.keys() & self.state.keys():
-            shapes = [{slot: array.shape for slot, array in s[name].items()} for s in (state, self.state)]
-            if shapes[0] != shapes[1]:
-                wrong.append(f"{name} has {shapes[0]} in place of {shapes[1]}")
-        if wrong:
-            raise ValueError(f"{type(self).__name__}: the saved state does not fit: " + "; ".join(wrong))
         for setting in self.settings:
             setattr(self, setting, saved[setting])
         self.steps = saved["steps"]
-        self.state = {  # in the parameters' order in memory, as it was
-            name: {slot: np.positive(a, out=np.empty_like(self.params[name].data)) for slot, a in slots.items()}
-            for name, slots in state.items()
+        self.state = {  # in the memory order of the parameters
+            name: {
+                slot: np.positive(saved["state"][name][slot], out=np.empty_like(self.params[name].data))
+                for slot in slots
+            }
+            for name, slots in self.state.items()
         }
 
+    def state_mismatches(self, saved: Any) -> list[str]:
+        """List how a saved state differs from one that `load_state_dict` accepts; empty if it fits.
 
-def _short(value: Any) -> str:
-    return " ".join(reprlib.repr(value).split())  # an array's takes lines
+        Floating-point arrays may have any floating dtype: they are converted to that of the parameters.
+        """
+        settings = {name: _as_float(getattr(self, name)) for name in self.settings}
+        live = {"kind": type(self).__name__, **settings, "steps": self.steps, "state": self.state}
+        nonnegative = ("lr", "weight_decay", "steps")
+        return state_mismatches(live, saved, "the optimizer", nonnegative=nonnegative, any_float=True)
+
+
+def _as_float(setting: Any) -> Any:
+    """Return a setting as a float, so that 1 and 0.5 are numbers of one kind."""
+    if isinstance(setting, (list, tuple)):
+        return [_as_float(part) for part in setting]
+    return float(setting) if isinstance(setting, Real) and not isinstance(setting, bool) else setting
 
 
 class SGD(Optimizer):
@@ -162,7 +161,7 @@ class SGD(Optimizer):
         self.momentum = momentum
 
     def update(self, g: Array, state: dict[str, Array]) -> Array:
-        """One parameter's step."""
+        """Return the step of one parameter."""
         state["velocity"] = self.momentum * state["velocity"] + g
         return self.lr * state["velocity"]
 
@@ -178,7 +177,7 @@ class AdaGrad(Optimizer):
     Examples
     --------
     >>> w = Tensor(1.0, requires_grad=True)
-    >>> AdaGrad({"w": w}, lr=0.1).step({"w": 5.0})  # the first step is lr long, whatever the gradient
+    >>> AdaGrad({"w": w}, lr=0.1).step({"w": 5.0})  # the first step has length lr
     >>> round(w.item(), 6)
     0.9
     """
@@ -191,7 +190,7 @@ class AdaGrad(Optimizer):
         self.eps = eps
 
     def update(self, g: Array, state: dict[str, Array]) -> Array:
-        """One parameter's step."""
+        """Return the step of one parameter."""
         state["h"] = state["h"] + g * g
         return self.lr * g / (np.sqrt(state["h"]) + self.eps)
 
@@ -204,7 +203,7 @@ class Adam(Optimizer):
     params : dict of str to Tensor
     lr : float
     betas : (float, float)
-        Decay of the running means of the gradient and of its square.
+        Decay rates of the running means of the gradient and of its square.
     eps : float
     """
 
@@ -222,7 +221,7 @@ class Adam(Optimizer):
         self.betas, self.eps = betas, eps
 
     def update(self, g: Array, state: dict[str, Array]) -> Array:
-        """One parameter's step."""
+        """Return the step of one parameter."""
         beta1, beta2 = self.betas
         state["m"] = beta1 * state["m"] + (1 - beta1) * g
         state["v"] = beta2 * state["v"] + (1 - beta2) * (g * g)
@@ -231,22 +230,23 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019): a step also takes ``lr * weight_decay * w`` off
-    each ``w``.
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019).
+
+    A step also subtracts ``lr * weight_decay * w`` from each parameter ``w``.
 
     Parameters
     ----------
     params : dict of str to Tensor
-        All of them decay, biases too. To let only some decay, use two optimisers.
+        All of them decay, biases too. To let only some decay, use two optimizers.
     lr, betas, eps
-        As of `Adam`.
+        See `Adam`.
     weight_decay : float
         At least 0.
 
     Examples
     --------
     >>> w = Tensor(1.0, requires_grad=True)
-    >>> AdamW({"w": w}, lr=0.1, weight_decay=0.5).step({"w": 0.0})  # the gradient asks for nothing
+    >>> AdamW({"w": w}, lr=0.1, weight_decay=0.5).step({"w": 0.0})  # only the decay acts
     >>> round(w.item(), 6)
     0.95
     """

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tinygrad_mnist as tg
-from tinygrad_mnist.data.augment import _gaussian, _looked_up, augment
+from tinygrad_mnist.data.augment import _gaussian, _sample, augment
 
 Images = npt.NDArray[np.uint8]
 NOTHING = {"shift": 0, "rotation": 0, "stretch": 0, "shear": 0, "bend": 0}
@@ -50,12 +50,12 @@ def by_loops(image: Images, places: Any) -> Images:
 
 
 @given(images.filter(len), st.integers(0, 2**32))
-def test_looking_up_is_bilinear_interpolation(x: Images, seed: int) -> None:
+def test_sampling_is_bilinear_interpolation(x: Images, seed: int) -> None:
     rng = np.random.default_rng(seed)
     places = rng.uniform(-3, 10, (2, *x.shape)).astype(np.float32)
     places[rng.random(places.shape) < 0.3] //= 1
     expected = np.stack([by_loops(image, places[:, i]) for i, image in enumerate(x)])
-    assert np.all(abs(_looked_up(x, places) - expected) <= 0.5 + 1e-3)
+    assert np.all(abs(_sample(x, places) - expected) <= 0.5 + 1e-3)
 
 
 @given(images, st.integers(0, 2**32))
@@ -65,7 +65,7 @@ def test_without_any_distortion_nothing_changes(x: Images, seed: int) -> None:
 
 
 @given(images, st.integers(-4, 4), st.integers(-4, 4))
-def test_whole_shifts_move_pixels(x: Images, down: int, right: int) -> None:
+def test_integer_shifts_move_pixels(x: Images, down: int, right: int) -> None:
     out = augment(x, Drawn(0, 0, 0, 0, down / 4, right / 4), **{**NOTHING, "shift": 4})
     n, height, width = x.shape
     wide = np.zeros((n, height + 8, width + 8), np.uint8)
@@ -88,7 +88,7 @@ def test_stretching_by_half_takes_every_other_pixel() -> None:
 
 
 @given(st.integers(0, 3), st.integers(1, 6), st.integers(-3, 3), st.integers(0, 2**32))
-def test_a_whole_slant_moves_each_row_by_its_distance_from_the_middle(
+def test_an_integer_shear_moves_each_row_by_its_distance_from_the_center(
     half: int, width: int, slant: int, seed: int
 ) -> None:
     x = np.random.default_rng(seed).integers(0, 256, (2, 2 * half + 1, width), np.uint8)

@@ -1,4 +1,4 @@
-"""IDX files: what is written comes back, and no damage passes unnoticed, crashes or costs memory."""
+"""IDX files: round trips, and damage that is detected without a crash and without allocating memory."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_anything_after_the_end_is_detected(extra: bytes) -> None:
             decode(gzip.compress(data) + extra)
 
 
-def test_every_damaged_header_byte_gives_an_error_or_an_array_that_the_whole_file_describes() -> None:
+def test_every_damaged_header_byte_gives_an_error_or_the_array_that_the_file_describes() -> None:
     data = encode_idx(SMALL)
     for position in range(16):
         for value in range(256):
@@ -99,7 +99,7 @@ def test_a_drawn_file_is_refused_or_fully_described(code: int, shape: list[int],
 
 
 def check_damaged(data: bytes) -> None:
-    """A file is refused in one line, or it is a whole one, of what it says; neither takes much memory."""
+    """A file is refused in one line, or is complete and as its header says; neither takes much memory."""
     try:
         with peak_below(1_500_000 + 8 * len(data)):
             found = decode(data)
@@ -142,7 +142,7 @@ def test_every_damaged_gzip_byte_gives_an_error_or_the_same_array() -> None:
                 assert str(error).startswith("a.idx: ") and "\n" not in str(error)
 
 
-def test_a_header_that_promises_too_much_costs_no_memory() -> None:
+def test_a_header_that_promises_too_much_allocates_no_memory() -> None:
     huge = struct.pack(">4B3I", 0, 0, 0x0E, 3, 2**32 - 1, 2**32 - 1, 2**32 - 1)
     large = struct.pack(">4B1I", 0, 0, 8, 1, 900 << 20)
     noise = np.random.default_rng(0).bytes(1 << 20)

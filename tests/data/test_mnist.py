@@ -31,11 +31,11 @@ from tinygrad_mnist.data import (
     DataUnavailableError,
     IdxError,
     cache_dir,
+    download,
     encode_idx,
     find_mnist,
     load_mnist,
     mnist,
-    synthetic,
 )
 
 REAL = os.environ.get("TINYGRAD_MNIST_DATA")  # the tests below run without it
@@ -93,7 +93,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("TINYGRAD_MNIST_DATA", raising=False)
     monkeypatch.setenv("TINYGRAD_MNIST_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(mnist, "DIGESTS", {n: hashlib.sha256(encode_idx(a)).hexdigest() for n, a in SET.items()})
-    monkeypatch.setattr(synthetic, "synthetic_digits", digits)
+    monkeypatch.setattr(mnist, "synthetic_digits", digits)
     return tmp_path / "cache"
 
 
@@ -274,7 +274,7 @@ def test_an_incomplete_folder_is_an_error_that_lists_what_is_missing(
     if by_environment:
         monkeypatch.setenv("TINYGRAD_MNIST_DATA", str(folder))
     with pytest.raises(
-        FileNotFoundError, match=re.escape(f"lacks {', '.join(missing)} (each with or without .gz). Give")
+        FileNotFoundError, match=re.escape(f"lacks {', '.join(missing)} (each with or without .gz). Pass path=")
     ):
         find_mnist(None if by_environment else folder)
 
@@ -283,7 +283,7 @@ def test_what_is_no_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "none", tmp_path / "file"):
         with pytest.raises(
-            FileNotFoundError, match=re.escape(f"{path} (the MNIST folder given) is not a folder. Give")
+            FileNotFoundError, match=re.escape(f"{path} (the MNIST folder given) is not a folder. Pass path=")
         ):
             find_mnist(path)
 
@@ -330,9 +330,9 @@ def test_synthetic_digits_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_synthetic_digits_stand_in_and_say_why(cache: Path) -> None:
     data = find_mnist(mirrors=())
     assert data.synthetic and data.source.startswith(
-        f"SYNTHETIC DIGITS, not MNIST (no MNIST to be had: the cache {cache} holds 0 of the 4 files. Give a folder"
+        f"SYNTHETIC DIGITS, not MNIST (MNIST was not found: the cache {cache} holds 0 of the 4 files. Pass path="
     )
-    with pytest.raises(DataUnavailableError, match="--data DIR, TINYGRAD_MNIST_DATA=DIR"):
+    with pytest.raises(DataUnavailableError, match="set TINYGRAD_MNIST_DATA to the folder"):
         load_mnist(mirrors=())
 
 
@@ -381,10 +381,10 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_a_bad_mirror_gives_way_to_the_next(
+def test_a_bad_mirror_is_followed_by_the_next(
     cache: Path, mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(mnist, "SLOWEST", 2)
+    monkeypatch.setattr(download, "MAX_TIMEOUTS", 2)
     monkeypatch.setattr(mnist, "MAX_BYTES", 100_000)
     begin = time.monotonic()
     with pytest.raises(
@@ -425,7 +425,7 @@ def test_a_mirror_may_answer_in_other_ways(cache: Path, mirrors: Mirrors, kind: 
         ("file:///nowhere", "No such file"),
     ],
 )
-def test_a_bad_address_gives_way_to_the_next(mirrors: Mirrors, refused: str, mirror: str, reason: str) -> None:
+def test_a_bad_address_is_followed_by_the_next(mirrors: Mirrors, refused: str, mirror: str, reason: str) -> None:
     mirror = mirror.format(refused=refused, served=f"127.0.0.1:{mirrors.server_port}")
     name = re.escape(re.sub("[\n\ud800]", " ", f"{mirror}/{IMAGES}.gz: "))
     with pytest.raises(DataUnavailableError, match=f"{name}.*({reason})") as caught:
@@ -495,18 +495,18 @@ def test_two_processes_share_one_cache(cache: Path, mirrors: Mirrors) -> None:
 @pytest.mark.parametrize(
     ("nth", "point"), [(1, "half written"), (2, "synced"), (4, "renamed"), (5, "half written"), (5, "synced")]
 )
-def test_a_process_killed_while_it_writes_poisons_nothing(cache: Path, mirrors: Mirrors, nth: int, point: str) -> None:
+def test_a_process_killed_while_it_writes_damages_nothing(cache: Path, mirrors: Mirrors, nth: int, point: str) -> None:
     kill = f"point == {point!r} and next(turns) == {nth} and os.kill(os.getpid(), signal.SIGKILL)"
     with process(mirrors["good"], f"turns = iter(range(1, 9)); files._reached = lambda point: {kill}") as killed:
         _, err = killed.communicate()
     assert killed.returncode == -9, err.decode()
-    whole = dict(list(BODIES.items())[: nth if point == "renamed" else nth - 1])
+    intact = dict(list(BODIES.items())[: nth if point == "renamed" else nth - 1])
     left = listing(cache)
-    assert {name: body for name, body in left.items() if not name.endswith(".part")} == whole
-    assert len(left) == len(whole) + (point != "renamed")
+    assert {name: body for name, body in left.items() if not name.endswith(".part")} == intact
+    assert len(left) == len(intact) + (point != "renamed")
     for addresses in ([mirrors["good"]], ()):
         assert_is(load_mnist(mirrors=addresses))
-    assert len(mirrors.requests) == min(nth, 4) + 4 - len(whole)  # only what is missing is fetched
+    assert len(mirrors.requests) == min(nth, 4) + 4 - len(intact)  # only what is missing is fetched
     assert {name: body for name, body in listing(cache).items() if name in BODIES} == BODIES
 
 
@@ -537,15 +537,15 @@ def test_a_damaged_download_in_the_cache_is_replaced(
 # one cache for all examples will do: each of them writes the files anew
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.data())
-def test_decoded_arrays_damaged_anywhere_are_never_believed(cache: Path, data: st.DataObject) -> None:
+def test_decoded_arrays_damaged_anywhere_are_never_accepted(cache: Path, data: st.DataObject) -> None:
     put(cache)
     load_mnist(mirrors=())
-    whole = (cache / "mnist.npz").read_bytes()
-    edges = [match.start() + i for match in re.finditer(b"PK|NUMPY", whole) for i in range(140)]  # of the headers
-    position = data.draw(st.sampled_from(edges) | st.integers(0, len(whole) - 1)) % len(whole)
+    intact = (cache / "mnist.npz").read_bytes()
+    edges = [match.start() + i for match in re.finditer(b"PK|NUMPY", intact) for i in range(140)]  # of the headers
+    position = data.draw(st.sampled_from(edges) | st.integers(0, len(intact) - 1)) % len(intact)
     damaged = data.draw(
-        st.sampled_from([whole[:position], whole[:position] + whole[position + 1 :]])
-        | st.integers(0, 255).map(lambda value: whole[:position] + bytes([value]) + whole[position + 1 :])
+        st.sampled_from([intact[:position], intact[:position] + intact[position + 1 :]])
+        | st.integers(0, 255).map(lambda value: intact[:position] + bytes([value]) + intact[position + 1 :])
     )
     (cache / "mnist.npz").write_bytes(damaged)
     assert_is(load_mnist(mirrors=()))
@@ -558,7 +558,7 @@ class Trap:
 
 
 @pytest.mark.parametrize("kind", ["npz", "npy", "pickle", "empty", "other arrays"])
-def test_decoded_arrays_of_another_kind_are_made_anew(
+def test_decoded_arrays_of_another_kind_are_replaced(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -574,14 +574,14 @@ def test_decoded_arrays_of_another_kind_are_made_anew(
         elif kind == "other arrays":
             np.savez(file, **small_set(1))
     assert_is(load_mnist(mirrors=()))
-    assert f"{cache / 'mnist.npz'} is unusable and will be made anew" in caplog.text
+    assert f"{cache / 'mnist.npz'} is unusable and will be replaced" in caplog.text
     assert not (tmp_path / "sprung").exists()
     caplog.clear()
     assert_is(load_mnist(mirrors=()))
     assert not caplog.records
 
 
-def test_a_cache_that_cannot_be_made_only_costs_a_warning(
+def test_a_cache_that_cannot_be_created_only_gives_a_warning(
     cache: Path, mirrors: Mirrors, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache.touch()  # a file where the folder would be
@@ -617,7 +617,7 @@ def test_a_write_that_fails_leaves_nothing_behind(
 
 
 @posix
-def test_a_disk_that_gets_full_only_costs_warnings(cache: Path, mirrors: Mirrors) -> None:
+def test_a_full_disk_only_gives_warnings(cache: Path, mirrors: Mirrors) -> None:
     with process(mirrors["good"], "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))") as child:
         out, err = child.communicate()
     assert out == LOADED, err.decode()
@@ -627,7 +627,7 @@ def test_a_disk_that_gets_full_only_costs_warnings(cache: Path, mirrors: Mirrors
         assert f"cannot write {cache / name} (" in err.decode()
 
 
-def test_a_read_only_cache_only_costs_warnings(
+def test_a_read_only_cache_only_gives_warnings(
     cache: Path, mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*args: object) -> None:
@@ -690,7 +690,7 @@ def test_no_home_is_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "home", homeless)
     monkeypatch.setattr(Path, "expanduser", lambda path: homeless())
     for _ in range(2):
-        assert "Name a cache folder in TINYGRAD_MNIST_CACHE" in find_mnist().source
+        assert "Set TINYGRAD_MNIST_CACHE to a folder" in find_mnist().source
         monkeypatch.setenv("TINYGRAD_MNIST_CACHE", "")
 
 

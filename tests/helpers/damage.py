@@ -1,4 +1,4 @@
-"""Files that were damaged or made to hurt: what tests feed to every reader."""
+"""Damaged files for tests of readers, and a limit on the memory that reading them takes."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ from contextlib import contextmanager
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-one_folder = settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture]
-)  # where every example writes its files anew
+# every example overwrites the files in one temporary folder
+one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 ten_thousand = settings(one_folder, max_examples=10_000)
 BOUNDARIES = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1]
 
 
 @st.composite
-def damaged(draw: st.DrawFn, *wholes: bytes) -> bytes:
-    """One of some files after one to four accidents.
+def damaged(draw: st.DrawFn, *intact_files: bytes) -> bytes:
+    """Draw one of some files after one to four kinds of damage.
 
-    Bits flipped, bytes or numbers overwritten, parts cut, doubled or moved.
+    Bits are flipped, bytes or numbers overwritten, parts removed, repeated or swapped.
     """
-    data = bytearray(draw(st.sampled_from(wholes)))
+    data = bytearray(draw(st.sampled_from(intact_files)))
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, max(len(data) - 1, 0)))
         length = draw(st.integers(0, 40) | st.integers(0, max(len(data), 1)))
@@ -52,7 +51,7 @@ def damaged(draw: st.DrawFn, *wholes: bytes) -> bytes:
 
 @contextmanager
 def peak_below(limit: int) -> Iterator[None]:
-    """Fail if Python and NumPy take more memory than `limit` bytes at any time."""
+    """Fail if Python and NumPy allocate more than `limit` bytes at any time."""
     tracemalloc.start()
     try:
         yield

@@ -1,6 +1,6 @@
 """Weights and checkpoints.
 
-What is saved comes back to the bit; what is damaged, hostile or does not fit is refused at no cost.
+Round trips are bit for bit; damaged, malicious and unsuitable files are refused before memory is allocated.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def assert_same(a: Any, b: Any) -> None:
         assert a == b and str(a) == str(b)
 
 
-# What is saved comes back ---------------------------------------------------------------------------------------------
+# Round trips ----------------------------------------------------------------------------------------------------------
 @one_folder
 @given(states)
 def test_a_state_comes_back_to_the_bit(tmp_path: Path, state: dict[str, Any]) -> None:
@@ -118,7 +118,7 @@ def test_tuples_become_lists_and_numpy_numbers_pythons(tmp_path: Path) -> None:
     assert_same(load_checkpoint(tmp_path / "c"), {"betas": [0.9, 0.99], "n": 3, "x": 0.5, "yes": True})
 
 
-def test_every_kind_of_generator_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_every_kind_of_generator_continues(tmp_path: Path) -> None:
     for kind in (np.random.PCG64, np.random.MT19937, np.random.Philox, np.random.SFC64, np.random.PCG64DXSM):
         rng, again = np.random.Generator(kind(1)), np.random.Generator(kind(2))
         rng.random(5), rng.integers(9, dtype=np.int32)
@@ -136,15 +136,17 @@ def test_every_kind_of_generator_goes_on_where_it_was(tmp_path: Path) -> None:
         ({"a": np.array([1, np.inf])}, "save_checkpoint: 'a' has 1 of 2 values that are NaN or infinite"),
         ({"a": {3: 4}}, "the key 3 in a"),
         ({checkpoint.ARRAY: "a"}, "cannot be stored"),
-        ({"a/b": np.zeros(1), "a": {"b": np.zeros(1)}}, "two arrays of the name a/b"),
-        ({"a": np.array([None])}, "no array of numbers"),
-        ({"a": np.zeros(1, np.longdouble)}, "no array of numbers"),
-        ({"__metadata__": np.zeros(1)}, "no name to store an array by"),
-        ({"a\0b": np.zeros(1)}, "no name to store an array by"),
-        ({"a" * 1001: np.zeros(1)}, "no name to store an array by"),
+        ({"a/b": np.zeros(1), "a": {"b": np.zeros(1)}}, "two arrays have the path a/b"),
+        ({"a": np.array([None])}, "not a dtype of numbers"),
+        ({"a": np.zeros(1, np.longdouble)}, "not a dtype of numbers"),
+        ({"__metadata__": np.zeros(1)}, "is not a name for an array"),
+        ({"a\0b": np.zeros(1)}, "is not a name for an array"),
+        ({"a" * 1001: np.zeros(1)}, "is not a name for an array"),
     ],
 )
-def test_what_cannot_be_stored_is_named_and_nothing_written(tmp_path: Path, state: dict[str, Any], words: str) -> None:
+def test_the_path_of_what_cannot_be_stored_is_given_and_nothing_written(
+    tmp_path: Path, state: dict[str, Any], words: str
+) -> None:
     with pytest.raises((TypeError, ValueError), match=re.escape(words)):
         save_checkpoint(tmp_path / "c", state)
     assert not list(tmp_path.iterdir())
@@ -155,13 +157,13 @@ def test_what_cannot_be_stored_is_named_and_nothing_written(tmp_path: Path, stat
     "key", ["a\0b", "__metadata__", "a" * 70_000, "\ud800"], ids=["NUL", "metadata", "long", "surrogate"]
 )
 def test_weights_with_a_name_that_cannot_be_stored_are_refused(tmp_path: Path, name: str, key: str) -> None:
-    with pytest.raises(ValueError, match="no name to store an array by"):
+    with pytest.raises(ValueError, match="is not a name for an array"):
         save_weights(tmp_path / name, {key: np.zeros(1)})
     assert not list(tmp_path.iterdir())
 
 
 @both
-def test_any_other_name_will_do(tmp_path: Path, name: str) -> None:
+def test_any_other_name_is_allowed(tmp_path: Path, name: str) -> None:
     weights = {
         key: np.full(3, i)
         for i, key in enumerate(["allow_pickle", "file", "../up", "a.npy", "", "weiß/層", "tinygrad_mnist"])
@@ -175,7 +177,7 @@ def test_any_other_name_will_do(tmp_path: Path, name: str) -> None:
 
 
 def test_a_name_without_a_format_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="end in .safetensors or .npz"):
+    with pytest.raises(ValueError, match="ends in .safetensors or .npz"):
         save_weights(tmp_path / "weights.pkl", {"a": np.zeros(1)})
 
 
@@ -203,7 +205,7 @@ def test_every_difference_from_the_model_is_listed(tmp_path: Path, name: str) ->
     message = str(caught.value)
     for part in (f"{first} is missing", "extra is not in the model", f"{second} is float64", f"{third} has shape"):
         assert part in message
-    assert message.count(";") == 3 and "\n" not in message
+    assert message.count(";") == 4 and "\n" not in message
 
 
 def test_other_programs_files_are_read(tmp_path: Path) -> None:
@@ -215,10 +217,10 @@ def test_other_programs_files_are_read(tmp_path: Path) -> None:
         y = dict(zip(names, x.values(), strict=True))
         np.savez_compressed(tmp_path / "z.npz", **y)
         assert_same(load_weights(tmp_path / "z.npz"), y)
-    with pytest.raises(CheckpointError, match="is no checkpoint but a file of weights"):
+    with pytest.raises(CheckpointError, match="is not a checkpoint, but a file of weights"):
         load_checkpoint(tmp_path / "w")
     save_checkpoint(tmp_path / "c", {"weights": x})
-    with pytest.raises(CheckpointError, match="is a checkpoint; read it with load_checkpoint"):
+    with pytest.raises(CheckpointError, match="is a checkpoint; load it with load_checkpoint"):
         load_weights(tmp_path / "c")
 
 
@@ -237,8 +239,8 @@ def written(save: Callable[..., None], name: str, tmp_path: Path, content: Any) 
 
 
 @pytest.fixture(scope="module")
-def wholes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    folder = tmp_path_factory.mktemp("whole")
+def intact_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("intact")
     found = {name: written(save_weights, name, folder, WEIGHTS) for name in FORMATS}
     np.savez_compressed(folder / "z.npz", **WEIGHTS)
     load_weights(folder / "w.safetensors")  # imports what reading needs: its memory is not the file's fault
@@ -264,10 +266,10 @@ def read_or_refused(path: Path, data: bytes) -> Any:
     return found
 
 
-def one_of_ours(found: Any) -> bool:
+def matches_what_was_saved(found: Any) -> bool:
     """Whether arrays are those that were written, all of them.
 
-    Other programs' .npz have no checksum of the whole, and may lack some.
+    Other programs' .npz have no checksum of the whole file, and may lack some.
     """
     plain = found.get("weights", found)
     assert_same({key: plain[key] for key in sorted(plain)}, {key: WEIGHTS[key] for key in sorted(plain)})
@@ -275,53 +277,53 @@ def one_of_ours(found: Any) -> bool:
 
 
 @pytest.mark.parametrize("name", [*FORMATS, "z.npz", "checkpoint"])
-def test_every_truncation_is_detected(wholes: dict[str, bytes], tmp_path: Path, name: str) -> None:
-    whole = wholes[name]
-    for length in range(0, len(whole), 3):
-        assert not read_or_refused(tmp_path / "d", whole[:length]), f"{length} of {len(whole)} bytes were believed"
-    assert all(map(one_of_ours, read_or_refused(tmp_path / "d", whole)))
+def test_every_truncation_is_detected(intact_files: dict[str, bytes], tmp_path: Path, name: str) -> None:
+    intact = intact_files[name]
+    for length in range(0, len(intact), 3):
+        assert not read_or_refused(tmp_path / "d", intact[:length]), f"{length} of {len(intact)} bytes were accepted"
+    assert all(map(matches_what_was_saved, read_or_refused(tmp_path / "d", intact)))
 
 
 @pytest.mark.parametrize("name", [*FORMATS, "checkpoint"])
-def test_every_flipped_bit_is_detected(wholes: dict[str, bytes], tmp_path: Path, name: str) -> None:
-    whole = wholes[name]
-    for position in range(len(whole)):
-        flipped = bytearray(whole)
+def test_every_flipped_bit_is_detected(intact_files: dict[str, bytes], tmp_path: Path, name: str) -> None:
+    intact = intact_files[name]
+    for position in range(len(intact)):
+        flipped = bytearray(intact)
         flipped[position] ^= 1 << position % 8
-        assert not read_or_refused(tmp_path / "d", bytes(flipped)), f"a flipped bit in byte {position} was believed"
+        assert not read_or_refused(tmp_path / "d", bytes(flipped)), f"a flipped bit in byte {position} was accepted"
 
 
-def test_no_flipped_bit_in_another_programs_npz_changes_values(wholes: dict[str, bytes], tmp_path: Path) -> None:
-    whole = wholes["z.npz"]
-    for position in range(len(whole)):  # some, as in the dates, mean nothing
-        flipped = bytearray(whole)
+def test_no_flipped_bit_in_another_programs_npz_changes_values(intact_files: dict[str, bytes], tmp_path: Path) -> None:
+    intact = intact_files["z.npz"]
+    for position in range(len(intact)):  # some, as in the dates, mean nothing
+        flipped = bytearray(intact)
         flipped[position] ^= 1 << position % 8
-        list(map(one_of_ours, read_or_refused(tmp_path / "d", bytes(flipped))))
+        list(map(matches_what_was_saved, read_or_refused(tmp_path / "d", bytes(flipped))))
 
 
 @one_folder
 @given(st.data())
 def test_damaged_files_are_refused_or_hold_what_was_written(
-    wholes: dict[str, bytes], tmp_path: Path, data: st.DataObject
+    intact_files: dict[str, bytes], tmp_path: Path, data: st.DataObject
 ) -> None:
-    check_damaged(wholes, tmp_path / "d", data)
+    check_damaged(intact_files, tmp_path / "d", data)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("little_memory")
 @ten_thousand
 @given(st.data())
-def test_ten_thousand_damaged_files(wholes: dict[str, bytes], tmp_path: Path, data: st.DataObject) -> None:
-    check_damaged(wholes, tmp_path / "d", data)
+def test_ten_thousand_damaged_files(intact_files: dict[str, bytes], tmp_path: Path, data: st.DataObject) -> None:
+    check_damaged(intact_files, tmp_path / "d", data)
 
 
-def check_damaged(wholes: dict[str, bytes], path: Path, data: st.DataObject) -> None:
-    name = data.draw(st.sampled_from(sorted(wholes)))
-    found = read_or_refused(path, data.draw(damaged(wholes[name])))
-    assert all(list(map(one_of_ours, found))) or name == "z.npz"
+def check_damaged(intact_files: dict[str, bytes], path: Path, data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(sorted(intact_files)))
+    found = read_or_refused(path, data.draw(damaged(intact_files[name])))
+    assert all(list(map(matches_what_was_saved, found))) or name == "z.npz"
 
 
-# Hostile files --------------------------------------------------------------------------------------------------------
+# Malicious files ------------------------------------------------------------------------------------------------------
 def crafted(header: Any, data: bytes = b"", length: int | None = None) -> bytes:
     """A safetensors file with any header."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
@@ -357,7 +359,7 @@ def npy(descr: str, shape: str, data: bytes = b"") -> bytes:
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + data
 
 
-HOSTILE = {
+MALICIOUS = {
     "empty": b"",
     "text": b"no weights at all",
     "pickle": pickle.dumps({"a": 1}),
@@ -380,7 +382,7 @@ HOSTILE = {
     "NaN": crafted({"a": entry([1], 0, 4)}, struct.pack("<f", float("nan"))),
     "infinite": crafted({"a": entry([1], 0, 4)}, struct.pack("<f", float("inf"))),
     "checksum of something else": signed("{}").replace(b"}", b" ", 1),
-    "checksum that is spoilt": signed("{}").replace(b"sha256:", b"SHA256:"),
+    "checksum under another name": signed("{}").replace(b"sha256:", b"SHA256:"),
     "state nested too deep": signed("[" * 200_000),
     "state of a huge number": signed('{"a": ' + "9" * 10_000 + "}"),
     "array that is not there": signed('{"a": {"$array": "b"}}'),
@@ -403,13 +405,13 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_files_are_refused_before_they_cost_anything(
+@pytest.mark.parametrize("kind", MALICIOUS)
+def test_malicious_files_are_refused_before_memory_is_allocated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "file"
-    path.write_bytes(HOSTILE[kind])
+    path.write_bytes(MALICIOUS[kind])
     load = load_checkpoint if "state" in kind or "array that" in kind or "array of" in kind else load_weights
     limit = 8_000_000 if "long header" in kind or "state" in kind else 600_000
     with peak_below(limit), pytest.raises(CheckpointError) as caught:
@@ -433,19 +435,19 @@ def test_a_file_larger_than_accepted_is_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+def test_reading_a_pipe_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for load in (load_weights, load_checkpoint, read_metrics):
-        with pytest.raises(FileNotFoundError, match="no file"):
+        with pytest.raises(FileNotFoundError, match="is not a file"):
             load(tmp_path / "pipe")
 
 
 def test_what_is_no_file_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         load_weights(tmp_path / "none")
-    with pytest.raises(FileNotFoundError, match="no file"):
+    with pytest.raises(FileNotFoundError, match="is not a file"):
         load_checkpoint(tmp_path)
-    with pytest.raises(FileNotFoundError, match="no file"):
+    with pytest.raises(FileNotFoundError, match="is not a file"):
         load_weights(os.devnull)
 
 
@@ -479,7 +481,7 @@ def test_a_link_keeps_its_target_and_a_file_its_permissions(tmp_path: Path) -> N
     with pytest.raises(OSError, match="."):
         files.write_atomically(tmp_path / "missing" / "c", b"x")
     for wrong in ("", tmp_path, os.devnull):
-        with pytest.raises(OSError, match="not a file that can be written anew"):
+        with pytest.raises(OSError, match="not a file that can be replaced"):
             files.write_atomically(wrong, b"x")
     assert not os.path.isfile(os.devnull)
     assert not files.leftovers(tmp_path)
@@ -514,25 +516,25 @@ def test_the_newest_two_are_kept_and_the_newest_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "nothing"])
-def test_a_damaged_newest_gives_way_to_the_one_before_said_aloud(tmp_path: Path, damage: str) -> None:
-    manager, said = CheckpointManager(tmp_path), []
+def test_a_damaged_newest_checkpoint_is_reported_and_the_previous_one_used(tmp_path: Path, damage: str) -> None:
+    manager, warnings = CheckpointManager(tmp_path), []
     for step in (1, 2):
         newest = manager.save(step, {"step": step})
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= damage == "flip"
     newest.write_bytes({"cut": data[:-1], "flip": data, "empty": b"", "nothing": bytes(len(data))}[damage])
-    assert manager.restore(said.append) == {"step": 1}
+    assert manager.restore(warnings.append) == {"step": 1}
     assert (
-        len(said) == 1
-        and newest.name in said[0]
-        and "going on from the one before, checkpoint-00000001.safetensors" in said[0]
+        len(warnings) == 1
+        and newest.name in warnings[0]
+        and "going on from the one before, checkpoint-00000001.safetensors" in warnings[0]
     )
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "checkpoint-00000001.safetensors",
         "checkpoint-00000002.damaged",
     ]
     manager.save(2, {"step": 2})
-    assert manager.restore(said.append) == {"step": 2} and len(said) == 1
+    assert manager.restore(warnings.append) == {"step": 2} and len(warnings) == 1
 
 
 def test_a_manager_keeps_what_it_has_just_written(tmp_path: Path) -> None:

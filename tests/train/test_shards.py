@@ -1,24 +1,20 @@
 """Shards on threads.
 
-The gradients of one graph, the same bits for any number of threads, and errors that come through.
+The gradients of one graph, the same bits for any number of threads, and errors that are raised in the caller.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import pytest
-import threadpoolctl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -65,10 +61,10 @@ def test_shards_add_up_to_the_gradients_of_one_graph(n: int, shard_size: int, se
     model, (x, labels) = Classifier(), batch(n, seed)
     params = nn.parameters(model)
     loss, grads = parallel.value_and_grad(model.loss, params, x, labels, shard_size=shard_size, threads=threads)
-    whole = model.loss(x, labels)
-    assert isinstance(loss, float) and abs(loss - whole.item()) < 1e-13
+    unsharded = model.loss(x, labels)
+    assert isinstance(loss, float) and abs(loss - unsharded.item()) < 1e-13
     assert list(grads) == list(params) and all(p.grad is None for p in params.values())
-    for g, p, expected in zip(grads.values(), params.values(), tg.grad(whole, list(params.values())), strict=True):
+    for g, p, expected in zip(grads.values(), params.values(), tg.grad(unsharded, list(params.values())), strict=True):
         assert (
             isinstance(g, np.ndarray) and g.dtype == p.dtype and g.shape == p.shape and not np.shares_memory(g, p.data)
         )
@@ -168,7 +164,7 @@ class ShardError(Exception):
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
 @pytest.mark.parametrize("failing", [0, 3, 9])
-def test_exceptions_come_through_and_no_thread_stays(threads: int, failing: int) -> None:
+def test_exceptions_are_raised_and_no_thread_stays(threads: int, failing: int) -> None:
     w, before = tg.Tensor(1.0, requires_grad=True), threading.active_count()
     error = ShardError("in a shard")
 
@@ -227,109 +223,13 @@ def test_labels_that_do_not_fit_are_refused(function: Any, n: int, labels: Any) 
         function(Classifier().net, np.ones((n, 4)), np.array(labels))
 
 
-def test_usable_cores_are_counted() -> None:
-    assert parallel.usable_cores() >= 1
-
-
-@pytest.mark.parametrize(
-    ("membership", "files", "expected"),
-    [
-        ("0::/\n", {}, 8),
-        ("0::/\n", {"cpu.max": "max 100000"}, 8),
-        ("0::/\n", {"cpu.max": "150000 100000"}, 1.5),
-        ("0::/jobs/mine\n", {"jobs/cpu.max": "200000 100000", "jobs/mine/cpu.max": "max 100000"}, 2),
-        ("0::/jobs/mine\n", {"jobs/cpu.max": "200000 100000", "jobs/mine/cpu.max": "50000 100000"}, 0.5),
-        (
-            "4:memory:/x\n3:cpu,cpuacct:/job\n",
-            {"cpu/job/cpu.cfs_quota_us": "300000", "cpu/job/cpu.cfs_period_us": "100000"},
-            3,
-        ),
-        ("3:cpuacct,cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
-        ("3:cpuset:/job\n", {"cpu/job/cpu.cfs_quota_us": "300000", "cpu/job/cpu.cfs_period_us": "100000"}, 8),
-        ("0::/\n", {"cpu.max": "nonsense"}, 8),
-        ("nonsense\n", {}, 8),
-        (None, {}, 8),
-    ],
-)
-def test_the_quota_of_a_container_is_read(
-    tmp_path: Path, membership: str | None, files: dict[str, str], expected: float
-) -> None:
-    if membership is not None:
-        (tmp_path / "membership").write_text(membership)
-    for name, text in files.items():
-        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "groups" / name).write_text(text + "\n")
-    assert parallel.cpu_quota(8, tmp_path / "groups", tmp_path / "membership") == expected
-
-
-@pytest.mark.parametrize(("quota", "cores"), [(0.3, 1), (1.0, 1), (1.2, 2), (99.0, 4)])
-def test_cores_are_those_of_mask_and_quota(monkeypatch: pytest.MonkeyPatch, quota: float, cores: int) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
-    monkeypatch.setattr(parallel, "cpu_quota", lambda default: quota)
-    assert parallel.usable_cores() == cores
-
-
-def blas_threads() -> list[int]:
-    return [library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"]
-
-
-def test_blas_is_held_to_one_thread_until_the_last_one_leaves() -> None:
-    with threadpoolctl.threadpool_limits(2, "blas"):
-        first, second = parallel.one_blas_thread(), parallel.one_blas_thread()
-        first.__enter__(), second.__enter__()
-        assert set(blas_threads()) <= {1}
-        first.__exit__(None, None, None)  # those who entered first leave first: side by side, not nested
-        assert set(blas_threads()) <= {1}
-        second.__exit__(None, None, None)
-        assert set(blas_threads()) <= {2}
-        with pytest.raises(KeyError), parallel.one_blas_thread():
-            raise KeyError
-        assert set(blas_threads()) <= {2}
-
-
-def test_any_thread_can_hold_blas_to_one_thread_and_any_can_let_go() -> None:
-    def here(function: Any, *arguments: Any) -> None:
-        function(*arguments)
-
-    with threadpoolctl.threadpool_limits(2, "blas"), ThreadPoolExecutor(1) as pool:
-        for enter in (here, lambda *call: pool.submit(*call).result()):
-            for leave in (here, lambda *call: pool.submit(*call).result()):
-                held = parallel.one_blas_thread()
-                enter(held.__enter__)
-                assert set(blas_threads()) <= {1}
-                leave(held.__exit__, None, None, None)
-                assert set(blas_threads()) <= {2}
-
-
-def test_without_threadpoolctl_shards_work_and_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
-    for library in ("OPENBLAS", "MKL", "OMP", "VECLIB_MAXIMUM"):
-        monkeypatch.delenv(f"{library}_NUM_THREADS", raising=False)
-    w, x = tg.Tensor(2.0, requires_grad=True), np.arange(4.0)
-    parallel._blas.cache_clear(), parallel._warn_of_blas_threads.cache_clear()
-    try:
-        parallel.value_and_grad(
-            lambda x, rng: (x * w).mean(), {"w": w}, x, shard_size=1, threads=1
-        )  # nobody to compete with
-        with pytest.warns(RuntimeWarning, match=r"tinygrad_mnist\[train\].*OPENBLAS_NUM_THREADS=1"):
-            assert parallel.value_and_grad(lambda x, rng: (x * w).mean(), {"w": w}, x, shard_size=1, threads=2)[0] == 3
-        parallel.value_and_grad(lambda x, rng: (x * w).mean(), {"w": w}, x, shard_size=1, threads=2)  # once is enough
-        parallel._warn_of_blas_threads.cache_clear()
-        monkeypatch.setenv("OMP_NUM_THREADS", "1")
-        parallel.value_and_grad(
-            lambda x, rng: (x * w).mean(), {"w": w}, x, shard_size=1, threads=2
-        )  # nothing to warn about
-    finally:
-        parallel._blas.cache_clear()
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one thread")
 @pytest.mark.parametrize("threads", [1, 2])
-def test_ctrl_c_comes_through_and_later_shards_are_not_begun(threads: int) -> None:
-    begun: list[int] = []
+def test_ctrl_c_is_raised_and_later_shards_are_not_started(threads: int) -> None:
+    started: list[int] = []
 
     def slow(number: int, x: Any) -> int:
-        begun.append(number)
+        started.append(number)
         if number == 3:
             signal.raise_signal(signal.SIGINT)  # handled in the main thread, as a Ctrl-C is
         time.sleep(0.05)
@@ -344,7 +244,7 @@ def test_ctrl_c_comes_through_and_later_shards_are_not_begun(threads: int) -> No
             list(parallel.map_shards(slow, np.arange(40), shard_size=1, threads=threads))
     finally:
         signal.signal(signal.SIGINT, handler)
-    assert len(begun) < 20 and threading.active_count() == before
+    assert len(started) < 20 and threading.active_count() == before
 
 
 @given(st.integers(0, 40), st.sampled_from([1, 2, 4, None]))

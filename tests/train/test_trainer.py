@@ -24,7 +24,7 @@ from models.mlp import MLP
 from models.recipes import RECIPES, make_trainer
 from models.recipes import settings as settings_of
 from tinygrad_mnist.storage.checkpoint import CheckpointManager, load_checkpoint, load_weights, save_checkpoint
-from tinygrad_mnist.train import Trainer, accuracy, best_epoch, fit, hold_out, should_stop
+from tinygrad_mnist.train import Trainer, accuracy, best_epoch, fit, should_stop
 from tinygrad_mnist.train import trainer as training
 
 
@@ -314,21 +314,6 @@ def test_a_run_folder_that_is_a_file_is_refused(script, folder, tmp_path, capsys
     assert "is a file" in capsys.readouterr().err and (tmp_path / "notes").read_text() == "precious"
 
 
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.data())
-def test_hold_out_partitions_and_keeps_the_classes_proportions(labels, data):
-    labels = np.array(labels)
-    count = data.draw(st.integers(0, len(labels) - 1))
-    training, held = hold_out(labels, count, np.random.default_rng(data.draw(st.integers(0, 9))))
-    assert len(held) == count and np.array_equal(np.sort(np.concatenate([training, held])), np.arange(len(labels)))
-    for digit in range(4):
-        assert abs(np.sum(labels[held] == digit) - count * np.mean(labels == digit)) <= 1
-
-
-def test_hold_out_must_leave_something():
-    with pytest.raises(ValueError, match="at least one must remain"):
-        hold_out(np.zeros(3), 3, np.random.default_rng(0))
-
-
 def test_fit_lowers_the_loss_and_its_steps_tell_the_truth():
     images, labels = tg.data.synthetic_digits(300)
     model = MLP(np.random.default_rng(0))
@@ -453,38 +438,73 @@ def test_a_state_from_before_there_were_averages_can_be_gone_on_from():
     state = {name: value for name, value in old.state_dict().items() if name != "averaged"}
     trainer.load_state_dict(state)
     assert list(trainer.steps()) == list(old.steps())
-    with pytest.raises(ValueError, match="weights are averaged, or these here"):
+    with pytest.raises(ValueError, match="averaged is None, not a dict"):
         small_trainer(average=0.9).load_state_dict(state)
 
 
 def test_a_state_with_an_average_and_one_without_do_not_mix():
     for one, other in ((None, 0.9), (0.9, None)):
-        with pytest.raises(ValueError, match="weights are averaged, or these here, not both"):
+        with pytest.raises(ValueError, match="averaged is"):
             small_trainer(average=one).load_state_dict(small_trainer(average=other).state_dict())
 
 
 def test_a_state_that_does_not_fit_is_refused():
     trainer, state = small_trainer(), small_trainer().state_dict()
     next(trainer.steps())
-    with pytest.raises(ValueError, match="lacks order, rng"):
+    with pytest.raises(ValueError, match="order is missing; rng is missing"):
         trainer.load_state_dict({key: value for key, value in state.items() if key not in ("rng", "order")})
     for order in (np.arange(49), np.zeros(50, int), np.arange(1, 51)):
-        with pytest.raises(ValueError, match="not one of 50 images"):
+        with pytest.raises(ValueError, match="order is not a permutation of 50 images"):
             trainer.load_state_dict({**state, "order": order})
-    with pytest.raises(ValueError, match="AdaGrad: the saved state does not fit: it is the state of SGD"):
+    with pytest.raises(ValueError, match="optimizer: kind is 'SGD', the optimizer's is 'AdaGrad'"):
         trainer.load_state_dict({**state, "optimizer": {**state["optimizer"], "kind": "SGD"}})
     with pytest.raises(ValueError, match="out.bias is missing"):
         trainer.load_state_dict(
             {**state, "weights": {name: w for name, w in state["weights"].items() if name != "out.bias"}}
         )
     for batch_size in (10, 21):
-        with pytest.raises(ValueError, match=f"its batch size is 20, here {batch_size}"):
+        with pytest.raises(ValueError, match=f"batch_size is 20, the trainer's is {batch_size}"):
             small_trainer(batch_size=batch_size).load_state_dict(list(small_states())[3])
     with pytest.raises(ValueError, match="step 9, epoch 4, batch 0 are none of 2 epochs of 3 batches"):
         small_trainer(epochs=2).load_state_dict(list(small_states())[-1])
     for strange in (None, [1]):
         with pytest.raises(ValueError, match="pass what state_dict"):
             trainer.load_state_dict(strange)
+
+
+def test_every_difference_of_a_state_is_listed():
+    trainer, state = small_trainer(), list(small_states())[4]
+    state |= {"images": 49, "lr": -1.0, "rng": {}, "losses": np.zeros(3), "order": np.zeros(50, np.int32)}
+    state["optimizer"] |= {"lr": np.nan}
+    state["weights"] |= {"out.bias": state["weights"]["out.bias"] * np.inf}
+    with np.errstate(invalid="ignore"), pytest.raises(ValueError) as caught:
+        trainer.load_state_dict(state)
+    for part in (
+        "images is 49, the trainer's is 50",
+        "lr is -1.0, not a finite number of at least 0",
+        "losses has shape (3,)",
+        "weights/out.bias has values that are NaN or infinite",
+        "optimizer: lr is nan",
+        "order is not a permutation",
+        "rng is no state of PCG64",
+        "with the same data, model and settings",
+    ):
+        assert part in str(caught.value)
+
+
+def test_after_a_failed_evaluation_an_earlier_state_can_be_loaded(monkeypatch):
+    def fail(*args):
+        raise FloatingPointError("the loss is nan")
+
+    trainer = small_trainer()
+    state = trainer.state_dict()
+    with monkeypatch.context() as patch, pytest.raises(FloatingPointError, match="images: the loss is nan"):
+        patch.setattr(training, "evaluate", fail)
+        list(trainer.steps())
+    with pytest.raises(ValueError, match="the evaluation at the end of this epoch has failed; load an earlier state"):
+        trainer.state_dict()
+    trainer.load_state_dict(state)
+    assert list(trainer.steps()) == list(small_trainer().steps())
 
 
 def small_states():
@@ -710,7 +730,9 @@ def test_measuring_that_turns_bad_says_where(script, folder, tmp_path, capsys, o
 def test_logits_that_are_not_finite_are_no_prediction(bad):
     logits = np.zeros((3, 4))
     logits[1, 2] = bad
-    words = "a logit is NaN: input 0 of multiply is NaN already" if np.isnan(bad) else "the loss is inf; no op made it"
+    words = (
+        "a logit is NaN: input 0 of multiply is NaN already" if np.isnan(bad) else "the loss is inf; no op produced it"
+    )
     with pytest.raises(FloatingPointError, match=words):
         training.evaluate(lambda x: tg.multiply(x, 1.0), logits, np.zeros(3, int))
     if np.isnan(bad):

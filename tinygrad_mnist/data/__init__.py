@@ -6,6 +6,7 @@ from .augment import augment
 from .batches import as_input, batches
 from .idx import IdxError, decode_idx, encode_idx, read_idx
 from .mnist import Dataset, DataUnavailableError, cache_dir, find_mnist, load_mnist
+from .splitting import hold_out
 from .synthetic import synthetic_digits
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "decode_idx",
     "encode_idx",
     "find_mnist",
+    "hold_out",
     "load_mnist",
     "read_idx",
     "synthetic_digits",

@@ -1,7 +1,4 @@
-"""New images from old ones.
-
-Moved, turned, stretched, slanted and bent a little, so that a network sees no image twice.
-"""
+"""Data augmentation: random affine and elastic distortions of images."""
 
 from __future__ import annotations
 
@@ -28,31 +25,30 @@ def augment(
     smoothness: float = 5.0,
     strength: float = 1.0,
 ) -> npt.NDArray[np.uint8]:
-    """Distort grey images at random, each in its own way.
+    """Distort grayscale images at random, each image differently.
 
-    Each pixel of the result is looked up, by bilinear interpolation, at a place in the image: its own, stretched,
-    slanted and turned about the middle, shifted, and moved by a smooth random field (elastic distortion: Simard,
-    Steinkraus and Platt, 2003). Outside is 0. It takes 55 KB for each image of 28 x 28 pixels while it works.
+    Each pixel of the result is sampled, by bilinear interpolation, at a position in the image: its own, scaled,
+    sheared and rotated about the center, shifted, and displaced by a smooth random field (elastic distortion: Simard,
+    Steinkraus and Platt, 2003). Outside the image is 0. Takes 55 KB of memory for each image of 28 x 28 pixels.
 
     Parameters
     ----------
     images : ndarray of uint8, shape (N, H, W)
     rng : numpy.random.Generator
     shift : float
-        Largest shift of that place along each axis, in pixels; uniform.
+        Largest shift along each axis, in pixels; uniform.
     rotation : float
-        Largest angle, in degrees; uniform.
+        Largest rotation, in degrees; uniform.
     stretch : float
-        Largest change of its distance from the middle along each axis, as a share, below 1; uniform.
+        Largest relative change of scale along each axis, below 1; uniform.
     shear : float
-        Largest slant, in pixels to the side for each pixel up or down from the middle; uniform.
+        Largest horizontal shear, in pixels for each pixel of vertical distance from the center; uniform.
     bend : float
-        Standard deviation of the smooth field in the middle, in pixels; towards the edges it is less, in corners a
-        half.
+        Standard deviation of the smooth field at the center, in pixels; less towards the edges, half in the corners.
     smoothness : float
-        Standard deviation of the Gaussian that makes it smooth, in pixels.
+        Standard deviation of the Gaussian filter that smooths the field, in pixels.
     strength : float
-        Factor on all of these but `smoothness`, at least 0.
+        Factor on all of these except `smoothness`, at least 0.
 
     Returns
     -------
@@ -61,8 +57,8 @@ def augment(
     Raises
     ------
     TypeError, ValueError
-        If `images` are no grey images of dtype uint8, `rng` is no generator, or a setting is negative or beyond all
-        sense.
+        If `images` is not an array of shape (N, H, W) and dtype uint8, `rng` is not a generator, or a setting is out of
+        range.
 
     Examples
     --------
@@ -97,41 +93,36 @@ def augment(
     n, height, width = images.shape
     if not images.size:
         return images.copy()
-    spread = np.array([math.radians(rotation), stretch, stretch, shear, shift, shift])
-    angle, taller, wider, slant, down, right = (spread[:, None] * rng.uniform(-1, 1, (6, n))).astype(np.float32)
+    limit = np.array([math.radians(rotation), stretch, stretch, shear, shift, shift])
+    angle, taller, wider, slant, down, right = (limit[:, None] * rng.uniform(-1, 1, (6, n))).astype(np.float32)
     y, x = (np.arange(length, dtype=np.float32) - (length - 1) / 2 for length in (height, width))
     parts = (np.cos(angle), np.sin(angle), 1 + taller, 1 + wider, slant, down, right)
     cos, sin, taller, wider, slant, down, right = (a[:, None, None] for a in parts)
-    rows, columns = y[:, None] * taller, x * wider + y[:, None] * slant  # (N, H, 1), (N, H, W): from the middle
-    places = np.stack(
+    rows, columns = y[:, None] * taller, x * wider + y[:, None] * slant  # (N, H, 1), (N, H, W): from the center
+    positions = np.stack(
         [cos * rows + sin * columns + (height - 1) / 2 + down, cos * columns - sin * rows + (width - 1) / 2 + right]
     )
     if bend:
         field = rng.standard_normal((2, n, height, width), np.float32)
-        places += bend * (_gaussian(height, float(smoothness)) @ field @ _gaussian(width, float(smoothness)))
-    return _looked_up(images, places)
+        positions += bend * (_gaussian(height, float(smoothness)) @ field @ _gaussian(width, float(smoothness)))
+    return _sample(images, positions)
 
 
 @lru_cache(maxsize=16)
 def _gaussian(n: int, deviation: float) -> Array:
-    """Symmetric matrix (n, n) that smooths and keeps the variance of independent numbers in the middle (less at the
-    edges).
-    """
+    """Return a Gaussian filter as a matrix (n, n) that keeps the variance of white noise, except at the edges."""
     distance = np.arange(n) - np.arange(n)[:, None]
-    weights = np.exp(
-        -((distance / max(deviation, 0.1)) ** 2) / 2
-    )  # from 0.1 pixels down, nothing but the middle is left
+    # below a deviation of 0.1 pixels, only the diagonal is not 0
+    weights = np.exp(-((distance / max(deviation, 0.1)) ** 2) / 2)
     return np.asarray(weights / np.sqrt((weights**2).sum(axis=0).max()), np.float32)
 
 
-def _looked_up(images: npt.NDArray[np.uint8], places: Array) -> npt.NDArray[np.uint8]:
-    """Interpolate images (N, H, W) at row and column (2, N, H, W)."""
+def _sample(images: npt.NDArray[np.uint8], positions: Array) -> npt.NDArray[np.uint8]:
+    """Interpolate images (N, H, W) bilinearly at rows and columns (2, N, H, W)."""
     n, height, width = images.shape
-    padded = np.zeros(
-        (n, height + 3, width + 3), np.float32
-    )  # one row and column before, two after: all that lies outside is there
-    padded[:, 1:-2, 1:-2] = images
-    rows, columns = np.clip(places[0] + 1, 0, height + 1), np.clip(places[1] + 1, 0, width + 1)
+    # zeros for what is outside: one row and column before the image, two after
+    padded = np.pad(images.astype(np.float32), ((0, 0), (1, 2), (1, 2)))
+    rows, columns = np.clip(positions[0] + 1, 0, height + 1), np.clip(positions[1] + 1, 0, width + 1)
     top, left = rows.astype(np.int32), columns.astype(np.int32)
     rows -= top
     columns -= left

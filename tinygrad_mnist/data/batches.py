@@ -1,4 +1,4 @@
-"""From a data set in memory to the batches that a model eats."""
+"""Batches of a data set in memory, and images as the input of a model."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ __all__ = ["as_input", "batches"]
 def batches(
     n: int, batch_size: int, rng: np.random.Generator | None = None, drop_last: bool = False
 ) -> Iterator[npt.NDArray[np.intp]]:
-    """Index arrays that cut `n` examples into batches; together they name every example exactly once.
+    """Return index arrays that divide `n` examples into batches; together they contain every index once.
 
     Parameters
     ----------
     n : int
         Number of examples.
     batch_size : int
-        Examples per batch. The last batch holds what is left, which may be fewer.
+        Examples per batch; the last batch may have fewer.
     rng : numpy.random.Generator, optional
-        Shuffles, with one draw at the call. None: the examples come in order.
+        Shuffles, with one draw at the call. By default the examples stay in order.
     drop_last : bool
-        Leave out a last batch of fewer than `batch_size` (with ``n < batch_size``, nothing is left).
+        Omit a last batch of fewer than `batch_size` examples (with ``n < batch_size``, all of them).
 
     Returns
     -------
@@ -53,7 +53,7 @@ def batches(
 
 
 def as_input(images: npt.NDArray[np.uint8], dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
-    """Grey images as a network's input: one channel, pixels in [0, 1], the batch innermost in memory.
+    """Convert grayscale images to the input of a network: one channel, pixels in [0, 1], the batch axis last in memory.
 
     Parameters
     ----------
@@ -63,12 +63,12 @@ def as_input(images: npt.NDArray[np.uint8], dtype: npt.DTypeLike = np.float32) -
     Returns
     -------
     ndarray of `dtype`, shape (N, 1, H, W)
-        A fresh array whose strides are those of a C-contiguous (H, 1, W, N): the fastest layout for convolutions.
+        A new array with the strides of a C-contiguous (H, 1, W, N): the fastest layout for convolutions.
 
     Raises
     ------
     TypeError, ValueError
-        If `images` is not of dtype uint8 (it may be scaled already), or not three-dimensional.
+        If `images` is not of dtype uint8 (they may be scaled already), or not three-dimensional.
 
     Examples
     --------
@@ -79,6 +79,8 @@ def as_input(images: npt.NDArray[np.uint8], dtype: npt.DTypeLike = np.float32) -
     if images.dtype != np.uint8:
         raise TypeError(f"as_input: images are {images.dtype}; expected uint8 pixels from 0 to 255")
     if images.ndim != 3:
-        raise ValueError(f"as_input: images have shape {images.shape}; expected (N, H, W), for one image image[None]")
+        raise ValueError(
+            f"as_input: images have shape {images.shape}; expected (N, H, W); pass image[None] for one image"
+        )
     innermost = np.ascontiguousarray(images.transpose(1, 2, 0))[:, None]  # (N, H, W) -> (H, 1, W, N)
     return np.divide(innermost, 255, dtype=dtype).transpose(3, 1, 0, 2)  # (H, 1, W, N) -> (N, 1, H, W)

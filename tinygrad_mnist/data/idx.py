@@ -1,6 +1,7 @@
-"""The IDX format of the MNIST files, raw or gzip. Nothing in a file is believed before it is checked.
+"""The IDX format of the MNIST files, raw or gzip; files are untrusted input.
 
-Two zero bytes, a dtype code, the number of dimensions, each one as uint32, the values in row-major order; big-endian.
+A file is two zero bytes, a dtype code, the number of dimensions, each dimension as uint32, and the values in row-major
+order; all big-endian.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ CHUNK = 1 << 20
 
 
 class IdxError(ValueError):
-    """A file that is not what it should be: the message says which, what was expected and what was found."""
+    """A file is not valid IDX, or not the data that was expected; the message names the file and both."""
 
 
 def read_idx(path: str | os.PathLike[str], max_bytes: int = 1 << 32) -> npt.NDArray[Any]:
-    """The array in an IDX file, raw or gzip-compressed (told apart by content, whatever the name).
+    """Read the array in an IDX file, raw or gzip-compressed (detected by content, not by name).
 
-    Memory is taken only for values that are really there, so a false header or a compression bomb costs none.
+    Memory is allocated only for values that exist, so that a false header or a compression bomb allocates none.
 
     Parameters
     ----------
     path : str or PathLike
     max_bytes : int
-        Refuse a file whose values would take more.
+        Refuse a file whose values take more.
 
     Returns
     -------
@@ -48,9 +49,9 @@ def read_idx(path: str | os.PathLike[str], max_bytes: int = 1 << 32) -> npt.NDAr
     Raises
     ------
     FileNotFoundError
-        If `path` is missing or not a file.
+        If `path` does not exist or is not a file.
     IdxError
-        If the file is empty, cut off, damaged, too long for its header, larger than `max_bytes`, or not IDX at all.
+        If the file is empty, truncated, damaged, longer than its header says, larger than `max_bytes`, or not IDX.
 
     Examples
     --------
@@ -70,7 +71,7 @@ def read_idx(path: str | os.PathLike[str], max_bytes: int = 1 << 32) -> npt.NDAr
 
 
 def decode_idx(file: io.BufferedIOBase, name: str, max_bytes: int = 1 << 32) -> npt.NDArray[Any]:
-    """`read_idx` for a seekable binary file that is open already; errors call it `name`.
+    """Read an IDX array from an open, seekable binary file; see `read_idx`. Errors call it `name`.
 
     Examples
     --------
@@ -108,7 +109,7 @@ def _decode(file: io.BufferedIOBase, name: str, available: int, max_bytes: int) 
         raise IdxError(f"{promise}, more than the {max_bytes} accepted; raise max_bytes if that is meant")
     if needed > available:
         raise IdxError(f"{promise}, more than a file of this size can hold; fetch the file again")
-    values = bytearray()  # grows with what arrives; frombuffer keeps it writable
+    values = bytearray()  # grows as data is read; frombuffer keeps it writable
     while len(values) < needed and (chunk := file.read(min(CHUNK, needed - len(values)))):
         values += chunk
     if len(values) < needed:
@@ -122,7 +123,7 @@ def _decode(file: io.BufferedIOBase, name: str, available: int, max_bytes: int) 
 
 
 def encode_idx(array: npt.NDArray[Any]) -> bytes:
-    """The bytes of the raw IDX file that holds `array`: the inverse of `decode_idx`.
+    """Return the bytes of a raw IDX file that holds an array: the inverse of `decode_idx`.
 
     Raises
     ------

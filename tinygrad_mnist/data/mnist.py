@@ -1,4 +1,4 @@
-"""MNIST and other sets of its shape: from a folder, the per-user cache or the public mirrors, or synthetic."""
+"""MNIST and data sets of the same shape: from a folder, the per-user cache, public mirrors, or synthetic digits."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import io
 import logging
 import os
 import sys
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..storage.files import write_atomically
+from .download import download
 from .idx import IdxError, decode_idx, encode_idx, read_idx
+from .synthetic import synthetic_digits
 
 __all__ = ["MIRRORS", "DataUnavailableError", "Dataset", "cache_dir", "find_mnist", "load_mnist"]
 
@@ -33,34 +33,36 @@ DIGESTS = {  # SHA-256 of the uncompressed files; their order is that of Dataset
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 MAX_BYTES = 64 << 20  # of one MNIST file, compressed or not
-SLOWEST = 30  # a download may take this many timeouts in all
-REMEDY = "Give a folder with the four IDX files (--data DIR, TINYGRAD_MNIST_DATA=DIR) or use --data synthetic"
+REMEDY = (
+    "Pass path=FOLDER with the four IDX files, or set TINYGRAD_MNIST_DATA to the folder; "
+    'path="synthetic" draws synthetic digits'
+)
 log = logging.getLogger(__name__)
 
 Array = npt.NDArray[np.uint8]
 
 
 class DataUnavailableError(OSError):
-    """MNIST is neither in the cache nor on any mirror. The message holds every reason and the remedies."""
+    """MNIST is neither in the cache nor on any mirror; the message lists every reason and the remedies."""
 
 
 class Dataset(NamedTuple):
-    """Ten classes of grey 28×28 images, for training and for test, and where they come from."""
+    """Grayscale 28×28 images of ten classes, for training and test, and their source."""
 
     images: Array  # (n, 28, 28)
     labels: Array  # (n,), each 0 to 9
     test_images: Array
     test_labels: Array
-    source: str  # one line to show to people
-    synthetic: bool  # True: not real data, its accuracy says nothing about MNIST
+    source: str  # one line for the user
+    synthetic: bool  # not real data: accuracy on it says nothing about MNIST
 
 
 def load_mnist(
     path: str | os.PathLike[str] | None = None, *, mirrors: Sequence[str] = MIRRORS, timeout: float = 20.0
 ) -> tuple[Array, Array, Array, Array]:
-    """MNIST as four arrays. Never synthetic digits, unless they are asked for by name.
+    """Load MNIST as four arrays; synthetic digits only with ``path="synthetic"``.
 
-    Parameters, errors and order of the sources are those of `find_mnist`; where that falls back on synthetic digits,
+    Parameters, errors and order of the sources are those of `find_mnist`. Where that falls back to synthetic digits,
     this raises `DataUnavailableError`.
 
     Returns
@@ -84,20 +86,22 @@ def find_mnist(
     mirrors: Sequence[str] = MIRRORS,
     timeout: float = 20.0,
 ) -> Dataset:
-    """MNIST from the first of: `path`, ``$TINYGRAD_MNIST_DATA``, the per-user cache, the mirrors, synthetic digits.
+    """Load MNIST from the first source that has it.
 
-    A folder that is given is the source or an error: nothing else is tried, and nothing is written to it. Its images
-    must be 28×28 with labels 0 to 9; how many, and of what (Fashion-MNIST, say), is up to it. What comes from the cache
-    or a mirror is MNIST, verified by SHA-256; a download is kept in the cache if that can be written.
+    The sources, in order: `path`, ``$TINYGRAD_MNIST_DATA``, the per-user cache, the mirrors, synthetic digits.
+
+    If a folder is given, no other source is tried, and nothing is written to it. It may hold any data set of 28×28
+    images with labels 0 to 9, such as Fashion-MNIST. Data from the cache or a mirror is MNIST itself, verified by
+    SHA-256; a download is stored in the cache if that is writable.
 
     Parameters
     ----------
     path : str or PathLike, optional
         Folder with the four IDX files under their usual names, raw or gzip; or ``"synthetic"``.
     fallback : bool
-        With no data to be had, return synthetic digits (True) or raise (False).
+        If no data is found, return synthetic digits (True) or raise an error (False).
     mirrors : sequence of str
-        Base addresses, tried in this order. Empty: no network.
+        Base addresses, tried in this order. Empty: the network is not used.
     timeout : float
         Seconds to wait for a connection or for the next bytes; a whole file may take 30 times as long.
 
@@ -111,9 +115,9 @@ def find_mnist(
     FileNotFoundError
         If the folder given lacks any of the files.
     IdxError
-        If a file in the folder given is damaged, or the files do not fit together.
+        If a file in the given folder is damaged, or the files do not belong together.
     DataUnavailableError
-        If nothing was found and `fallback` is False.
+        If no source has the data and `fallback` is False.
 
     Examples
     --------
@@ -137,12 +141,14 @@ def find_mnist(
 
 
 def cache_dir() -> Path:
-    """Where downloads are kept: ``$TINYGRAD_MNIST_CACHE``, or the platform's per-user cache. It need not exist.
+    """Return the folder of downloads: ``$TINYGRAD_MNIST_CACHE``, or the per-user cache of the platform.
+
+    It need not exist.
 
     Raises
     ------
     DataUnavailableError
-        If there is no such home folder.
+        If the home folder cannot be determined.
 
     Examples
     --------
@@ -154,7 +160,7 @@ def cache_dir() -> Path:
             return Path(chosen).expanduser().absolute()
         home = Path.home()
     except RuntimeError as error:
-        raise DataUnavailableError(f"{error} Name a cache folder in TINYGRAD_MNIST_CACHE. {REMEDY}") from error
+        raise DataUnavailableError(f"{error} Set TINYGRAD_MNIST_CACHE to a folder. {REMEDY}") from error
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "tinygrad_mnist" / "Cache"
     if sys.platform == "darwin":
@@ -164,14 +170,12 @@ def cache_dir() -> Path:
 
 
 def _synthetic(reason: str) -> Dataset:
-    from .synthetic import synthetic_digits
-
     train, test = synthetic_digits(60_000, np.random.default_rng(0)), synthetic_digits(10_000, np.random.default_rng(1))
     return Dataset._make([*train, *test, f"SYNTHETIC DIGITS, not MNIST ({reason})", True])
 
 
 def _files(folder: Path, name: str) -> Iterator[Path]:
-    """The files in `folder` that go by this name: raw first, then gzip; with the dash, then with the dot."""
+    """Yield the files in a folder that have this name: with dash or dot before "idx", raw or gzip."""
     for variant in (name, name.replace("-idx", ".idx")):
         yield from (file for file in (folder / variant, folder / f"{variant}.gz") if os.path.isfile(file))
 
@@ -192,7 +196,7 @@ def _from_folder(folder: Path, how: str) -> Dataset:
 
 def _check_pair(images: npt.NDArray[Any], labels: npt.NDArray[Any], images_file: Path, labels_file: Path) -> None:
     if images.ndim == 1 and labels.ndim == 3:
-        raise IdxError(f"{images_file} holds labels and {labels_file} images: they are swapped; exchange their names")
+        raise IdxError(f"{images_file} holds labels and {labels_file} images: they are swapped; swap their names")
     if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (28, 28) or not len(images):
         raise IdxError(f"{images_file}: found {images.dtype} {images.shape}; expected images, uint8 (n > 0, 28, 28)")
     if labels.dtype != np.uint8 or labels.ndim != 1:
@@ -214,7 +218,7 @@ def _from_cache_or_mirrors(folder: Path, mirrors: Sequence[str], timeout: float)
     except FileNotFoundError:
         pass
     except Exception as error:  # on damaged bytes, NumPy's and zipfile's parsers raise nearly anything
-        log.warning("%s is unusable and will be made anew (%s: %s)", decoded, type(error).__name__, error)
+        log.warning("%s is unusable and will be replaced (%s: %s)", decoded, type(error).__name__, error)
 
     arrays: dict[str, Any] = {name: array for name in DIGESTS if (array := _cached(folder, name)) is not None}
     reasons, used = [f"the cache {folder} holds {len(arrays)} of the 4 files"], []
@@ -222,16 +226,15 @@ def _from_cache_or_mirrors(folder: Path, mirrors: Sequence[str], timeout: float)
         try:
             for name in [name for name in DIGESTS if name not in arrays]:
                 url = f"{mirror.rstrip('/')}/{name}.gz"
-                body = _download(url, timeout)
+                body = download(url, timeout, MAX_BYTES)
                 arrays[name] = _verified(name, decode_idx(io.BytesIO(body), "content", MAX_BYTES), "content")
                 _save(folder / f"{name}.gz", body)
                 used.append(mirror)
         except (OSError, ValueError) as error:
-            reasons.append(
-                "".join(c if c.isprintable() else " " for c in f"{url}: {error}")
-            )  # one line, whatever the mirror sent
+            reason = f"{url}: {error}"
+            reasons.append("".join(c if c.isprintable() else " " for c in reason))  # one line, whatever the mirror sent
     if len(arrays) < len(DIGESTS):
-        raise DataUnavailableError(f"no MNIST to be had: {'; '.join(reasons)}. {REMEDY}")
+        raise DataUnavailableError(f"MNIST was not found: {'; '.join(reasons)}. {REMEDY}")
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     _save(decoded, buffer.getbuffer())
@@ -249,7 +252,7 @@ def _cached(folder: Path, name: str) -> Array | None:
 
 
 def _sha256(array: npt.NDArray[Any]) -> str:
-    return hashlib.sha256(encode_idx(array)).hexdigest()  # that of the uncompressed IDX file: one encoding per array
+    return hashlib.sha256(encode_idx(array)).hexdigest()  # of the uncompressed IDX file
 
 
 def _verified(name: str, array: npt.NDArray[Any], where: str) -> Array:
@@ -258,61 +261,8 @@ def _verified(name: str, array: npt.NDArray[Any], where: str) -> Array:
     return array
 
 
-def _download(url: str, timeout: float) -> bytes:
-    """What is at the address. The work is done by a thread, which after the last deadline is left to itself: no timeout
-    of a socket
-    ends a slow name server, or headers that never do."""
-    body, over, errors = bytearray(), threading.Event(), []
-
-    def work() -> None:
-        try:
-            _receive(url, timeout, body, over)
-        except (OSError, ValueError) as error:
-            errors.append(error)
-        except Exception as error:  # HTTPException; OverflowError for a port, MemoryError for a length
-            errors.append(OSError(f"{type(error).__name__}: {error}"))
-
-    print(f"downloading {url} ", end="", file=sys.stderr, flush=True)
-    thread, end = threading.Thread(target=work, daemon=True), time.monotonic() + SLOWEST * timeout
-    try:
-        thread.start()
-        while thread.is_alive() and (left := end - time.monotonic()) > 0:
-            thread.join(min(left, 0.2))  # in steps, because on Windows Ctrl+C waits for the end of each
-        if thread.is_alive():
-            raise TimeoutError(f"not complete after {SLOWEST * timeout:g} s")
-    finally:
-        over.set()
-        print(f" {len(body) / 1e6:.1f} MB received", file=sys.stderr)
-    if errors:
-        raise errors[0]
-    return bytes(body)
-
-
-def _receive(url: str, timeout: float, body: bytearray, over: threading.Event) -> None:
-    import urllib.request  # here, because importing it takes 25 ms and hardly a process downloads anything
-    from http.client import HTTPResponse
-
-    class Shorten(urllib.request.BaseHandler):
-        """Close what comes with an error or a redirection, which would be read to the end first, and may have none."""
-
-        def http_response(self, request: urllib.request.Request, response: HTTPResponse) -> HTTPResponse:
-            if not 200 <= response.status < 300:
-                response.close()
-            return response
-
-        https_response = http_response
-
-    with urllib.request.build_opener(Shorten).open(url, timeout=timeout) as response:
-        while (chunk := response.read1(1 << 16)) and not over.is_set():
-            body += chunk
-            if len(body) % (1 << 20) < len(chunk):  # one dot per MiB
-                print(".", end="", file=sys.stderr, flush=True)
-            if len(body) > MAX_BYTES:
-                raise OSError(f"longer than {MAX_BYTES} bytes")
-
-
 def _save(path: Path, data: bytes | memoryview) -> None:
-    """Write all of it or nothing; to fail is no error."""
+    """Write a file of the cache atomically, best effort: a failure is only logged."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, data)

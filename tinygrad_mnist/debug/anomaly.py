@@ -24,7 +24,7 @@ from ..record import Primitive, is_recording
 from ..tensor import Array, Tensor
 from ..walk import walk
 
-__all__ = ["AnomalyError", "detect_anomaly"]
+__all__ = ["AnomalyError", "detect_anomaly", "locate_nonfinite"]
 
 PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 LAYERS = f"{PACKAGE}nn{os.sep}"
@@ -262,3 +262,31 @@ def _nonfinite(value: Any) -> tuple[str, np.ufunc, str]:
 
 def _describe_all(values: Sequence[Any]) -> str:
     return ", ".join(map(describe, values))
+
+
+def locate_nonfinite(function: Callable[[], Any]) -> str:
+    """Call a function again under `detect_anomaly`, and say which op produced the first NaN or infinity.
+
+    Parameters
+    ----------
+    function : callable
+        Computes what was not finite; ops in it are inspected one by one.
+
+    Returns
+    -------
+    str
+        For an error message.
+
+    Examples
+    --------
+    >>> from tinygrad_mnist import exp
+    >>> with np.errstate(over="ignore"):
+    ...     locate_nonfinite(lambda: exp(1e9))
+    'infinity first appeared in the output of exp, forward: 1 of 1 values'
+    """
+    with detect_anomaly() as anomaly:
+        try:
+            function()
+        except FloatingPointError as error:
+            return f"{anomaly.first_infinity}; then {error}" if anomaly.first_infinity else str(error)
+    return anomaly.first_infinity or "no op produced it: it was in the inputs, or came from summing shards"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..storage.validation import parameter_mismatches
 from ..tensor import Array, Operand, as_tensor
 from ..walk import parameters
 
@@ -29,20 +30,7 @@ def load_parameters(model: Any, mapping: Mapping[str, Operand]) -> None:
         name: (a.shape, wanted[name].dtype if name in wanted and a.dtype.kind == "f" else a.dtype)
         for name, a in arrays.items()
     }
-    if wrong := misfits({name: (p.shape, p.dtype) for name, p in wanted.items()}, found):
+    if wrong := parameter_mismatches({name: (p.shape, p.dtype) for name, p in wanted.items()}, found):
         raise ValueError("load_parameters: the weights do not fit the model: " + "; ".join(wrong))
     for name, parameter in wanted.items():  # in the same order in memory: the last bits of products may depend on it
         parameter.data = np.positive(arrays[name], out=np.empty_like(parameter.data))
-
-
-def misfits(
-    wanted: Mapping[str, tuple[tuple[int, ...], Any]], found: Mapping[str, tuple[tuple[int, ...], Any]]
-) -> list[str]:
-    """Say how arrays that were found, given as shape and dtype by name, differ from those that are wanted."""
-    wrong = [f"{name} is missing" for name in wanted if name not in found]
-    wrong += [f"{name} is not in the model" for name in found if name not in wanted]
-    for name, (shape, dtype) in wanted.items():
-        has, kind = found.get(name, (shape, dtype))
-        wrong += [f"{name} has shape {has}, the model's is {shape}"] if has != shape else []
-        wrong += [f"{name} is {kind}, the model's is {dtype}"] if kind != dtype else []
-    return wrong

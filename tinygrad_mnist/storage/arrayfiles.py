@@ -1,8 +1,8 @@
-"""Arrays by name in files: safetensors and .npz. Nothing is unpickled, nothing believed before it is checked.
+"""Files of named arrays: safetensors and .npz. Files are untrusted input, and nothing is unpickled.
 
-A file that is written here carries a SHA-256 of all its bytes, so that damage anywhere is seen before anything is
-loaded. Errors come before memory is taken: sizes and names are read from the header, and compared with the file's
-length and with what is wanted.
+A file that is written here contains the SHA-256 of all its bytes, so that damage anywhere is detected before anything
+is loaded. Sizes and names in the header are compared with the length of the file, and with what the caller expects,
+before memory is allocated.
 """
 
 from __future__ import annotations
@@ -18,11 +18,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from ..tensor import Array
+__all__ = [
+    "ENCODERS",
+    "ArrayFile",
+    "CheckpointError",
+    "check_storable",
+    "encode_npz",
+    "encode_safetensors",
+    "open_arrays",
+]
 
-__all__ = ["ENCODERS", "ArrayFile", "CheckpointError", "check_storable", "encode_npz", "encode_safetensors", "opened"]
-
+Array = npt.NDArray[Any]
 DTYPES = {
     "BOOL": "bool",
     "U8": "uint8",
@@ -37,35 +45,39 @@ DTYPES = {
     "F32": "float32",
     "F64": "float64",
 }
-# before our checksum, in the one entry of our metadata (several would come in any order) or comment
-NAME = b'tinygrad_mnist":"sha256:'
-START = b'{"__metadata__":{"' + NAME
-BLANK = b"0" * 64  # the checksum is that of the file with zeros in its own place
+# what precedes the checksum, in the only metadata entry (the order of several is not fixed) or in the zip comment
+CHECKSUM_KEY = b'tinygrad_mnist":"sha256:'
+HEADER_START = b'{"__metadata__":{"' + CHECKSUM_KEY
+BLANK = b"0" * 64  # stands in place of the checksum while it is computed
 HEADER_LIMIT, CHUNK = 4 << 20, 1 << 18
 DEFLATE_RATIO = 1032  # no deflate stream expands to more than this many times its size
 
 
 class CheckpointError(ValueError):
-    """A file of weights or a checkpoint that is damaged, or not what is wanted.
-
-    The message says which, why, and what to do.
-    """
+    """A file of weights or a checkpoint is damaged or does not fit; the message names file, reason and remedy."""
 
 
 class ArrayFile(NamedTuple):
-    """An open file: what is in it, and how to read one array."""
+    """An open file: shape and dtype of its arrays by name, and a function that reads one of them."""
 
     entries: dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
     read: Callable[[str], Array]
 
 
 @contextmanager
-def opened(path: Path, max_bytes: int) -> Iterator[ArrayFile]:
-    """Open a file of either format, told apart by content; whatever is wrong with it is a `CheckpointError`."""
-    if not path.is_file():  # nor is a pipe or a device read, which may never end
-        raise FileNotFoundError(
-            f"{path} is {'no file' if path.exists() else 'not there'}; name a file of weights, or a checkpoint"
-        )
+def open_arrays(path: Path, max_bytes: int) -> Iterator[ArrayFile]:
+    """Open a file of either format, detected by content.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it does not exist, or is not a regular file.
+    CheckpointError
+        If anything is wrong with its content, or it is larger than `max_bytes`.
+    """
+    if not path.is_file():  # reading from a pipe or a device may never end
+        problem = "is not a file" if path.exists() else "does not exist"
+        raise FileNotFoundError(f"{path} {problem}; pass a file of weights or a checkpoint")
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > max_bytes:
@@ -79,12 +91,10 @@ def opened(path: Path, max_bytes: int) -> Iterator[ArrayFile]:
                 yield ArrayFile(found.entries, lambda name: _check_finite(f"{path}: {name}", found.read(name)))
         except (CheckpointError, ImportError):
             raise
-        except (
-            Exception
-        ) as error:  # on damaged bytes, NumPy's, zipfile's and safetensors' parsers raise nearly anything
+        except Exception as error:  # on damaged bytes, the parsers of NumPy, zipfile and safetensors raise any error
             problem = f"{type(error).__name__}: {error}".splitlines()[0]
             raise CheckpointError(
-                f"{path} is damaged or no file of weights ({problem}); restore it, or train again"
+                f"{path} is damaged or not a file of weights ({problem}); restore it, or train again"
             ) from error
 
 
@@ -93,52 +103,50 @@ def _safetensors(path: Path, file: io.BufferedReader, size: int, max_bytes: int)
     start = file.read(8)
     length = int.from_bytes(start, "little")
     if len(start) < 8 or length > min(size - 8, HEADER_LIMIT):
-        claim = f"a header of {length} bytes" if len(start) == 8 else "no header"
+        found = f"a header of {length} bytes" if len(start) == 8 else "no header"
         raise CheckpointError(
-            f"{path} is damaged or no file of weights: it has {claim} in {size} bytes; restore it, or train again"
+            f"{path} is damaged or not a file of weights: it has {found} in {size} bytes; restore it, or train again"
         )
     header = file.read(length)
-    if _resembles(header[len(START) - len(NAME) :], NAME):
-        _check_digest(path, file, 8 + len(START))
-    with _library().safe_open(path, framework="np") as opened:
+    if _resembles(header[len(HEADER_START) - len(CHECKSUM_KEY) :], CHECKSUM_KEY):
+        _check_digest(path, file, 8 + len(HEADER_START))
+    with _library().safe_open(path, framework="np") as file_:
         entries = {}
-        for name in opened.keys():
-            part = opened.get_slice(name)
+        for name in file_.keys():
+            part = file_.get_slice(name)
             if part.get_dtype() not in DTYPES:
                 raise CheckpointError(
                     f"{path}: {name} is {part.get_dtype()}, which NumPy does not have; convert it to F32"
                 )
             entries[name] = tuple(part.get_shape()), np.dtype(DTYPES[part.get_dtype()])
-        yield ArrayFile(entries, opened.get_tensor)
+        yield ArrayFile(entries, file_.get_tensor)
 
 
 @contextmanager
 def _npz(path: Path, file: io.BufferedReader, size: int, max_bytes: int) -> Iterator[ArrayFile]:
-    file.seek(max(size - 22 - len(NAME + BLANK), 0))
+    file.seek(max(size - 22 - len(CHECKSUM_KEY + BLANK), 0))
     end = file.read()
-    if _resembles(end[22:], NAME):
+    if _resembles(end[22:], CHECKSUM_KEY):
         _check_digest(path, file, size - len(BLANK))
-    place = end.rfind(b"PK\x05\x06")  # the end record, of 22 bytes with the comment's length at its end
-    if place >= 0 and place + 22 + int.from_bytes(end[place + 20 : place + 22], "little") != len(end):
-        raise CheckpointError(f"{path} is damaged: it is cut off at the end; restore it, or train again")
+    record = end.rfind(b"PK\x05\x06")  # the end record: 22 bytes, the last two of which are the length of the comment
+    if record >= 0 and record + 22 + int.from_bytes(end[record + 20 : record + 22], "little") != len(end):
+        raise CheckpointError(f"{path} is damaged: it is truncated; restore it, or train again")
     with zipfile.ZipFile(file) as archive:
         headers = {}
         for member in archive.infolist():
             name = member.filename.removesuffix(".npy")
             with archive.open(member) as opened:
-                if np.lib.format.read_magic(opened) != (
-                    1,
-                    0,
-                ):  # enough for arrays of numbers; others may have headers of gigabytes
+                version = np.lib.format.read_magic(opened)
+                if version != (1, 0):  # which is enough for arrays of numbers; later ones allow headers of gigabytes
                     raise CheckpointError(
-                        f"{path}: {name} is no .npy of version 1, as NumPy writes numbers; store it anew with np.savez"
+                        f"{path}: {name} is not .npy of version 1, as NumPy writes numbers; save it with np.savez"
                     )
                 shape, fortran, dtype = np.lib.format.read_array_header_1_0(opened)
                 needed = math.prod(shape) * dtype.itemsize
                 room = member.compress_size * (DEFLATE_RATIO if member.compress_type == zipfile.ZIP_DEFLATED else 1)
                 if dtype.kind not in "biuf":
                     raise CheckpointError(
-                        f"{path}: {name} holds {dtype} and no numbers, which is never read; store numbers"
+                        f"{path}: {name} has dtype {dtype}; only numbers are read: convert it before it is saved"
                     )
                 if (
                     name in headers
@@ -146,7 +154,7 @@ def _npz(path: Path, file: io.BufferedReader, size: int, max_bytes: int) -> Iter
                     or member.compress_size > size
                 ):
                     raise CheckpointError(
-                        f"{path} is damaged: {name} claims {needed} bytes ({dtype} {shape}) in too few; restore it"
+                        f"{path} is damaged: {name} needs {needed} bytes ({dtype} {shape}), but has fewer; restore it"
                     )
                 headers[name] = member, opened.tell(), shape, fortran, dtype
         if sum(math.prod(h[2]) * h[4].itemsize for h in headers.values()) > max_bytes:
@@ -156,9 +164,9 @@ def _npz(path: Path, file: io.BufferedReader, size: int, max_bytes: int) -> Iter
 
         def values(name: str) -> Array:
             member, begin, shape, fortran, dtype = headers[name]
-            data = bytearray()  # grows with what arrives
+            data = bytearray()  # grows as data is read
             with archive.open(member) as opened:
-                while chunk := opened.read(CHUNK):  # to the end, where the checksum is compared
+                while chunk := opened.read(CHUNK):  # up to the end, where zipfile compares the CRC
                     data += chunk
             array: Array = np.frombuffer(memoryview(data)[begin:], dtype).reshape(shape, order="F" if fortran else "C")
             return array.astype(dtype.newbyteorder("="), copy=False)
@@ -166,11 +174,11 @@ def _npz(path: Path, file: io.BufferedReader, size: int, max_bytes: int) -> Iter
         yield ArrayFile({name: (h[2], h[4].newbyteorder("=")) for name, h in headers.items()}, values)
 
 
-def _check_digest(path: Path, file: io.BufferedReader, place: int) -> None:
-    """Compare the SHA-256 that a file of ours states at `place` with that of its bytes."""
+def _check_digest(path: Path, file: io.BufferedReader, offset: int) -> None:
+    """Compare the SHA-256 that a file contains at an offset with that of its bytes."""
     digest = hashlib.sha256()
     file.seek(0)
-    while chunk := file.read(min(CHUNK, place - file.tell())):
+    while chunk := file.read(min(CHUNK, offset - file.tell())):
         digest.update(chunk)
     stated = file.read(len(BLANK))
     digest.update(BLANK)
@@ -178,60 +186,60 @@ def _check_digest(path: Path, file: io.BufferedReader, place: int) -> None:
         digest.update(chunk)
     if digest.hexdigest().encode() != stated:
         raise CheckpointError(
-            f"{path} is damaged: its bytes do not have the SHA-256 that it states; restore it, or use an older one"
+            f"{path} is damaged: its SHA-256 is not the one that was saved with it; restore it, or use an older one"
         )
 
 
 def _resembles(data: bytes, wanted: bytes) -> bool:
-    """Whether data begins with what is wanted; it may be damaged, but not more than by half."""
+    """Return whether data begins with what is wanted, up to damage of half of its bytes."""
     return 2 * sum(a == b for a, b in zip(data, wanted, strict=False)) > len(wanted)
 
 
 def encode_npz(arrays: Mapping[str, Array]) -> bytearray:
-    """Return the bytes of an .npz file with its own checksum."""
+    """Return the bytes of an .npz file that contains its checksum."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:  # not np.savez, which has names that are not for arrays
+    with zipfile.ZipFile(buffer, "w") as archive:  # np.savez has parameters, whose names no array could have
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
-        archive.comment = NAME + BLANK
+        archive.comment = CHECKSUM_KEY + BLANK
     data = bytearray(buffer.getbuffer())
     data[-len(BLANK) :] = hashlib.sha256(data).hexdigest().encode()
     return data
 
 
 def encode_safetensors(arrays: Mapping[str, Array]) -> bytearray:
-    """Return the bytes of a safetensors file with its own checksum."""
+    """Return the bytes of a safetensors file that contains its checksum."""
     plain = {name: np.array(array, array.dtype.newbyteorder("="), order="C") for name, array in arrays.items()}
     data = bytearray(_library().numpy.save(plain, {"tinygrad_mnist": "sha256:" + BLANK.decode()}))
     if (length := int.from_bytes(data[:8], "little")) > HEADER_LIMIT:
         raise ValueError(
-            f"names and shapes of {len(plain)} arrays take {length} bytes, more than {HEADER_LIMIT}; join some of them"
+            f"names and shapes of {len(plain)} arrays take {length} bytes, more than {HEADER_LIMIT}; concatenate some"
         )
-    if not data.startswith(START + BLANK, 8):
+    if not data.startswith(HEADER_START + BLANK, 8):
         raise RuntimeError(
-            "this version of safetensors does not write metadata first, as all before it; install an older one"
+            "this version of safetensors does not write the metadata first, as earlier ones do; install an older one"
         )
-    place = 8 + len(START)
-    data[place : place + len(BLANK)] = hashlib.sha256(data).hexdigest().encode()
+    offset = 8 + len(HEADER_START)
+    data[offset : offset + len(BLANK)] = hashlib.sha256(data).hexdigest().encode()
     return data
 
 
 def check_storable(what: str, name: str, array: Array) -> Array:
-    """Return an array if it can be stored by this name, and read again."""
+    """Return an array if it can be stored by this name and read again, else raise an error that calls it `what`."""
     if str(array.dtype.newbyteorder("=")) not in DTYPES.values():
-        raise TypeError(f"{what} is {array.dtype}, and no array of numbers that any machine can read; convert it")
+        raise TypeError(f"{what} is {array.dtype}, not a dtype of numbers that every machine has; convert it")
     if name == "__metadata__" or not name.isprintable() or len(name) > 1000:
-        raise ValueError(f"{what} is no name to store an array by; use a shorter one, of printable characters")
+        raise ValueError(f"{what} is not a name for an array; use at most 1000 printable characters")
     return _check_finite(what, array)
 
 
 def _check_finite(what: str, array: Array) -> Array:
-    """Return an array if it holds no NaN and no infinity."""
+    """Return an array if all its values are finite."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         count = array.size - np.count_nonzero(np.isfinite(array))
         raise CheckpointError(
-            f"{what} has {count} of {array.size} values that are NaN or infinite; use one from before that"
+            f"{what} has {count} of {array.size} values that are NaN or infinite; use an earlier state"
         )
     return array
 
@@ -241,7 +249,7 @@ def _library() -> Any:
         import safetensors.numpy
     except ImportError as error:
         raise ImportError(
-            ".safetensors files need the library; pip install 'tinygrad_mnist[train]', or use .npz for weights"
+            ".safetensors files need safetensors; pip install 'tinygrad_mnist[train]', or use .npz for weights"
         ) from error
     return safetensors
 

@@ -1,7 +1,4 @@
-"""Weights, and everything else that is needed to go on later, on disk.
-
-What users call. The formats are in arrayfiles.py.
-"""
+"""Save and load weights and checkpoints; the file formats are in arrayfiles.py."""
 
 from __future__ import annotations
 
@@ -16,24 +13,22 @@ from typing import Any
 
 import numpy as np
 
-from ..nn import parameters
-from ..nn.state import misfits
 from ..tensor import Array, Operand, Tensor, as_tensor
-from .arrayfiles import ENCODERS, CheckpointError, check_storable, encode_safetensors, opened
+from ..walk import parameters
+from .arrayfiles import ENCODERS, CheckpointError, check_storable, encode_safetensors, open_arrays
 from .files import write_atomically
+from .validation import parameter_mismatches
 
 __all__ = ["CheckpointError", "CheckpointManager", "load_checkpoint", "load_weights", "save_checkpoint", "save_weights"]
 
 STATE_LIMIT, MAX_BYTES = 64 << 20, 1 << 32
-ARRAY, STATE = (
-    "$array",
-    "$state",
-)  # the key that stands for an array in a checkpoint's state; the array with that state, as JSON
+ARRAY = "$array"  # in the state of a checkpoint, {ARRAY: name} stands for an array
+STATE = "$state"  # the name of the array that holds this state, as JSON
 log = logging.getLogger(__name__)
 
 
 def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Operand]) -> None:
-    """Write arrays by name; an interruption leaves the old file, or none, never half of one.
+    """Save arrays by name, atomically: an interruption leaves the old file or none, never an incomplete one.
 
     Parameters
     ----------
@@ -47,7 +42,7 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Operand]) -
     ValueError
         If the name ends in something else, or a value is NaN or infinite.
     OSError
-        If the file cannot be written; what was there before is still there.
+        If the file cannot be written; an old file is then unchanged.
 
     Examples
     --------
@@ -60,64 +55,82 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Operand]) -
     """
     path, arrays = Path(path), {name: as_tensor(value).data for name, value in weights.items()}
     if path.suffix not in ENCODERS:
-        raise ValueError(f"save_weights: {path.name} says no format; let its name end in .safetensors or .npz")
+        raise ValueError(f"save_weights: {path.name} has no known format; use a name that ends in .safetensors or .npz")
     for name, array in arrays.items():
         check_storable(f"save_weights: {name!r}", name, array)
     write_atomically(path, ENCODERS[path.suffix](arrays))
 
 
 def load_weights(path: str | os.PathLike[str], like: Any = None, *, max_bytes: int = MAX_BYTES) -> dict[str, Array]:
-    """Read a file of weights, safetensors or .npz (told apart by content, whatever the name); give it to
-    ``tg.nn.load_parameters``.
+    """Load a file of weights, for ``tg.nn.load_parameters``.
 
     Parameters
     ----------
     path : str or PathLike
-        Also from other programs. A checksum is compared if there is one: `save_weights` writes it.
+        A safetensors or .npz file (detected by content, not by name), also one of another program. A checksum is
+        compared if there is one: `save_weights` writes it.
     like : model or dict of str to Tensor, optional
-        What the weights are for. The file must have exactly its names, shapes and dtypes; this is found out before
-        values are read.
+        The file must have exactly its names, shapes and dtypes, which is checked before values are read.
     max_bytes : int
-        Refuse a larger file, or values that would take more.
+        Refuse a larger file, or values that take more.
+
+    Returns
+    -------
+    dict of str to ndarray
 
     Raises
     ------
     FileNotFoundError
     CheckpointError
-        If the file is damaged, holds Python objects, NaN or infinity, or does not fit `like`: then every difference is
-        listed.
+        If the file is damaged, contains Python objects, NaN or infinity, or does not fit `like`; then every difference
+        is listed.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile, tinygrad_mnist as tg
+    >>> layer = tg.nn.Linear(2, 1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "weights.npz")
+    ...     save_weights(path, {"weight": np.ones((2, 1), np.float32)})
+    ...     try:
+    ...         load_weights(path, like=layer)
+    ...     except CheckpointError as error:
+    ...         print(str(error).removeprefix(str(path)))
+     does not fit the model: bias is missing; use the weights of a model of the same size
     """
-    with opened(Path(path), max_bytes) as file:
+    with open_arrays(Path(path), max_bytes) as file:
         if STATE in file.entries:
-            raise CheckpointError(f"{path} is a checkpoint; read it with load_checkpoint, and take its weights")
+            raise CheckpointError(f"{path} is a checkpoint; load it with load_checkpoint, and use its weights")
         if like is not None:
             wanted = like if isinstance(like, Mapping) else parameters(like)
-            if wrong := misfits({name: (p.shape, p.dtype) for name, p in wanted.items()}, file.entries):
-                raise CheckpointError(f"{path} does not fit the model: {'; '.join(wrong)}")
+            if wrong := parameter_mismatches({name: (p.shape, p.dtype) for name, p in wanted.items()}, file.entries):
+                listed = "; ".join(wrong)
+                raise CheckpointError(
+                    f"{path} does not fit the model: {listed}; use the weights of a model of the same size"
+                )
         return {name: file.read(name) for name in file.entries}
 
 
 def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
-    """Write everything that is needed to go on later into one safetensors file, all or nothing (needs the ``train``
-    extra).
+    """Save the state of a training run into one safetensors file, atomically (needs the ``train`` extra).
 
     Parameters
     ----------
     path : str or PathLike
     state : dict
-        Nested dicts with string keys, lists, Tensors, arrays, numbers, strings, booleans and None: whatever
-        `load_checkpoint` is to give back (arrays bit for bit; Tensors as arrays, tuples as lists).
+        Nested dicts with string keys, lists, Tensors, arrays, numbers, strings, booleans and None. `load_checkpoint`
+        returns arrays bit for bit, Tensors as arrays, and tuples as lists.
 
     Raises
     ------
     TypeError, ValueError
-        If something cannot be stored, or a number is NaN or infinite; the message says where it is.
+        If something cannot be stored, or a number is NaN or infinite; the message gives its path.
     OSError
-        If the file cannot be written; what was there before is still there.
+        If the file cannot be written; an old file is then unchanged.
 
     Examples
     --------
-    A loop of your own, that can go on where it was:
+    A training loop that can continue later:
 
     >>> import pathlib, tempfile, tinygrad_mnist as tg
     >>> layer, rng = tg.nn.Linear(2, 1), np.random.default_rng(0)
@@ -136,34 +149,34 @@ def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> N
     if not isinstance(state, Mapping):
         raise TypeError(f"save_checkpoint: the state is a {type(state).__name__}; pass a dict")
     arrays: dict[str, Array] = {}
-    text = json.dumps(_taken_apart(state, "", arrays), allow_nan=False).encode()
+    text = json.dumps(_flatten_state(state, "", arrays), allow_nan=False).encode()
     if len(text) > STATE_LIMIT:
         raise ValueError(
-            f"save_checkpoint: beside arrays a state may take {STATE_LIMIT} bytes, not {len(text)}; store lists as "
-            "arrays"
+            f"save_checkpoint: without arrays the state takes {len(text)} bytes, more than {STATE_LIMIT}; store lists "
+            "as arrays"
         )
     write_atomically(path, encode_safetensors({**arrays, STATE: np.frombuffer(text, np.uint8)}))
 
 
 def load_checkpoint(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
-    """Read what `save_checkpoint` wrote.
+    """Load a state that `save_checkpoint` has saved.
 
     Raises
     ------
     FileNotFoundError
     CheckpointError
-        If the file is damaged anywhere, or is no checkpoint.
+        If the file is damaged anywhere, or is not a checkpoint.
     """
-    with opened(Path(path), max_bytes) as file:
+    with open_arrays(Path(path), max_bytes) as file:
         if not 0 < math.prod(file.entries[STATE][0] if STATE in file.entries else (0,)) <= STATE_LIMIT:
             raise CheckpointError(
-                f"{path} is no checkpoint but a file of weights, or another program's; read it with load_weights"
+                f"{path} is not a checkpoint, but a file of weights or of another program; load it with load_weights"
             )
         state = json.loads(file.read(STATE).tobytes())
         arrays = {name: file.read(name) for name in file.entries if name != STATE}
         try:
-            if not isinstance(found := _put_together(state, arrays), dict):
-                raise TypeError("it is no dict")
+            if not isinstance(found := _unflatten_state(state, arrays), dict):
+                raise TypeError("it is not a dict")
         except (KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{path} is damaged: its state does not fit its arrays ({error}); use an older one"
@@ -172,14 +185,24 @@ def load_checkpoint(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES)
 
 
 class CheckpointManager:
-    """The newest checkpoints in a folder: the last one, and those before it to fall back on.
+    """Keep the newest checkpoints in a folder, and restore the newest one that is not damaged.
 
     Parameters
     ----------
     folder : str or PathLike
-        Exists. Its files are called ``checkpoint-STEP.safetensors``.
+        Must exist. The files in it are called ``checkpoint-STEP.safetensors``.
     keep : int
-        How many to keep, at least 1.
+        How many checkpoints to keep, at least 1.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     manager = CheckpointManager(folder)
+    ...     for step in range(3):
+    ...         path = manager.save(step, {"step": step})
+    ...     [file.name for file in manager.files()], manager.restore()
+    (['checkpoint-00000002.safetensors', 'checkpoint-00000001.safetensors'], {'step': 2})
     """
 
     def __init__(self, folder: str | os.PathLike[str], keep: int = 2) -> None:
@@ -195,7 +218,7 @@ class CheckpointManager:
         return sorted(found, key=lambda file: int(file.stem.split("-")[1]), reverse=True)
 
     def save(self, step: int, state: Mapping[str, Any]) -> Path:
-        """Write a checkpoint, then delete those with the lowest numbers that are not to be kept."""
+        """Save a checkpoint, then delete the oldest ones, so that `keep` remain."""
         if step < 0:
             raise ValueError(f"CheckpointManager: step is {step}; it must be at least 0")
         path = self.folder / f"checkpoint-{step:08d}.safetensors"
@@ -204,10 +227,11 @@ class CheckpointManager:
             old.unlink(missing_ok=True)
         return path
 
-    def restore(self, say: Callable[[str], None] = log.warning) -> dict[str, Any] | None:
-        """Read the newest checkpoint that is whole; None if there is none at all.
+    def restore(self, warn: Callable[[str], None] = log.warning) -> dict[str, Any] | None:
+        """Load the newest checkpoint that is not damaged; None if there are no checkpoints.
 
-        Damaged ones are told to `say`, and renamed to ``….damaged`` once an older one has been read in their place.
+        Once an older checkpoint has been loaded instead of a damaged one, the damaged one is reported to `warn`, and
+        renamed to ``….damaged``.
 
         Raises
         ------
@@ -223,7 +247,7 @@ class CheckpointManager:
                 continue
             for damaged, reason in reasons.items():
                 os.replace(damaged, damaged.with_suffix(".damaged"))
-                say(f"{reason}; going on from the one before, {file.name}")
+                warn(f"{reason}; going on from the one before, {file.name}")
             return state
         if reasons:
             raise CheckpointError(
@@ -232,38 +256,37 @@ class CheckpointManager:
         return None
 
 
-def _taken_apart(value: Any, where: str, arrays: dict[str, Array]) -> Any:
-    """Return what JSON can hold of `value`, and put its arrays into `arrays` by their paths."""
+def _flatten_state(value: Any, path: str, arrays: dict[str, Array]) -> Any:
+    """Return a value in terms of JSON, with its arrays moved into `arrays` under their paths."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"save_checkpoint: {where} is {value}; only finite numbers are kept")
+        raise ValueError(f"save_checkpoint: {path} is {value}; only finite numbers can be stored")
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (Tensor, np.ndarray)):
         array = value.data if isinstance(value, Tensor) else value
-        if where in arrays:
-            raise ValueError(f"save_checkpoint: there are two arrays of the name {where}; use keys without /")
-        arrays[where] = check_storable(f"save_checkpoint: {where!r}", where, array)
-        return {ARRAY: where}
+        if path in arrays:
+            raise ValueError(f"save_checkpoint: two arrays have the path {path}; use keys without /")
+        arrays[path] = check_storable(f"save_checkpoint: {path!r}", path, array)
+        return {ARRAY: path}
     if isinstance(value, Mapping):
         if wrong := [key for key in value if not isinstance(key, str) or key in (ARRAY, STATE)]:
             raise TypeError(
-                f"save_checkpoint: the key {wrong[0]!r} in {where or 'the state'} cannot be stored; use other strings"
+                f"save_checkpoint: the key {wrong[0]!r} in {path or 'the state'} cannot be stored; use other strings"
             )
-        return {key: _taken_apart(part, f"{where}/{key}".lstrip("/"), arrays) for key, part in value.items()}
+        return {key: _flatten_state(part, f"{path}/{key}".lstrip("/"), arrays) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_taken_apart(part, f"{where}/{position}", arrays) for position, part in enumerate(value)]
+        return [_flatten_state(part, f"{path}/{position}", arrays) for position, part in enumerate(value)]
     raise TypeError(
-        f"save_checkpoint: cannot store {where}, a {type(value).__name__}; pass dicts, lists, arrays, numbers, strings"
+        f"save_checkpoint: cannot store {path}, a {type(value).__name__}; pass dicts, lists, arrays, numbers, strings"
     )
 
 
-def _put_together(value: Any, arrays: Mapping[str, Array]) -> Any:
-    if isinstance(value, dict):
-        return (
-            arrays[value[ARRAY]]
-            if ARRAY in value
-            else {key: _put_together(part, arrays) for key, part in value.items()}
-        )
-    return [_put_together(part, arrays) for part in value] if isinstance(value, list) else value
+def _unflatten_state(value: Any, arrays: Mapping[str, Array]) -> Any:
+    """Undo `_flatten_state`."""
+    if isinstance(value, list):
+        return [_unflatten_state(part, arrays) for part in value]
+    if not isinstance(value, dict):
+        return value
+    return arrays[value[ARRAY]] if ARRAY in value else {key: _unflatten_state(v, arrays) for key, v in value.items()}

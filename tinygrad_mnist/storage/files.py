@@ -1,4 +1,4 @@
-"""Files that are written all or not at all, whatever ends the process or the disk in between."""
+"""Atomic writes: a file has its old content or its new one, whenever the process or the machine stops."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ __all__ = ["leftovers", "read_whole", "write_atomically"]
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes | bytearray | memoryview) -> None:
-    """Write a file so that at any moment, also after a power cut, its name stands for the old content or the new one,
-    both complete.
+    """Write a file atomically: at any moment, also after a power failure, it is complete, with old or new content.
 
-    The data goes to a temporary file beside it (``NAME.….part``), which is synced and then renamed. If the process is
-    killed, that one is left behind: it is never read, and may be deleted (see `leftovers`).
+    The data is written to a temporary file in the same folder (``NAME.….part``), which is synced and then renamed. A
+    process that is killed leaves the temporary file; it is never read, and may be deleted (see `leftovers`).
 
     Parameters
     ----------
     path : str or PathLike
-        In a folder that exists. Of a link, the target is written. A file that exists keeps its permissions.
+        Its folder must exist. The target of a link is written. An existing file keeps its permissions.
     data : bytes-like
 
     Raises
     ------
     OSError
-        Naming `path`, if it cannot be written; the old file is then untouched and the temporary one deleted.
+        Naming `path`, if it cannot be written; the old file is then unchanged and the temporary one deleted.
 
     Examples
     --------
@@ -40,8 +39,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | bytearray | mem
     [('a.txt', b'all of it')]
     """
     path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_file():  # a folder; or a device, which would be replaced
-        raise OSError(errno.EINVAL, "not a file that can be written anew", str(path))
+    if path.exists() and not path.is_file():  # a folder, or a device, which would be replaced
+        raise OSError(errno.EINVAL, "not a file that can be replaced", str(path))
     part = path.parent / f"{path.name[:50]}.{uuid.uuid4().hex[:12]}.part"
     try:
         try:
@@ -58,13 +57,12 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | bytearray | mem
             _reached("synced")
             os.replace(part, path)
         finally:
-            part.unlink(missing_ok=True)  # still there only if something failed
+            part.unlink(missing_ok=True)  # it exists only if something failed
         _reached("renamed")
         _sync_folder(path.parent)
     except OSError as error:
-        raise OSError(
-            error.errno, error.strerror or str(error), str(path)
-        ) from error  # a write's own error names no file
+        # the error of a write does not name the file
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def leftovers(folder: str | os.PathLike[str]) -> list[Path]:
@@ -73,27 +71,27 @@ def leftovers(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def read_whole(path: str | os.PathLike[str], max_bytes: int) -> bytes:
-    """Read a file that must not be longer.
+    """Read a file of at most `max_bytes` bytes.
 
     Raises
     ------
     FileNotFoundError
-        Also if `path` is a folder, a pipe or a device, which may never end.
+        If `path` does not exist or is not a regular file: reading from a pipe or a device may never end.
     ValueError
-        If it has more than `max_bytes`.
+        If the file is longer.
     """
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path} is {'no file' if os.path.exists(path) else 'not there'}")
+        raise FileNotFoundError(f"{path} {'is not a file' if os.path.exists(path) else 'does not exist'}")
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        data = file.read(size + 1) if size <= max_bytes else b""  # a longer one if it has grown meanwhile
+        data = file.read(size + 1) if size <= max_bytes else b""  # one byte more: the file may have grown
     if max(size, len(data)) > max_bytes:
         raise ValueError(f"{path} has more than the {max_bytes} bytes accepted; raise max_bytes if that is meant")
     return data
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut, too, where folders can be synced."""
+    """Make a rename survive a power failure, where folders can be synced."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -104,4 +102,4 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _reached(point: str) -> None:
-    """Do nothing between the steps of a write: tests put a delay here, or the end of the process."""
+    """Mark a stage of a write; tests replace this function to delay or kill the process there."""

@@ -1,4 +1,19 @@
 """The training loop, shards on threads, evaluation and run folders."""
 
-from .evaluation import *
-from .trainer import *
+from ..data.splitting import hold_out
+from .evaluation import Evaluation, accuracy, evaluate, predict
+from .selection import best_epoch, should_stop
+from .trainer import Step, Trainer, fit
+
+__all__ = [
+    "Evaluation",
+    "Step",
+    "Trainer",
+    "accuracy",
+    "best_epoch",
+    "evaluate",
+    "fit",
+    "hold_out",
+    "predict",
+    "should_stop",
+]

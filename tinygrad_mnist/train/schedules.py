@@ -1,7 +1,7 @@
-"""Learning-rate schedules: pure functions of where training stands, so that a continued run needs to know nothing else.
+"""Learning-rate schedules: pure functions of the step, so that resumed training needs no state of them.
 
-Each takes the number of the step, from 0, and how many there will be, and returns the factor on the optimiser's
-learning rate. `warmup` makes a schedule from another.
+Each takes the index of the step, from 0, and the total number of steps, and returns the factor on the learning rate of
+the optimizer. `warmup` makes one schedule from another.
 """
 
 from __future__ import annotations
@@ -13,12 +13,18 @@ __all__ = ["constant", "cosine", "step_decay", "warmup"]
 
 
 def constant(step: int, steps: int) -> float:
-    """Return 1: the learning rate stays as it is."""
+    """Return 1: the learning rate does not change.
+
+    Examples
+    --------
+    >>> constant(3, 4)
+    1.0
+    """
     return 1.0
 
 
 def cosine(step: int, steps: int) -> float:
-    """Fall from 1 to 0 along half a cosine (Loshchilov and Hutter, 2017, without restarts).
+    """Decay from 1 to 0 along half a period of the cosine (Loshchilov and Hutter, 2017, without restarts).
 
     Examples
     --------
@@ -29,7 +35,7 @@ def cosine(step: int, steps: int) -> float:
 
 
 def step_decay(step: int, steps: int, milestones: Sequence[float] = (0.5, 0.75), gamma: float = 0.1) -> float:
-    """Multiply by `gamma` at each milestone, given as a share of all steps.
+    """Multiply by `gamma` at each milestone, given as a fraction of all steps.
 
     Examples
     --------
@@ -40,15 +46,15 @@ def step_decay(step: int, steps: int, milestones: Sequence[float] = (0.5, 0.75),
 
 
 def warmup(schedule: Callable[[int, int], float], share: float) -> Callable[[int, int], float]:
-    """Rise evenly, then follow a schedule.
+    """Increase the learning rate linearly, then follow a schedule.
 
     Parameters
     ----------
     schedule : callable
-        What to follow; it counts the steps after the rise alone.
+        The schedule to follow; its steps are counted from the end of the warmup.
     share : float
-        Of all steps, at least 0 and below 1, rounded down to whole steps. In n such steps the factor is 1/(n+1),
-        2/(n+1), and so on.
+        Length of the warmup as a fraction of all steps, at least 0 and below 1, rounded down to n whole steps. In them
+        the factor is 1/(n+1), 2/(n+1), and so on.
 
     Returns
     -------
@@ -66,13 +72,13 @@ def warmup(schedule: Callable[[int, int], float], share: float) -> Callable[[int
 
     def warmed(step: int, steps: int) -> float:
         _share(step, steps)
-        rise = int(share * steps)
-        return (step + 1) / (rise + 1) if step < rise else schedule(step - rise, steps - rise)
+        warm = int(share * steps)
+        return (step + 1) / (warm + 1) if step < warm else schedule(step - warm, steps - warm)
 
     return warmed
 
 
 def _share(step: int, steps: int) -> float:
     if not 0 <= step <= steps or steps < 1:
-        raise ValueError(f"step {step} of {steps} steps: count from 0, of at least 1")
+        raise ValueError(f"step {step} of {steps} steps: count from 0, and pass at least 1 step")
     return step / steps

@@ -10,35 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data import batches
+from ..debug.anomaly import locate_nonfinite
 from ..nn import load_parameters, parameters
-from ..nn.state import misfits
 from ..optim import Optimizer
+from ..storage.validation import state_mismatches
 from ..tensor import Array, Tensor
-from .evaluation import (
-    Evaluation,
-    accuracy,
-    best_epoch,
-    check_labels,
-    culprit,
-    evaluate,
-    hold_out,
-    predict,
-    should_stop,
-)
+from .evaluation import Evaluation, check_labels, evaluate
+from .selection import best_epoch, should_stop
 from .shards import value_and_grad
 
-__all__ = [
-    "Evaluation",
-    "Step",
-    "Trainer",
-    "accuracy",
-    "best_epoch",
-    "evaluate",
-    "fit",
-    "hold_out",
-    "predict",
-    "should_stop",
-]
+__all__ = ["Step", "Trainer", "fit"]
 
 
 class Step(NamedTuple):
@@ -218,15 +199,15 @@ class Trainer:
         return scores
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that decides how training goes on, for `tinygrad_mnist.checkpoint.save_checkpoint`.
+        """Return everything that decides how training continues, for `tinygrad_mnist.checkpoint.save_checkpoint`.
 
         Raises
         ------
         ValueError
-            If measuring has failed at the end of an epoch: that is no place to go on from.
+            If the evaluation at the end of an epoch has failed: training cannot continue from there.
         """
         if self.batch == len(self.cuts):
-            raise ValueError("Trainer: the epoch could not be measured; go on from an earlier state")
+            raise ValueError("Trainer: the evaluation at the end of this epoch has failed; load an earlier state")
         return {
             "weights": self._now(),
             "averaged": None if self.averaged is None else dict(self.averaged),
@@ -247,77 +228,76 @@ class Trainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict`, of a trainer that was made in the same way.
+        """Continue from the `state_dict` of a trainer that was made in the same way.
 
         Raises
         ------
         ValueError
-            If the state is of another model, optimiser, number of images or size of batches, or makes no sense; nothing
-            has changed then. (Schedule, augmentation and the images themselves are not compared.)
+            Listing every difference, if the state is of another model, optimizer, number of images or batch size, or is
+            inconsistent; nothing has changed then. (Schedule, augmentation and the images themselves are not compared.)
         """
         if not isinstance(state, Mapping):
             raise ValueError(f"Trainer: the saved state is a {type(state).__name__}; pass what state_dict() returned")
-        state = {"averaged": None, **state}  # 0.1.0 had no averages at first
-        if missing := self.state_dict().keys() - state.keys():
-            raise ValueError(
-                f"Trainer: the saved state lacks {', '.join(sorted(missing))}; it was written by something else"
-            )
+        state = {"averaged": None, **state}  # version 0.1.0 had no averages at first
+        counts: list[Any] = [state.get(key) for key in ("epoch", "batch", "step")]
+        epoch, batch, step = counts
+        wrong, unchecked = list[str](), {"optimizer", "order", "rng"}  # these three are checked below
+        if not (
+            type(epoch) is type(batch) is type(step) is int
+            and 1 <= epoch <= self.epochs + 1
+            and 0 <= batch < len(self.cuts)
+            and step == (epoch - 1) * len(self.cuts) + batch
+        ):
+            plan = f"{self.epochs} epochs of {len(self.cuts)} batches"
+            wrong.append(f"step {step}, epoch {epoch}, batch {batch} are none of {plan}")
+            unchecked |= {"epoch", "batch", "step", "losses", "history", "best"}
+            epoch, batch = 1, 0
+        live = self._expected_state(epoch, batch)
+        equal = {"images", "batch_size", *(f"history/{i}/epoch" for i in range(epoch - 1))}
+        wrong += state_mismatches(
+            live, state, "the trainer", equal=equal, nonnegative=["lr"], finite=True, unchecked=unchecked
+        )
+        wrong += [f"optimizer: {line}" for line in self.optimizer.state_mismatches(state.get("optimizer"))]
+        order: Any = state.get("order")  # None before the first batch of an epoch
+        images = np.arange(len(self.images))
+        integers = isinstance(order, np.ndarray) and order.dtype.kind == "i" and order.shape == images.shape
+        if not (integers and np.array_equal(np.sort(order), images) or order is None and batch == 0):
+            wrong.append(f"order is not a permutation of {len(images)} images")
         try:
-            losses, history = np.asarray(state["losses"], float).tolist(), [dict(row) for row in state["history"]]
-            order = None if state["order"] is None else np.asarray(state["order"])
-            epoch, batch, step, lr = (state[key] for key in ("epoch", "batch", "step", "lr"))
-            for key, here in (("images", len(self.images)), ("batch_size", self.batch_size)):
-                if state[key] != here:
-                    raise ValueError(f"its {key.replace('_', ' ')} is {state[key]}, here {here}")
-            if (
-                not all(type(n) is int for n in (epoch, batch, step))
-                or not 0 <= lr < math.inf
-                or not np.isfinite(losses).all()
-            ):
-                raise ValueError("epoch, batch and step must be whole numbers, learning rate and losses finite")
-            wanted = {name: (p.shape, p.dtype) for name, p in self.weights.items()}
-            if (state["averaged"] is None) != (self.average is None):
-                raise ValueError("its weights are averaged, or these here, not both")
-            for weights in (state["weights"], *(state[key] for key in ("averaged", "best") if state[key] is not None)):
-                if wrong := misfits(
-                    wanted, {name: (array.shape, array.dtype) for name, array in weights.items()}
-                ) or _spoilt(weights):
-                    raise ValueError("; ".join(wrong))
-            if order is not None and (
-                order.dtype.kind != "i" or not np.array_equal(np.sort(order), np.arange(len(self.images)))
-            ):
-                raise ValueError(f"its order is not one of {len(self.images)} images")
-            keys = {"epoch", "mean_loss", *(f"{name}_{kind}" for name in self.monitor for kind in Evaluation._fields)}
-            known = (
-                row.keys() == keys and row["epoch"] == i and np.isfinite(list(row.values())).all()
-                for i, row in enumerate(history, 1)
-            )
-            if not all(known):
-                raise ValueError(f"its history is not one of {', '.join(sorted(keys))}")
-            if (state["best"] is None) == (bool(history) and "validation" in self.monitor):
-                raise ValueError("its best weights and its history do not go together")
-            whole = step == (epoch - 1) * len(self.cuts) + batch and len(losses) == batch and len(history) == epoch - 1
-            if not (
-                whole
-                and 1 <= epoch <= self.epochs + 1
-                and 0 <= batch < len(self.cuts)
-                and (order is not None or not batch)
-            ):
-                raise ValueError(
-                    f"step {step}, epoch {epoch}, batch {batch} are none of {self.epochs} epochs of {len(self.cuts)} "
-                    "batches"
-                )
-            type(self.rng.bit_generator)().state = state["rng"]  # fails, if it does, here
-            self.optimizer.load_state_dict(state["optimizer"])
-        except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+            type(self.rng.bit_generator)().state = state.get("rng", {})
+        except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
+            wrong.append(f"rng is no state of {type(self.rng.bit_generator).__name__} ({error})")
+        if wrong:
             raise ValueError(
-                f"Trainer: the saved state does not fit: {error}; go on with the same data, model and settings"
-            ) from error
+                f"Trainer: the saved state does not fit: {'; '.join(wrong)}; make the trainer as the saved one was "
+                "made, with the same data, model and settings"
+            )
         load_parameters(self.model, state["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
         self.rng.bit_generator.state = state["rng"]
-        self.epoch, self.batch, self.step, self.lr = epoch, batch, step, lr
+        self.epoch, self.batch, self.step, self.lr = epoch, batch, step, state["lr"]
         self.order = None if order is None else order.astype(np.intp)
-        self.losses, self.history, self.best, self.averaged = losses, history, state["best"], state["averaged"]
+        self.losses, self.history = state["losses"].tolist(), [dict(row) for row in state["history"]]
+        self.best, self.averaged = state["best"], state["averaged"]
+
+    def _expected_state(self, epoch: int, batch: int) -> dict[str, Any]:
+        """Return a template of the state dict after some batches of an epoch; None stands for what is checked apart."""
+        weights, scores = self._now(), [f"{name}_{kind}" for name in self.monitor for kind in Evaluation._fields]
+        row = dict.fromkeys(["epoch", "mean_loss", *scores], 0.0)
+        return {
+            **dict.fromkeys(["optimizer", "order", "rng"]),
+            "weights": weights,
+            "averaged": None if self.average is None else weights,
+            "lr": 0.0,
+            "epoch": epoch,
+            "batch": batch,
+            "step": 0,
+            "losses": np.zeros(batch),
+            "history": [row | {"epoch": number} for number in range(1, epoch)],
+            "images": len(self.images),
+            "batch_size": self.batch_size,
+            "best": weights if epoch > 1 and "validation" in self.monitor else None,
+        }
 
     def selected(self) -> dict[str, Array]:
         """Return the weights to use.
@@ -355,7 +335,7 @@ class Trainer:
             where = f"step {self.step + 1}: the loss is {loss}{gradients}"
             self.rng.bit_generator.state = before
             try:
-                raise FloatingPointError(f"{where}; {culprit(lambda: value_and_gradients(threads=1))}")
+                raise FloatingPointError(f"{where}; {locate_nonfinite(lambda: value_and_gradients(threads=1))}")
             finally:
                 self.rng.bit_generator.state = before
         self.optimizer.step(grads)

@@ -1,6 +1,6 @@
 """`check_gradients` and `adjoint_check`.
 
-Verdicts, precision, diagnosis, bad input. Planted errors are in test_mutants.py.
+Verdicts, precision, diagnosis, bad input. Planted errors are in test_planted.py.
 """
 
 from __future__ import annotations

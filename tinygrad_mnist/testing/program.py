@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
-import tinygrad_mnist as tg
-
+from .. import conv, functional, ops, tensor
 from ..tensor import Array, Operand, Tensor, as_tensor
 from .strategies import arrays, axes, indices, masks, permutations
 
 __all__ = ["Program", "programs"]
 
-TAME = 3.0  # values are scaled down to this
-LARGEST = 32  # number of entries of a value; more are summed up
+LARGEST_VALUE = 3.0  # larger values are scaled down to this
+LARGEST_SIZE = 32  # number of entries of a value; more are summed up
+
+# what the names in the source of a program stand for: tg is the package's public ops
+tg = SimpleNamespace(
+    **{name: getattr(module, name) for module in (tensor, ops, conv, functional) for name in module.__all__}
+)
+NAMES = {"tg": tg, "np": np}
 
 ONE = [
     "tg.tanh({x})",
@@ -106,7 +112,7 @@ class Program:
         if len(inputs) != len(self.inputs):
             raise TypeError(f"Program: it takes {len(self.inputs)} inputs, not {len(inputs)}")
         names: dict[str, Any] = {f"v{i}": as_tensor(x) for i, x in enumerate(inputs)}
-        exec(self._code, {"tg": tg, "np": np}, names)
+        exec(self._code, {**NAMES}, names)
         found = tuple(names[name] for name in self.outputs)
         return found if len(found) > 1 else found[0]
 
@@ -218,7 +224,7 @@ def _draw_step(draw: Any, values: list[Tensor], kinks: bool) -> str:
         "widths": lambda: st.tuples(*[st.tuples(st.integers(0, 1), st.integers(0, 1))] * n),
     }
     drawn = {key: draw(field()) for key, field in fields.items() if f"{{{key}}}" in template}
-    expression, value = _tamed(template.format(x=name, **drawn), values)
+    expression, value = _scaled(template.format(x=name, **drawn), values)
     values.append(value)
     return f"v{len(values) - 1} = {expression}"
 
@@ -226,13 +232,13 @@ def _draw_step(draw: Any, values: list[Tensor], kinks: bool) -> str:
 _programs, _steps = st.composite(_draw_program), st.composite(_draw_step)
 
 
-def _tamed(expression: str, values: Sequence[Tensor]) -> tuple[str, Tensor]:
+def _scaled(expression: str, values: Sequence[Tensor]) -> tuple[str, Tensor]:
     """Return the expression, summed up and scaled down as far as is necessary, and its value."""
-    names = {"tg": tg, "np": np, **{f"v{i}": x for i, x in enumerate(values)}}
-    while (x := eval(expression, names)).size > LARGEST or x.ndim > 4:
+    names = {**NAMES, **{f"v{i}": x for i, x in enumerate(values)}}
+    while (x := eval(expression, names)).size > LARGEST_SIZE or x.ndim > 4:
         expression = f"tg.sum({expression}, 0)"
-    if (peak := np.abs(x.data).max(initial=0.0)) > TAME:
-        expression = f"{0.5 ** math.ceil(math.log2(peak / TAME))} * ({expression})"
+    if (peak := np.abs(x.data).max(initial=0.0)) > LARGEST_VALUE:
+        expression = f"{0.5 ** math.ceil(math.log2(peak / LARGEST_VALUE))} * ({expression})"
     return expression, eval(expression, names)
 
 

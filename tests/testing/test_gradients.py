@@ -27,7 +27,7 @@ from tinygrad_mnist.testing import (
     broadcastable_shapes,
     check_gradients,
 )
-from tinygrad_mnist.testing.differences import rounding_noise, derivatives_at_zero
+from tinygrad_mnist.testing.differences import derivatives_at_zero, rounding_noise
 
 seeds = st.integers(0, 2**32 - 1)
 powers = st.integers(-30, 30).map(lambda n: 10.0**n)
@@ -400,10 +400,14 @@ def test_one_sided_derivatives_at_a_kink(left: float, right: float, curvature: f
     def f(t: float) -> Any:
         return np.array([(right if t > 0 else left) * t + curvature * t * t])
 
-    found = derivatives_at_zero(f, f(0.0), np.array([1e-16]), np.array([left]), np.zeros(1), (2.0**-10, 2.0**-10, 0.25), 9)
+    found = derivatives_at_zero(
+        f, f(0.0), np.array([1e-16]), np.array([left]), np.zeros(1), (2.0**-10, 2.0**-10, 0.25), 9
+    )
     assert not found.resolved[0] and abs(found.left[0] - left) < 1e-6 and abs(found.right[0] - right) < 1e-6
     assert not any(found.contradict(np.array([claimed]))[0] for claimed in (left, right, (left + right) / 2))
-    assert all(found.contradict(np.array([claimed]))[0] for claimed in (max(left, right) + 1e-3, min(left, right) - 1e-3))
+    assert all(
+        found.contradict(np.array([claimed]))[0] for claimed in (max(left, right) + 1e-3, min(left, right) - 1e-3)
+    )
 
 
 # Adjoints -------------------------------------------------------------------------------------------------------------

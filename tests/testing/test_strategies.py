@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -363,3 +364,13 @@ def test_programs_shrink_to_a_chain() -> None:
 def test_a_program_takes_as_many_inputs_as_it_was_drawn_for() -> None:
     with pytest.raises(TypeError, match="takes 2 inputs, not 1"):
         reachable(programs(), lambda program: len(program.inputs) == 2)(np.ones(1))
+
+
+def test_dir_shows_what_is_public_and_nothing_else() -> None:
+    modules = [importlib.import_module(f"tinygrad_mnist.testing.{name}") for name in ("strategies", "program")]
+    lazy = {name for module in modules for name in module.__all__}
+    checks = {"GradientMismatch", "InconclusiveWarning", "Report", "adjoint_check", "check_gradients"}
+    assert set(dir(tg.testing)) == lazy | checks
+    assert all(callable(getattr(tg.testing, name)) for name in dir(tg.testing))
+    with pytest.raises(AttributeError, match="no attribute 'masks'"):
+        _ = tg.testing.masks

@@ -142,7 +142,7 @@ def main(argv: list[str] | None = None) -> int:
         metavar="FOLDER",
         type=Path,
         default=ROOT / "tests" / "ops",
-        help="folder of the test files that plant errors; beside it is the folder helpers (default: %(default)s)",
+        help="folder of the test files that plant errors; its parent has the folder helpers (default: %(default)s)",
     )
     add("--markdown", action="store_true", help="print a Markdown table")
     add("--json", metavar="FILE", type=Path, help="write every verdict")

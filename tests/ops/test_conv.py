@@ -63,9 +63,7 @@ def test_an_integer_stands_for_both_directions() -> None:
 
 
 def first_and_second(fn: Any, inputs: list[Array], g: Array, probes: list[Array]) -> list[Array]:
-    """The output, its vector-Jacobian product with `g`, and the gradients of <that product, probes>, also with respect
-    to `g`.
-    """
+    """The output, its VJP with `g`, and the gradients of <that VJP, probes> by all inputs and `g`."""
     leaves, cotangent = [tg.Tensor(a, requires_grad=True) for a in inputs], tg.Tensor(g, requires_grad=True)
     out = fn(*leaves)
     firsts = tg.grad(out, leaves, create_graph=True, gradient=cotangent)

@@ -281,7 +281,7 @@ def results(program: Program, *inputs: Any) -> list[tg.Tensor]:
 
 
 @given(st.booleans().flatmap(lambda kinks: programs(kinks=kinks, outputs=2, dtype=dtypes, min_side=0)))
-def test_programs_run_with_tame_values_and_as_they_are_written(program: Program) -> None:
+def test_programs_run_with_small_values_and_as_they_are_written(program: Program) -> None:
     leaves = [tg.Tensor(x, requires_grad=True) for x in program.inputs]
     outs = results(program, *leaves)
     names: dict[str, Any] = {"tg": tg, "np": np}

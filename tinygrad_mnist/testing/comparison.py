@@ -29,7 +29,7 @@ from .point import Point
 __all__ = ["Comparison"]
 
 EXTRAPOLATIONS = 9  # to try for one derivative; half as many for functions of many entries
-NEGLIGIBLE = 1e-6  # errors that are so small beside the largest derivative by an input are no kinks worth a remark
+NEGLIGIBLE = 1e-6  # smaller errors, relative to the largest derivative by an input, are not reported as kinks
 ENOUGH = 3  # directions with kinks in such a function, before it is compared a little way off instead
 DISTANCES = tuple(2.0**-n for n in range(20, 37, 4))  # at which gradients are compared with those at the point itself
 MEANINGS = {
@@ -53,7 +53,7 @@ class Mistake(NamedTuple):
 
 
 class Comparison:
-    """All derivatives at a point beside finite differences.
+    """All derivatives at a point, compared with finite differences.
 
     Where there are kinks in most directions, few of them will do unless `thorough`: it is better to compare a little
     way off.
@@ -145,7 +145,7 @@ class Comparison:
     def _judge(
         self, r: int, variation: Variation, derived: float, tolerance: float, numerical: NumericalDerivatives, k: int
     ) -> None:
-        """Tell a mistake from a kink: next to a kink there are several gradients, and the derived one is about one.
+        """Distinguish a mistake from a kink, next to which there are several gradients: the derived one is one of them.
 
         At a kink the derived derivative should lie between the one-sided ones. But where kinks of opposite signs meet,
         as in a mixture of outputs, those may agree with each other and not with it; then it is enough that it is not
@@ -175,7 +175,9 @@ class Comparison:
             if resolved:
                 mistaken = spread < change / 16 or off > 2 * spread + tolerance
             else:
-                one_kink = not numerical.component_contradicts(k, near).any()  # then the one-sided ones tell all
+                one_kink = not numerical.component_contradicts(
+                    k, near
+                ).any()  # then the one-sided ones are all there are
                 mistaken = off > tolerance and (one_kink or off > spread / 2 + tolerance)
             if mistaken:
                 value, error = numerical.value[k] / factor, numerical.error[k] / abs(factor)

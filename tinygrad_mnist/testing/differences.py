@@ -167,7 +167,7 @@ def _richardson(slopes: Array, factor: float) -> tuple[Array, Array]:
 def _next_step(
     tried: list[_Extrapolation], imprecise: Array, change: Array, steps: tuple[float, float, float]
 ) -> float | None:
-    """Return a step that may tell more, or None. `tried` is sorted by step.
+    """Return a step that may be more precise, or None. `tried` is sorted by step.
 
     `change` is the error of the derived derivatives where they seem wrong, else 0.
     """

@@ -83,8 +83,8 @@ def check_gradients(
     wrt : int or sequence of int, optional
         Positions of the inputs to differentiate by; by default all floating-point ones.
     inconclusive : {"warn", "ignore"}
-        Whether to warn (`InconclusiveWarning`) where kinks leave something unverified. Beside a kink, the check is
-        repeated a little way off.
+        Whether to warn (`InconclusiveWarning`) where kinks leave something unverified. At a kink, the check is repeated
+        a little way off.
 
     Returns
     -------
@@ -197,16 +197,16 @@ def _compare_off_the_kink(point: Point) -> int:
     """Compare a little way off a kink, on both sides unless the function is large; return how many derivatives."""
     there = point.perturbed(PERTURBATION)
     compared = 0
-    for beside in [there] if large_inputs(point) else [there, point.opposite(there)]:
+    for nearby in [there] if large_inputs(point) else [there, point.opposite(there)]:
         try:
-            beside.prepare()
+            nearby.prepare()
         except Exception:  # not finite there, or whatever the function raises for inputs that it was not made for
             continue
         try:
-            compared += Comparison(beside, thorough=True).compared
+            compared += Comparison(nearby, thorough=True).compared
         except GradientMismatch as mismatch:
             raise GradientMismatch(
-                f"beside the given inputs, which are at a kink (moved by up to {PERTURBATION:.1%} of their size): "
+                f"near the given inputs, which are at a kink (moved by up to {PERTURBATION:.1%} of their size): "
                 f"{mismatch}"
             ) from None
     return compared

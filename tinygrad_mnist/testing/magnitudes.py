@@ -17,7 +17,7 @@ def magnitudes(x: Array) -> Array:
 
 
 def own_magnitudes(x: Array) -> Array:
-    """Return the size of each entry, also of those that are small beside others."""
+    """Return the size of each entry, also of those that are much smaller than others."""
     return np.where(x, np.abs(x), magnitudes(x))
 
 

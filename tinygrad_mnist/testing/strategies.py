@@ -255,7 +255,7 @@ def masks(shape: tuple[int, ...]) -> Any:
 
 def _draw_mixture(draw: Any, shape: tuple[int, ...]) -> Any:
     masked = draw(st.booleans())
-    # index arrays broadcast to this shape; beside a mask they have one entry
+    # index arrays broadcast to this shape; together with a mask they have one entry
     common = (1,) if masked else draw(hnp.array_shapes(max_dims=2, min_side=0, max_side=3))
     parts: list[Any] = []
     axis = 0

@@ -20,13 +20,13 @@ layouts = st.sampled_from(["C", "batch innermost", "reversed"])
 half = settings(max_examples=settings().max_examples // 2)  # for slow checks of what other tests compare exactly
 
 
-def listed(geometry: Any) -> tuple[Any, ...]:
+def as_tuple(geometry: Any) -> tuple[Any, ...]:
     return tuple(geometry[axis] for axis in "nchw"), geometry["kernel_size"], geometry["stride"], geometry["padding"]
 
 
-geometries, pool_geometries = conv_geometries().map(listed), conv_geometries(pooling=True).map(listed)
+geometries, pool_geometries = conv_geometries().map(as_tuple), conv_geometries(pooling=True).map(as_tuple)
 
-no_pair = [-1, 1.0, True, (1, 2, 3), (1,), (1, -1), (2.5, 1), (False, 1), "1", None, np.array([1, 1])]
+INVALID_PAIRS = [-1, 1.0, True, (1, 2, 3), (1,), (1, -1), (2.5, 1), (False, 1), "1", None, np.array([1, 1])]
 X = np.zeros((2, 3, 5, 6))
 
 
@@ -70,7 +70,7 @@ def matches_finite_differences(
     check_gradients(lambda *xs: tg.sin(fn(*xs)), *inputs, order=order, rng=seed)
 
 
-def misfit_is_explained(call: Callable[[], Any], parts: list[str]) -> None:
+def check_value_error(call: Callable[[], Any], parts: list[str]) -> None:
     """Check that the call raises a ValueError that contains all these words."""
     try:
         call()

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from images import (
+    INVALID_PAIRS,
     X,
+    check_value_error,
     exactly,
     geometries,
     half,
     layouts,
     matches_finite_differences,
-    misfit_is_explained,
-    no_pair,
     numbers,
     windows,
 )
@@ -224,10 +224,10 @@ W = np.zeros((4, 3, 3, 2))
     ],
 )
 def test_shapes_that_do_not_fit_are_named(call: Any, parts: list[str]) -> None:
-    misfit_is_explained(call, parts)
+    check_value_error(call, parts)
 
 
-@pytest.mark.parametrize("value", no_pair, ids=repr)
+@pytest.mark.parametrize("value", INVALID_PAIRS, ids=repr)
 @pytest.mark.parametrize(
     ("op", "name", "call"),
     [

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from images import (
+    INVALID_PAIRS,
     X,
+    check_value_error,
     exactly,
     half,
     layouts,
     matches_finite_differences,
-    misfit_is_explained,
-    no_pair,
     numbers,
     pool_geometries,
     windows,
@@ -112,10 +112,10 @@ def test_gradients_match_finite_differences(pool: Function, data: Any, order: in
     ],
 )
 def test_shapes_that_do_not_fit_are_named(call: Any, parts: list[str]) -> None:
-    misfit_is_explained(call, parts)
+    check_value_error(call, parts)
 
 
-@pytest.mark.parametrize("value", no_pair, ids=repr)
+@pytest.mark.parametrize("value", INVALID_PAIRS, ids=repr)
 @pytest.mark.parametrize(
     ("op", "name", "call"),
     [

@@ -137,3 +137,23 @@ def test_the_core_needs_numpy_alone():
     code = f"import sys, tinygrad_mnist; print(sorted({{m.split('.')[0] for m in sys.modules}} & {extras}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# README.md files in folders -------------------------------------------------------------------------------------------
+FOLDERS = sorted(
+    path.parent for room in ("tinygrad_mnist", "scripts", "tests") for path in (ROOT / room).rglob("README.md")
+)
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(ROOT)))
+def test_the_code_blocks_of_a_folders_readme_run_and_print_what_it_says(folder, monkeypatch, tmp_path, capsys):
+    """Run the Python blocks in order; a plain block right after one is what it prints (figures after ± may differ)."""
+    monkeypatch.chdir(tmp_path)  # where Hypothesis finds no README.md to read the source of its tests from
+    text, names = (folder / "README.md").read_text(encoding="utf-8"), {}
+    for block, output in re.findall(r"```python\n(.*?)```(?:\n\n```\n(.*?)```)?", text, re.DOTALL):
+        exec(compile(block, "README.md", "exec"), names)
+        printed = capsys.readouterr().out
+        assert not output or re.sub("± .*", "±", printed) == re.sub("± .*", "±", output)
+    for name, test in list(names.items()):
+        if name.startswith("test_"):
+            test()

@@ -1,6 +1,6 @@
 """`check_gradients` and `adjoint_check`.
 
-Verdicts, precision, diagnosis, bad input. Planted errors are in test_mutants.py.
+Verdicts, precision, diagnosis, bad input. Planted errors are in test_planted.py.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tinygrad_mnist.testing import (
     broadcastable_shapes,
     check_gradients,
 )
-from tinygrad_mnist.testing.differences import rounding_noise, slopes_at_zero
+from tinygrad_mnist.testing.differences import derivatives_at_zero, rounding_noise
 
 seeds = st.integers(0, 2**32 - 1)
 powers = st.integers(-30, 30).map(lambda n: 10.0**n)
@@ -88,9 +88,9 @@ def test_a_gradient_given_to_all_that_tie_is_a_mistake() -> None:
         check_gradients(op, [1.0, 3.0, 3.0])
 
 
-def test_beside_a_kink_the_rest_is_still_checked() -> None:
+def test_near_a_kink_the_rest_is_still_checked() -> None:
     op = wrong(lambda x: np.where(x > 0, x * x, 0), lambda g, out, x: g * x * (x > 0))
-    with pytest.raises(GradientMismatch, match="beside the given inputs"):
+    with pytest.raises(GradientMismatch, match="near the given inputs"):
         check_gradients(lambda x: tg.relu(x) + op(x), np.zeros(2))
 
 
@@ -191,7 +191,7 @@ def test_large_functions_are_checked_in_random_directions() -> None:
     with pytest.raises(GradientMismatch, match="in random direction|a random combination of the outputs"):
         check_gradients(op, x)
     small = wrong(lambda x: x * 10.0 ** -np.arange(100), lambda g, out, x: g * 10.0 ** -np.minimum(np.arange(100), 6))
-    with pytest.raises(GradientMismatch):  # outputs that are small beside others count as much
+    with pytest.raises(GradientMismatch):  # small outputs count as much as large ones
         check_gradients(small, rng.uniform(1, 2, 100))
 
 
@@ -387,7 +387,7 @@ def test_error_bars_hold_for_noisy_polynomials(coefficients: list[float], noise:
         return np.array([np.polyval(coefficients, t) + shaken])
 
     slope, seen = np.array([coefficients[-2]]), np.maximum(rounding_noise(f, 1e-9), size)
-    found = slopes_at_zero(f, f(0.0), seen, slope, np.zeros(1), (2.0**-10, 2.0**-10, 0.25), 9)
+    found = derivatives_at_zero(f, f(0.0), seen, slope, np.zeros(1), (2.0**-10, 2.0**-10, 0.25), 9)
     assert (
         abs(found.value - slope) <= found.error <= 1e5 * size**0.75 + 2e-5 * abs(slope)
     )  # optimal for third-order errors
@@ -400,10 +400,14 @@ def test_one_sided_derivatives_at_a_kink(left: float, right: float, curvature: f
     def f(t: float) -> Any:
         return np.array([(right if t > 0 else left) * t + curvature * t * t])
 
-    found = slopes_at_zero(f, f(0.0), np.array([1e-16]), np.array([left]), np.zeros(1), (2.0**-10, 2.0**-10, 0.25), 9)
+    found = derivatives_at_zero(
+        f, f(0.0), np.array([1e-16]), np.array([left]), np.zeros(1), (2.0**-10, 2.0**-10, 0.25), 9
+    )
     assert not found.resolved[0] and abs(found.left[0] - left) < 1e-6 and abs(found.right[0] - right) < 1e-6
-    assert not any(found.wrong(np.array([claimed]))[0] for claimed in (left, right, (left + right) / 2))
-    assert all(found.wrong(np.array([claimed]))[0] for claimed in (max(left, right) + 1e-3, min(left, right) - 1e-3))
+    assert not any(found.contradict(np.array([derived]))[0] for derived in (left, right, (left + right) / 2))
+    assert all(
+        found.contradict(np.array([derived]))[0] for derived in (max(left, right) + 1e-3, min(left, right) - 1e-3)
+    )
 
 
 # Adjoints -------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -280,7 +281,7 @@ def results(program: Program, *inputs: Any) -> list[tg.Tensor]:
 
 
 @given(st.booleans().flatmap(lambda kinks: programs(kinks=kinks, outputs=2, dtype=dtypes, min_side=0)))
-def test_programs_run_with_tame_values_and_as_they_are_written(program: Program) -> None:
+def test_programs_run_with_small_values_and_as_they_are_written(program: Program) -> None:
     leaves = [tg.Tensor(x, requires_grad=True) for x in program.inputs]
     outs = results(program, *leaves)
     names: dict[str, Any] = {"tg": tg, "np": np}
@@ -363,3 +364,13 @@ def test_programs_shrink_to_a_chain() -> None:
 def test_a_program_takes_as_many_inputs_as_it_was_drawn_for() -> None:
     with pytest.raises(TypeError, match="takes 2 inputs, not 1"):
         reachable(programs(), lambda program: len(program.inputs) == 2)(np.ones(1))
+
+
+def test_dir_shows_what_is_public_and_nothing_else() -> None:
+    modules = [importlib.import_module(f"tinygrad_mnist.testing.{name}") for name in ("strategies", "program")]
+    lazy = {name for module in modules for name in module.__all__}
+    checks = {"GradientMismatch", "InconclusiveWarning", "Report", "adjoint_check", "check_gradients"}
+    assert set(dir(tg.testing)) == lazy | checks
+    assert all(callable(getattr(tg.testing, name)) for name in dir(tg.testing))
+    with pytest.raises(AttributeError, match="no attribute 'masks'"):
+        _ = tg.testing.masks

@@ -1,11 +1,14 @@
-"""Property-test gradients, those of your own ops too.
+"""Check gradients, those of your own ops too.
 
-`check_gradients`, `adjoint_check`, and Hypothesis strategies for their inputs.
+`check_gradients`, `adjoint_check`, and Hypothesis strategies for their inputs; the manual is in README.md here.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
+from typing import Any as _Any
 
+from . import adjoint as _adjoint
+from . import gradients as _gradients
 from .adjoint import *
 from .gradients import *
 
@@ -13,12 +16,23 @@ if TYPE_CHECKING:
     from .program import *
     from .strategies import *
 
+_STRATEGIES = [
+    "arrays",
+    "axes",
+    "broadcastable_shapes",
+    "conv_geometries",
+    "indices",
+    "matmul_operands",
+    "permutations",
+]
+_PROGRAMS = ["Program", "programs"]
 
-def __getattr__(
-    name: str,
-) -> Any:  # strategies are looked for when they are asked for, because the core imports without Hypothesis
-    for module in () if name.startswith("__") else ("strategies", "program"):
-        found = import_module(f"{__name__}.{module}")
-        if name in found.__all__:
-            return getattr(found, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> _Any:  # strategies are imported when they are asked for: they need Hypothesis
+    if name not in _STRATEGIES + _PROGRAMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(_import_module(f"{__name__}.{'strategies' if name in _STRATEGIES else 'program'}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*_adjoint.__all__, *_gradients.__all__, *_STRATEGIES, *_PROGRAMS])

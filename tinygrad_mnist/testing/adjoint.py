@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..tensor import Array, as_tensor
-from .point import GradientMismatch, drawn, first_bad
+from .magnitudes import draw_signed
+from .mismatch import GradientMismatch, first_nonfinite
 
 __all__ = ["adjoint_check"]
 
-ROUNDING = 64.0  # rounding errors of a sum that are forgiven, in units of the largest that one term can have
+ROUNDING = 64.0  # tolerated rounding errors of a sum, in units of the largest that one term can have
 TRIALS = 3
 
 
@@ -25,11 +26,10 @@ def adjoint_check(
     dtype: npt.DTypeLike = np.float64,
     rng: np.random.Generator | int | None = None,
 ) -> None:
-    """Check that one linear function is the adjoint of another: ⟨A x, y⟩ = ⟨x, A* y⟩, up to rounding, for drawn x and
-    y.
+    """Check that one linear function is the adjoint of another, by the dot-product test.
 
-    That is exact, needs no step size, and is therefore sharper than any finite difference. The gradient of a linear
-    function is its adjoint, whatever the point.
+    ⟨A x, y⟩ = ⟨x, A* y⟩ is compared up to rounding, for random x and y. This needs no step size, and is therefore more
+    precise than any finite difference. The gradient of a linear function is its adjoint, at every point.
 
     Parameters
     ----------
@@ -71,19 +71,18 @@ def adjoint_check(
     def result(function: Callable[[Any], Any], v: Array) -> Array:
         found = np.asarray(as_tensor(function(v)).data)
         if not np.isfinite(found).all():
-            raise ValueError(f"adjoint_check: the result of {function} is {first_bad(found)}")
+            raise ValueError(f"adjoint_check: the result of {function} is {first_nonfinite(found)}")
         return found
 
     for _ in range(TRIALS):
-        x, other = (drawn(rng, shape, 16).astype(dtype) for _ in range(2))
+        x, other = (draw_signed(rng, shape, 16).astype(dtype) for _ in range(2))
         first, second, both = (result(linear_op, v) for v in (x, other, x - 2 * other))
-        if not np.allclose(
-            both, first - 2 * second, rtol=0, atol=eps * (np.abs(first).max(initial=0) + np.abs(second).max(initial=0))
-        ):
+        size = np.abs(first).max(initial=0) + np.abs(second).max(initial=0)
+        if not np.allclose(both, first - 2 * second, rtol=0, atol=eps * size):
             raise GradientMismatch(
                 "adjoint_check: the first function is not linear: A(x - 2 z) differs from A x - 2 A z"
             )
-        y = drawn(rng, first.shape, 16).astype(dtype)
+        y = draw_signed(rng, first.shape, 16).astype(dtype)
         back = result(adjoint, y)
         if back.shape != shape:
             raise GradientMismatch(

@@ -1,4 +1,4 @@
-"""Hold the derived gradients at one point against finite differences, and say what is wrong with them."""
+"""Compare the derived gradients at one point with finite differences, and say what is wrong with them."""
 
 from __future__ import annotations
 
@@ -9,202 +9,227 @@ from typing import NamedTuple
 import numpy as np
 
 from ..tensor import Array
-from .differences import Slopes, slopes_at_zero
-from .point import GradientMismatch, Move, Point
+from .derived import DerivedGradients, gradients_near
+from .differences import NumericalDerivatives, derivatives_at_zero
+from .directions import (
+    Direction,
+    Variation,
+    derivatives_along,
+    is_single_entry,
+    large_inputs,
+    output_noise,
+    outputs_along,
+    tied_variation,
+    tolerances_along,
+    variations,
+)
+from .mismatch import GradientMismatch
+from .point import Point
 
 __all__ = ["Comparison"]
 
-LADDERS = 9  # steps to try for one derivative; half as many for functions of many entries
-MINOR = 1e-6  # errors that are so small beside the largest derivative by an input are no kinks worth a remark
-ENOUGH = 3  # directions with kinks in such a function, before others are looked at beside
-NEAR = tuple(
-    2.0**-n for n in range(20, 37, 4)
-)  # distances at which gradients are compared with those at the point itself
-FACTORS = {
+EXTRAPOLATIONS = 9  # to try for one derivative; half as many for functions of many entries
+NEGLIGIBLE = 1e-6  # smaller errors, relative to the largest derivative by an input, are not reported as kinks
+ENOUGH = 3  # directions with kinks in such a function, before it is compared a little way off instead
+DISTANCES = tuple(2.0**-n for n in range(20, 37, 4))  # at which gradients are compared with those at the point itself
+MEANINGS = {
     -1.0: "the sign is wrong",
     0.0: "no gradient arrives: a rule is None, or something is cut off by .data, .detach() or no_grad()",
 }
 
 
-class Wrong(NamedTuple):
-    """A derivative that is not what it should be."""
+class Mistake(NamedTuple):
+    """A derivative that is wrong."""
 
     score: float  # how many error bars off
     output: str
-    move: str
+    by: str  # what was varied
     derived: float
     numerical: float
     error: float
     sides: str  # one-sided derivatives, where there is a kink
-    isolated: bool  # the derivative is right next to this point
-    alone: bool  # one output, not a mixture: easier to understand
+    right_nearby: bool  # the derivative is right next to this point
+    single_output: bool  # one output, not a mixture: easier to understand
 
 
 class Comparison:
-    """All derivatives at a point beside finite differences.
+    """All derivatives at a point, compared with finite differences.
 
-    Where there are kinks in most directions, few of them will do unless `thorough`: it is better to compare beside
-    them.
+    Where there are kinks in most directions, few of them will do unless `thorough`: it is better to compare a little
+    way off.
 
     Attributes
     ----------
+    derived : DerivedGradients
+        What backward derives at the point.
     notes : list of str
         Where kinks leave something open.
     compared : int
         Number of derivatives that were compared.
+
+    Raises
+    ------
+    GradientMismatch
+        If a derivative is wrong.
     """
 
     def __init__(self, point: Point, thorough: bool = False) -> None:
-        self.point, self.thorough = point, thorough
+        self.point, self.thorough, self.large = point, thorough, large_inputs(point)
         self.notes: list[str] = []
-        self.wrong: list[Wrong] = []
-        self.kinks: dict[int, list[Move]] = {}  # output -> single entries of inputs at which it has a kink
-        self.near: dict[
-            tuple[int, float], list[list[Array]]
-        ] = {}  # (output, distance) -> its gradients at points next to this one
+        self.mistakes: list[Mistake] = []
+        self.kinks: dict[int, list[Direction]] = {}  # combination -> single entries of inputs at which it has a kink
+        self.near: dict[tuple[int, float], list[list[Array]]] = {}  # (combination, distance) -> gradients nearby
         self.count: Counter[str] = Counter()
-        self.seen = False  # whether any derivative stands out from rounding errors
-        point.derive()
-        if len(point.weights):  # there are outputs
-            self.noise, self.middle = point.noise(), point.combined(point.row)
-            self.go_everywhere()
-            self.go_together()
-        if self.wrong or self.notes:
-            point.same_again()
-        if self.wrong:
-            raise GradientMismatch(self.diagnosis())
+        self.derived = DerivedGradients(point)
+        if len(point.combinations):  # there are outputs
+            self.noise, self.middle = output_noise(point, self.derived), point.combine(point.row)
+            self._compare_all_directions()
+            self._compare_tied_entries()
+        if self.mistakes or self.notes:
+            point.check_repeatable()
+        if self.mistakes:
+            raise GradientMismatch(self._diagnosis())
 
     @property
     def compared(self) -> int:
         """Number of derivatives that were compared."""
         return sum(self.count.values())
 
-    def go_everywhere(self) -> None:
-        """Compare along all moves."""
+    def _compare_all_directions(self) -> None:
         step: float | None = None  # what was best in one direction will do for the next
-        for move, name, place, steps in self.point.moves():
-            single = isinstance(move[0][1], tuple)
-            if step is not None and not single:
-                steps = step, step, steps[2]
-            claimed, slack, found = self.along(move, np.arange(len(self.middle)), steps)
-            step = step if single else found.step
-            self.count[name] += len(claimed)
-            wrong = found.wrong(claimed)
-            self.seen |= bool(((np.abs(claimed) <= slack) | (found.error < np.abs(claimed) / 2)).any())
-            minor = found.error <= MINOR * self.largest(move) if single else np.zeros(len(claimed), bool)
-            for r in np.flatnonzero(wrong | ~(found.resolved | minor)).tolist():
-                self.suspect(r, move, name + place, claimed[r], slack[r], found, r)
-            if self.point.large and len(self.notes) >= ENOUGH * len(self.point.singles) and not self.thorough:
+        above_noise = False  # whether any derivative stands out from rounding errors
+        singles = len(self.point.singles)
+        for variation in variations(self.point, self.derived):
+            entry = is_single_entry(variation.direction)
+            if step is not None and not entry:
+                variation = variation._replace(steps=(step, step, variation.steps[2]))
+            derived, tolerance, numerical = self._differentiate(variation, np.arange(len(self.middle)))
+            step = step if entry else numerical.step
+            self.count[variation.name] += len(derived)
+            outside = numerical.contradict(derived)
+            precise = (np.abs(derived) <= tolerance) | (numerical.error < np.abs(derived) / 2)
+            above_noise |= bool(precise.any())
+            negligible = entry & (numerical.error <= NEGLIGIBLE * self._largest_derivatives(variation.direction))
+            for r in np.flatnonzero(outside | ~(numerical.resolved | negligible)).tolist():
+                self._judge(r, variation, derived[r], tolerance[r], numerical, r)
+            if self.large and len(self.notes) >= ENOUGH * singles and not self.thorough:
                 break
-        if not self.seen and self.count:
+        if not above_noise and self.count:
             self.notes.append("rounding errors hide all derivatives")
 
-    def largest(self, move: Move) -> Array:
-        """Return the largest derivative of each combination of outputs by any entry of the input that is moved."""
-        k = self.point.active.index(move[0][0])
-        return np.array([np.abs(row[k]).max() for row in self.point.derived])
+    def _largest_derivatives(self, direction: Direction) -> Array:
+        """Return the largest derivative of each combination of outputs by any entry of the input that is varied."""
+        k = self.point.active.index(direction[0][0])
+        return np.array([np.abs(row[k]).max() for row in self.derived.rows])
 
-    def go_together(self) -> None:
-        """Move what ties together: then there is no kink, and a gradient that is given to all that tie is too large."""
-        for r, moves in self.kinks.items():
-            if len(moves) > 1 and not self.wrong:
-                move, steps = self.point.together(moves)
-                claimed, slack, found = self.along(move, np.array([r]), steps)
-                if found.resolved[0] and found.wrong(claimed)[0]:
-                    self.suspect(r, move, f"{len(moves)} entries that tie, together", claimed[0], slack[0], found, 0)
+    def _compare_tied_entries(self) -> None:
+        """Vary entries that tie together: there is no kink then, and a gradient given to all of them is too large."""
+        for r, directions in self.kinks.items():
+            if len(directions) > 1 and not self.mistakes:
+                variation = tied_variation(self.point, directions)
+                derived, tolerance, numerical = self._differentiate(variation, np.array([r]))
+                if numerical.resolved[0] and numerical.contradict(derived)[0]:
+                    self._judge(r, variation, derived[0], tolerance[0], numerical, 0)
 
-    def along(self, move: Move, rows: Array, steps: tuple[float, float, float]) -> tuple[Array, Array, Slopes]:
-        """Return the claimed derivatives of some combinations of outputs along a move, their rounding errors, and the
-        numerical ones.
-        """
-        point = self.point
-        claimed, slack = point.claims(move, [point.derived[r] for r in rows]), point.slack(move)[rows]
-        f, ladders = point.along(move, rows), LADDERS // 2 if point.large else LADDERS
-        return claimed, slack, slopes_at_zero(f, self.middle[rows], self.noise[rows], claimed, slack, steps, ladders)
+    def _differentiate(self, variation: Variation, rows: Array) -> tuple[Array, Array, NumericalDerivatives]:
+        """Return the derived derivatives of combinations of outputs, their rounding errors, and the numerical ones."""
+        point, direction = self.point, variation.direction
+        derived = derivatives_along(point, direction, [self.derived.rows[r] for r in rows])
+        tolerance = tolerances_along(point, direction, self.derived)[rows]
+        f, extrapolations = outputs_along(point, direction, rows), EXTRAPOLATIONS // 2 if self.large else EXTRAPOLATIONS
+        numerical = derivatives_at_zero(
+            f, self.middle[rows], self.noise[rows], derived, tolerance, variation.steps, extrapolations
+        )
+        return derived, tolerance, numerical
 
-    def suspect(self, r: int, move: Move, name: str, claimed: float, slack: float, found: Slopes, k: int) -> None:
-        """Tell a mistake from a kink: next to a kink there are several gradients, and the derived one should be about
-        one of them.
+    def _judge(
+        self, r: int, variation: Variation, derived: float, tolerance: float, numerical: NumericalDerivatives, k: int
+    ) -> None:
+        """Distinguish a mistake from a kink, next to which there are several gradients: the derived one is one of them.
 
         At a kink the derived derivative should lie between the one-sided ones. But where kinks of opposite signs meet,
         as in a mixture of outputs, those may agree with each other and not with it; then it is enough that it is not
         far from those next to the kink.
         """
-        factor, output = self.point.described(r)
-        alone, entry = r < len(self.point.singles), isinstance(move[0][1], tuple)
-        resolved, outside = bool(found.resolved[k]), bool(found.wrong_for(np.array([claimed]), k)[0])
-        low, high = sorted((found.left[k] / factor, found.right[k] / factor))
+        direction, by = variation.direction, variation.name + variation.where
+        factor, output = self.point.output_of(r)
+        single_output, entry = r < len(self.point.singles), is_single_entry(direction)
+        resolved = bool(numerical.resolved[k])
+        outside = bool(numerical.component_contradicts(k, np.array([derived]))[0])
+        low, high = sorted((numerical.left[k] / factor, numerical.right[k] / factor))
         sides = (
             f"one-sided derivatives {low + 0.0:.6g} and {high + 0.0:.6g}"
-            if np.isfinite(found.side_error[k])
+            if np.isfinite(numerical.side_error[k])
             else "not defined on both sides"
         )
-        if outside and (resolved or (alone and entry)):
-            change = abs(claimed - found.value[k])
+        if outside and (resolved or (single_output and entry)):
+            change = abs(derived - numerical.value[k])
             if resolved:  # so near that only a kink could change the gradient by so much
-                distances = [next((by for by in NEAR if by < change / (1024 * max(abs(claimed), change))), NEAR[-1])]
+                limit = change / (1024 * max(abs(derived), change))
+                distances = [next((distance for distance in DISTANCES if distance < limit), DISTANCES[-1])]
             else:
-                distances = list(NEAR)
-            near = self.point.claims(move, self.gradients_near(r, distances))
+                distances = list(DISTANCES)
+            near = derivatives_along(self.point, direction, self._gradients_near(r, distances))
             spread = float(np.ptp(near))
-            off = max(near.min() - claimed, claimed - near.max(), 0.0)
+            off = max(near.min() - derived, derived - near.max(), 0.0)
             if resolved:
-                mistaken = spread < change / 16 or off > 2 * spread + slack
+                mistaken = spread < change / 16 or off > 2 * spread + tolerance
             else:
-                one_kink = not found.wrong_for(near, k).any()  # then the one-sided derivatives tell all
-                mistaken = off > slack and (one_kink or off > spread / 2 + slack)
+                one_kink = not numerical.component_contradicts(
+                    k, near
+                ).any()  # then the one-sided ones are all there are
+                mistaken = off > tolerance and (one_kink or off > spread / 2 + tolerance)
             if mistaken:
-                value, error = found.value[k] / factor, found.error[k] / abs(factor)
-                isolated = resolved and float(np.abs(near - found.value[k]).max()) < change / 16
-                shown = "" if resolved else sides
-                self.wrong.append(
-                    Wrong(change / found.error[k], output, name, claimed / factor, value, error, shown, isolated, alone)
+                value, error = numerical.value[k] / factor, numerical.error[k] / abs(factor)
+                right_nearby = resolved and float(np.abs(near - numerical.value[k]).max()) < change / 16
+                score, shown = change / numerical.error[k], "" if resolved else sides
+                self.mistakes.append(
+                    Mistake(score, output, by, derived / factor, value, error, shown, right_nearby, single_output)
                 )
                 return
-        if alone or len(self.point.singles) < self.point.row.size:  # else its parts have been looked at
-            self.notes.append(f"{output} by {name}: {sides}, derived {claimed / factor + 0.0:.6g}")
-        if alone and entry:
-            self.kinks.setdefault(r, []).append(move)
+        if single_output or len(self.point.singles) < self.point.row.size:  # else its parts have been compared
+            self.notes.append(f"{output} by {by}: {sides}, derived {derived / factor + 0.0:.6g}")
+        if single_output and entry:
+            self.kinks.setdefault(r, []).append(direction)
 
-    def gradients_near(self, r: int, distances: Sequence[float]) -> list[list[Array]]:
-        """Return gradients of an output at points at these distances."""
-        for by in distances:
-            if (r, by) not in self.near:
-                self.near[r, by] = self.point.nearby(self.point.weights[r], by, 16)
-        return [gradients for by in distances for gradients in self.near[r, by]]
+    def _gradients_near(self, r: int, distances: Sequence[float]) -> list[list[Array]]:
+        """Return gradients of a combination of outputs at points at these distances."""
+        for distance in distances:
+            if (r, distance) not in self.near:
+                self.near[r, distance] = gradients_near(self.point, self.point.combinations[r], distance, 16)
+        return [gradients for distance in distances for gradients in self.near[r, distance]]
 
-    def diagnosis(self) -> str:
+    def _diagnosis(self) -> str:
         """Say which derivative is worst, how far off it is, and what the wrong ones have in common."""
-        worst, number = max(self.wrong, key=lambda w: (w.alone, w.score)), len(self.wrong)
+        worst, number = max(self.mistakes, key=lambda m: (m.single_output, m.score)), len(self.mistakes)
         lines = [
-            f"{worst.output} by {worst.move} is wrong",
+            f"{worst.output} by {worst.by} is wrong",
             f"  derived:            {worst.derived + 0.0:.10g}",
             f"  finite differences: {worst.sides or f'{worst.numerical + 0.0:.10g} ± {worst.error:.2g}'}",
         ]
-        ratios = np.array([w.derived / w.numerical if w.numerical else np.inf for w in self.wrong])
+        ratios = np.array([m.derived / m.numerical if m.numerical else np.inf for m in self.mistakes])
         if np.isfinite(ratios).all() and not worst.sides:
             ratio = worst.derived / worst.numerical
             if np.ptp(ratios) <= 1e-3 * abs(ratio):
-                meaning = next((f": {text}" for factor, text in FACTORS.items() if abs(ratio - factor) < 1e-3), "")
-                lines.append(
-                    f"  ratio:              {ratio:.9g}{f' in all {number} wrong ones' if number > 1 else ''}{meaning}"
-                )
+                meaning = next((f": {text}" for factor, text in MEANINGS.items() if abs(ratio - factor) < 1e-3), "")
+                common = f" in all {number} wrong ones" if number > 1 else ""
+                lines.append(f"  ratio:              {ratio:.9g}{common}{meaning}")
             else:
                 lines.append(
                     f"  ratio:              {ratio:.9g}; from {ratios.min():.4g} to {ratios.max():.4g} in {number} "
                     "wrong ones"
                 )
-        if worst.isolated:
+        if worst.right_nearby:
             lines.append(
                 "  hint:               next to this point it is right: a rule is wrong just here, or kinks cancel each "
                 "other"
             )
-        bad = Counter(
-            next(name for name in self.count if w.move.startswith(name)) for w in self.wrong if not w.move[0].isdigit()
+        wrong = Counter(
+            next(name for name in self.count if m.by.startswith(name))
+            for m in self.mistakes
+            if not m.by[0].isdigit()  # entries that tie
         )
-        if bad:
-            lines.append(
-                "  wrong:              "
-                + ", ".join(f"{bad[name]} of {total} by {name}" for name, total in self.count.items() if bad[name])
-            )
+        if wrong:
+            shares = [f"{wrong[name]} of {total} by {name}" for name, total in self.count.items() if wrong[name]]
+            lines.append(f"  wrong:              {', '.join(shares)}")
         return "\n".join(lines)

@@ -1,6 +1,4 @@
-"""Compare derived gradients with finite differences, entry by entry or in random directions, and say what is wrong with
-them.
-"""
+"""Compare derived gradients with finite differences, and say what is wrong with them."""
 
 from __future__ import annotations
 
@@ -16,7 +14,11 @@ from .. import ops
 from ..record import recording
 from ..tensor import Array, Operand, Tensor, as_tensor
 from .comparison import Comparison
-from .point import NUDGE, GradientMismatch, Point, first_bad, own_sizes
+from .derived import gradients, gradients_near
+from .directions import large_inputs
+from .magnitudes import own_magnitudes
+from .mismatch import GradientMismatch, first_nonfinite
+from .point import PERTURBATION, Point
 
 __all__ = ["GradientMismatch", "InconclusiveWarning", "Report", "check_gradients"]
 
@@ -82,8 +84,8 @@ def check_gradients(
     wrt : int or sequence of int, optional
         Positions of the inputs to differentiate by; by default all floating-point ones.
     inconclusive : {"warn", "ignore"}
-        Whether to warn (`InconclusiveWarning`) where kinks leave something unverified. Beside a kink, the check is
-        repeated a little way off.
+        Whether to warn (`InconclusiveWarning`) where kinks leave something unverified. At a kink, the check is repeated
+        a little way off.
 
     Returns
     -------
@@ -132,25 +134,24 @@ def check_gradients(
     compared, level = 0, 1
     try:
         with recording(True), np.errstate(all="ignore"):
-            point.look()
+            point.prepare()
             if not any(out.requires_grad for out in point.outputs):
                 raise ValueError(
                     "check_gradients: fn's output depends on none of the inputs that are differentiated; it is "
-                    "constant, or cut off by "
-                    ".data, .numpy(), .detach() or no_grad()"
+                    "constant, or cut off by .data, .numpy(), .detach() or no_grad()"
                 )
             outputs = point.outputs
             for level in range(1, order + 1):
                 if level > 1:
-                    point = point.slopes()
-                    point.look()
+                    point = point.differentiated()
+                    point.prepare()
                 comparison = Comparison(point)
                 compared += comparison.compared
                 if comparison.notes:
-                    compared += sum(map(_compare_beside, point.beside()))
+                    compared += _compare_off_the_kink(point)
                 notes += [note if level == 1 else f"order {level}: {note}" for note in comparison.notes]
                 if level == 1:
-                    _compare_single_precision(point, originals)
+                    _compare_single_precision(comparison, originals)
     except GradientMismatch as mismatch:
         error = GradientMismatch(f"{mismatch}\n{_circumstances(fn, originals, outputs, order, level, seed, wrt)}")
         error.inputs, error.order, error.seed = tuple(originals), level, seed
@@ -159,8 +160,7 @@ def check_gradients(
         more = f" (and {len(notes) - SHOWN} more)" if len(notes) > SHOWN else ""
         warnings.warn(
             f"check_gradients: inconclusive at a kink: {'; '.join(notes[:SHOWN])}{more}. Keep inputs off kinks and "
-            "ties "
-            "(tinygrad_mnist.testing.arrays with away_from= and distinct=), or pass inconclusive='ignore'",
+            "ties (tinygrad_mnist.testing.arrays with away_from= and distinct=), or pass inconclusive='ignore'",
             InconclusiveWarning,
             stacklevel=2,
         )
@@ -183,49 +183,54 @@ def _validated(fn: Any, inputs: Sequence[Operand], wrt: int | Sequence[int] | No
     if not active or not set(active) <= set(floats) or len(active) < len(wanted):
         raise TypeError(
             "check_gradients: pass at least one floating-point input (integers cannot be differentiated: "
-            "x.astype(np.float64)), and in wrt "
-            f"the positions of such, each once; inputs: {described}; wrt: {wrt!r}"
+            "x.astype(np.float64)), and in wrt the positions of such, each once; "
+            f"inputs: {described}; wrt: {wrt!r}"
         )
     for i in floats:
         if not np.isfinite(values[i]).all():
             raise ValueError(
-                f"check_gradients: input {i} is {first_bad(values[i])}; finite differences need finite numbers"
+                f"check_gradients: input {i} is {first_nonfinite(values[i])}; finite differences need finite numbers"
             )
     return values, active
 
 
-def _compare_beside(beside: Point) -> int:
-    """Compare a little way off a kink; return how many derivatives were compared."""
-    try:
-        beside.look()
-    except Exception:  # not finite there, or whatever the function raises for inputs that it was not made for
-        return 0
-    try:
-        return Comparison(beside, thorough=True).compared
-    except GradientMismatch as mismatch:
-        raise GradientMismatch(
-            f"beside the given inputs, which are at a kink (moved by up to {NUDGE:.1%} of their size): {mismatch}"
-        ) from None
+def _compare_off_the_kink(point: Point) -> int:
+    """Compare a little way off a kink, on both sides unless the function is large; return how many derivatives."""
+    there = point.perturbed(PERTURBATION)
+    compared = 0
+    for nearby in [there] if large_inputs(point) else [there, point.opposite(there)]:
+        try:
+            nearby.prepare()
+        except Exception:  # not finite there, or whatever the function raises for inputs that it was not made for
+            continue
+        try:
+            compared += Comparison(nearby, thorough=True).compared
+        except GradientMismatch as mismatch:
+            raise GradientMismatch(
+                f"near the given inputs, which are at a kink (moved by up to {PERTURBATION:.1%} of their size): "
+                f"{mismatch}"
+            ) from None
+    return compared
 
 
-def _compare_single_precision(point: Point, originals: list[Array]) -> None:
-    """Where inputs were given in single precision (or less), compare the gradients in that with those in double
-    precision.
-    """
-    if not len(point.weights) or all(originals[i].dtype.itemsize >= 8 for i in point.active):
+def _compare_single_precision(comparison: Comparison, originals: list[Array]) -> None:
+    """Compare the gradients in single precision (or less) with those in double precision, if inputs were given so."""
+    point = comparison.point
+    if not len(point.combinations) or all(originals[i].dtype.itemsize >= 8 for i in point.active):
         return
-    low = Point(point.fn, originals, point.active, point.input_names, point.output_names, point.rng)
+    low = point.at(originals)
     low.trace()
     if [out.shape for out in low.outputs] != [out.shape for out in point.outputs]:
         raise GradientMismatch("fn gives outputs of other shapes in single precision than in double precision")
     eps = max(float(np.finfo(originals[i].dtype).eps) for i in point.active)
-    rows = point.weights[-1]
-    near = point.nearby(rows, 4 * eps, 4)
-    singles = low.gradients(rows)
-    for k, (i, single) in enumerate(zip(point.active, singles, strict=True)):
-        double = point.derived[-1][k]
-        spread = np.max([np.abs(g[k] - double) for g in near], axis=0)
-        bound = 20 * spread + 1e4 * eps * np.abs(double).max(initial=0.0) + 100 * low.rounding / own_sizes(originals[i])
+    mixture = point.combinations[-1]
+    near = gradients_near(point, mixture, 4 * eps, 4)
+    singles, rounding_error = gradients(low, mixture)
+    doubles = comparison.derived.rows[-1]
+    for k, (i, single, double) in enumerate(zip(point.active, singles, doubles, strict=True)):
+        spread = np.max([np.abs(found[k] - double) for found in near], axis=0)
+        bound = 20 * spread + 1e4 * eps * np.abs(double).max(initial=0.0)
+        bound = bound + 100 * rounding_error / own_magnitudes(originals[i])
         if not (np.abs(single - double) <= bound).all():
             worst = np.unravel_index(np.argmax(np.abs(single - double) - bound), double.shape)
             raise GradientMismatch(

@@ -1,23 +1,27 @@
-"""Hypothesis strategy for whole programs: random graphs of ops on random inputs (it needs the ``test`` extra)."""
+"""Hypothesis strategy for whole programs: random graphs of ops on random inputs (needs the ``test`` extra)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
-import tinygrad_mnist as tg
-
+from .. import ops, record
 from ..tensor import Array, Operand, Tensor, as_tensor
 from .strategies import arrays, axes, indices, masks, permutations
 
 __all__ = ["Program", "programs"]
 
-TAME = 3.0  # values are scaled down to this
-LARGEST = 32  # number of entries of a value; more are summed up
+LARGEST_VALUE = 3.0  # larger values are scaled down to this
+LARGEST_SIZE = 32  # number of entries of a value; more are summed up
+
+# what the names in the source of a program stand for: tg is the package's public ops
+tg = SimpleNamespace(**{name: getattr(module, name) for module in (record, ops) for name in module.__all__})
+NAMES = {"tg": tg, "np": np}
 
 ONE = [
     "tg.tanh({x})",
@@ -106,7 +110,7 @@ class Program:
         if len(inputs) != len(self.inputs):
             raise TypeError(f"Program: it takes {len(self.inputs)} inputs, not {len(inputs)}")
         names: dict[str, Any] = {f"v{i}": as_tensor(x) for i, x in enumerate(inputs)}
-        exec(self._code, {"tg": tg, "np": np}, names)
+        exec(self._code, {**NAMES}, names)
         found = tuple(names[name] for name in self.outputs)
         return found if len(found) > 1 else found[0]
 
@@ -127,10 +131,10 @@ def programs(
     kinks: bool = False,
     dtype: Any = np.float64,
 ) -> Any:
-    """Strategy for whole graphs: each `Program` applies ops to its inputs and to results, which it uses once, several
-    times or never.
+    """Strategy for whole graphs of ops, each a `Program`.
 
-    There is arithmetic with broadcasting, functions of one variable, matrix products, reductions, softmax, reshaping,
+    A program applies ops to its inputs and to earlier results, and uses each once, several times or never. There is
+    arithmetic with broadcasting, functions of one variable, matrix products, reductions, softmax, reshaping,
     indexing and joining. Values stay between -3 and 3, so that nothing overflows and few digits are lost. Failing
     programs shrink to few steps on small inputs.
 
@@ -173,9 +177,7 @@ def _draw_program(
     entries = np.split(draw(arrays(int(ends[-1]), dtype, -2.0, 2.0, True, [0.0] if kinks else [])), ends[:-1])
     inputs = [x.reshape(shape) for x, shape in zip(entries, parts, strict=True)]
     values = list(map(as_tensor, inputs))
-    least = draw(
-        st.integers(1, max_steps)
-    )  # or else most lists would be short; lists, because they shrink by leaving out anything
+    least = draw(st.integers(1, max_steps))  # without it most lists would be short
     lines = draw(st.lists(_steps(values, kinks), min_size=least, max_size=max_steps))
     names = [f"v{i}" for i in reversed(range(len(values)))]
     return Program(inputs, lines, names[:1] + [draw(st.sampled_from(names)) for _ in range(outputs - 1)])
@@ -186,17 +188,14 @@ def _draw_step(draw: Any, values: list[Tensor], kinks: bool) -> str:
 
     def operand(fits: Callable[[Tensor], Any] = lambda y: True) -> Any:
         found = [f"v{i}" for i, y in enumerate(values) if fits(y)]
-        return st.sampled_from(
-            [found[-1], *found]
-        )  # named like this, most of them stay the same where a line is left out
+        return st.sampled_from([found[-1], *found])  # the latest first, which shrinking prefers
 
     name = draw(operand())
     x = values[int(name[1:])]
     n = x.ndim
 
-    products = ["{x} @ {right}"] * any(_accepts(tg.matmul, x, y) for y in values) + [
-        "{x} @ tg.swapaxes({turned}, -1, -2)"
-    ] * (n > 1)
+    products = ["{x} @ {right}"] * any(_accepts(tg.matmul, x, y) for y in values)
+    products += ["{x} @ tg.swapaxes({transposed}, -1, -2)"] * (n > 1)
     kinked = [KINKED] * (2 * kinks * (x.size > 0))
     groups = [*[ONE, TWO] * 2, REDUCE, MOVE, GROW, REDUCE_SOME * (x.size > 0), *kinked, products, GROW_AXIS * (n > 0)]
     template = draw(st.sampled_from([*filter(None, groups)]).flatmap(st.sampled_from))
@@ -205,7 +204,7 @@ def _draw_step(draw: Any, values: list[Tensor], kinks: bool) -> str:
         "same": lambda: operand(lambda y: y.shape == x.shape),
         "longer": lambda: operand(lambda y: y.ndim == n and y.shape[1:] == x.shape[1:]),
         "right": lambda: operand(lambda y: _accepts(tg.matmul, x, y)),
-        "turned": lambda: operand(lambda y: y.ndim > 1 and _accepts(tg.matmul, x, tg.swapaxes(y, -1, -2))),
+        "transposed": lambda: operand(lambda y: y.ndim > 1 and _accepts(tg.matmul, x, tg.swapaxes(y, -1, -2))),
         "mask": lambda: masks(x.shape).map(_source),
         "index": lambda: indices(x.shape).map(_source),
         "axes": lambda: axes(n),
@@ -218,7 +217,7 @@ def _draw_step(draw: Any, values: list[Tensor], kinks: bool) -> str:
         "widths": lambda: st.tuples(*[st.tuples(st.integers(0, 1), st.integers(0, 1))] * n),
     }
     drawn = {key: draw(field()) for key, field in fields.items() if f"{{{key}}}" in template}
-    expression, value = _tamed(template.format(x=name, **drawn), values)
+    expression, value = _scaled(template.format(x=name, **drawn), values)
     values.append(value)
     return f"v{len(values) - 1} = {expression}"
 
@@ -226,13 +225,13 @@ def _draw_step(draw: Any, values: list[Tensor], kinks: bool) -> str:
 _programs, _steps = st.composite(_draw_program), st.composite(_draw_step)
 
 
-def _tamed(expression: str, values: Sequence[Tensor]) -> tuple[str, Tensor]:
-    """Return the expression, summed up and scaled down as far as is necessary, and its value."""
-    names = {"tg": tg, "np": np, **{f"v{i}": x for i, x in enumerate(values)}}
-    while (x := eval(expression, names)).size > LARGEST or x.ndim > 4:
+def _scaled(expression: str, values: Sequence[Tensor]) -> tuple[str, Tensor]:
+    """Return the expression, summed up and scaled down as far as necessary, and its value."""
+    names = {**NAMES, **{f"v{i}": x for i, x in enumerate(values)}}
+    while (x := eval(expression, names)).size > LARGEST_SIZE or x.ndim > 4:
         expression = f"tg.sum({expression}, 0)"
-    if (peak := np.abs(x.data).max(initial=0.0)) > TAME:
-        expression = f"{0.5 ** math.ceil(math.log2(peak / TAME))} * ({expression})"
+    if (peak := np.abs(x.data).max(initial=0.0)) > LARGEST_VALUE:
+        expression = f"{0.5 ** math.ceil(math.log2(peak / LARGEST_VALUE))} * ({expression})"
     return expression, eval(expression, names)
 
 

@@ -1,7 +1,4 @@
-"""Hypothesis strategies for what ops take.
-
-Shapes, arrays, axes, indices, and settings (they need the ``test`` extra).
-"""
+"""Hypothesis strategies for what ops take: shapes, arrays, axes, indices, settings (needs the ``test`` extra)."""
 
 from __future__ import annotations
 
@@ -37,8 +34,8 @@ def arrays(
 ) -> Any:
     """Strategy for arrays of floats on a grid of hundredths: finite, no subnormal numbers, no negative zero.
 
-    Shapes and dtypes shrink. Entries come from a seed, which is much faster than to draw each of them, and they stay
-    generic after shrinking, too: derivatives that are wrong can well be right at all zeros.
+    Shapes and dtypes shrink. Entries come from a seed: this is much faster than to draw each of them, and they do not
+    shrink to zeros, where wrong derivatives can be right.
 
     Parameters
     ----------
@@ -94,23 +91,18 @@ def _grid(low: float, high: float, count: int, away_from: Sequence[float]) -> Ar
     step = min(STEP, span / 10)
     if count > 1:  # still different in float32
         step = max(min(step, span / count), 16 * float(np.finfo(np.float32).eps) * max(abs(low), abs(high)))
-    lengths = (
-        [int((end - start) / step + 1e-6) + 1 if step > 0 else 1 for start, end in pieces]
-        if math.isfinite(span)
-        else []
-    )
+    lengths = [int((end - start) / step + 1e-6) + 1 if step > 0 else 1 for start, end in pieces if math.isfinite(span)]
     if sum(lengths) < max(count, 1):
-        beside = f", {STEP} or more away from {kinks}," if kinks else ""
+        away = f", {STEP} or more away from {kinks}," if kinks else ""
         raise ValueError(
-            f"arrays: {max(count, 1)} different entries are wanted, but from {low} to {high}{beside} there are "
-            f"{sum(lengths)} that are far "
-            "enough apart; widen the range"
+            f"arrays: {max(count, 1)} different entries are wanted, but from {low} to {high}{away} there are "
+            f"{sum(lengths)} that are far enough apart; widen the range"
         )
     grid = np.concatenate(
         [np.linspace(start, end, length) for (start, end), length in zip(pieces, lengths, strict=True)]
     )
     if step > 1e-6:
-        grid = np.clip(np.round(grid, 12), low, high)  # so that they are short to read, and zero is zero
+        grid = np.clip(np.round(grid, 12), low, high)  # short to read, and zero is exactly 0
     grid[np.abs(grid) < np.finfo(np.float32).tiny] = 0.0
     return grid
 
@@ -147,8 +139,9 @@ LAYOUTS: tuple[Callable[[Array], Array], ...] = (
 
 
 def matmul_operands(dtype: Any = np.float64, max_dims: int = 4, max_side: int = 3) -> Any:
-    """Strategy for pairs of arrays that can be multiplied by ``@``: vectors, matrices, and stacks that broadcast, in
-    any memory order.
+    """Strategy for pairs of arrays that can be multiplied by ``@``.
+
+    They are vectors, matrices, and stacks that broadcast, in any memory order.
 
     Parameters
     ----------
@@ -211,8 +204,9 @@ _geometries = st.composite(_draw_geometry)  # once, because Hypothesis reads the
 
 
 def axes(ndim: int) -> Any:
-    """Strategy for what reductions over an array of `ndim` axes take: None, an axis, or a tuple of different ones, from
-    either end.
+    """Strategy for the ``axis`` of reductions over an array of `ndim` axes.
+
+    It is None, an axis, or a tuple of different axes, some of them counted from the end.
 
     Examples
     --------
@@ -225,8 +219,7 @@ def axes(ndim: int) -> Any:
 
 
 def permutations(ndim: int) -> Any:
-    """Strategy for tuples of all `ndim` axes in any order, some of them counted from the end, as ``transpose`` takes
-    them.
+    """Strategy for the ``axes`` of a transpose: all `ndim` axes in any order, some of them counted from the end.
 
     Examples
     --------
@@ -262,9 +255,8 @@ def masks(shape: tuple[int, ...]) -> Any:
 
 def _draw_mixture(draw: Any, shape: tuple[int, ...]) -> Any:
     masked = draw(st.booleans())
-    common = (
-        (1,) if masked else draw(hnp.array_shapes(max_dims=2, min_side=0, max_side=3))
-    )  # so that index arrays broadcast
+    # index arrays broadcast to this shape; together with a mask they have one entry
+    common = (1,) if masked else draw(hnp.array_shapes(max_dims=2, min_side=0, max_side=3))
     parts: list[Any] = []
     axis = 0
     while axis < len(shape):
@@ -272,15 +264,10 @@ def _draw_mixture(draw: Any, shape: tuple[int, ...]) -> Any:
         kinds: list[Any] = [st.slices(length)]
         if length:
             position = st.integers(-length, length - 1)
-            kinds += [
-                position,
-                *(hnp.arrays(np.intp, common[i:], elements=position, fill=st.nothing()) for i in range(len(common))),
-            ]
+            kinds.append(position)
+            kinds += [hnp.arrays(np.intp, common[i:], elements=position, fill=st.nothing()) for i in range(len(common))]
         if masked and draw(st.booleans()):
-            masked, width = (
-                False,
-                draw(st.integers(1, len(shape) - axis)),
-            )  # a single mask: another one would need as many True
+            masked, width = False, draw(st.integers(1, len(shape) - axis))  # only one: masks need equal counts of True
             kinds = [masks(shape[axis : axis + width])]
         parts.append(draw(st.one_of(kinds)))
         axis += width

@@ -1,4 +1,4 @@
-"""Softmax and its relations, the loss, dropout: against their textbook formulas, and at the extremes."""
+"""Softmax and its relations, and the loss, against their textbook formulas and at the extremes."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from op_checks import Array, dtypes, orders, seeds
+from planted import distinct, normal, plants, vjp
 
 import tinygrad_mnist as tg
 from tinygrad_mnist import Tensor
-from tinygrad_mnist.testing import arrays, axes, check_gradients
+from tinygrad_mnist.testing import (
+    arrays,
+    axes,
+    check_gradients,
+)
 
-Array = npt.NDArray[Any]
-seeds = st.integers(0, 2**32 - 1)
-orders = st.sampled_from([1, 1, 2])
-dtypes = st.sampled_from([np.float32, np.float64])
-probabilities = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0])
 softs = pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
 
 
@@ -32,6 +33,8 @@ def naive(name: str, x: Array, axis: Any) -> Any:
 
 
 # Softmax, log_softmax, logsumexp --------------------------------------------------------------------------------------
+
+
 @softs
 @given(st.data(), hnp.array_shapes(max_dims=3, max_side=3), orders, seeds)
 def test_values_and_derivatives(name: str, data: Any, shape: tuple[int, ...], order: int, seed: int) -> None:
@@ -98,6 +101,8 @@ def test_nothing_but_minus_infinity() -> None:
 
 
 # Cross entropy --------------------------------------------------------------------------------------------------------
+
+
 @given(arrays(st.tuples(st.integers(1, 4), st.integers(1, 5)), dtypes), orders, seeds)
 def test_class_indices_are_short_for_one_hot_rows(x: Array, order: int, seed: int) -> None:
     (n, classes), rng = x.shape, np.random.default_rng(seed)
@@ -165,60 +170,70 @@ def test_cross_entropy_explains_bad_targets(shape: tuple[int, ...], target: Any,
         tg.cross_entropy(np.zeros(shape), target)
 
 
-# Dropout --------------------------------------------------------------------------------------------------------------
-@given(
-    arrays(hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3), dtypes, low=0.5),
-    probabilities,
-    st.sampled_from(["train", "test"]),
-    orders,
-    seeds,
+# Planted errors -------------------------------------------------------------------------------------------------------
+ROWS = np.array([0.2, 0.5, 1.5])
+
+
+@plants("cross_entropy: not divided by the batch", lambda x: tg.cross_entropy(x, [0, 2, 1]), normal((3, 3)))
+def _(right, *rest):
+    return right * 3
+
+
+@plants("logsumexp: normalised along the wrong axis", lambda x: tg.logsumexp(x, 1), normal((3, 3)), kind="axes")
+def _(right, g, out, x):
+    return tg.softmax(x, 0) * tg.expand_dims(g, 1)
+
+
+@plants("softmax: summed along the wrong axis", tg.softmax, normal((3, 3)), kind="axes")
+def _(right, g, out, x):
+    return out * (g - tg.sum(g * out, 0, keepdims=True))
+
+
+@plants("softmax: of the whole batch", tg.softmax, normal((2, 3)), kind="axes")
+def _(right, g, out, x):
+    return out * (g - tg.sum(g * out))
+
+
+@plants("cross_entropy: the class before", lambda x: tg.cross_entropy(x, [1, 2, 1]), normal((3, 3)), kind="indices")
+def _(right, g, out, x):
+    return vjp(lambda x: tg.cross_entropy(x, [0, 1, 0]), 0, g, x)
+
+
+@plants("softmax: none at all, right for ones", tg.softmax, normal((2, 3)), kind="cotangent")
+def _(right, *rest):
+    return right * 0
+
+
+@plants("log_softmax: counted, not summed, right for ones", tg.log_softmax, normal((2, 3)), kind="cotangent")
+def _(right, g, out, x):
+    return g - tg.exp(out) * 3
+
+
+@plants(
+    "cross_entropy: weights as if they added up to 1",
+    lambda x: tg.cross_entropy(x, np.outer(ROWS, ROWS)),
+    normal((3, 3)),
+    kind="choice",
 )
-def test_dropout_keeps_or_drops_whole_values(x: Array, p: float, rescale: str, order: int, seed: int) -> None:
-    def drop(x: Any) -> Tensor:
-        return tg.dropout(x, p, np.random.default_rng(seed), rescale)
-
-    out, inference = drop(x), tg.dropout(x, np.float64(p), rescale=rescale)
-    factor, kept, eps = 1 / (1 - p) if rescale == "train" and p < 1 else 1.0, out.data != 0, np.finfo(x.dtype).eps
-    assert out.dtype == inference.dtype == x.dtype
-    np.testing.assert_allclose(out.data, np.where(kept, x * factor, 0), rtol=4 * eps)
-    np.testing.assert_allclose(inference.data, x * (1 - p) if rescale == "test" else x, rtol=4 * eps)
-    assert kept.all() if p == 0 else not kept.any() if p == 1 else True
-    assert np.array_equal(drop(x.astype(np.float64)).data != 0, kept)  # the generator decides, nothing else
-    check_gradients(drop, x, order=order, rng=seed)
-    check_gradients(lambda x: tg.dropout(x, p, None, rescale) * 1, x, rng=seed)
+def _(right, g, out, x):
+    return g * (tg.softmax(x) - np.outer(ROWS, ROWS)) / 3
 
 
-@pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.9, 1.0])
-@pytest.mark.parametrize("rescale", ["train", "test"])
-def test_dropout_keeps_the_right_share_and_the_mean(p: float, rescale: str) -> None:
-    size, rng = 100_000, np.random.default_rng(7)
-    x = np.ones(size)
-    first, second = tg.dropout(x, p, rng, rescale).data, tg.dropout(x, p, rng, rescale).data
-    bound = 5 * np.sqrt(p * (1 - p) / size)  # five standard deviations
-    assert abs((first == 0).mean() - p) <= bound
-    assert 0 < p < 1 or np.array_equal(first, second)
-    assert p in (0, 1) or abs(((first == 0) & (second == 0)).mean() - p * p) <= 5 * np.sqrt(
-        p * p * (1 - p * p) / size
-    )  # drawn anew
-    if p < 1:
-        assert abs(first.mean() - tg.dropout(x, p, rescale=rescale).data.mean()) <= bound / (
-            1 - p
-        )  # training and inference agree
+@plants("logsumexp: the shift differentiated", tg.logsumexp, distinct((4,)), kind="choice")
+def _(right, g, out, x):
+    return right + vjp(tg.max, 0, g, x)
 
 
-def test_dropout_without_a_generator_draws_nothing() -> None:
-    state = np.random.get_state()[1].tolist()  # the legacy generator's words
-    assert tg.dropout(np.ones(5), 0.5).data.tolist() == [1.0] * 5
-    assert np.random.get_state()[1].tolist() == state
+@plants("softmax: only the diagonal", tg.softmax, normal((2, 3)), kind="choice")
+def _(right, g, out, x):
+    return g * out * (1 - out)
 
 
-@pytest.mark.parametrize("p", [-0.1, 1.1, float("nan")])
-@pytest.mark.parametrize("rng", [None, np.random.default_rng(0)])
-def test_dropout_refuses_what_is_no_probability(p: float, rng: Any) -> None:
-    with pytest.raises(ValueError, match=r"dropout: p is .* between 0 and 1"):
-        tg.dropout(np.ones(3), p, rng)
+@plants("softmax: output constant", tg.softmax, normal((2, 3)), kind="second order", order=2)
+def _(right, g, out, x):
+    return (lambda p: p * (g - tg.sum(g * p, -1, keepdims=True)))(out.detach())
 
 
-def test_dropout_knows_two_ways_to_rescale() -> None:
-    with pytest.raises(ValueError, match=r"rescale is 'never'.*train.*test"):
-        tg.dropout(np.ones(3), 0.5, rescale="never")
+@plants("logsumexp: weights constant", tg.logsumexp, normal((4,)), kind="second order", order=2)
+def _(right, g, out, x):
+    return g * tg.softmax(x.detach())

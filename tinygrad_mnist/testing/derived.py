@@ -1,0 +1,153 @@
+"""What backward derives at a point, and whether it is sound: finite, repeatable, linear, without side effects."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..backward import grad
+from ..tensor import Array, Tensor
+from .magnitudes import draw_signed, norm, own_magnitudes
+from .mismatch import GradientMismatch, first_nonfinite
+from .point import Point
+
+__all__ = ["DerivedGradients", "gradients", "gradients_near"]
+
+NEXT_TO = 2.0**-36  # at this distance, relative to the inputs, gradients differ by rounding, or because of a kink
+
+
+class DerivedGradients:
+    """The derived gradients of all combinations of outputs at a point.
+
+    Attributes
+    ----------
+    rows : list of list of ndarray
+        For each combination of outputs, its gradients by the active inputs.
+    rounding_errors : list of float
+        For each combination, how far rounding errors may change its value.
+
+    Raises
+    ------
+    GradientMismatch
+        If backward writes to what it is given, or gradients are not finite, not linear in the cotangent, or not the
+        same when computed again.
+    """
+
+    def __init__(self, point: Point) -> None:
+        self.point = point
+        self.rows: list[list[Array]] = []
+        self.rounding_errors: list[float] = []
+        for combination in point.combinations:
+            found, rounding_error = gradients(point, combination)
+            self.rows.append(found)
+            self.rounding_errors.append(rounding_error)
+        if self.rows:
+            self._check_linear_and_repeatable()
+
+    def _check_linear_and_repeatable(self) -> None:
+        """Check that gradients are linear in the cotangent, and the same after the function was called elsewhere."""
+        point = self.point
+        factors = draw_signed(point.rng, (len(self.rows),))
+        expected = [
+            sum(f * part for f, part in zip(factors, parts, strict=True)) for parts in zip(*self.rows, strict=True)
+        ]
+        mixture = factors @ point.combinations
+        mixed, _ = gradients(point, mixture)
+        for elsewhere in (np.negative, np.flip):
+            point.outputs_at([np.asarray(elsewhere(v)) if i in point.active else v for i, v in enumerate(point.values)])
+            again, _ = gradients(point, point.combinations[-1])
+            for k, i in enumerate(point.active):
+                name, rows = point.input_names[i], np.array([row[k] for row in self.rows])
+                tolerance = 1e4 * point.eps * np.abs(rows).sum(axis=0).max(initial=0.0)
+                tolerance = tolerance + 1e3 * max(self.rounding_errors) / own_magnitudes(point.values[i])
+                if not np.allclose(again[k], rows[-1], rtol=0, atol=tolerance):
+                    raise GradientMismatch(
+                        f"the gradient of {name} is another one when backward is repeated on the same graph, after fn "
+                        "was called with other inputs; a rule must depend on its arguments alone, not on what was "
+                        "kept from the latest call"
+                    )
+                change = np.abs(expected[k] - mixed[k])
+                if not np.allclose(expected[k], mixed[k], rtol=0, atol=tolerance) and self._exceeds_noise(
+                    k, mixture, change
+                ):
+                    raise GradientMismatch(
+                        f"the gradient of {name} is not linear in the cotangent: that of a combination of outputs "
+                        f"differs from the combination of gradients by up to {change.max():.3g}; a rule must multiply "
+                        "by its g, once"
+                    )
+
+    def _exceeds_noise(self, k: int, combination: Array, change: Array) -> bool:
+        """Whether a change of the gradient by the k-th active input exceeds its variation next to the point."""
+        near = np.array([found[k] for found in gradients_near(self.point, combination, NEXT_TO, 4)])
+        return bool((change > 10 * np.ptp(near, axis=0)).any())
+
+
+def gradients(point: Point, combination: Array) -> tuple[list[Array], float]:
+    """Return the derived gradients of one combination of the outputs by the active inputs.
+
+    Also returns how far rounding errors in all intermediate results may change that combination (to first order).
+    """
+    found = [np.zeros_like(point.values[i]) for i in point.active]
+    before, start = [out.data.copy() for out in point.outputs], 0
+    leaves = [point.leaves[i] for i in point.active]
+    nodes = leaves + point.intermediates
+    changes = [norm(combination * point.row)]
+    for name, out in zip(point.output_names, point.outputs, strict=True):
+        cotangent = Tensor(combination[start : start + out.size].reshape(out.shape))
+        start += out.size
+        if out.requires_grad:
+            given = cotangent.data.copy()
+            derived = grad(out, nodes, gradient=cotangent)
+            if not np.array_equal(given, cotangent.data):
+                raise GradientMismatch(
+                    f"backward modified the cotangent of {name} in place; a rule must not write to what it is given"
+                )
+            _check_arrays(point, derived[: len(leaves)], cotangent)
+            found = [total + g.data for total, g in zip(found, derived, strict=False)]
+            changes += [norm(g.data * node.data) for g, node in zip(derived, nodes, strict=True)]
+    rounding_error = point.eps * norm(np.array(changes))  # these errors are independent, more or less
+    _check_nothing_was_modified(point, before)
+    for i, total in zip(point.active, found, strict=True):
+        if not np.isfinite(total).all():
+            raise GradientMismatch(
+                f"the derived gradient of {point.input_names[i]} is {first_nonfinite(total)}, though all outputs are "
+                "finite"
+            )
+    return found, rounding_error
+
+
+def gradients_near(point: Point, combination: Array, distance: float, count: int) -> list[list[Array]]:
+    """Return the derived gradients of a combination of the outputs at a few points next to this one."""
+    found = []
+    for _ in range(count):
+        near = point.perturbed(distance)
+        try:
+            near.trace()
+            found.append(gradients(near, combination)[0])
+        except Exception:  # the function may not be made for those inputs, or have no finite gradient there
+            continue
+    return found or [gradients(point, combination)[0]]
+
+
+def _check_arrays(point: Point, derived: list[Tensor], cotangent: Tensor) -> None:
+    """Check shapes and dtypes, and that gradients share no memory with each other or anything else."""
+    others = [cotangent.data, *(leaf.data for leaf in point.leaves), *(out.data for out in point.outputs)]
+    for position, (i, g) in enumerate(zip(point.active, derived, strict=True)):
+        leaf = point.leaves[i]
+        if g.shape != leaf.shape or g.dtype != leaf.dtype:
+            raise GradientMismatch(
+                f"the gradient of {point.input_names[i]} is {g.dtype} {g.shape}, not {leaf.dtype} {leaf.shape}"
+            )
+        if any(np.may_share_memory(g.data, other) for other in [*others, *(d.data for d in derived[:position])]):
+            raise GradientMismatch(
+                f"the derived gradient of {point.input_names[i]} shares memory with an input, output or other gradient"
+            )
+
+
+def _check_nothing_was_modified(point: Point, outputs: list[Array]) -> None:
+    """Check that the inputs are as they were given, and the outputs as they were before backward."""
+    for name, out, data in zip(point.output_names, point.outputs, outputs, strict=True):
+        if not np.array_equal(out.data, data):
+            raise GradientMismatch(f"backward modified {name} in place")
+    for name, leaf, value in zip(point.input_names, point.leaves, point.values, strict=True):
+        if not np.array_equal(leaf.data, value, equal_nan=leaf.dtype.kind == "f"):
+            raise GradientMismatch(f"{name} was modified in place")

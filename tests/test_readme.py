@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import tinygrad_mnist as tg
-from models import deep_convnet, mlp, recipes
+from models import deep_convnet, mlp
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -57,7 +57,7 @@ def test_every_op_is_in_the_readmes_table_and_has_a_runnable_example(name):
     assert callable(getattr(tg, name))
 
 
-@pytest.mark.parametrize("module", [*MODULES, deep_convnet, mlp, recipes], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [*MODULES, deep_convnet, mlp], ids=lambda module: module.__name__)
 def test_examples_in_docstrings_are_true(module, monkeypatch):
     if module.__name__ == "tinygrad_mnist.data.mnist":  # 70,000 synthetic digits take seconds to draw
         few = (np.zeros((60000, 28, 28), np.uint8), np.zeros(60000, np.uint8))

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from models.recipes import settings
+from .listed import ListedSettings
 
-Settings = Mapping[str, Any]
+Changes = Mapping[str, Any]  # of the paper's settings
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Experiment:
     name: str
     title: str
     paper: str
-    variants: Mapping[str, Settings]
+    variants: Mapping[str, Changes]
     figures: tuple[Figure, ...] = ()
     claims: tuple[Claim, ...] = ()
     quick: frozenset[str] = field(default=frozenset())  # the variants that --quick runs; none given: all
@@ -81,14 +81,16 @@ QUICK_SAYS = (
 )
 
 
-def configuration(changes: Settings, seed: int, epochs: int | None = None, quick: bool = False) -> dict[str, Any]:
-    """All settings of one run: the paper's protocol, changed."""
+def configuration(changes: Changes, seed: int, epochs: int | None = None, quick: bool = False) -> dict[str, Any]:
+    """All settings of one run, as they are stored: the paper's protocol, changed."""
     changes = {"paper_protocol": True, **changes, **(QUICK if quick else {}), "seed": seed}
     if quick and changes.get("validation"):
         changes["validation"] = 1000
-    config = settings(changes.pop("recipe", "paper"), **changes)
+    settings = ListedSettings.from_recipe(**changes)
     most = [limit for limit in (epochs, EPOCHS[-1] if quick else None) if limit is not None]
-    return {**config, "epochs": min([config["epochs"], *most])}
+    config = asdict(replace(settings, epochs=min([settings.epochs, *most])))
+    del config["recipe"]  # where settings come from decides nothing
+    return config
 
 
 END = ("test_accuracy",)  # what claims about the end of a run measure

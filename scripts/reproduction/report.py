@@ -13,6 +13,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ import numpy as np
 
 import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
-from models.recipes import MODEL, TRAINING
 from tinygrad_mnist.storage.checkpoint import CheckpointError, load_weights
 from tinygrad_mnist.storage.files import write_atomically
 
@@ -37,6 +37,7 @@ from .experiments import (
     candidate_variant,
     configuration,
 )
+from .listed import ListedSettings
 from .verdicts import Result, Results, measured
 
 DRAWN: dict[str, Callable[[Results], Any]] = {
@@ -130,7 +131,7 @@ def sorted_out(
 
 def identity(config: Mapping[str, Any]) -> str:
     """Settings as text, to compare them; one that older code did not have was what it is by default."""
-    return json.dumps({**MODEL, **TRAINING, **config}, sort_keys=True)
+    return json.dumps({**config, **asdict(ListedSettings.from_config(config))}, sort_keys=True)
 
 
 def save_picture(folder: Path, name: str, figure: Any, alt: str) -> list[str]:
@@ -352,7 +353,7 @@ def loaded(result: Result, out: Path) -> DeepConvNet | None:
     """Rebuild the network of a run from its stored weights; None if they are gone, or it has failed."""
     if result["failed"]:
         return None
-    model = DeepConvNet(**{name: result["config"][name] for name in MODEL})
+    model = ListedSettings.from_config(result["config"]).network()
     try:
         tg.nn.load_parameters(model, load_weights(out / "results" / f"{result['key']}.safetensors", like=model))
     except (OSError, CheckpointError):

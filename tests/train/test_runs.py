@@ -21,6 +21,7 @@ import pytest
 from damage import damaged, one_folder, peak_below, ten_thousand
 from hypothesis import example, given
 from survival import SCRIPT, ended, killed_until_done, result, start
+from training import opening
 
 import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
@@ -33,7 +34,7 @@ from tinygrad_mnist.storage.checkpoint import (
     save_checkpoint,
 )
 from tinygrad_mnist.train import runs
-from tinygrad_mnist.train.runs import Run, code_version, read_metrics
+from tinygrad_mnist.train.runs import Run, read_metrics
 
 SMALL = [
     "--epochs",
@@ -145,7 +146,7 @@ def test_1_2_and_4_threads_give_the_same_files(whole: Path, options: list[Any], 
 # Damaged folders ------------------------------------------------------------------------------------------------------
 def stopped(script: Any, *options: Any, at: int) -> int:
     """Train until a step, where SIGTERM comes, or (0) before the first one; returns the exit code."""
-    record, trainer = Run.record, script.make_trainer
+    record, trainer = Run.record, opening.make_trainer
 
     def stop_there(run: Run, event: str, **values: Any) -> Any:
         if values.get("step") == at:
@@ -161,7 +162,7 @@ def stopped(script: Any, *options: Any, at: int) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "record", stop_there)
         if not at:
-            patch.setattr(script, "make_trainer", stop_at_once)
+            patch.setattr(opening, "make_trainer", stop_at_once)
         return script.main([*map(str, options), "--quiet", "--no-plots"])
 
 
@@ -283,9 +284,10 @@ def test_the_runs_own_options_may_be_repeated(script: Any, half: Path, whole: Pa
 
 @posix
 def test_another_version_is_said_aloud(script: Any, half: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(script, "code_version", lambda *packages: "abc")
+    version = opening.begun_with()["code"]
+    monkeypatch.setattr(opening, "code_version", lambda *packages: "abc")
     assert resume(script, half) == 0
-    assert f"code {code_version(tg, script.models)} -> abc" in capsys.readouterr().err
+    assert f"code {version} -> abc" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_run_is_refused(script: Any, tmp_path: Path, capsys: Any) -> None:
@@ -330,7 +332,7 @@ def test_two_processes_in_one_folder_are_refused(script: Any, options: list[Any]
         assert resume(script, out) == 2
         assert f"another process is training in {out}" in capsys.readouterr().err
         assert script.main([*map(str, options), "--out", str(out), "--quiet", "--no-plots"]) == 2
-        assert f"{out} holds a run already; go on with --resume {out}" in capsys.readouterr().err
+        assert f"{out} holds a run already; resume that run, or choose another folder" in capsys.readouterr().err
     finally:
         process.send_signal(signal.SIGKILL)
         ended(process)
@@ -431,7 +433,7 @@ def test_an_out_that_cannot_be_made_ends_before_training(
         pytest.skip("this system has no folder that nobody can write to")
     assert script.main([*map(str, options), "--quiet", "--no-plots", "--out", str(tmp_path / out)]) == 2
     error = capsys.readouterr().err
-    assert "cannot be made" in error and "choose another --out" in error and error.count("\n") == 1
+    assert "cannot be made" in error and "choose another" in error and error.count("\n") == 1
 
 
 # Metrics --------------------------------------------------------------------------------------------------------------

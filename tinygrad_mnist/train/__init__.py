@@ -1,4 +1,5 @@
 """The training loop, shards on threads, evaluation and run folders."""
 
+from .callbacks import *
 from .evaluation import *
 from .trainer import *

@@ -51,7 +51,8 @@ def option(
 
     Examples
     --------
-    >>> @dataclasses.dataclass(frozen=True)
+    >>> from dataclasses import dataclass
+    >>> @dataclass
     ... class Options:
     ...     epochs: int = option(8, "times to go through the images", least=1)
     >>> parser = argparse.ArgumentParser()

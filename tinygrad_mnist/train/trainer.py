@@ -335,8 +335,8 @@ class Trainer:
 
     def _loss(self, images: npt.NDArray[Any], labels: npt.NDArray[Any], rng: np.random.Generator) -> Tensor:
         images = images if self.augment is None else self.augment(images, rng)
-        if self.loss is None and hasattr(self.model, "loss"):
-            loss: Tensor = self.model.loss(images, labels, rng)
+        if self.loss is None and callable(own := getattr(self.model, "loss", None)):
+            loss: Tensor = own(images, labels, rng)
             return loss
         return (self.loss or cross_entropy)(self.model(images, rng), labels)
 

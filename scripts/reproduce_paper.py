@@ -34,8 +34,8 @@ import tinygrad_mnist as tg
 from tinygrad_mnist.storage.files import leftovers
 
 EXIT_CODES = (
-    "exit codes: 0 done; 1 failed; 2 bad arguments or data; 129, 130, 143 stopped by SIGHUP, SIGINT (Ctrl-C), SIGTERM: "
-    "what is done is stored, go on with --resume"
+    "exit codes: 0 done; 1 failed; 2 bad arguments or data; 129, 130, 143 stopped by SIGHUP, SIGINT (Ctrl-C), "
+    "SIGTERM: what is done is stored, go on with --resume"
 )
 
 

@@ -33,9 +33,9 @@ from tinygrad_mnist.train.runs import Run
 PAPER = "  [PAPER PROTOCOL: the test images are looked at during training]"
 WARM_UP = 5  # steps that are not profiled: the first ones still ask the system for memory
 EXIT_CODES = (
-    "exit codes: 0 done; 1 failed (numbers no longer finite, disk full: the last checkpoint is whole); 2 bad arguments "
-    "or data; 129, 130, 143 stopped by SIGHUP, SIGINT (Ctrl-C), SIGTERM: the step was finished and saved, go on with "
-    "--resume"
+    "exit codes: 0 done; 1 failed (numbers no longer finite, disk full: the last checkpoint is whole); 2 bad "
+    "arguments or data; 129, 130, 143 stopped by SIGHUP, SIGINT (Ctrl-C), SIGTERM: the step was finished and saved, "
+    "go on with --resume"
 )
 
 

@@ -72,8 +72,8 @@ class ListedNet(DeepConvNet):
     ) -> None:
         if not divisor > 0 or not loss_eps >= 0 or (affine_fan_in is not None and affine_fan_in < 1):
             raise ValueError(
-                f"ListedNet: divisor is {divisor!r}, loss_eps {loss_eps!r}, affine_fan_in {affine_fan_in!r}; they must "
-                "be above 0, at least 0, and at least 1 (or None)"
+                f"ListedNet: divisor is {divisor!r}, loss_eps {loss_eps!r}, affine_fan_in {affine_fan_in!r}; they "
+                "must be above 0, at least 0, and at least 1 (or None)"
             )
         super().__init__(rng, **arguments)
         self.divisor = divisor

@@ -98,8 +98,8 @@ def check_size(configs: Iterable[Mapping[str, Any]], data: tg.data.Dataset) -> N
         available = len(data.images[: config["limit"]])
         if ListedSettings.from_config(config).validation_images(available) >= available:
             raise ValueError(
-                f"{config['validation']} of {available} images are to be held out, which leaves none to train on; use "
-                "more data, or leave the experiment “recipes” out of --experiments"
+                f"{config['validation']} of {available} images are to be held out, which leaves none to train on; "
+                "use more data, or leave the experiment “recipes” out of --experiments"
             )
 
 

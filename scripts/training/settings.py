@@ -67,8 +67,8 @@ class Settings:
     seed: int = option(0, "decides weights, order and dropout", least=0)
     validation: int | None = option(
         None,
-        "training images held out, with all digits in proportion, to select the weights (default: 5000, or a tenth of "
-        "fewer than 50000 images; 0 trains on all and takes the last weights)",
+        "training images held out, with all digits in proportion, to select the weights (default: 5000, or a tenth "
+        "of fewer than 50000 images; 0 trains on all and takes the last weights)",
         least=0,
         metavar="N",
     )
@@ -80,8 +80,8 @@ class Settings:
     )
     paper_protocol: bool = option(
         False,
-        "as the paper did: train on all images, look at 1000 training and 1000 test images before each epoch, take the "
-        "last weights; everything says so",
+        "as the paper did: train on all images, look at 1000 training and 1000 test images before each epoch, take "
+        "the last weights; everything says so",
     )
     augment: float = option(
         0.0,

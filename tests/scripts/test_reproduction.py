@@ -107,6 +107,14 @@ def test_a_key_depends_on_every_setting_on_data_and_code_and_on_nothing_else(dat
     assert running.key(config, "other data", "code") != key != running.key(config, "data", "other code")
 
 
+def test_a_result_of_version_0_1_0_is_recognised() -> None:
+    config = configuration({"lr": 0.03}, 0)
+    assert report.identity({**config, "momentum": 0.9, "weight_decay": 0.01}) == report.identity(config)
+    assert report.identity({**config, "lr": 0.01}) != report.identity(config) != report.identity({**config, "new": 1})
+    with_momentum = configuration({"optimizer": "sgd", "momentum": 0.5}, 0)
+    assert report.identity(with_momentum) != report.identity({**with_momentum, "momentum": 0.9})
+
+
 # Running --------------------------------------------------------------------------------------------------------------
 class Flag:
     """What running needs of multiprocessing's Value and Event, within one process."""

@@ -62,8 +62,8 @@ def options(folder: Path) -> list[Any]:
 def whole(options: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing happened to."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    code, said = ended(start(*options, "--out", out))
-    assert code == 0, said
+    code, output = ended(start(*options, "--out", out))
+    assert code == 0, output
     return out
 
 
@@ -90,8 +90,8 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
 @pytest.mark.slow
 def test_sixty_kills(options: list[Any], tmp_path: Path) -> None:
     options = [*options, "--epochs", "60", "--schedule", "cosine"]
-    code, said = ended(start(*options, "--out", tmp_path / "whole"))
-    assert code == 0, said
+    code, output = ended(start(*options, "--out", tmp_path / "whole"))
+    assert code == 0, output
     story = killed_until_done(tmp_path / "run", options, kills=60, rng=np.random.default_rng())
     print("\n".join(story))
     assert result(tmp_path / "run") == result(tmp_path / "whole"), story
@@ -109,10 +109,10 @@ def test_killed_in_the_first_writes(options: list[Any], tmp_path: Path, point: i
     """
     out = tmp_path / "run"
     new = [*options, "--epochs", "1", "--limit", "150", "--validation", "50", "--out", out]
-    code, said = ended(start(*new, write=(point, 0)))
-    assert code == -signal.SIGKILL, said
-    code, said = ended(start(*(["--resume", out] if (out / "config.json").exists() else new)))
-    assert code == 0 and ("no checkpoint yet" in said) == (4 <= point < 16), said
+    code, output = ended(start(*new, write=(point, 0)))
+    assert code == -signal.SIGKILL, output
+    code, output = ended(start(*(["--resume", out] if (out / "config.json").exists() else new)))
+    assert code == 0 and ("no checkpoint yet" in output) == (4 <= point < 16), output
     assert len(read_metrics(out / "metrics.jsonl")) == 2 + 1 + 1
 
 
@@ -125,22 +125,24 @@ def test_a_signal_finishes_the_step_saves_and_tells(
     process = start(*options, "--out", out, "--checkpoint-every", "1000")
     wait_for_steps(out, 3)
     process.send_signal(number)
-    code, said = ended(process)
-    assert code == 128 + number, said
-    assert "Traceback" not in said and f"stopped by {number.name} after step" in said and f"--resume {out}" in said
+    code, output = ended(process)
+    assert code == 128 + number, output
+    assert (
+        "Traceback" not in output and f"stopped by {number.name} after step" in output and f"--resume {out}" in output
+    )
     steps = [row["step"] for row in read_metrics(out / "metrics.jsonl") if row["event"] == "step"]
     assert steps == list(range(1, len(steps) + 1)) and len(steps) < 30
     last, first = (load_checkpoint(file)["trainer"]["step"] for file in CheckpointManager(out).files())
     assert (last, first) == (len(steps), 0)
     tg.nn.load_parameters(DeepConvNet(depth=4), load_weights(out / "weights.safetensors", DeepConvNet(depth=4)))
-    code, said = ended(start("--resume", out))
-    assert code == 0 and result(out) == result(whole), said
+    code, output = ended(start("--resume", out))
+    assert code == 0 and result(out) == result(whole), output
 
 
 def test_1_2_and_4_threads_give_the_same_files(whole: Path, options: list[Any], tmp_path: Path) -> None:
     for threads in (1, 2, 4):
-        code, said = ended(start(*options, "--threads", threads, "--out", tmp_path / str(threads)))
-        assert code == 0 and result(tmp_path / str(threads)) == result(whole), said
+        code, output = ended(start(*options, "--threads", threads, "--out", tmp_path / str(threads)))
+        assert code == 0 and result(tmp_path / str(threads)) == result(whole), output
 
 
 # Damaged folders ------------------------------------------------------------------------------------------------------
@@ -219,8 +221,10 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
     data[len(data) // 2] ^= 4
     newest.write_bytes({"cut": data[:-100], "flipped": data, "empty": b""}[damage])
     assert resume(script, half) == 0
-    said = capsys.readouterr().err
-    assert f"{newest} is damaged" in said and "going on from the one before, checkpoint-00000009.safetensors" in said
+    output = capsys.readouterr().err
+    assert (
+        f"{newest} is damaged" in output and "going on from the one before, checkpoint-00000009.safetensors" in output
+    )
     assert result(half) == result(whole)
 
 
@@ -342,8 +346,8 @@ def test_two_processes_in_one_folder_are_refused(script: Any, options: list[Any]
 @posix
 def test_of_two_that_begin_at_once_one_trains(options: list[Any], tmp_path: Path) -> None:
     processes = [start(*options, "--epochs", "1", "--out", tmp_path / "run") for _ in range(3)]
-    codes, said = zip(*map(ended, processes), strict=True)
-    assert sorted(codes) == [0, 2, 2], said
+    codes, output = zip(*map(ended, processes), strict=True)
+    assert sorted(codes) == [0, 2, 2], output
     assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == 10 + 1 + 1
 
 
@@ -375,8 +379,8 @@ def test_a_full_disk_is_named_and_the_run_goes_on_later(
             "that of step 12 has the best weights, too"
         )
     again = [*options, "--out", out] if full == "config.json" else ["--resume", out]
-    code, said = ended(start(*again))
-    assert code == 0 and result(out) == result(whole), said
+    code, output = ended(start(*again))
+    assert code == 0 and result(out) == result(whole), output
 
 
 @posix

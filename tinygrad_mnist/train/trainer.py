@@ -185,8 +185,8 @@ class Trainer:
                 factor = self.schedule(self.step, self.epochs * len(self.cuts))
                 if not (math.isfinite(factor) and factor >= 0):
                     raise ValueError(
-                        f"Trainer: the schedule returned {factor} for step {self.step}; it must be finite and at least "
-                        "0"
+                        f"Trainer: the schedule returned {factor} for step {self.step}; it must be finite and at "
+                        "least 0"
                     )
                 self.optimizer.lr = self.lr * factor
             self.losses.append(self._update(index))

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -501,7 +502,9 @@ def test_a_run_as_a_library(tmp_path: Path) -> None:
     again = Run.resume(tmp_path / "run", print)
     with pytest.raises(RuntimeError, match=r"begin\(\)"):
         again.record("test")
+    assert again.elapsed() == 1.5
     again.begin()
+    assert again.elapsed() > 1.5, "the clock goes on"
     assert (again.config, again.rows, again.seconds) == ({"lr": 0.1}, [{"event": "step", "loss": 0.1 + 0.2}], 1.5)
     assert again.state is not None and again.state["anything"]["x"].tolist() == [0, 1, 2]
     again.record("test", accuracy=1.0)
@@ -509,6 +512,23 @@ def test_a_run_as_a_library(tmp_path: Path) -> None:
     again.close()
     with pytest.raises(ValueError, match="JSON compliant"):
         again.record("step", loss=float("nan"))
+
+
+def test_the_version_of_the_code_depends_on_every_file_and_on_nothing_else(tmp_path: Path) -> None:
+    def version(text: str, module: bool) -> str:
+        for name, content in (("__init__.py", ""), ("part.py", text), ("other.txt", str(time.time()))):
+            (tmp_path / name).write_text(content)
+        made = ModuleType("made")
+        made.__file__ = str(tmp_path / ("part.py" if module else "__init__.py"))
+        if not module:
+            made.__path__ = [str(tmp_path)]
+        return code_version(made)
+
+    for module in (True, False):
+        assert version("a", module) == version("a", module) != version("b", module)
+    alone = version("a", True)
+    (tmp_path / "third.py").write_text("x")
+    assert version("a", True) == alone
 
 
 def test_a_missing_library_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -615,23 +615,23 @@ def test_a_schedule_is_followed():
 
 # Numbers that are not finite ------------------------------------------------------------------------------------------
 @tg.primitive
-def spoilt_in_backward(x):
+def nan_in_backward(x):
     return x * 1
 
 
-spoilt_in_backward.defvjp(lambda g, out, x: g * np.nan)
+nan_in_backward.defvjp(lambda g, out, x: g * np.nan)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of the overflow that this is about
 @pytest.mark.parametrize(
-    "layer, spoil, words",
+    "layer, damage, words",
     [
         ("conv", lambda x: tg.log(x - x - 1), "NaN first appeared in the output of log, forward, in conv"),
         ("out", lambda x: tg.exp(x * 1e30), "infinity first appeared in the output of exp, forward, in out"),
         (
             "conv",
-            spoilt_in_backward,
-            "NaN first appeared in the backward of spoilt_in_backward, gradient by input 0, in conv",
+            nan_in_backward,
+            "NaN first appeared in the backward of nan_in_backward, gradient by input 0, in conv",
         ),
         (
             "out",
@@ -641,24 +641,24 @@ spoilt_in_backward.defvjp(lambda g, out, x: g * np.nan)
     ],
 )
 @pytest.mark.parametrize("profiled", [False, True])
-def test_the_first_bad_step_says_where_and_leaves_the_last_good_state(layer, spoil, words, profiled):
-    class Spoilt:
+def test_the_first_bad_step_says_where_and_leaves_the_last_good_state(layer, damage, words, profiled):
+    class Faulty:
         def __init__(self, inner):
             self.inner, self.on = inner, False
             self.weight = inner.weight
 
         def __call__(self, x, rng=None):
             y = self.inner(x, rng)
-            return spoil(y) if self.on else y
+            return damage(y) if self.on else y
 
     trainer = small_trainer()
-    setattr(trainer.model, layer, spoilt := Spoilt(getattr(trainer.model, layer)))
+    setattr(trainer.model, layer, faulty := Faulty(getattr(trainer.model, layer)))
     steps = trainer.steps()
     with tg.Profile() if profiled else nullcontext():
         for _ in range(4):
             next(steps)
         good = flat(trainer.state_dict())
-        spoilt.on = True
+        faulty.on = True
         with pytest.raises(FloatingPointError, match=rf"^step 5: .*{re.escape(words)}") as found:
             next(steps)
     assert Path(__file__).name in str(found.value), "the stack"

@@ -126,7 +126,7 @@ class EpochLines(Callback):
     def __init__(
         self, write: Callable[[str], object] = print, note: str = "", elapsed: Callable[[], float] | None = None
     ) -> None:
-        self.write, self.note, self.elapsed = write, note, elapsed
+        self.write, self.note, self.elapsed, self.begun = write, note, elapsed, 0.0
 
     def on_begin(self, trainer: Trainer) -> None:
         self.begun = time.perf_counter()
@@ -141,6 +141,8 @@ class EpochLines(Callback):
 
 class ProgressBar(Callback):
     """Show a bar over all images of all epochs, with the loss and the time left (tqdm, from the ``train`` extra)."""
+
+    bar: Any
 
     def on_begin(self, trainer: Trainer) -> None:
         try:
@@ -207,7 +209,7 @@ class Checkpoint(Callback):
     """
 
     def __init__(self, run: Run, *, steps: int = 0, seconds: float = 0.0) -> None:
-        self.run, self.steps, self.seconds = run, steps, seconds
+        self.run, self.steps, self.seconds, self.saved = run, steps, seconds, 0.0
 
     def on_begin(self, trainer: Trainer) -> None:
         self.saved = time.perf_counter()

@@ -335,7 +335,8 @@ class Trainer:
 
     def _loss(self, images: npt.NDArray[Any], labels: npt.NDArray[Any], rng: np.random.Generator) -> Tensor:
         images = images if self.augment is None else self.augment(images, rng)
-        if self.loss is None and callable(own := getattr(self.model, "loss", None)):
+        own: Any = getattr(self.model, "loss", None)
+        if self.loss is None and callable(own):
             loss: Tensor = own(images, labels, rng)
             return loss
         return (self.loss or cross_entropy)(self.model(images, rng), labels)

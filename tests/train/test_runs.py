@@ -35,7 +35,7 @@ from tinygrad_mnist.storage.checkpoint import (
     save_checkpoint,
 )
 from tinygrad_mnist.train import runs
-from tinygrad_mnist.train.runs import Run, read_metrics
+from tinygrad_mnist.train.runs import Run, code_version, read_metrics
 
 SMALL = [
     "--epochs",

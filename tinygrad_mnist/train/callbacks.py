@@ -142,7 +142,7 @@ class EpochLines(Callback):
 class ProgressBar(Callback):
     """Show a bar over all images of all epochs, with the loss and the time left (tqdm, from the ``train`` extra)."""
 
-    bar: Any
+    bar: Any = None
 
     def on_begin(self, trainer: Trainer) -> None:
         try:

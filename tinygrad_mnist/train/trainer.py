@@ -335,10 +335,9 @@ class Trainer:
 
     def _loss(self, images: npt.NDArray[Any], labels: npt.NDArray[Any], rng: np.random.Generator) -> Tensor:
         images = images if self.augment is None else self.augment(images, rng)
-        own: Any = getattr(self.model, "loss", None)
-        if self.loss is None and callable(own):
-            loss: Tensor = own(images, labels, rng)
-            return loss
+        own: Callable[..., Tensor] | None = getattr(self.model, "loss", None)
+        if self.loss is None and own is not None:
+            return own(images, labels, rng)
         return (self.loss or cross_entropy)(self.model(images, rng), labels)
 
     def _update(self, index: npt.NDArray[np.intp]) -> float:

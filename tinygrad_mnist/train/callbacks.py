@@ -1,10 +1,11 @@
-"""The loop that drives a `Trainer`, and what can listen to it: progress, epoch lines, recording, checkpoints, profiles.
+"""The loop that drives a `Trainer`, and callbacks: progress, epoch lines, recording, checkpoints, profiles.
 
-A user's own script needs no more than this (``pip install 'tinygrad_mnist[train]'`` for the run folder and the bar)::
+In a script of your own (``pip install 'tinygrad_mnist[train]'`` for the run folder and the bar)::
 
-    run = tg.runs.Run.create("my-run", {"seed": 0})
-    callbacks = [Record(run), ProgressBar(), EpochLines(), Checkpoint(run, seconds=30)]
-    tg.training.run(trainer, callbacks)
+    run, training = tg.runs.Run.create("my-run", {"seed": 0}), tg.training
+    callbacks = [training.Record(run), training.ProgressBar(), training.EpochLines()]
+    training.run(trainer, [*callbacks, training.Checkpoint(run, seconds=30)])
+    run.close()
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ def run(
     trainer : Trainer
         It may have done some steps already.
     callbacks : sequence of Callback
-        Called in this order: all that one is told about a step (`on_step`, and `on_epoch` after the last step of an
-        epoch) before the next one hears of it. So what saves belongs behind what records. `on_end` is called in the
+        Called in this order. After a step the first one gets all its calls (`on_step`, and `on_epoch` if the epoch has
+        ended), then the second one, and so on: what saves belongs behind what records. `on_end` is called in the
         reverse order, for those whose `on_begin` did not raise.
     stop : callable, optional
         Called before each step: a true result ends training there.

@@ -164,6 +164,13 @@ def test_an_error_ends_all_that_have_begun_and_is_raised() -> None:
         tg.training.run(trainer(), [Story("a", story), Fails("b", story), Story("c", story)])
     assert story[-3:] == [(name, "end", KeyError) for name in "cba"] and ("c", "step", 1) not in story
     story.clear()
+
+    class EndsWithTrue(Callback):
+        def on_end(self, trainer: Trainer, error: BaseException | None) -> Any:
+            return True
+
+    with pytest.raises(KeyError, match="mine"):
+        tg.training.run(trainer(), [EndsWithTrue(), Fails("b", [])])
     with pytest.raises(OSError, match="at once"):
         tg.training.run(trainer(), [Story("a", story), FailsAtOnce("b", story), Story("c", story)])
     assert story == [("a", "begin"), ("a", "end", OSError)]

@@ -62,7 +62,7 @@ def run(
     stop: Callable[[], object] | None = None,
     measure_untrained: bool = False,
 ) -> None:
-    """Train to the end, or until told to stop, and tell the callbacks.
+    """Train to the end, or until `stop` says so, and call the callbacks.
 
     Parameters
     ----------
@@ -95,7 +95,11 @@ def run(
     with ExitStack() as ending:
         for callback in callbacks:
             callback.on_begin(trainer)
-            ending.push(lambda kind, error, trace, callback=callback: callback.on_end(trainer, error))
+
+            def end(kind: object, error: BaseException | None, trace: object, callback: Callback = callback) -> None:
+                callback.on_end(trainer, error)  # whatever it returns: an error is never suppressed
+
+            ending.push(end)
         if measure_untrained:
             row = {"epoch": 0, **trainer.measure()}
             for callback in callbacks:

@@ -273,7 +273,7 @@ def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reproduction that nothing happened to."""
     out = tmp_path_factory.mktemp("reproduction") / "out"
     done = subprocess.run(
-        [*COMMAND, "--data", folder, "--out", out, *OPTIONS], capture_output=True, text=True, timeout=120
+        [*COMMAND, "--data", folder, "--out", out, *OPTIONS], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert (

@@ -1,7 +1,4 @@
-"""What the command lines of this project share.
-
-One-line errors, signals, and talking to people who may have stopped listening.
-"""
+"""What the command lines of this project share: options from a dataclass, one-line errors, signals, output."""
 
 from __future__ import annotations
 
@@ -12,20 +9,146 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import field, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from types import UnionType
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 import tinygrad_mnist as tg
 
 
-class Parser(argparse.ArgumentParser):
-    """Ends with one line and code 2 where argparse would show the usage, too.
+# Options from a dataclass ---------------------------------------------------------------------------------------------
+def option(
+    default: Any,
+    help: str,
+    *,
+    least: float | None = None,
+    choices: Sequence[Any] | None = None,
+    metavar: str | None = None,
+    bare: Any = None,
+    parse: Callable[[str], Any] | None = None,
+) -> Any:
+    """Field of a dataclass that `add_options` makes an option of, and `check_values` checks.
 
-    What is not given is not in the result.
+    Parameters
+    ----------
+    default : object
+    help : str
+        Its text in ``--help``; the default is appended unless the text speaks of it (as ``{default}``, for instance).
+    least : float, optional
+        Lower bound of a number.
+    choices : sequence, optional
+        All allowed values.
+    metavar : str, optional
+        What ``--help`` calls the value.
+    bare : object, optional
+        The value if the option is given without one.
+    parse : callable, optional
+        From text to value, where the type does not say it.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> @dataclass
+    ... class Options:
+    ...     epochs: int = option(8, "times to go through the images", least=1)
+    >>> parser = argparse.ArgumentParser()
+    >>> add_options(parser, Options)
+    >>> Options(**vars(parser.parse_args(["--epochs", "3"])))
+    Options(epochs=3)
     """
+    if "default" not in help and default is not None and not isinstance(default, bool):
+        help = f"{help} (default: {{default}})".strip()
+    about = {"help": help, "least": least, "choices": choices, "metavar": metavar, "bare": bare, "parse": parse}
+    return field(default=default, metadata=about)
+
+
+def add_options(parser: Any, cls: type) -> None:
+    """Add an option for each field of a dataclass to a parser or a group of one."""
+    hints = get_type_hints(cls)
+    for f in fields(cls):
+        about, kind = f.metadata, hints[f.name]
+        name, text = f"--{f.name.replace('_', '-')}", about["help"].format(default=f.default)
+        if kind is bool:
+            parser.add_argument(name, action="store_true", help=text)
+            continue
+        parse = about["parse"] or _parser(_types(kind)[0], about["least"])
+        several = "+" if _is_sequence(kind) else None if about["bare"] is None else "?"
+        how = {"metavar": about["metavar"], "choices": about["choices"], "const": about["bare"], "nargs": several}
+        parser.add_argument(name, type=parse, help=text, **how)
+
+
+def check_values(instance: Any) -> None:
+    """Raise a ValueError, naming the first field of a dataclass whose value its type, bound or choices do not allow."""
+    hints = get_type_hints(type(instance))
+    for f in fields(instance):
+        value, types, about = getattr(instance, f.name), _types(hints[f.name]), f.metadata
+        if value is None and type(None) in types:
+            continue
+        values = value if _is_sequence(hints[f.name]) and isinstance(value, list | tuple) else [value]
+        for single in values:
+            right = isinstance(single, (*types, int) if float in types else types)
+            right = right and (bool in types or not isinstance(single, bool))
+            right = right and (about["choices"] is None or single in about["choices"])
+            if not right or (about["least"] is not None and not _in_range(single, types[0], about["least"])):
+                words = f"one of {', '.join(map(str, about['choices']))}" if about["choices"] else None
+                words = words or _number_words(types[0], about["least"]) or f"of type {hints[f.name]}"
+                raise ValueError(f"the setting {f.name} is {str(single)[:50]!r}; it must be {words}")
+
+
+def _is_sequence(hint: Any) -> bool:
+    return get_origin(hint) is tuple and get_args(hint)[1:] == (...,)
+
+
+def _types(hint: Any) -> tuple[type, ...]:
+    """The types that a value may have: (int, NoneType) of int | None, (str,) of tuple[str, ...]."""
+    if _is_sequence(hint):
+        return get_args(hint)[:1]
+    return get_args(hint) if isinstance(hint, UnionType) else (hint,)
+
+
+def _in_range(value: float, kind: type, least: float) -> bool:
+    return least <= value < (2**63 if kind is int else math.inf)
+
+
+def _number_words(kind: type, least: float | None) -> str | None:
+    if least is None:
+        return None
+    whole = f"a whole number of at least {least:g} and below 2**63"
+    return whole if kind is int else f"a finite number of at least {least:g}"
+
+
+def _parser(kind: type, least: float | None) -> Callable[[str], Any]:
+    return folder if kind is Path else kind if least is None else number(kind, least)
+
+
+def number(kind: type, least: float) -> Callable[[str], Any]:
+    """Argument type: a finite number of at least `least`."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not _in_range(value, kind, least):
+            raise argparse.ArgumentTypeError(f"{text[:50]!r} is not {_number_words(kind, least)}")
+        return value
+
+    return parse
+
+
+def folder(text: str) -> Path:
+    """Argument type: a folder's name."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; name a folder (. is this one)")
+    return Path(text)
+
+
+class Parser(argparse.ArgumentParser):
+    """Ends with one line and code 2 where argparse would show the usage, too; holds only what is given."""
 
     def __init__(self, prog: str, description: str | None, epilog: str) -> None:
         def wide(prog: str) -> argparse.HelpFormatter:
@@ -40,33 +163,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (--help lists all options)\n")
 
 
-def number(kind: type, least: float) -> Callable[[str], Any]:
-    """Argument type: a finite number of at least `least`."""
-    what = (
-        f"a whole number of at least {least:g} and below 2**63"
-        if kind is int
-        else f"a finite number of at least {least:g}"
-    )
-
-    def parse(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not least <= value < (2**63 if kind is int else math.inf):
-            raise argparse.ArgumentTypeError(f"{text[:50]!r} is not {what}")
-        return value
-
-    return parse
-
-
-def folder(text: str) -> Path:
-    """Argument type: a folder's name."""
-    if not text:
-        raise argparse.ArgumentTypeError("it is empty; name a folder (. is this one)")
-    return Path(text)
-
-
+# Signals, output, data ------------------------------------------------------------------------------------------------
 class Stop:
     """Note SIGINT, SIGTERM and SIGHUP, so that a step can be finished; a second one ends it at once."""
 
@@ -74,9 +171,7 @@ class Stop:
 
     def __enter__(self) -> Stop:
         found = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-        found = [
-            s for s in found if s == signal.SIGINT or signal.getsignal(s) != signal.SIG_IGN
-        ]  # nohup goes on ignoring SIGHUP
+        found = [s for s in found if s == signal.SIGINT or signal.getsignal(s) != signal.SIG_IGN]  # nohup: keep it
         self.before = {s: signal.signal(s, self.note) for s in found}
         return self
 
@@ -92,24 +187,27 @@ class Stop:
 
 
 def missing_extras(wanted: Iterable[tuple[str, str, str]]) -> str | None:
-    """Name what the chosen options need and is not installed, before any time is spent.
-
-    (module, purpose, what to do without it).
-    """
+    """Name the first module that is needed and not installed, of (module, purpose, what to do without it)."""
     for module, purpose, instead in wanted:
         if importlib.util.find_spec(module) is None:
             return f"{purpose} needs {module}: pip install 'tinygrad_mnist[train]'{instead}"
     return None
 
 
-def tell(text: str, write: Callable[[str], None] = print) -> None:
-    """Print to people; that nobody reads it (any more) is no failure of the run."""
+def show(text: str, write: Callable[[str], None] = print) -> None:
+    """Print; that nobody reads it any more (a closed pipe, a full disk) is no failure of the run."""
     try:
         write(text)
         if sys.stdout:
             sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def show_source(data: tg.data.Dataset) -> None:
+    """Say which data it is, loudly if it is not real."""
+    name, _, why = data.source.partition(" (")
+    show(f"{'!' * 24} {name} {'!' * 24} ({why}" if data.synthetic else f"data: {data.source}")
 
 
 def data_place(given: str | None) -> str | None:
@@ -126,7 +224,11 @@ def fingerprint(data: tg.data.Dataset) -> str:
     return digest.hexdigest()
 
 
-def announce(data: tg.data.Dataset) -> None:
-    """Say which data it is, loudly if it is not real."""
-    name, _, why = data.source.partition(" (")
-    tell(f"{'!' * 24} {name} {'!' * 24} ({why}" if data.synthetic else f"data: {data.source}")
+def peak_memory() -> str:
+    """Largest memory that this process has had, for people."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return "unknown"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return f"{peak:,.0f} MiB"

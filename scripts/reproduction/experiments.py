@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from models.recipes import settings
+from .listed import ListedSettings
 
-Settings = Mapping[str, Any]
+Changes = Mapping[str, Any]  # of the paper's settings
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Experiment:
     name: str
     title: str
     paper: str
-    variants: Mapping[str, Settings]
+    variants: Mapping[str, Changes]
     figures: tuple[Figure, ...] = ()
     claims: tuple[Claim, ...] = ()
     quick: frozenset[str] = field(default=frozenset())  # the variants that --quick runs; none given: all
@@ -74,21 +74,22 @@ class Experiment:
 EPOCHS = range(1, 9)
 QUICK = {"limit": 8_000}  # and no more epochs than the paper, and fewer images held out
 QUICK_SAYS = (
-    "This is a QUICK look: one seed and 8,000 of the 60,000 training images, so about an eighth of the steps. It shows "
-    "that everything "
-    "runs, not what the paper's experiments give: verdicts are computed as always, and mean little. Leave out --quick "
-    "for those."
+    "This is a QUICK look: one seed and 8,000 of the 60,000 training images, so about an eighth of the steps. It "
+    "shows that everything runs, not what the paper's experiments give: verdicts are computed as always, and mean "
+    "little. Leave out --quick for those."
 )
 
 
-def configuration(changes: Settings, seed: int, epochs: int | None = None, quick: bool = False) -> dict[str, Any]:
-    """All settings of one run: the paper's protocol, changed."""
+def configuration(changes: Changes, seed: int, epochs: int | None = None, quick: bool = False) -> dict[str, Any]:
+    """All settings of one run, as they are stored: the paper's protocol, changed."""
     changes = {"paper_protocol": True, **changes, **(QUICK if quick else {}), "seed": seed}
     if quick and changes.get("validation"):
         changes["validation"] = 1000
-    config = settings(changes.pop("recipe", "paper"), **changes)
+    settings = ListedSettings.from_recipe(**changes)
     most = [limit for limit in (epochs, EPOCHS[-1] if quick else None) if limit is not None]
-    return {**config, "epochs": min([config["epochs"], *most])}
+    config = asdict(replace(settings, epochs=min([settings.epochs, *most])))
+    del config["recipe"]  # where settings come from decides nothing
+    return config
 
 
 END = ("test_accuracy",)  # what claims about the end of a run measure
@@ -145,9 +146,8 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
             Experiment(
                 "learning-rate",
                 "The learning rate",
-                "AdaGrad with six learning rates, batches of 500, 8 epochs: the final test accuracy is highest, 99.30 "
-                "%, with 0.01; with 0.05 "
-                "it is 49.55 %.",
+                "AdaGrad with six learning rates, batches of 500, 8 epochs: the final test accuracy is highest, "
+                "99.30 %, with 0.01; with 0.05 it is 49.55 %.",
                 {rate: VARIANTS[rate] for rate in RATES},
                 tuple(Figure(rate, "test_accuracy", value) for rate, value in RATES.items()),
                 (
@@ -168,9 +168,8 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
             Experiment(
                 "initialisation",
                 "He's initial weights against Xavier's",
-                "With He's initial weights (standard deviation √(2/n)) the mean loss of an epoch falls steeply within "
-                "2 epochs and goes on "
-                "falling; with Xavier's (√(1/n)) it flattens at about 1.9–2.0 after 4.",
+                "With He's initial weights (standard deviation √(2/n)) the mean loss of an epoch falls steeply "
+                "within 2 epochs and goes on falling; with Xavier's (√(1/n)) it flattens at about 1.9–2.0 after 4.",
                 {"He": {}, "Xavier": VARIANTS["Xavier"]},
                 claims=(
                     Claim(
@@ -197,11 +196,9 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
             Experiment(
                 "epochs",
                 "Accuracy against epochs",
-                "With the learning rate 0.01, the accuracy on 1,000 training and 1,000 test images, each measured near "
-                "the start of an epoch "
-                "(so the first is the untrained network's), is above 97 % after one epoch and about 99 % after seven; "
-                "the final accuracy, on "
-                "all test images, is 99.37 %.",
+                "With the learning rate 0.01, the accuracy on 1,000 training and 1,000 test images, each measured "
+                "near the start of an epoch (so the first is the untrained network's), is above 97 % after one epoch "
+                "and about 99 % after seven; the final accuracy, on all test images, is 99.37 %.",
                 {"paper": {}},
                 (
                     *(
@@ -244,8 +241,7 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
                 "steps",
                 "The loss of every step",
                 "The loss of every step over 8 epochs falls sharply within epoch 1 and then stays on a noisy plateau "
-                "around 0.8–1.05 (that "
-                "high because half of the logits are dropped in training).",
+                "around 0.8–1.05 (that high because half of the logits are dropped in training).",
                 {"paper": {}},
                 claims=(
                     Claim(
@@ -266,8 +262,7 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
                 "explanations",
                 "Why the paper saw otherwise",
                 "Some of the paper's figures are not those of the network that it describes. Its listings have "
-                "mistakes; each was put back "
-                "alone, and some together, to see whether it brings those figures back.",
+                "mistakes; each was put back alone, and some together, to see whether it brings those figures back.",
                 {
                     candidate_variant(candidate, target): {
                         **VARIANTS[variant],

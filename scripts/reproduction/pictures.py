@@ -1,5 +1,4 @@
-"""The report's pictures. Each function takes stored results (and the weights that belong to them) and returns a
-Matplotlib figure.
+"""The report's pictures: functions of stored results, and of weights that belong to them, to Matplotlib figures.
 
 Colours are those of Okabe and Ito (2008), which people with any colour vision can tell apart; what matters differs in
 shape, too.
@@ -179,9 +178,9 @@ def explanations(results: Results) -> Figure | None:
             color, marker = (BLUE, "o") if name == NOTHING else ("black", "s")
             if ours is None:
                 failed = any(result["failed"] for result in results.get(candidate_variant(name, target), ()))
-                say(axes, row, 0.5, "training fails" if failed else "not run")
+                annotate(axes, row, 0.5, "training fails" if failed else "not run")
             elif percent * ours.mean > 4 and percent == 1:
-                say(axes, row, 0.85, f"{ours.mean:.1f} →")
+                annotate(axes, row, 0.85, f"{ours.mean:.1f} →")
             else:
                 axes.plot(np.multiply(ours.values, percent), [row] * len(ours.values), marker, color=color, ms=5)
         axes.set(
@@ -195,7 +194,7 @@ def explanations(results: Results) -> Figure | None:
     return figure
 
 
-def say(axes: Axes, row: float, across: float, text: str) -> None:
+def annotate(axes: Axes, row: float, across: float, text: str) -> None:
     """Write into a row, at a share of the width."""
     axes.text(across, row, text, transform=axes.get_yaxis_transform(), ha="center", va="center", fontsize=8)
 

@@ -1,8 +1,4 @@
-"""The report.
-
-What the paper says beside what the stored results say, as Markdown with pictures, and as one HTML file with them
-inside.
-"""
+"""The report: what the paper says beside what the stored results say, as Markdown, and as one HTML file."""
 
 from __future__ import annotations
 
@@ -13,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,6 @@ import numpy as np
 
 import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
-from models.recipes import MODEL, TRAINING
 from tinygrad_mnist.storage.checkpoint import CheckpointError, load_weights
 from tinygrad_mnist.storage.files import write_atomically
 
@@ -37,6 +33,7 @@ from .experiments import (
     candidate_variant,
     configuration,
 )
+from .listed import ListedSettings
 from .verdicts import Result, Results, measured
 
 DRAWN: dict[str, Callable[[Results], Any]] = {
@@ -62,29 +59,23 @@ GRADIENTS = {  # whose weights and gradients are drawn: experiment and variant
 }
 NOISE_SAYS = (
     "Each figure is the mean over the seeds, ± their standard deviation. *Noise* is how far one more run is expected "
-    "to be from that mean "
-    "(nine times in ten: Student's t with the seeds' spread; at least 1.645 standard errors of a single run, the "
-    "binomial one of an "
-    "accuracy on so many images). A figure of the paper, a single run, is **within noise** if it is no further away "
-    "than that, else **not "
-    "reproduced**. A claim is **reproduced** if it holds by more than the noise of the mean, **not reproduced** if it "
-    "fails by more, and "
-    "**within noise** if these seeds cannot tell; variants are compared seed by seed. With so many figures, about one "
-    "in ten misses by "
-    "chance. A run that fails (numbers that are no longer finite) has no image right at its end."
+    "to be from that mean (nine times in ten: Student's t with the seeds' spread; at least 1.645 standard errors of "
+    "a single run, the binomial one of an accuracy on so many images). A figure of the paper, a single run, is "
+    "**within noise** if it is no further away than that, else **not reproduced**. A claim is **reproduced** if it "
+    "holds by more than the noise of the mean, **not reproduced** if it fails by more, and **within noise** if these "
+    "seeds cannot tell; variants are compared seed by seed. With so many figures, about one in ten misses by chance. "
+    "A run that fails (numbers that are no longer finite) has no image right at its end."
 )
 BATCH_SAYS = (
     "One of them can be excluded without a computer: if 500 images share one softmax, their 500 probabilities sum to "
-    "at most 1, so the "
-    "mean of -ln p is at least ln 500 = 6.21 whatever the weights are. The paper's losses between 0.8 and 2 were not "
-    "computed that way."
+    "at most 1, so the mean of -ln p is at least ln 500 = 6.21 whatever the weights are. The paper's losses between "
+    "0.8 and 2 were not computed that way."
 )
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 "
-    "1rem;color:#222}img{max-width:100%;height:auto}"
-    "table{border-collapse:collapse;margin:1rem 0;font-size:.9rem;display:block;overflow-x:auto}th,td{padding:.25rem "
-    ".6rem;border-bottom:1px solid #ccc;text-align:left}blockquote{border-left:4px solid #D55E00;margin:1rem "
-    "0;padding:.2rem "
+    "1rem;color:#222}img{max-width:100%;height:auto}table{border-collapse:collapse;margin:1rem "
+    "0;font-size:.9rem;display:block;overflow-x:auto}th,td{padding:.25rem .6rem;border-bottom:1px solid "
+    "#ccc;text-align:left}blockquote{border-left:4px solid #D55E00;margin:1rem 0;padding:.2rem "
     "1rem;background:#fff4ec}code,pre{font-size:.85rem;background:#f4f4f4}pre{padding:.8rem;overflow:auto;max-height:24rem}"
 )
 
@@ -98,7 +89,9 @@ def write_report(
         raise ValueError(f"{out} holds no results; run the experiments first (leave out --report-only)")
     folder = out / "pictures"
     folder.mkdir(exist_ok=True)
-    by_experiment = {name: sorted_out(experiment, found, epochs, quick) for name, experiment in EXPERIMENTS.items()}
+    by_experiment = {
+        name: results_by_variant(experiment, found, epochs, quick) for name, experiment in EXPERIMENTS.items()
+    }
     mistakes = {candidate_variant(candidate, target) for candidate in CANDIDATES for target in TARGETS}
     if not mistakes & by_experiment["explanations"].keys():
         by_experiment["explanations"] = {}  # what they are compared with belongs to other experiments, too
@@ -107,7 +100,7 @@ def write_report(
     parts = [*head(used(by_experiment), epochs, quick), *main_table(by_experiment)]
     for name, by_variant in by_experiment.items():
         parts += section(EXPERIMENTS[name], by_variant, draw)
-    parts += looks(by_experiment, out, data, draw)
+    parts += look_inside(by_experiment, out, data, draw)
     parts += runs(by_experiment)
     text = "\n\n".join(parts) + "\n"
     write_atomically(out / "report.md", text.encode())
@@ -115,7 +108,7 @@ def write_report(
     return [out / "report.md", out / "report.html"]
 
 
-def sorted_out(
+def results_by_variant(
     experiment: Experiment, found: Iterable[Result], epochs: int | None, quick: bool
 ) -> dict[str, list[Result]]:
     """Results of an experiment by variant, in the order of the seeds."""
@@ -130,7 +123,7 @@ def sorted_out(
 
 def identity(config: Mapping[str, Any]) -> str:
     """Settings as text, to compare them; one that older code did not have was what it is by default."""
-    return json.dumps({**MODEL, **TRAINING, **config}, sort_keys=True)
+    return json.dumps({**config, **asdict(ListedSettings.from_config(config))}, sort_keys=True)
 
 
 def save_picture(folder: Path, name: str, figure: Any, alt: str) -> list[str]:
@@ -169,21 +162,15 @@ def head(found: list[Result], epochs: int | None, quick: bool) -> list[str]:
     seeds = sorted({result["config"]["seed"] for result in found})
     parts.append(
         "Experiments of *A 21-layer deep convolutional neural network in Python* (December 2022), each beside what "
-        "this project measures. "
-        "The paper's protocol holds unless a section says otherwise: all 60,000 training images, batches of 500, "
-        "AdaGrad with the "
-        "learning rate 0.01, 8 epochs, half of the hidden units **and of the logits** dropped in training, the weights "
-        "of the last epoch. "
-        "It looks at test images before every epoch, and it picked its settings by them; sections made in this way are "
-        "labelled so: [paper "
-        "protocol]."
+        "this project measures. The paper's protocol holds unless a section says otherwise: all 60,000 training "
+        "images, batches of 500, AdaGrad with the learning rate 0.01, 8 epochs, half of the hidden units **and of "
+        "the logits** dropped in training, the weights of the last epoch. It looks at test images before every "
+        "epoch, and it picked its settings by them; sections made in this way are labelled so: [paper protocol]."
     )
     parts.append(
         f"{len(found)} runs on {', '.join(about['data'])}; seeds {', '.join(map(str, seeds))}; code "
-        f"{', '.join(about['code'])}; "
-        f"Python {', '.join(about['python'])}, NumPy {', '.join(about['numpy'])}, native kernels: "
-        f"{', '.join(about['native kernels'])}; "
-        f"{', '.join(about['threads'])} thread(s) in each run."
+        f"{', '.join(about['code'])}; Python {', '.join(about['python'])}, NumPy {', '.join(about['numpy'])}, native "
+        f"kernels: {', '.join(about['native kernels'])}; {', '.join(about['threads'])} thread(s) in each run."
     )
     parts.append(NOISE_SAYS)
     return parts
@@ -220,8 +207,8 @@ def section(experiment: Experiment, results: Results, draw: Callable[..., list[s
         f"**The {'paper' if experiment.claims else 'question'}:** {experiment.paper}",
     ]
     if experiment.claims:
-        told = "; ".join(f"{words(claim)}: **{verdicts.claim_verdict(claim, results)}**" for claim in experiment.claims)
-        parts.append(f"**Verdict: {verdicts.experiment_verdict(experiment, results)}.** {told[0].upper()}{told[1:]}.")
+        each = "; ".join(f"{words(claim)}: **{verdicts.claim_verdict(claim, results)}**" for claim in experiment.claims)
+        parts.append(f"**Verdict: {verdicts.experiment_verdict(experiment, results)}.** {each[0].upper()}{each[1:]}.")
     parts += draw(experiment.name, DRAWN[experiment.name](results), experiment.title)
     if experiment.figures:
         rows, found = [], []
@@ -280,16 +267,14 @@ def recipes(results: Results) -> list[str]:
         rows.append((name, *counted, took, setting_words(runs[0]["config"])))
     return [
         "Where `validation` says so, a run holds out that many training images (its seed decides which), and they "
-        "choose the epoch whose "
-        "weights are used; else the last weights are. The best recipe was chosen by images held out, and then trains "
-        "on all. The test "
-        "images draw the curve, and nothing is chosen by them. Times are those of runs side by side, measuring "
-        "included.",
+        "choose the epoch whose weights are used; else the last weights are. The best recipe was chosen by images "
+        "held out, and then trains on all. The test images draw the curve, and nothing is chosen by them. Times are "
+        "those of runs side by side, measuring included.",
         table(("recipe", "test accuracy", "noise", "each seed", "time", "settings"), rows),
     ]
 
 
-def looks(
+def look_inside(
     by_experiment: Mapping[str, Results], out: Path, data: tg.data.Dataset, draw: Callable[..., list[str]]
 ) -> list[str]:
     """Pictures of a trained network, and of its gradients."""
@@ -337,8 +322,8 @@ def looks(
     drawn = pictures.graph(out / "pictures")
     parts += [
         "## The computation graph",
-        "How the loss of the 21 layers is computed, op by op (two images; parameters in blue): "
-        "`pictures/graph.dot`, in Graphviz's language.",
+        "How the loss of the 21 layers is computed, op by op (two images; parameters in blue): `pictures/graph.dot`, "
+        "in Graphviz's language.",
     ]
     parts.append(
         "![Computation graph](pictures/graph.svg)"
@@ -352,7 +337,7 @@ def loaded(result: Result, out: Path) -> DeepConvNet | None:
     """Rebuild the network of a run from its stored weights; None if they are gone, or it has failed."""
     if result["failed"]:
         return None
-    model = DeepConvNet(**{name: result["config"][name] for name in MODEL})
+    model = ListedSettings.from_config(result["config"]).network()
     try:
         tg.nn.load_parameters(model, load_weights(out / "results" / f"{result['key']}.safetensors", like=model))
     except (OSError, CheckpointError):
@@ -375,9 +360,9 @@ def runs(by_experiment: Mapping[str, Results]) -> list[str]:
     failed = [f"- `{r['key']}` failed: {r['failed']}" for r in used(by_experiment) if r["failed"]]
     return [
         "## Runs",
-        "Every number above is computed from `results/KEY.json`: losses of every step, accuracies of every epoch, the "
-        "confusion matrix, "
-        "the mistakes, histograms, settings. `results/KEY.safetensors` has the weights of a run that did not fail.",
+        "Every number above is computed from `results/KEY.json`: losses of every step, accuracies of every epoch, "
+        "the confusion matrix, the mistakes, histograms, settings. `results/KEY.safetensors` has the weights of a "
+        "run that did not fail.",
         table(("key", "settings", "seed", "test accuracy", "time"), rows),
         *(["\n".join(failed)] if failed else []),
     ]

@@ -20,14 +20,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import training
+from training.build import MEASURED, make_trainer
 
 import models
 import tinygrad_mnist as tg
-from models.recipes import MEASURED, make_trainer
 from tinygrad_mnist.storage.checkpoint import save_weights
 from tinygrad_mnist.storage.files import write_atomically
 from tinygrad_mnist.train import Trainer, predict
 from tinygrad_mnist.train.runs import code_version
+
+from . import listed
 
 BINS = (-10.0, 4.0, 56)  # of the histograms: log10 of the absolute value, from, to, number
 
@@ -55,8 +58,8 @@ _here: Workplace | None = None  # of this process
 
 
 def code() -> str:
-    """Say which code decides results: package and models."""
-    return code_version(tg, models)
+    """Say which code decides results: the package, the models, settings and recipes, the paper's mistakes."""
+    return code_version(tg, models, training, listed)
 
 
 def key(config: Mapping[str, Any], data: str, version: str) -> str:
@@ -104,12 +107,9 @@ def checksum(result: Mapping[str, Any]) -> str:
 def run(job: Job, here: Workplace) -> dict[str, Any] | None:
     """Train and test as the settings say."""
     data, config = here.data, job.config
-    trainer = make_trainer(config, data, here.threads)
+    trainer = make_trainer(listed.ListedSettings.from_config(config), data, here.threads)
     if not config["paper_protocol"]:  # which looks at some of them
-        trainer.monitor["test"] = (
-            data.test_images,
-            data.test_labels,
-        )  # draws accuracy against time; nothing else looks at it
+        trainer.monitor["test"] = data.test_images, data.test_labels  # for the curve; nothing is chosen by it
     watched = trainer.images[:500], trainer.labels[:500]
     history, seconds, losses, histograms, failed = [], [], [], [], ""
     spent, per_image = 0.0, job.images / (config["epochs"] * len(data.images[: config["limit"]]))
@@ -207,8 +207,8 @@ def _counted(array: np.ndarray) -> dict[str, Any]:
     return {"counts": counts.tolist(), "zeros": int(np.sum(finite == 0)), "not finite": int(array.size - finite.size)}
 
 
-def stored(folder: Path, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
-    """Read all results in a folder, by key; what is none is told and left out."""
+def stored(folder: Path, log: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+    """Read all results in a folder, by key; what is none is logged and left out."""
     results = {}
     for path in sorted(folder.glob("*.json")):
         try:
@@ -217,7 +217,7 @@ def stored(folder: Path, say: Callable[[str], None]) -> dict[str, dict[str, Any]
                 raise ValueError("it is not what was stored")
             results[path.stem] = result
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            say(f"{path} is no result ({error}); leaving it out")
+            log(f"{path} is no result ({error}); leaving it out")
     return results
 
 

@@ -1,5 +1,4 @@
-"""From the stored results to numbers with their noise, and from those to words. Nothing here draws, runs or knows a
-file.
+"""From the stored results to numbers with their noise, and from those to verdicts.
 
 Noise is what another run would be expected to differ by: the seeds' spread, as a 90 % prediction interval (Student's
 t), but no less than what a single run shows on its own: the binomial error of an accuracy on so many images, or the
@@ -113,9 +112,9 @@ def figure_verdict(figure: Figure, results: Results) -> str:
 
 
 def claim_verdict(claim: Claim, results: Results) -> str:
-    """Reproduced if every comparison holds by more than noise.
+    """Verdict on all comparisons of a claim.
 
-    Not reproduced if one fails by more; else within noise.
+    Reproduced if each holds by more than noise, not reproduced if one fails by more, else within noise.
     """
     found = [margin for measure in claim.measures for margin in margins(claim, measure, results).values()]
     known = [margin for margin in found if margin is not None]
@@ -127,9 +126,9 @@ def claim_verdict(claim: Claim, results: Results) -> str:
 
 
 def margins(claim: Claim, measure: str, results: Results) -> dict[str, tuple[float, float] | None]:
-    """By how much a claim holds (negative.
+    """By how much a claim holds (negative: it fails) and the noise of that, by the variant it is compared with.
 
-    Fails), and the noise of that: against each other variant, or (named "") within its limits.
+    A claim with limits has one entry, named "".
     """
     if claim.within is not None:
         ours = measured(results, claim.variant, measure)

@@ -94,8 +94,7 @@ def lines(out: Path) -> int:
 def killed_until_done(
     out: Path, options: Sequence[Any], kills: int, rng: np.random.Generator, pace: int = 5
 ) -> list[str]:
-    """Train into `out`, killed `kills` times at drawn moments, after about `pace` more steps each time, then let it
-    end.
+    """Train into `out`, killed `kills` times at random moments, then let it end.
 
     Half of the kills come from within, between the steps of a write; some of the others come before the first step.
     Returns what happened, in words.
@@ -117,8 +116,8 @@ def killed_until_done(
                 time.sleep(0.002)
             time.sleep(rng.uniform(0, 0.03))
             process.send_signal(signal.SIGKILL)
-        code, said = ended(process)
-        assert code == -signal.SIGKILL, f"{said} after {len(story)} of {kills} kills: {story}"
+        code, output = ended(process)
+        assert code == -signal.SIGKILL, f"{output} after {len(story)} of {kills} kills: {story}"
         steps = lines(out)
         parts = len(list(out.glob("*.part"))) if out.exists() else 0
         story.append(f"killed {'in a write' if parts else 'between writes'} at line {steps}")
@@ -126,6 +125,6 @@ def killed_until_done(
         if len(files) > 1 and rng.random() < 0.15:
             os.truncate(files[0], int(rng.integers(files[0].stat().st_size)))
             story[-1] += ", newest checkpoint cut off"
-    code, said = ended(start("--resume", out))
-    assert code == 0, said
+    code, output = ended(start("--resume", out))
+    assert code == 0, output
     return story

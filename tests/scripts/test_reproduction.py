@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from reproduction import experiments, report, running, verdicts
 from reproduction.experiments import CANDIDATES, EXPERIMENTS, TARGETS, candidate_variant, configuration
+from reproduction.listed import ListedSettings
 from reproduction.verdicts import NOT_MEASURED
+from training import build
+from training.settings import RECIPES
 
 import tinygrad_mnist as tg
-from models import recipes
-from models.recipes import RECIPES
-from models.recipes import settings as settings_of
 from tinygrad_mnist.storage.checkpoint import load_weights
 
 COMMAND = [sys.executable, reproduce_paper.__file__]
@@ -83,7 +84,9 @@ def test_runs_that_several_experiments_look_at_are_made_once() -> None:
     assert (
         len(jobs) == 3 * (6 + 1 + 2 + 7 * 6 + 2) < len(configs)
     )  # rates, Xavier, depths, candidates by targets, recipes
-    assert configuration({"lr": 0.01}, 0) == configuration({}, 0) == settings_of("paper", paper_protocol=True, seed=0)
+    assert configuration({"lr": 0.01}, 0) == configuration({}, 0)
+    paper = asdict(ListedSettings(paper_protocol=True, seed=0))
+    assert paper == {"recipe": "paper", **configuration({}, 0)}
     assert (
         configuration({"recipe": "best"}, 1, quick=True).items()
         >= {"epochs": 8, "limit": 8000, "optimizer": "adamw"}.items()
@@ -102,6 +105,14 @@ def test_a_key_depends_on_every_setting_on_data_and_code_and_on_nothing_else(dat
     name = data.draw(st.sampled_from(list(config)))
     assert running.key({**config, name: "another"}, "data", "code") != key
     assert running.key(config, "other data", "code") != key != running.key(config, "data", "other code")
+
+
+def test_a_result_of_version_0_1_0_is_recognised() -> None:
+    config = configuration({"lr": 0.03}, 0)
+    assert report.identity({**config, "momentum": 0.9, "weight_decay": 0.01}) == report.identity(config)
+    assert report.identity({**config, "lr": 0.01}) != report.identity(config) != report.identity({**config, "new": 1})
+    with_momentum = configuration({"optimizer": "sgd", "momentum": 0.5}, 0)
+    assert report.identity(with_momentum) != report.identity({**with_momentum, "momentum": 0.9})
 
 
 # Running --------------------------------------------------------------------------------------------------------------
@@ -149,7 +160,7 @@ def without_times(path: Path) -> dict[str, Any]:
 def test_any_executor_and_any_number_of_threads_give_the_same_results(
     small: tg.data.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recipes, "MEASURED", 50)
+    monkeypatch.setattr(build, "MEASURED", 50)
     jobs = jobs_for(
         small,
         {},
@@ -187,7 +198,7 @@ def test_a_result_is_what_training_and_testing_give(small: tg.data.Dataset, tmp_
     running.begin(running.Workplace(small, tmp_path, 1, Flag(), Flag()))
     assert running.work(job) == job.key
     result = json.loads((tmp_path / f"{job.key}.json").read_text())
-    trainer = running.make_trainer(job.config, small)
+    trainer = running.make_trainer(ListedSettings.from_config(job.config), small)
     assert [step.loss for step in trainer.steps()] == result["losses"]
     assert result["history"][1:] == trainer.history and result["history"][0]["epoch"] == 0
     model, labels = trainer.model, small.test_labels.astype(int)
@@ -262,7 +273,7 @@ def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reproduction that nothing happened to."""
     out = tmp_path_factory.mktemp("reproduction") / "out"
     done = subprocess.run(
-        [*COMMAND, "--data", folder, "--out", out, *OPTIONS], capture_output=True, text=True, timeout=120
+        [*COMMAND, "--data", folder, "--out", out, *OPTIONS], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert (

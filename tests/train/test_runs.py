@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ import pytest
 from damage import damaged, one_folder, peak_below, ten_thousand
 from hypothesis import example, given
 from survival import SCRIPT, ended, killed_until_done, result, start
+from training import opening
 
 import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
@@ -61,8 +63,8 @@ def options(folder: Path) -> list[Any]:
 def whole(options: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing happened to."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    code, said = ended(start(*options, "--out", out))
-    assert code == 0, said
+    code, output = ended(start(*options, "--out", out))
+    assert code == 0, output
     return out
 
 
@@ -89,8 +91,8 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
 @pytest.mark.slow
 def test_sixty_kills(options: list[Any], tmp_path: Path) -> None:
     options = [*options, "--epochs", "60", "--schedule", "cosine"]
-    code, said = ended(start(*options, "--out", tmp_path / "whole"))
-    assert code == 0, said
+    code, output = ended(start(*options, "--out", tmp_path / "whole"))
+    assert code == 0, output
     story = killed_until_done(tmp_path / "run", options, kills=60, rng=np.random.default_rng())
     print("\n".join(story))
     assert result(tmp_path / "run") == result(tmp_path / "whole"), story
@@ -108,10 +110,10 @@ def test_killed_in_the_first_writes(options: list[Any], tmp_path: Path, point: i
     """
     out = tmp_path / "run"
     new = [*options, "--epochs", "1", "--limit", "150", "--validation", "50", "--out", out]
-    code, said = ended(start(*new, write=(point, 0)))
-    assert code == -signal.SIGKILL, said
-    code, said = ended(start(*(["--resume", out] if (out / "config.json").exists() else new)))
-    assert code == 0 and ("no checkpoint yet" in said) == (4 <= point < 16), said
+    code, output = ended(start(*new, write=(point, 0)))
+    assert code == -signal.SIGKILL, output
+    code, output = ended(start(*(["--resume", out] if (out / "config.json").exists() else new)))
+    assert code == 0 and ("no checkpoint yet" in output) == (4 <= point < 16), output
     assert len(read_metrics(out / "metrics.jsonl")) == 2 + 1 + 1
 
 
@@ -124,28 +126,30 @@ def test_a_signal_finishes_the_step_saves_and_tells(
     process = start(*options, "--out", out, "--checkpoint-every", "1000")
     wait_for_steps(out, 3)
     process.send_signal(number)
-    code, said = ended(process)
-    assert code == 128 + number, said
-    assert "Traceback" not in said and f"stopped by {number.name} after step" in said and f"--resume {out}" in said
+    code, output = ended(process)
+    assert code == 128 + number, output
+    assert (
+        "Traceback" not in output and f"stopped by {number.name} after step" in output and f"--resume {out}" in output
+    )
     steps = [row["step"] for row in read_metrics(out / "metrics.jsonl") if row["event"] == "step"]
     assert steps == list(range(1, len(steps) + 1)) and len(steps) < 30
     last, first = (load_checkpoint(file)["trainer"]["step"] for file in CheckpointManager(out).files())
     assert (last, first) == (len(steps), 0)
     tg.nn.load_parameters(DeepConvNet(depth=4), load_weights(out / "weights.safetensors", DeepConvNet(depth=4)))
-    code, said = ended(start("--resume", out))
-    assert code == 0 and result(out) == result(whole), said
+    code, output = ended(start("--resume", out))
+    assert code == 0 and result(out) == result(whole), output
 
 
 def test_1_2_and_4_threads_give_the_same_files(whole: Path, options: list[Any], tmp_path: Path) -> None:
     for threads in (1, 2, 4):
-        code, said = ended(start(*options, "--threads", threads, "--out", tmp_path / str(threads)))
-        assert code == 0 and result(tmp_path / str(threads)) == result(whole), said
+        code, output = ended(start(*options, "--threads", threads, "--out", tmp_path / str(threads)))
+        assert code == 0 and result(tmp_path / str(threads)) == result(whole), output
 
 
 # Damaged folders ------------------------------------------------------------------------------------------------------
 def stopped(script: Any, *options: Any, at: int) -> int:
     """Train until a step, where SIGTERM comes, or (0) before the first one; returns the exit code."""
-    record, trainer = Run.record, script.make_trainer
+    record, trainer = Run.record, opening.make_trainer
 
     def stop_there(run: Run, event: str, **values: Any) -> Any:
         if values.get("step") == at:
@@ -161,7 +165,7 @@ def stopped(script: Any, *options: Any, at: int) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "record", stop_there)
         if not at:
-            patch.setattr(script, "make_trainer", stop_at_once)
+            patch.setattr(opening, "make_trainer", stop_at_once)
         return script.main([*map(str, options), "--quiet", "--no-plots"])
 
 
@@ -218,8 +222,10 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
     data[len(data) // 2] ^= 4
     newest.write_bytes({"cut": data[:-100], "flipped": data, "empty": b""}[damage])
     assert resume(script, half) == 0
-    said = capsys.readouterr().err
-    assert f"{newest} is damaged" in said and "going on from the one before, checkpoint-00000009.safetensors" in said
+    output = capsys.readouterr().err
+    assert (
+        f"{newest} is damaged" in output and "going on from the one before, checkpoint-00000009.safetensors" in output
+    )
     assert result(half) == result(whole)
 
 
@@ -283,9 +289,10 @@ def test_the_runs_own_options_may_be_repeated(script: Any, half: Path, whole: Pa
 
 @posix
 def test_another_version_is_said_aloud(script: Any, half: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(script, "code_version", lambda *packages: "abc")
+    version = opening.begun_with()["code"]
+    monkeypatch.setattr(opening, "code_version", lambda *packages: "abc")
     assert resume(script, half) == 0
-    assert f"code {code_version(tg, script.models)} -> abc" in capsys.readouterr().err
+    assert f"code {version} -> abc" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_run_is_refused(script: Any, tmp_path: Path, capsys: Any) -> None:
@@ -330,7 +337,7 @@ def test_two_processes_in_one_folder_are_refused(script: Any, options: list[Any]
         assert resume(script, out) == 2
         assert f"another process is training in {out}" in capsys.readouterr().err
         assert script.main([*map(str, options), "--out", str(out), "--quiet", "--no-plots"]) == 2
-        assert f"{out} holds a run already; go on with --resume {out}" in capsys.readouterr().err
+        assert f"{out} holds a run already; resume that run, or choose another folder" in capsys.readouterr().err
     finally:
         process.send_signal(signal.SIGKILL)
         ended(process)
@@ -340,8 +347,8 @@ def test_two_processes_in_one_folder_are_refused(script: Any, options: list[Any]
 @posix
 def test_of_two_that_begin_at_once_one_trains(options: list[Any], tmp_path: Path) -> None:
     processes = [start(*options, "--epochs", "1", "--out", tmp_path / "run") for _ in range(3)]
-    codes, said = zip(*map(ended, processes), strict=True)
-    assert sorted(codes) == [0, 2, 2], said
+    codes, output = zip(*map(ended, processes), strict=True)
+    assert sorted(codes) == [0, 2, 2], output
     assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == 10 + 1 + 1
 
 
@@ -373,8 +380,8 @@ def test_a_full_disk_is_named_and_the_run_goes_on_later(
             "that of step 12 has the best weights, too"
         )
     again = [*options, "--out", out] if full == "config.json" else ["--resume", out]
-    code, said = ended(start(*again))
-    assert code == 0 and result(out) == result(whole), said
+    code, output = ended(start(*again))
+    assert code == 0 and result(out) == result(whole), output
 
 
 @posix
@@ -431,7 +438,7 @@ def test_an_out_that_cannot_be_made_ends_before_training(
         pytest.skip("this system has no folder that nobody can write to")
     assert script.main([*map(str, options), "--quiet", "--no-plots", "--out", str(tmp_path / out)]) == 2
     error = capsys.readouterr().err
-    assert "cannot be made" in error and "choose another --out" in error and error.count("\n") == 1
+    assert "cannot be made" in error and "choose another" in error and error.count("\n") == 1
 
 
 # Metrics --------------------------------------------------------------------------------------------------------------
@@ -495,7 +502,9 @@ def test_a_run_as_a_library(tmp_path: Path) -> None:
     again = Run.resume(tmp_path / "run", print)
     with pytest.raises(RuntimeError, match=r"begin\(\)"):
         again.record("test")
+    assert again.elapsed() == 1.5
     again.begin()
+    assert again.elapsed() > 1.5, "the clock goes on"
     assert (again.config, again.rows, again.seconds) == ({"lr": 0.1}, [{"event": "step", "loss": 0.1 + 0.2}], 1.5)
     assert again.state is not None and again.state["anything"]["x"].tolist() == [0, 1, 2]
     again.record("test", accuracy=1.0)
@@ -503,6 +512,23 @@ def test_a_run_as_a_library(tmp_path: Path) -> None:
     again.close()
     with pytest.raises(ValueError, match="JSON compliant"):
         again.record("step", loss=float("nan"))
+
+
+def test_the_version_of_the_code_depends_on_every_file_and_on_nothing_else(tmp_path: Path) -> None:
+    def version(text: str, module: bool) -> str:
+        for name, content in (("__init__.py", ""), ("part.py", text), ("other.txt", str(time.time()))):
+            (tmp_path / name).write_text(content)
+        made = ModuleType("made")
+        made.__file__ = str(tmp_path / ("part.py" if module else "__init__.py"))
+        if not module:
+            made.__path__ = [str(tmp_path)]
+        return code_version(made)
+
+    for module in (True, False):
+        assert version("a", module) == version("a", module) != version("b", module)
+    alone = version("a", True)
+    (tmp_path / "third.py").write_text("x")
+    assert version("a", True) == alone
 
 
 def test_a_missing_library_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

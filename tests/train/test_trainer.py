@@ -17,15 +17,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from survival import SCRIPT, flat
+from training import build
+from training.settings import RECIPES, Settings
 
 import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
 from models.mlp import MLP
-from models.recipes import RECIPES, make_trainer
-from models.recipes import settings as settings_of
 from tinygrad_mnist.storage.checkpoint import CheckpointManager, load_checkpoint, load_weights, save_checkpoint
 from tinygrad_mnist.train import Trainer, accuracy, best_epoch, fit, should_stop
-from tinygrad_mnist.train import trainer as training
+from tinygrad_mnist.train import trainer as trainer_module
 
 
 def rows(out: Path, event: str) -> list[dict]:
@@ -153,23 +153,11 @@ def test_a_recipe_is_a_beginning_that_options_change(script, folder, tmp_path, c
 def test_a_trainer_is_told_its_settings(optimizer, own):
     images, labels = tg.data.synthetic_digits(40, rng=np.random.default_rng(0))
     data = tg.data.Dataset(images, labels, images[:20], labels[:20], "40 digits", True)
-    config = settings_of("best", optimizer=optimizer, warmup=0.5, augment=0.7, validation=10, **{own: 0.3})
-    trainer = make_trainer(config, data)
-    assert (getattr(trainer.optimizer, own), trainer.optimizer.lr, trainer.average) == (
-        0.3,
-        config["lr"],
-        config["average"],
-    )
+    how = Settings.from_recipe("best", optimizer=optimizer, warmup=0.5, augment=0.7, validation=10, **{own: 0.3})
+    trainer = build.make_trainer(how, data)
+    assert (getattr(trainer.optimizer, own), trainer.optimizer.lr, trainer.average) == (0.3, how.lr, how.average)
     assert trainer.augment.keywords == {"strength": 0.7} and len(trainer.images) == 30
     assert [trainer.schedule(step, 10) for step in (0, 5, 6)] == [1 / 6, 1, tg.schedules.cosine(1, 5)]
-
-
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_every_setting_of_a_recipe_is_known_and_an_option(script, recipe):
-    assert settings_of(recipe).items() >= RECIPES[recipe].items()
-    assert RECIPES[recipe].keys() <= script.DECIDES.keys()
-    with pytest.raises(ValueError, match="settings: there is no learning_rate; there are init, depth"):
-        settings_of(recipe, learning_rate=1)
 
 
 @pytest.mark.parametrize(
@@ -190,6 +178,13 @@ def test_every_setting_of_a_recipe_is_known_and_an_option(script, recipe):
         (["--optimizer", "adamax"], "choose from"),
         (["--momentum", "inf"], "finite"),
         (["--weight-decay", "-1"], "at least 0"),
+        (["--momentum", "0.5"], "--momentum is 0.5, but adagrad has none; leave it out, or use sgd"),
+        (["--momentum", "0.5", "--optimizer", "adamw"], "--momentum is 0.5, but adamw has none"),
+        (["--weight-decay", "0.1", "--optimizer", "adam"], "--weight-decay is 0.1, but adam has none"),
+        (
+            ["--weight-decay", "0", "--recipe", "best", "--optimizer", "sgd"],
+            "but sgd has none; leave it out, or use adamw",
+        ),
         (["--seed", "1" + "0" * 400], "below 2**63"),
         (["--batch-size", "1" + "0" * 5000], "below 2**63"),
         (["--out", ""], "it is empty"),
@@ -424,7 +419,7 @@ def test_averaged_weights_are_a_weighted_mean_of_those_of_all_steps(decay, dtype
             np.testing.assert_allclose(averaged, expected, rtol=1e-5, atol=1e-6)
     last = trainer.state_dict()
     tg.nn.load_parameters(trainer.model, last["averaged"])
-    found = training.evaluate(trainer.model, *trainer.monitor["validation"])
+    found = trainer_module.evaluate(trainer.model, *trainer.monitor["validation"])
     assert found == (trainer.history[-1]["validation_loss"], trainer.history[-1]["validation_accuracy"]), (
         "what is measured is the average"
     )
@@ -499,7 +494,7 @@ def test_after_a_failed_evaluation_an_earlier_state_can_be_loaded(monkeypatch):
     trainer = small_trainer()
     state = trainer.state_dict()
     with monkeypatch.context() as patch, pytest.raises(FloatingPointError, match="images: the loss is nan"):
-        patch.setattr(training, "evaluate", fail)
+        patch.setattr(trainer_module, "evaluate", fail)
         list(trainer.steps())
     with pytest.raises(ValueError, match="the evaluation at the end of this epoch has failed; load an earlier state"):
         trainer.state_dict()
@@ -594,7 +589,7 @@ def test_the_best_weights_are_those_of_the_epoch_that_validation_chose(monkeypat
         small_trainer(epochs=9),
         iter([(0.1, 2.0), (0.5, 2.0), (0.5, 1.5), (0.4, 0.1), (0.5, 1.5), (0.2, 0.1), (0.9, 0.1)]),
     )
-    monkeypatch.setattr(training, "evaluate", lambda *args: training.Evaluation(*next(scores)[::-1]))
+    monkeypatch.setattr(trainer_module, "evaluate", lambda *args: trainer_module.Evaluation(*next(scores)[::-1]))
     trainer.patience = 3
     after = [trainer.state_dict()["weights"] for step in trainer.steps() if step.last]
     assert len(trainer.history) == len(after) == 6, "three epochs after the third were no better"
@@ -640,23 +635,23 @@ def test_a_schedule_is_followed():
 
 # Numbers that are not finite ------------------------------------------------------------------------------------------
 @tg.primitive
-def spoilt_in_backward(x):
+def nan_in_backward(x):
     return x * 1
 
 
-spoilt_in_backward.defvjp(lambda g, out, x: g * np.nan)
+nan_in_backward.defvjp(lambda g, out, x: g * np.nan)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of the overflow that this is about
 @pytest.mark.parametrize(
-    "layer, spoil, words",
+    "layer, damage, words",
     [
         ("conv", lambda x: tg.log(x - x - 1), "NaN first appeared in the output of log, forward, in conv"),
         ("out", lambda x: tg.exp(x * 1e30), "infinity first appeared in the output of exp, forward, in out"),
         (
             "conv",
-            spoilt_in_backward,
-            "NaN first appeared in the backward of spoilt_in_backward, gradient by input 0, in conv",
+            nan_in_backward,
+            "NaN first appeared in the backward of nan_in_backward, gradient by input 0, in conv",
         ),
         (
             "out",
@@ -666,24 +661,24 @@ spoilt_in_backward.defvjp(lambda g, out, x: g * np.nan)
     ],
 )
 @pytest.mark.parametrize("profiled", [False, True])
-def test_the_first_bad_step_says_where_and_leaves_the_last_good_state(layer, spoil, words, profiled):
-    class Spoilt:
+def test_the_first_bad_step_says_where_and_leaves_the_last_good_state(layer, damage, words, profiled):
+    class Faulty:
         def __init__(self, inner):
             self.inner, self.on = inner, False
             self.weight = inner.weight
 
         def __call__(self, x, rng=None):
             y = self.inner(x, rng)
-            return spoil(y) if self.on else y
+            return damage(y) if self.on else y
 
     trainer = small_trainer()
-    setattr(trainer.model, layer, spoilt := Spoilt(getattr(trainer.model, layer)))
+    setattr(trainer.model, layer, faulty := Faulty(getattr(trainer.model, layer)))
     steps = trainer.steps()
     with tg.Profile() if profiled else nullcontext():
         for _ in range(4):
             next(steps)
         good = flat(trainer.state_dict())
-        spoilt.on = True
+        faulty.on = True
         with pytest.raises(FloatingPointError, match=rf"^step 5: .*{re.escape(words)}") as found:
             next(steps)
     assert Path(__file__).name in str(found.value), "the stack"
@@ -734,7 +729,7 @@ def test_logits_that_are_not_finite_are_no_prediction(bad):
         "a logit is NaN: input 0 of multiply is NaN already" if np.isnan(bad) else "the loss is inf; no op produced it"
     )
     with pytest.raises(FloatingPointError, match=words):
-        training.evaluate(lambda x: tg.multiply(x, 1.0), logits, np.zeros(3, int))
+        trainer_module.evaluate(lambda x: tg.multiply(x, 1.0), logits, np.zeros(3, int))
     if np.isnan(bad):
         with pytest.raises(FloatingPointError, match="a logit is NaN"):
             accuracy(tg.Tensor, logits, np.zeros(3, int))
@@ -758,7 +753,7 @@ def test_a_run_that_turns_bad_keeps_its_last_checkpoint_and_can_be_resumed(
         "5",
     ]
     with monkeypatch.context() as patch:
-        patch.setitem(script.SCHEDULES, "cosine", lambda step, steps: 1e35 if step == 5 else 1.0)
+        patch.setitem(build.SCHEDULES, "cosine", lambda step, steps: 1e35 if step == 5 else 1.0)
         assert script.main([*options, "--out", str(out), "--schedule", "cosine", "--validation", "0"]) == 1
     error = capsys.readouterr().err
     assert "step 7: the loss is" in error and "in layers." in error and "checkpoint-00000006.safetensors" in error
@@ -805,7 +800,7 @@ def test_the_test_images_are_read_once_at_the_end(script, folder, tmp_path, monk
     monkeypatch.setattr(tg.data, "find_mnist", lambda path: data._replace(test_images=data.test_images.view(Watched)))
     measured = []
     monkeypatch.setattr(
-        script, "accuracy", lambda model, *labelled: measured.append(labelled) or accuracy(model, *labelled)
+        tg.training, "accuracy", lambda model, *labelled: measured.append(labelled) or accuracy(model, *labelled)
     )
     assert (
         script.main(

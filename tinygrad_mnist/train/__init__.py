@@ -1,6 +1,8 @@
 """The training loop, shards on threads, evaluation and run folders."""
 
 from ..data.splitting import hold_out
+from . import callbacks
+from .callbacks import *
 from .evaluation import Evaluation, accuracy, evaluate, predict
 from .selection import best_epoch, should_stop
 from .trainer import Step, Trainer, fit
@@ -17,3 +19,4 @@ __all__ = [
     "predict",
     "should_stop",
 ]
+__all__ += callbacks.__all__

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ..debug.anomaly import locate_nonfinite
 from ..ops import cross_entropy
 from ..record import no_grad
+from ..tensor import Tensor
 from .shards import map_shards
 
 __all__ = ["Evaluation", "accuracy", "check_labels", "evaluate", "predict"]
@@ -45,18 +46,27 @@ def predict(model: Any, images: npt.NDArray[Any], threads: int | None = None) ->
 class Evaluation(NamedTuple):
     """Loss and accuracy of a model on labelled images."""
 
-    loss: float  # mean cross-entropy, in nats
+    loss: float  # mean over the images; of cross-entropy in nats
     accuracy: float  # fraction of the images whose class was predicted
 
 
-def evaluate(model: Any, images: npt.NDArray[Any], labels: npt.NDArray[Any], threads: int | None = None) -> Evaluation:
-    """Compute mean cross-entropy and accuracy, in inference.
+def evaluate(
+    model: Any,
+    images: npt.NDArray[Any],
+    labels: npt.NDArray[Any],
+    threads: int | None = None,
+    loss: Callable[[Tensor, npt.NDArray[Any]], Tensor] | None = None,
+) -> Evaluation:
+    """Compute mean loss and accuracy, in inference.
 
     Parameters
     ----------
     model, images, threads
         See `predict`.
     labels : ndarray of int, shape (N,)
+        The true classes.
+    loss : callable, optional
+        ``loss(logits, labels)``, a scalar Tensor: the mean over all images; `cross_entropy` by default.
 
     Raises
     ------
@@ -68,19 +78,19 @@ def evaluate(model: Any, images: npt.NDArray[Any], labels: npt.NDArray[Any], thr
     Examples
     --------
     >>> from tinygrad_mnist import Tensor
-    >>> loss, accuracy = evaluate(Tensor, np.zeros((2, 10)), np.array([3, 0]))
+    >>> loss, accuracy = evaluate(Tensor, np.zeros((2, 10)), np.array([3, 0]))  # a model that takes logits for images
     >>> round(loss, 4), accuracy
     (2.3026, 0.5)
     """
     check_labels("evaluate", images, labels)
     logits = np.concatenate(list(_logits(model, images, threads)))
     with no_grad(), np.errstate(invalid="ignore"):  # infinity minus infinity is reported below
-        loss = cross_entropy(logits, labels).item()
-    if not math.isfinite(loss):
+        mean = (loss or cross_entropy)(Tensor(logits), labels).item()
+    if not math.isfinite(mean):
         raise FloatingPointError(
-            f"evaluate: the loss is {loss}; {locate_nonfinite(lambda: list(_logits(model, images, threads=1)))}"
+            f"evaluate: the loss is {mean}; {locate_nonfinite(lambda: list(_logits(model, images, threads=1)))}"
         )
-    return Evaluation(loss, float(np.mean(logits.argmax(axis=1) == labels)))
+    return Evaluation(mean, float(np.mean(logits.argmax(axis=1) == labels)))
 
 
 def accuracy(model: Any, images: npt.NDArray[Any], labels: npt.NDArray[Any], threads: int | None = None) -> float:

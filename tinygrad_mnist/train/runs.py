@@ -1,5 +1,4 @@
-"""The folder of a training run: configuration, metrics line by line, checkpoints, times. One process at a time writes
-to it.
+"""The folder of a training run: configuration, metrics line by line, checkpoints, times; one process writes to it.
 
 What is in ``metrics.jsonl`` is decided by configuration and data alone, so two runs can be compared byte for byte;
 times have a file of their own.
@@ -11,8 +10,10 @@ import errno
 import hashlib
 import io
 import json
+import logging
 import math
 import os
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -26,12 +27,13 @@ from ..storage.files import leftovers, read_whole, write_atomically
 
 __all__ = ["Run", "code_version", "read_metrics"]
 
+LOG = logging.getLogger(__name__)
 LOCK = ".lock"
 MAX_BYTES = 1 << 28  # of a metrics file: some million steps
 
 
 class Run:
-    """A run folder that this process holds, until `close` or its end (also by a kill).
+    """A run folder, locked for this process until `close` or until the process ends.
 
     Made by `create`, or by `resume` and then `begin`.
 
@@ -54,6 +56,7 @@ class Run:
         except ImportError as error:
             raise ImportError("a run folder needs filelock; pip install 'tinygrad_mnist[train]'") from error
         self.folder, self.seconds = folder, 0.0
+        self._begun: float | None = None
         self.config: dict[str, Any] = {}
         self.rows: list[dict[str, Any]] = []
         self.state: dict[str, Any] | None = None
@@ -69,8 +72,9 @@ class Run:
 
     @classmethod
     def create(cls, folder: str | os.PathLike[str], config: Mapping[str, Any]) -> Run:
-        """Make a folder for a new run; one that exists must be empty (but for what a run leaves that was killed before
-        it began).
+        """Make a folder for a new run; one that exists must be empty.
+
+        What a run leaves that was killed before its first line is ignored.
 
         Raises
         ------
@@ -83,7 +87,7 @@ class Run:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OSError(f"the run folder {folder} cannot be made ({error.strerror}); choose another --out") from error
+            raise OSError(f"the run folder {folder} cannot be made ({error.strerror}); choose another") from error
         run = cls(folder)
         try:
             cls._check_new(folder)  # once more: another process may have begun a run meanwhile
@@ -102,8 +106,10 @@ class Run:
         return run
 
     @classmethod
-    def resume(cls, folder: str | os.PathLike[str], say: Callable[[str], None]) -> Run:
-        """Take up a run where its newest checkpoint that can be read stands; `state` is None if it has none yet.
+    def resume(cls, folder: str | os.PathLike[str], log: Callable[[str], None] = LOG.warning) -> Run:
+        """Continue a run from its newest checkpoint that can be read; `state` is None if it has none yet.
+
+        `log` gets a line for each checkpoint that is damaged, and if there is none.
 
         Raises
         ------
@@ -121,16 +127,16 @@ class Run:
         try:
             for part in leftovers(folder):
                 part.unlink()
-            run.state = run.checkpoints.restore(say)
+            run.state = run.checkpoints.restore(log)
             if run.state is None:
                 run.config = _read_config(folder / "config.json")
-                say("no checkpoint yet: beginning again with the first step")
+                log("no checkpoint yet: beginning again with the first step")
                 return run
             try:
                 saved = run.state["run"]
                 run._metrics.data, run._times.data = (bytearray(saved[name].tobytes()) for name in ("metrics", "times"))
                 run.config, run.seconds = dict(saved["config"]), float(saved["seconds"])
-                run.rows = _parsed(run._metrics.data, "its metrics")
+                run.rows = _parse_lines(run._metrics.data, "its metrics")
             except (KeyError, TypeError, AttributeError, ValueError) as error:
                 raise CheckpointError(
                     f"the newest checkpoint in {folder} is not one of a run ({error!r}); begin the run again"
@@ -147,20 +153,23 @@ class Run:
         """
         self._metrics.begin()
         self._times.begin()
+        self._begun = time.perf_counter()
+
+    def elapsed(self) -> float:
+        """Seconds of training up to now: those of earlier sessions, and those since `begin`."""
+        return self.seconds + (0.0 if self._begun is None else time.perf_counter() - self._begun)
 
     @staticmethod
     def _check_new(folder: Path) -> None:
         if folder.exists() and not folder.is_dir():
-            raise FileExistsError(f"the run folder {folder} is a file; choose another --out")
+            raise FileExistsError(f"the run folder {folder} is a file; choose another")
         if (folder / "config.json").exists():
-            raise FileExistsError(
-                f"{folder} holds a run already; go on with --resume {folder}, or choose another --out"
-            )
+            raise FileExistsError(f"{folder} holds a run already; resume that run, or choose another folder")
         if folder.is_dir() and {file.name for file in folder.iterdir()} - {
             LOCK,
             *(part.name for part in leftovers(folder)),
         }:
-            raise FileExistsError(f"the run folder {folder} is not empty; choose another --out")
+            raise FileExistsError(f"the run folder {folder} is not empty; choose another")
 
     def record(self, event: str, **values: Any) -> dict[str, Any]:
         """Add a line to ``metrics.jsonl``."""
@@ -180,7 +189,7 @@ class Run:
         return self.checkpoints.save(step, {"run": run, **state})
 
     def close(self) -> None:
-        """Let others have the folder."""
+        """Close the files and unlock the folder."""
         self._metrics.close()
         self._times.close()
         self._lock.release()
@@ -231,10 +240,10 @@ def read_metrics(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) ->
     ...     read_metrics(path)[0]["loss"]
     2.25
     """
-    return _parsed(read_whole(path, max_bytes), str(path))
+    return _parse_lines(read_whole(path, max_bytes), str(path))
 
 
-def _parsed(data: bytes | bytearray, name: str) -> list[dict[str, Any]]:
+def _parse_lines(data: bytes | bytearray, name: str) -> list[dict[str, Any]]:
     def finite(text: str) -> float:
         if not math.isfinite(value := float(text)):
             raise ValueError(f"{text} is no finite number")
@@ -244,7 +253,7 @@ def _parsed(data: bytes | bytearray, name: str) -> list[dict[str, Any]]:
     for number, line in enumerate(bytes(data).splitlines(keepends=True), 1):
         try:
             if not line.endswith(b"\n"):
-                raise ValueError("it is cut off; --resume the run, or delete the line")
+                raise ValueError("it is cut off; resume the run, or delete the line")
             row = json.loads(line, parse_float=finite, parse_constant=finite)
             if not isinstance(row, dict) or not isinstance(row.get("event"), str):
                 raise ValueError("it is no object with an event")
@@ -261,15 +270,15 @@ def _read_config(path: Path) -> dict[str, Any]:
             raise ValueError("it is no object")
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"{path.parent} holds no run, it was stopped before that; begin again: --out {path.parent}"
+            f"{path.parent} holds no run, it was stopped before that; begin again, with the same folder"
         ) from None
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged ({error}) and there is no checkpoint; begin the run again") from error
     return config
 
 
-def code_version(*packages: ModuleType) -> str:
-    """Say which code runs: a digest of the source files of these packages.
+def code_version(*modules: ModuleType) -> str:
+    """Say which code runs: a digest of the source files of these packages, and of single modules.
 
     Examples
     --------
@@ -278,8 +287,9 @@ def code_version(*packages: ModuleType) -> str:
     12
     """
     digest = hashlib.sha256()
-    for package in packages:
-        folder = Path(str(package.__file__)).parent
-        for file in sorted(file for file in folder.rglob("*") if file.suffix in (".py", ".c", ".h")):
+    for module in modules:
+        folder = Path(str(module.__file__)).parent
+        files = folder.rglob("*") if hasattr(module, "__path__") else [Path(str(module.__file__))]
+        for file in sorted(file for file in files if file.suffix in (".py", ".c", ".h")):
             digest.update(f"{file.relative_to(folder).as_posix()}\n".encode() + file.read_bytes())
     return digest.hexdigest()[:12]

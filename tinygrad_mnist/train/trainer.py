@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ..data import batches
 from ..debug.anomaly import locate_nonfinite
 from ..nn import load_parameters, parameters
+from ..ops import cross_entropy
 from ..optim import Optimizer
 from ..storage.validation import state_mismatches
 from ..tensor import Array, Tensor
@@ -38,15 +39,20 @@ class Trainer:
 
     Parameters
     ----------
-    model : object
-        With ``loss(images, labels, rng) -> Tensor``; to be measured, also ``model(images) -> logits``.
+    model : callable
+        ``model(images, rng)``, a Tensor of logits; ``model(images)`` in inference. It gets images as they are: where
+        they are uint8, it scales them itself (`tinygrad_mnist.data.as_input`).
     optimizer : Optimizer
         Of the model's parameters.
     images, labels : ndarray
-        Equally long.
+        Equally long. Labels are class indices (N,); with a `loss` of your own they are whatever that one takes.
     epochs, batch_size : int
     rng : numpy.random.Generator
         Decides the order of the images and what dropout drops.
+    loss : callable, optional
+        ``loss(logits, labels)``, a scalar Tensor: the mean over the images that it is given. By default the model's own
+        method ``model.loss(images, labels, rng)`` if it has one, else `cross_entropy`. What is monitored is measured
+        with this function, or with `cross_entropy`.
     schedule : callable, optional
         ``schedule(step, steps)``, the factor on the optimiser's learning rate in a step (counted from 0) of so many:
         see `tinygrad_mnist.schedules`.
@@ -85,12 +91,12 @@ class Trainer:
     Examples
     --------
     >>> import tinygrad_mnist as tg
-    >>> from models.mlp import MLP
     >>> def trainer():
-    ...     model = MLP(np.random.default_rng(0))
+    ...     rng = np.random.default_rng(0)
+    ...     images, labels = rng.normal(size=(60, 4)).astype(np.float32), rng.integers(0, 3, 60)
+    ...     model = tg.nn.Linear(4, 3, rng=rng)
     ...     optimizer = tg.optim.AdaGrad(tg.nn.parameters(model))
-    ...     rng, digits = np.random.default_rng(1), tg.data.synthetic_digits(60)
-    ...     return Trainer(model, optimizer, *digits, epochs=2, batch_size=20, rng=rng)
+    ...     return Trainer(model, optimizer, images, labels, epochs=2, batch_size=20, rng=rng)
     >>> whole, first, second = trainer(), trainer(), trainer()
     >>> losses = [step.loss for step in whole.steps()]
     >>> for step in first.steps():
@@ -111,6 +117,7 @@ class Trainer:
         epochs: int,
         batch_size: int = 500,
         rng: np.random.Generator,
+        loss: Callable[[Tensor, Any], Tensor] | None = None,
         schedule: Callable[[int, int], float] | None = None,
         augment: Callable[[npt.NDArray[Any], np.random.Generator], npt.NDArray[Any]] | None = None,
         average: float | None = None,
@@ -119,7 +126,10 @@ class Trainer:
         shard_size: int | None = None,
         threads: int | None = None,
     ) -> None:
-        check_labels("Trainer", images, labels)
+        if loss is None:
+            check_labels("Trainer", images, labels)
+        elif not 0 < len(images) == len(labels):
+            raise ValueError(f"Trainer: {len(images)} images and {len(labels)} labels; pass one label for each image")
         if not isinstance(rng, np.random.Generator):
             raise TypeError(f"Trainer: rng is {type(rng).__name__}; pass np.random.default_rng(seed)")
         if not isinstance(epochs, int) or epochs < 0:
@@ -132,14 +142,9 @@ class Trainer:
         if average is not None and not 0 <= average < 1:
             raise ValueError(f"Trainer: average is {average}; it must be at least 0 and below 1")
         self.model, self.optimizer, self.images, self.labels, self.rng = model, optimizer, images, labels, rng
-        self.epochs, self.schedule, self.augment, self.monitor, self.patience = (
-            epochs,
-            schedule,
-            augment,
-            dict(monitor or {}),
-            patience,
-        )
-        self.shard_size, self.threads, self.average = shard_size, threads, average
+        self.epochs, self.patience, self.monitor = epochs, patience, dict(monitor or {})
+        self.loss, self.schedule, self.augment, self.average = loss, schedule, augment, average
+        self.shard_size, self.threads = shard_size, threads
         self.weights, self.lr = parameters(model), optimizer.lr
         self.averaged = None if average is None else self._now()
         self.batch_size, self.cuts = batch_size, list(batches(len(images), batch_size))
@@ -162,8 +167,8 @@ class Trainer:
                 factor = self.schedule(self.step, self.epochs * len(self.cuts))
                 if not (math.isfinite(factor) and factor >= 0):
                     raise ValueError(
-                        f"Trainer: the schedule returned {factor} for step {self.step}; it must be finite and at least "
-                        "0"
+                        f"Trainer: the schedule returned {factor} for step {self.step}; it must be finite and at "
+                        "least 0"
                     )
                 self.optimizer.lr = self.lr * factor
             self.losses.append(self._update(index))
@@ -189,7 +194,7 @@ class Trainer:
                 load_parameters(self.model, self.averaged)
             for name, labelled in self.monitor.items():
                 try:
-                    found = evaluate(self.model, *labelled, self.threads)
+                    found = evaluate(self.model, *labelled, self.threads, self.loss)
                 except FloatingPointError as error:
                     raise FloatingPointError(f"after step {self.step}, on the {name} images: {error}") from error
                 scores |= {f"{name}_{kind}": value for kind, value in found._asdict().items()}
@@ -300,10 +305,7 @@ class Trainer:
         }
 
     def selected(self) -> dict[str, Array]:
-        """Return the weights to use.
-
-        After the best epoch, as measured by validation; without validation, those of now.
-        """
+        """Return the weights to use: those of the best epoch in validation, or without validation the latest."""
         return self._in_use() if self.best is None else self.best
 
     def _now(self) -> dict[str, Array]:
@@ -313,8 +315,11 @@ class Trainer:
         return self._now() if self.averaged is None else self.averaged
 
     def _loss(self, images: npt.NDArray[Any], labels: npt.NDArray[Any], rng: np.random.Generator) -> Tensor:
-        loss: Tensor = self.model.loss(images if self.augment is None else self.augment(images, rng), labels, rng)
-        return loss
+        images = images if self.augment is None else self.augment(images, rng)
+        own: Callable[..., Tensor] | None = getattr(self.model, "loss", None)
+        if self.loss is None and own is not None:
+            return own(images, labels, rng)
+        return (self.loss or cross_entropy)(self.model(images, rng), labels)
 
     def _update(self, index: npt.NDArray[np.intp]) -> float:
         def value_and_gradients(threads: int | None) -> tuple[float, dict[str, Array]]:
@@ -330,8 +335,9 @@ class Trainer:
 
         before = self.rng.bit_generator.state
         loss, grads = value_and_gradients(self.threads)
-        if not math.isfinite(loss) or _spoilt(grads):
-            gradients = "".join(f", the gradient of {name} is not finite" for name in _spoilt(grads)[:1])
+        bad = nonfinite_names(grads)
+        if not math.isfinite(loss) or bad:
+            gradients = f", the gradient of {bad[0]} is not finite" if bad else ""
             where = f"step {self.step + 1}: the loss is {loss}{gradients}"
             self.rng.bit_generator.state = before
             try:
@@ -342,8 +348,8 @@ class Trainer:
         state = {
             f"{slot} of {name}": array for name, slots in self.optimizer.state.items() for slot, array in slots.items()
         }
-        if spoilt := _spoilt(self._now() | state):
-            raise FloatingPointError(f"step {self.step + 1}: the optimiser makes {spoilt[0]} infinite or NaN")
+        if bad := nonfinite_names(self._now() | state):
+            raise FloatingPointError(f"step {self.step + 1}: the optimiser makes {bad[0]} infinite or NaN")
         return loss
 
     def _end_epoch(self) -> None:
@@ -361,15 +367,13 @@ class Trainer:
         ]
 
 
-def _spoilt(arrays: Mapping[str, Array]) -> list[str]:
+def nonfinite_names(arrays: Mapping[str, Array]) -> list[str]:
+    """Names of the arrays that hold a NaN or an infinity."""
     return [name for name, array in arrays.items() if not np.isfinite(array).all()]
 
 
 def fit(
     model: Any, optimizer: Optimizer, images: npt.NDArray[Any], labels: npt.NDArray[Any], **settings: Any
 ) -> Iterator[Step]:
-    """Train a model.
-
-    ``Trainer(model, optimizer, images, labels, **settings).steps()``, where nothing is to be saved or measured.
-    """
+    """Return the steps of a `Trainer`, where nothing is to be saved or measured: ``for step in fit(...): ...``."""
     return Trainer(model, optimizer, images, labels, **settings).steps()

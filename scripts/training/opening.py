@@ -1,0 +1,135 @@
+"""The options of a session of training, and from them to a run: a new one, or one that is resumed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from command_line import data_place, fingerprint, number, option, show_source
+
+import models
+import tinygrad_mnist as tg
+import training
+from tinygrad_mnist.train import Trainer
+from tinygrad_mnist.train.runs import Run, code_version
+
+from .build import make_trainer
+from .settings import Settings
+
+
+def interval(text: str) -> tuple[int, float]:
+    """Argument type: a number of steps, or of seconds; the other one is 0."""
+    value = number(float, 1e-3)(text[:-1]) if text.endswith("s") else number(int, 1)(text)
+    return (0, value) if text.endswith("s") else (value, 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """What may differ each time that a run is continued."""
+
+    data: str | None = option(
+        None,
+        'folder with the four MNIST files, or "synthetic" (default: $TINYGRAD_MNIST_DATA, the cache, a download; if '
+        "there is none, synthetic digits)",
+        metavar="DIR",
+    )
+    out: Path | None = option(None, "run folder to create (default: runs/DATE-TIME)", metavar="DIR")
+    resume: Path | None = option(
+        None, "go on with an interrupted run, exactly; it knows its own options", metavar="DIR"
+    )
+    checkpoint_every: tuple[int, float] = option(
+        (0, 30.0),
+        "save so often: N steps, or seconds as in 30s (default: 30s); also when stopped and at the end",
+        metavar="N",
+        parse=interval,
+    )
+    threads: int | None = option(
+        None, "default: the usable cores; the result does not depend on it", least=1, metavar="N"
+    )
+    profile: int | None = option(
+        None,
+        "say how long each op takes in some steps (default: 20), and write profile.txt and trace.json (for "
+        "ui.perfetto.dev) to the run folder; training goes on",
+        least=1,
+        metavar="STEPS",
+        bare=20,
+    )
+    no_plots: bool = option(False, "do not draw curves.png")
+    quiet: bool = option(False, "no progress bar and no epoch lines, only the data source and the result")
+
+
+def begun_with() -> dict[str, str]:
+    """What the last bits of a result depend on, beside the configuration."""
+    return {
+        "tinygrad_mnist": tg.__version__,
+        "code": code_version(tg, models, training),
+        "numpy": np.__version__,
+        "python": sys.version.split()[0],
+        "native kernels": tg.native.described(),
+    }
+
+
+def complete_settings(settings: Settings, data: tg.data.Dataset) -> Settings:
+    """Settings of a new run, with the number of images that are held out."""
+    available = len(data.images[: settings.limit])
+    count = settings.validation_images(available)
+    if count >= available:
+        raise ValueError(f"--validation {count} leaves nothing of {available} images to train on; use a smaller one")
+    if settings.patience and not count:
+        raise ValueError("--patience needs images to validate on; use --validation 1000, say")
+    return replace(settings, validation=count)
+
+
+def stored_settings(run: Run, given: Mapping[str, Any], log: Callable[[str], None]) -> Settings:
+    """Settings of a run to be resumed, which no option may change; `log` is told if other software began it."""
+    settings = Settings.from_config(run.config)
+    for name, value in asdict(settings).items():
+        if given.get(name, value) != value:
+            option = f"--{name.replace('_', '-')}"
+            words = f"cannot be changed on the way (the run has {value}); leave it out, or begin a new run"
+            raise ValueError(f"{option} {words}")
+    now, then = begun_with(), run.config.get("begun with")
+    if now != then:
+        then = then if isinstance(then, dict) else {}
+        changes = "; ".join(f"{key} {then.get(key)} -> {now[key]}" for key in now if then.get(key) != now[key])
+        log(f"begun with something else ({changes}): the result may differ from that of an uninterrupted run")
+    return settings
+
+
+def open_run(
+    given: Mapping[str, Any], session: Session, log: Callable[[str], None]
+) -> tuple[Run, Settings, tg.data.Dataset, Trainer]:
+    """Begin or resume a run: what is wrong is raised before a new folder is made."""
+    run = Run.resume(session.resume, log) if session.resume else None
+    try:
+        if run is None:
+            chosen = {f.name: given[f.name] for f in fields(Settings) if f.name in given}
+            settings, place = Settings.from_recipe(**chosen), session.data
+        else:
+            settings, place = stored_settings(run, given, log), given.get("data", run.config.get("data"))
+        data = tg.data.find_mnist(place)
+        show_source(data)
+        if run is None:
+            settings = complete_settings(settings, data)
+        elif run.config.get("data sha256") != fingerprint(data):
+            source = run.config.get("data source")
+            raise ValueError(f"not the data that the run was begun with ({source}); pass its folder: --data DIR")
+        trainer = make_trainer(settings, data, session.threads)
+        if run is None:
+            origin = {"data": data_place(place), "data source": data.source, "data sha256": fingerprint(data)}
+            folder = session.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
+            run = Run.create(folder, {**asdict(settings), **origin, "begun with": begun_with()})
+        else:
+            if run.state is not None:
+                trainer.load_state_dict(run.state["trainer"])
+            run.begin()
+        return run, settings, data, trainer
+    except BaseException:
+        if run is not None:
+            run.close()
+        raise

@@ -1,0 +1,42 @@
+"""The manuals of the scripts: their programs run, and the files and options that they name are there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import reproduce_paper
+from training.opening import Session
+from training.settings import Settings
+
+import tinygrad_mnist as tg
+from models.deep_convnet import DeepConvNet
+from tinygrad_mnist.train.runs import read_metrics
+
+SCRIPTS = Path(reproduce_paper.__file__).parent
+MANUALS = [SCRIPTS / "README.md", SCRIPTS / "reproduction" / "README.md"]
+
+
+def test_the_programs_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "final0").mkdir()
+    tg.checkpoint.save_weights("final0/weights.safetensors", tg.nn.parameters(DeepConvNet()))
+    names: dict[str, Any] = {}
+    blocks = re.findall(r"```python\n(.*?)```", MANUALS[0].read_text(encoding="utf-8"), re.DOTALL)
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+    assert len(blocks) == 3 and names["digits"].shape == (100,) and len(names["losses"].losses) == 30
+    steps = [row["step"] for row in read_metrics("my-run/metrics.jsonl") if row["event"] == "step"]
+    assert steps == list(range(1, 51)) and capsys.readouterr().out.count("epoch ") == 3
+
+
+@pytest.mark.parametrize("manual", MANUALS, ids=lambda path: path.parent.name)
+def test_what_the_manuals_name_is_there(manual: Path) -> None:
+    text = manual.read_text(encoding="utf-8")
+    for name in re.findall(r"`((?:[a-z_]+/)?[a-z_]+\.(?:py|toml))`|\]\(([^)#:]+)\)", text):
+        assert any((manual.parent / part).exists() for part in name if part), name
+    options = set(re.findall(r"--([a-z][a-z-]+)", text)) - {"help"}
+    fields = Settings.__dataclass_fields__ | Session.__dataclass_fields__ | reproduce_paper.Options.__dataclass_fields__
+    assert {option.replace("-", "_") for option in options} <= fields.keys()

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .storage.validation import state_mismatches
 from .tensor import Array, Operand, Tensor, as_tensor
+from .validation import state_mismatches
 
 __all__ = ["SGD", "AdaGrad", "Adam", "AdamW"]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..storage.validation import parameter_mismatches
 from ..tensor import Array, Operand, as_tensor
+from ..validation import parameter_mismatches
 from ..walk import parameters
 
 __all__ = ["load_parameters"]

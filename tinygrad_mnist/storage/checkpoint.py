@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from ..tensor import Array, Operand, Tensor, as_tensor
+from ..validation import parameter_mismatches
 from ..walk import parameters
 from .arrayfiles import ENCODERS, CheckpointError, check_storable, encode_safetensors, open_arrays
 from .files import write_atomically
-from .validation import parameter_mismatches
 
 __all__ = ["CheckpointError", "CheckpointManager", "load_checkpoint", "load_weights", "save_checkpoint", "save_weights"]
 

@@ -14,8 +14,8 @@ from ..debug.anomaly import locate_nonfinite
 from ..nn import load_parameters, parameters
 from ..ops import cross_entropy
 from ..optim import Optimizer
-from ..storage.validation import state_mismatches
 from ..tensor import Array, Tensor
+from ..validation import state_mismatches
 from .evaluation import Evaluation, check_labels, evaluate
 from .selection import best_epoch, should_stop
 from .shards import value_and_grad

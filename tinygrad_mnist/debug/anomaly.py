@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import cache
 from itertools import islice
@@ -18,14 +18,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..nn import _children
-from ..tensor import Array, Primitive, Tensor, Watcher, is_recording, watching
-from ..tensor import _described as describe
+from ..errors import describe
+from ..hooks import Hook, installed
+from ..record import Primitive, is_recording
+from ..tensor import Array, Tensor
+from ..walk import walk
 
-__all__ = ["AnomalyError", "detect_anomaly"]
+__all__ = ["AnomalyError", "detect_anomaly", "locate_nonfinite"]
 
 PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
-LAYERS = (f"{PACKAGE}nn{os.sep}", f"{PACKAGE}nn.py")
+LAYERS = f"{PACKAGE}nn{os.sep}"
 STANDARD_LIBRARY = ("<frozen ", os.path.dirname(os.__file__) + os.sep)
 MAX_FRAMES = 10  # of a stack, shown in a message
 MAX_OBJECTS = 10_000  # of a model, searched for a layer or a parameter
@@ -37,7 +39,7 @@ class AnomalyError(FloatingPointError):
     """A NaN, or an infinite gradient, found by `detect_anomaly`; the first line of the message is a summary."""
 
 
-class detect_anomaly(Watcher):  # noqa: N801  # a context manager, named as in PyTorch
+class detect_anomaly(Hook):  # noqa: N801  # a context manager, named as in PyTorch
     """Raise an error at the op that produces the first NaN, in all threads.
 
     The error names the op, the pass (forward or backward) and the layer, and shows the stack of the call. For a
@@ -77,7 +79,7 @@ class detect_anomaly(Watcher):  # noqa: N801  # a context manager, named as in P
         self._context = ExitStack()
 
     def __enter__(self) -> detect_anomaly:
-        self._context.enter_context(watching(self))
+        self._context.enter_context(installed(self))
         self.first_infinity = None
         return self
 
@@ -85,7 +87,7 @@ class detect_anomaly(Watcher):  # noqa: N801  # a context manager, named as in P
         self._context.close()
         self._created.clear()
 
-    def forward(self, op: Primitive, arrays: Sequence[Any], keywords: dict[str, Any]) -> Any:
+    def forward(self, op: Any, arrays: Sequence[Any], keywords: dict[str, Any]) -> Any:
         """Compute a primitive, check the result and remember the call that created it."""
         out, rule = np.asarray(super().forward(op, arrays, keywords)), getattr(self._rule, "op", "")
         if out.dtype.kind != "f":
@@ -100,7 +102,7 @@ class detect_anomaly(Watcher):  # noqa: N801  # a context manager, named as in P
             created[key] = weakref.ref(out, lambda _: created.pop(key, None)), _current_call(rule)
         return out
 
-    def rule(self, rule: Callable[..., Any], position: int | None, g: Any, node: Tensor) -> Any:
+    def rule(self, rule: Callable[..., Any], position: int, g: Any, node: Tensor) -> Any:
         """Compute a VJP rule and check the result."""
         assert node.op is not None
         outer, self._rule.op = getattr(self._rule, "op", ""), node.op.__name__
@@ -129,12 +131,11 @@ class detect_anomaly(Watcher):  # noqa: N801  # a context manager, named as in P
             summary = f"{source} of {op} is NaN already: {count} of {name}, forward{call.describe_layer()}"
         self._raise(summary, {"inputs": _describe_all(arrays), "output": describe(out), "called at": call.stack()})
 
-    def _raise_for_rule(self, op: str, position: int | None, g: Any, node: Tensor, result: Any) -> None:
+    def _raise_for_rule(self, op: str, position: int, g: Any, node: Tensor, result: Any) -> None:
         _, created = self._created.get(id(node.data), (None, None))
         kind, _, count = _nonfinite(result if _is_finite(g) else g)
         layer = created.describe_layer() if created else ""
-        part = "what its rules share" if position is None else f"gradient by input {position}"
-        summary = f"{kind} first appeared in the backward of {op}, {part}{layer}: {count}"
+        summary = f"{kind} first appeared in the backward of {op}, gradient by input {position}{layer}: {count}"
         if not _is_finite(g):
             origin = "given (gradient=) or the sum of finite ones"
             summary = f"the cotangent of {op} has {kind} already, backward{layer}: {count}, {origin}"
@@ -205,7 +206,7 @@ def _current_call(rule: str = "") -> _Call:
         if origin in ("user", "layers") or (origin == "installed" and not user_code):
             frames.append(entry)
             owner = frame.f_locals.get("self") if frame.f_code.co_varnames[:1] == ("self",) else None
-            if callable(owner) and not isinstance(owner, (Tensor, Primitive, Watcher)):
+            if callable(owner) and not isinstance(owner, (Tensor, Primitive, Hook)):
                 if not any(owner is other for other in owners):
                     owners.append(owner)
         elif origin == "package":
@@ -233,20 +234,9 @@ def _reference(owner: Any) -> Callable[[], Any]:
 
 def _find_path(model: Any, predicate: Callable[[Any], bool]) -> str | None:
     """Return the path of the first object of a model for which `predicate` holds."""
-    return next((path for path, value in islice(_walk(model), MAX_OBJECTS) if predicate(value)), None)
-
-
-def _walk(model: Any) -> Iterator[tuple[str, Any]]:
-    """Yield path and value of every object of a model."""
-    seen, stack = set[int](), [("", model)]
-    while stack:
-        path, value = stack.pop()
-        yield path, value
-        if id(value) not in seen and not isinstance(value, Tensor):
-            seen.add(id(value))
-            with suppress(Exception):  # attributes of an arbitrary object may raise
-                children = [(f"{path}.{name}" if path else str(name), child) for name, child in _children(value)]
-                stack += children[::-1]
+    with suppress(Exception):  # attributes of an arbitrary object may raise
+        return next((path for path, value in islice(walk(model), MAX_OBJECTS) if predicate(value)), None)
+    return None
 
 
 def _floats(value: Any) -> list[Array]:
@@ -272,3 +262,31 @@ def _nonfinite(value: Any) -> tuple[str, np.ufunc, str]:
 
 def _describe_all(values: Sequence[Any]) -> str:
     return ", ".join(map(describe, values))
+
+
+def locate_nonfinite(function: Callable[[], Any]) -> str:
+    """Call a function with anomaly detection and describe the op that produced the first NaN or infinity.
+
+    Parameters
+    ----------
+    function : callable
+        Computes the values that were not finite.
+
+    Returns
+    -------
+    str
+        A text for an error message.
+
+    Examples
+    --------
+    >>> from tinygrad_mnist import exp
+    >>> with np.errstate(over="ignore"):
+    ...     locate_nonfinite(lambda: exp(1e9))
+    'infinity first appeared in the output of exp, forward: 1 of 1 values'
+    """
+    with detect_anomaly() as anomaly:
+        try:
+            function()
+        except FloatingPointError as error:
+            return f"{anomaly.first_infinity}; then {error}" if anomaly.first_infinity else str(error)
+    return anomaly.first_infinity or "no op produced it: it was in the inputs, or came from summing shards"

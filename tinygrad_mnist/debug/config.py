@@ -8,7 +8,7 @@ import numpy as np
 
 from .._version import __version__
 from ..kernels.compiled import described
-from ..train.shards import usable_cores
+from ..kernels.machine import usable_cores
 
 __all__ = ["show_config"]
 

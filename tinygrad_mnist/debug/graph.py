@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..backward import topological_order
 from ..tensor import Tensor
-from ..tensor import _graph as topological_order
 
 __all__ = ["to_dot"]
 
@@ -58,14 +58,11 @@ def to_dot(output: Tensor, names: Mapping[str, Tensor] | None = None) -> str:
     if not isinstance(output, Tensor):
         raise TypeError(f"to_dot: output is {type(output).__name__}; pass the Tensor whose graph is to be drawn")
     labels = {id(tensor): name for name, tensor in (names or {}).items()}
-    nodes = {id(node): node for node in topological_order(output)}
-    for node in list(nodes.values()):  # and the Tensors that require no gradient: they are leaves
-        nodes |= {id(a): a for a in node.inputs or () if isinstance(a, Tensor)}
-    ordered = sorted(nodes.values(), key=lambda node: node.serial)
-    numbers = {id(node): f"n{i}" for i, node in enumerate(ordered)}
+    nodes = topological_order(output, caller="to_dot")
+    numbers = {id(node): f"n{i}" for i, node in enumerate(nodes)}
     lines = ['rankdir=BT; node [fontname="Helvetica", fontsize=10]; edge [fontname="Helvetica", fontsize=9];']
     constants = 0
-    for node in ordered:
+    for node in nodes:
         number, name = numbers[id(node)], labels.get(id(node))
         fill = HIGHLIGHT if name else ""
         if node.op is None:

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..tensor import Primitive, Tensor, Watcher, watching
+from ..hooks import Hook, installed
+from ..tensor import Tensor
 
 __all__ = ["Profile"]
 
@@ -31,7 +32,7 @@ class Event(NamedTuple):
     memory: int  # bytes allocated for the result; 0 for a view
 
 
-class Profile(Watcher):
+class Profile(Hook):
     """Record the time of each op, forward and backward, in all threads.
 
     It is a context manager and can be entered several times; events accumulate. Several profiles can be active inside
@@ -66,7 +67,7 @@ class Profile(Watcher):
         self._context = ExitStack()
 
     def __enter__(self) -> Profile:
-        self._context.enter_context(watching(self))
+        self._context.enter_context(installed(self))
         self._begin = perf_counter_ns()
         return self
 
@@ -74,7 +75,7 @@ class Profile(Watcher):
         self.wall += perf_counter_ns() - self._begin
         self._context.close()
 
-    def forward(self, op: Primitive, arrays: Sequence[Any], keywords: dict[str, Any]) -> Any:
+    def forward(self, op: Any, arrays: Sequence[Any], keywords: dict[str, Any]) -> Any:
         """Compute a primitive and record an event."""
         begin = perf_counter_ns()
         out = super().forward(op, arrays, keywords)
@@ -86,7 +87,7 @@ class Profile(Watcher):
         self._record(op.__name__, owner or op.__name__, phase, inputs, begin, end, memory)
         return out
 
-    def rule(self, rule: Callable[..., Any], position: int | None, g: Any, node: Tensor) -> Any:
+    def rule(self, rule: Callable[..., Any], position: int, g: Any, node: Tensor) -> Any:
         """Compute a VJP rule and record an event."""
         assert node.op is not None
         outer, name = getattr(self._rule, "op", None), node.op.__name__
@@ -98,8 +99,7 @@ class Profile(Watcher):
             end = perf_counter_ns()
             self._rule.op = outer
             inputs = [a for a in (g, *(node.inputs or ())) if isinstance(a, Tensor)]
-            label = f"{name}, shared" if position is None else f"{name}, rule {position}"
-            self._record(label, name, "backward", inputs, begin, end, 0)
+            self._record(f"{name}, rule {position}", name, "backward", inputs, begin, end, 0)
 
     def _record(self, name: str, op: str, phase: str, inputs: Sequence[Any], begin: int, end: int, memory: int) -> None:
         shapes, thread = tuple([a.shape for a in inputs]), threading.current_thread().name

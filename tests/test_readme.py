@@ -20,7 +20,7 @@ import tinygrad_mnist as tg
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = sorted(page for top in ("tinygrad_mnist", "models", "scripts") for page in (ROOT / top).rglob("README.md"))
+PAGES = sorted((ROOT / "tinygrad_mnist").rglob("README.md"))
 MODULES = [importlib.import_module(found.name) for found in pkgutil.walk_packages(tg.__path__, "tinygrad_mnist.")]
 BESIDE = [importlib.import_module(found.name) for found in pkgutil.walk_packages(models.__path__, "models.")]
 for package in (ROOT / "scripts").glob("*/__init__.py"):
@@ -49,16 +49,20 @@ def test_the_code_blocks_run_in_order(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
 def test_the_examples_in_the_pages_of_folders_run(page, monkeypatch, tmp_path):
-    """Program blocks run in order with common names; what a block prints stands in the plain block right behind it."""
+    """Blocks run in order with common names, as doctests or as programs; the output of a program may follow it."""
     monkeypatch.chdir(tmp_path)
     names: dict = {}
-    blocks = re.findall(r"```python\n(.*?)```(?:\n+```\n(.*?)```)?", page.read_text(encoding="utf-8"), re.DOTALL)
-    assert blocks, f"{page.relative_to(ROOT)} has no example: add one in a ```python block"
-    for program, output in blocks:
+    text, title = page.read_text(encoding="utf-8"), page.relative_to(ROOT).as_posix()
+    for program, output in re.findall(r"```python\n(.*?)```(?:\n+```\n(.*?)```)?", text, re.DOTALL):
+        if program.startswith(">>> "):
+            examples = doctest.DocTestParser().get_doctest(program, names, title, title, 0)
+            assert doctest.DocTestRunner().run(examples, clear_globs=False).failed == 0, title
+            names = examples.globs
+            continue
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile(program, str(page), "exec"), names)
-        assert not output or printed.getvalue() == output, f"{page.relative_to(ROOT)}: the output of\n{program}"
+            exec(compile(program, title, "exec"), names)
+        assert not output or printed.getvalue() == output, f"{title}: the output of\n{program}"
 
 
 def test_the_model_takes_about_20_lines_and_the_op_about_10():

@@ -23,17 +23,13 @@ from .tensor import *
 from .train import runs, schedules
 from .train import shards as parallel
 
-__all__ = ["AnomalyError", "Profile", "checkpoint", "data", "detect_anomaly", "nn", "optim", "parallel", "runs"]
-__all__ += ["schedules", "show_config", "testing", "to_dot", "training"]
-__all__ += tensor.__all__
-__all__ += record.__all__
-__all__ += backward.__all__
-__all__ += ops.__all__
-
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # type checkers take what is imported
     from . import testing as testing
 else:
+    __all__ = ["AnomalyError", "Profile", "checkpoint", "data", "detect_anomaly", "nn", "optim", "parallel", "runs"]
+    __all__ += ["schedules", "show_config", "testing", "to_dot", "training"]
+    __all__ += [*tensor.__all__, *record.__all__, *backward.__all__, *ops.__all__]
+    del tensor  # the file is imported by its path, tinygrad_mnist.tensor
 
     def __getattr__(name: str) -> Any:
         if name == "testing":  # imported when it is asked for: 15 of 60 ms
@@ -41,9 +37,5 @@ else:
         hint = "; a Tensor is made by tg.Tensor(...)" if name == "tensor" else ""
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
 
-
-del tensor  # the room is imported by its path, tinygrad_mnist.tensor
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    def __dir__() -> list[str]:
+        return sorted(__all__)

@@ -99,7 +99,7 @@ def test_nan_out_of_numbers_names_the_op(name: str, function: Any, recording: bo
     assert summary == f"NaN first appeared in the output of {name}, forward: 1 of 2 values"
     assert details[0].startswith("  inputs:     float64 (2,)") and details[1] == "  output:     float64 (2,)"
     assert details[2].startswith("  called at:  ") and "function()" in details[-2] and "test_anomaly.py:" in details[-1]
-    assert not any("tensor.py" in line or "anomaly.py:" in line.replace("test_anomaly.py", "") for line in details)
+    assert not any("record.py" in line or "anomaly.py:" in line.replace("test_anomaly.py", "") for line in details)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_nan_out_of_numbers_names_the_op(name: str, function: Any, recording: bo
         ("sum", lambda: tg.sum(np.array([INF, -INF, 0.0]))),
         ("mean", lambda: tg.mean(np.array([[INF, -INF, 0.0]]), axis=1)),
         ("matmul", lambda: tg.matmul(np.array([[INF, 1.0]]), np.array([0.0, 1.0]))),
-        ("conv_output", lambda: tg.conv2d(np.full((1, 1, 3, 3), INF), np.zeros((2, 1, 3, 3)), activation="relu")),
+        ("conv_output", lambda: tg.conv2d(np.full((1, 1, 3, 3), INF), np.zeros((2, 1, 3, 3)))),
         ("add", lambda: tg.add(np.float16(INF), tg.Tensor(np.float16(-INF)))),
         ("subtract", lambda: tg.log_softmax(np.array([[INF, 1.0]]))),
     ],
@@ -284,18 +284,6 @@ def test_what_is_masked_within_a_rule_passes() -> None:
     assert detector.first_infinity is None
 
 
-def test_what_rules_share_is_looked_at() -> None:
-    @tg.primitive
-    def twice(x: Any, y: Any) -> Any:
-        return x + y
-
-    twice.defvjp(lambda g, out, x, y: g[0], lambda g, out, x, y: g[0], shared=lambda g, out, x, y: (g * NAN, None))
-    x = leaf(1.0)
-    assert caught(lambda: twice(x, x).sum().backward())[0] == (
-        "NaN first appeared in the backward of twice, what its rules share: 1 of 1 values"
-    )
-
-
 def test_second_order_names_the_rule_that_made_the_node() -> None:
     x = leaf(0.0, 1.0)
 
@@ -349,7 +337,9 @@ def test_the_layer_with_a_bad_parameter_is_named(name: str, threads: int) -> Non
     weight.data.flat[0] = NAN
     summary, *details = caught(step(model, threads))
     assert f" is NaN already: 1 of {weight.size} values of parameter {name}{shown}" in summary
-    assert any("models/deep_convnet.py:" in line for line in details) and any("nn.py:" in line for line in details)
+    assert any("models/deep_convnet.py:" in line for line in details) and any(
+        "tinygrad_mnist/nn/" in line for line in details
+    )
     assert not any("threading.py" in line or "shards.py" in line for line in details)
     weight.data[...] = 3e38  # inputs are not negative: the sums overflow, in each layer
     lines = caught(step(model, threads))
@@ -437,7 +427,7 @@ class Helper:
     [
         (Chain(), [], "layers.1 (Root)"),  # the first path of two, though the Sequential is gone
         (Chain(), [Helper()], "layers.1 (Root)"),
-        (Chain(Closed(), {"a": [1] * 100}), [], "layers.1 (Root)"),
+        (Chain(Closed()), [], "Root"),
         (Chain(Endless()), [], "Root"),
     ],
 )
@@ -449,7 +439,7 @@ def test_models_are_walked_whatever_they_hold(model: Chain, call: Any, where: st
 @pytest.mark.filterwarnings("ignore:.* encountered in .*:RuntimeWarning")  # other threads have an errstate of their own
 def test_one_line_of_the_engine_is_shown_where_there_is_no_other() -> None:
     lines = caught(lambda: list(tg.parallel.map_shards(tg.multiply, np.full(2, INF), shard_size=1, threads=2)))
-    assert len(lines) == 4 and lines[3].startswith("  called at:  tinygrad_mnist/tensor.py:")
+    assert len(lines) == 4 and lines[3].startswith("  called at:  tinygrad_mnist/record.py:")
 
 
 def test_a_layer_that_fails_to_show_itself_hides_nothing() -> None:
@@ -517,7 +507,7 @@ def test_activations_are_freed_as_without_it(recording: bool) -> None:
         gc.enable()
 
 
-# Hooks on top of each other ----------------------------------------------------------------------------------------
+# Hooks inside each other ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("profile_first", [True, False])
 def test_profiles_and_it_work_inside_each_other(profile_first: bool) -> None:
     profile, detector = tg.Profile(), tg.detect_anomaly()
@@ -548,22 +538,25 @@ class Counter(hooks.Hook):
 
 @given(st.lists(st.integers(0, 4), max_size=20))
 def test_contexts_may_be_left_in_any_order(choices: list[int]) -> None:
-    counters, inside, expected = [Counter() for _ in range(5)], dict[int, ExitStack](), [0] * 5
+    installed, inside, expected = [Counter() for _ in range(5)], dict[int, ExitStack](), [0] * 5
     for i in choices:
         if i in inside:
             inside.pop(i).close()
         else:
             inside[i] = ExitStack()
-            inside[i].enter_context(hooks.installed(counters[i]))
-            with pytest.raises(RuntimeError, match="Counter: this one is active already"), hooks.installed(counters[i]):
+            inside[i].enter_context(hooks.installed(installed[i]))
+            with (
+                pytest.raises(RuntimeError, match="Counter: this one is active already"),
+                hooks.installed(installed[i]),
+            ):
                 pass
         tg.exp(1.0)
         expected = [n + (j in inside) for j, n in enumerate(expected)]
-        assert [counter.calls for counter in counters] == expected
-        assert list(hooks._installed()) == [counters[j] for j in reversed(inside)]
+        assert [hook.calls for hook in installed] == expected
+        assert list(hooks._installed()) == [installed[j] for j in reversed(inside)]
     for i in list(inside):
         inside.pop(i).close()
-    assert hooks.active is None and all(counter.below is None for counter in counters)
+    assert hooks.active is None and all(hook.below is None for hook in installed)
 
 
 def test_threads_enter_and_leave_while_others_compute() -> None:

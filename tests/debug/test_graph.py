@@ -76,15 +76,16 @@ def test_the_21_layers_are_all_in_their_graph() -> None:
     loss, parameters = loss_of_the_21_layers()
     nodes, edges = parsed(tg.to_dot(loss, parameters))
     labels = [label[0] for label in nodes.values()]
-    assert [labels.count(op) for op in ("conv_output", "matmul", "getitem")] == [6, 2, 1]
+    assert [labels.count(op) for op in ("conv_output", "matmul")] == [6, 2]
     assert {"(3, 16, 12, 12)", "(3, 32, 4, 4)", "(3, 64, 2, 2)"} <= {label[-1] for label in nodes.values()}, (
         "three pools, of whatever ops"
     )
     for name, p in parameters.items():
         (node,) = [node for node, label in nodes.items() if label[0] == name]
         assert nodes[node][1] == f"{p.shape} float32" and sum(a == node for a, _ in edges) == 1
-    (convolution,) = [label for label in nodes.values() if label[-1] == "(3, 16, 26, 26)"]
-    assert "stride=(1, 1)" in convolution and "padding=(0, 0)" in convolution
+    convolutions = [label for label in nodes.values() if label[0] == "conv_output"]
+    (convolution,) = [label for label in convolutions if label[-1] == "(3, 16, 26, 26)"]
+    assert "stride=(1, 1)" in str(convolution) and "padding=(0, 0)" in str(convolution)
 
 
 @pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")
@@ -100,7 +101,7 @@ def test_a_graph_that_is_gone_is_told() -> None:
     x = tg.Tensor([1.0, 2.0], requires_grad=True)
     y = (x * x).sum()
     y.backward()
-    with pytest.raises(RuntimeError, match="the graph behind .* was freed by"):
+    with pytest.raises(RuntimeError, match="to_dot: the graph behind .* was freed by"):
         tg.to_dot(y)
     with pytest.raises(TypeError, match="to_dot: output is float; pass the Tensor"):
         tg.to_dot(3.0)

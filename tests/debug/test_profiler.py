@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
-from tinygrad_mnist import tensor
+from tinygrad_mnist import record
 
 
 def leaf(*shape: int) -> tg.Tensor:
@@ -150,7 +150,7 @@ def test_a_rule_that_differentiates_goes_on_belonging_to_its_op() -> None:
 
     def rule(g: Any, out: Any, x: Any) -> Any:
         own = tg.Tensor(x.data, requires_grad=True)
-        with tensor.recording(True):
+        with record.recording(True):
             inner = tg.exp(own).sum()
         (e,) = tg.grad(inner, [own])
         return g * 2 * tg.log(e)

@@ -265,17 +265,17 @@ def _describe_all(values: Sequence[Any]) -> str:
 
 
 def locate_nonfinite(function: Callable[[], Any]) -> str:
-    """Call a function again under `detect_anomaly`, and say which op produced the first NaN or infinity.
+    """Call a function with anomaly detection and describe the op that produced the first NaN or infinity.
 
     Parameters
     ----------
     function : callable
-        Computes what was not finite; ops in it are inspected one by one.
+        Computes the values that were not finite.
 
     Returns
     -------
     str
-        For an error message.
+        A text for an error message.
 
     Examples
     --------

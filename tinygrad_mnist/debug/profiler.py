@@ -99,8 +99,7 @@ class Profile(Hook):
             end = perf_counter_ns()
             self._rule.op = outer
             inputs = [a for a in (g, *(node.inputs or ())) if isinstance(a, Tensor)]
-            label = f"{name}, rule {position}"
-            self._record(label, name, "backward", inputs, begin, end, 0)
+            self._record(f"{name}, rule {position}", name, "backward", inputs, begin, end, 0)
 
     def _record(self, name: str, op: str, phase: str, inputs: Sequence[Any], begin: int, end: int, memory: int) -> None:
         shapes, thread = tuple([a.shape for a in inputs]), threading.current_thread().name

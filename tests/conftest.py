@@ -24,7 +24,7 @@ LONG = (  # what the fast subset leaves out: the files that take most of the tim
     "project/test_types",
     "project/test_wheel",
     "scripts/",
-    "test_readme",
+    "project/test_readme",
     "testing/test_mutants",
     "testing/test_planted",
     "testing/test_strategies",

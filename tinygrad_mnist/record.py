@@ -125,6 +125,8 @@ class Primitive(Generic[P]):
         for an argument without a gradient. Where the function takes any number of arrays (``*xs``), one rule serves
         them all, and gets the position first: ``rule(position, g, out, *inputs, **keywords)``.
         """
+        if self.arrays is None and len(rules) != 1:
+            raise TypeError(f"{self.__name__}: state one rule for all of *xs; it gets the position first")
         self.rules = rules
         self.partial = None in rules or (self.arrays is not None and len(rules) < self.arrays)
 
@@ -139,9 +141,10 @@ class Primitive(Generic[P]):
         return self.rules[position]
 
     def __call__(self, *args: P.args, **keywords: P.kwargs) -> Tensor:
-        inputs: Any = args
-        if len(inputs) != self.arrays or len(keywords) != len(self.settings):
-            inputs, keywords = self._bind(inputs, keywords)  # type: ignore[assignment]
+        given: Any = args
+        if len(given) != self.arrays or len(keywords) != len(self.settings):
+            given, keywords = self._bind(given, keywords)  # type: ignore[assignment]
+        inputs = given
         arrays, found, wanted = [], False, False
         try:
             for a in inputs:
@@ -165,7 +168,7 @@ class Primitive(Generic[P]):
         except (ValueError, TypeError, IndexError) as error:
             if keywords.keys() != self.settings.keys():
                 raise wrong_arguments(self, args, keywords) from None
-            raise explained(error, self.__name__, args) from error
+            raise explained(error, self.__name__, given) from error
         out = wrap(data if type(data) is np.ndarray else np.asarray(data))
         if wanted and _mode.recording and (not self.partial or self._has_rule(inputs)):
             out.requires_grad, out.op, out.inputs, out.keywords = True, self, inputs, keywords
@@ -173,8 +176,7 @@ class Primitive(Generic[P]):
 
     def _has_rule(self, inputs: tuple[Any, ...]) -> bool:
         """Whether there is a rule for any input that requires a gradient."""
-        requiring = [i for i, a in enumerate(inputs) if isinstance(a, Tensor) and a.requires_grad]
-        return any(self.rule(i) is not None for i in requiring)
+        return any(isinstance(a, Tensor) and a.requires_grad and self.rule(i) is not None for i, a in enumerate(inputs))
 
     def _bind(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Name the settings that were given by position, as in ``sum(x, 0)``, and fill in those that were not given."""

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tinygrad_mnist.storage import validation
+from tinygrad_mnist import validation
 from tinygrad_mnist.validation import parameter_mismatches, state_mismatches
 
 finite = st.floats(allow_nan=False, allow_infinity=False)

@@ -35,7 +35,7 @@ powers = st.integers(-30, 30).map(lambda n: 10.0**n)
 
 def wrong(forward: Callable[..., Any], *rules: Any) -> tg.Primitive:
     op = tg.primitive(lambda *xs: forward(*xs))
-    op.defvjp(*rules)
+    op.defvjp(lambda position, *args: rules[position](*args))
     return op
 
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from ..walk import parameters
+from ..walk import parameters as parameters
 from . import initialization, layers, state
 from .initialization import *
 from .layers import *

@@ -154,11 +154,12 @@ class Sequential:
 
     Examples
     --------
+    >>> import numpy as np, tinygrad_mnist as tg
     >>> rng = np.random.default_rng(0)
     >>> model = Sequential(Linear(4, 8, rng=rng), ReLU(), Linear(8, 2, rng=rng))
     >>> model(np.ones((3, 4), np.float32)).shape
     (3, 2)
-    >>> list(parameters(model))
+    >>> list(tg.nn.parameters(model))
     ['layers.0.weight', 'layers.0.bias', 'layers.2.weight', 'layers.2.bias']
     """
 

@@ -14,6 +14,7 @@ from .reduction import *
 from .shape import *
 from .windows import *
 
+FAMILIES = (conv, elementwise, indexing, linalg, losses, pool, random, reduction, shape, windows)
+
 if not TYPE_CHECKING:  # type checkers take what is imported above
-    FAMILIES = (conv, elementwise, indexing, linalg, losses, pool, random, reduction, shape, windows)
     __all__ = [name for family in FAMILIES for name in family.__all__]

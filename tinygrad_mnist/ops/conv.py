@@ -77,6 +77,7 @@ def conv2d(x: Operand, weight: Operand, bias: Operand | None = None, stride: Pai
 
     Examples
     --------
+    >>> import numpy as np
     >>> conv2d(np.ones((1, 1, 3, 3)), np.ones((1, 1, 2, 2)), np.array([0.5]))
     Tensor([[[[4.5, 4.5],
               [4.5, 4.5]]]], dtype=float64)

@@ -14,14 +14,13 @@ __all__ = ["getitem"]
 
 
 @primitive
-def at(x: Any, *, index: Any) -> Any:
-    """``x[index]``, the index as `getitem` prepares it."""
+def _getitem(x: Any, *, index: Any) -> Any:
     return x[index]
 
 
 @primitive
 def _put_at(x: Any, *, index: Any, shape: tuple[int, ...]) -> Array:
-    """Add ``x`` into zeros of `shape` at `index`, repeated positions adding up: the adjoint of ``at``."""
+    """Add ``x`` into zeros of `shape` at `index`, repeated positions adding up: the adjoint of ``_getitem``."""
     out = np.zeros(shape, x.dtype)
     if any(isinstance(part, np.ndarray) and part.dtype != np.bool_ for part in index):
         np.add.at(out, index, x)
@@ -30,8 +29,8 @@ def _put_at(x: Any, *, index: Any, shape: tuple[int, ...]) -> Array:
     return out
 
 
-at.defvjp(lambda g, out, x, index: _put_at(g, index=index, shape=x.shape))
-_put_at.defvjp(lambda g, out, x, index, shape: at(g, index=index))
+_getitem.defvjp(lambda g, out, x, index: _put_at(g, index=index, shape=x.shape))
+_put_at.defvjp(lambda g, out, x, index, shape: _getitem(g, index=index))
 
 
 def getitem(x: Operand, index: Any) -> Tensor:
@@ -44,7 +43,7 @@ def getitem(x: Operand, index: Any) -> Tensor:
     >>> getitem([10.0, 20.0, 30.0], [0, 0, 2])
     Tensor([10., 10., 30.], dtype=float64)
     """
-    return at(x, index=tuple(map(_index_part, index if isinstance(index, tuple) else (index,))))
+    return _getitem(x, index=tuple(map(_index_part, index if isinstance(index, tuple) else (index,))))
 
 
 def _index_part(part: Any) -> Any:

@@ -64,6 +64,7 @@ def max_pool2d(x: Operand, kernel_size: Pair, stride: Pair | None = None, paddin
 
     Examples
     --------
+    >>> import numpy as np
     >>> max_pool2d(np.arange(16.0).reshape(1, 1, 4, 4), 2)
     Tensor([[[[ 5.,  7.],
               [13., 15.]]]], dtype=float64)
@@ -91,6 +92,7 @@ def avg_pool2d(x: Operand, kernel_size: Pair, stride: Pair | None = None, paddin
 
     Examples
     --------
+    >>> import numpy as np
     >>> avg_pool2d(np.arange(4.0).reshape(1, 1, 2, 2), 2)
     Tensor([[[[1.5]]]], dtype=float64)
     """

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..record import astype, broadcast_to, primitive
 from ..tensor import Array, Operand, Tensor, as_tensor, attach
-from .indexing import at
+from .indexing import getitem
 
 __all__ = ["concatenate", "expand_dims", "pad", "reshape", "squeeze", "stack", "swapaxes", "transpose"]
 
@@ -128,7 +128,7 @@ def _inside(pad_width: tuple[tuple[int, int], ...], shape: tuple[int, ...]) -> t
     return tuple(slice(before, before + length) for length, (before, _) in zip(shape, pad_width, strict=True))
 
 
-_pad.defvjp(lambda g, out, x, pad_width, value: at(g, index=_inside(pad_width, x.shape)))
+_pad.defvjp(lambda g, out, x, pad_width, value: getitem(g, _inside(pad_width, x.shape)))
 
 
 def pad(x: Operand, pad_width: Any, value: float = 0.0) -> Tensor:
@@ -168,7 +168,7 @@ def _concatenate(*xs: Any, axis: int) -> Array:
 def _piece(position: int, g: Tensor, out: Tensor, *xs: Tensor, axis: int) -> Tensor:
     start = sum(x.shape[axis] for x in xs[:position])
     index = (slice(None),) * (axis % out.ndim) + (slice(start, start + xs[position].shape[axis]),)
-    return at(g, index=index)
+    return getitem(g, index)
 
 
 @primitive
@@ -177,7 +177,7 @@ def _stack(*xs: Any, axis: int) -> Array:
 
 
 _concatenate.defvjp(_piece)
-_stack.defvjp(lambda i, g, out, *xs, axis: at(g, index=(slice(None),) * (axis % out.ndim) + (i,)))
+_stack.defvjp(lambda i, g, out, *xs, axis: getitem(g, (slice(None),) * (axis % out.ndim) + (i,)))
 
 
 def concatenate(tensors: Sequence[Operand], axis: int = 0) -> Tensor:

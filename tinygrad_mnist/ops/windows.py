@@ -19,7 +19,8 @@ __all__ = ["col2im", "im2col"]
 def _unfold(x: Any, *, axis: int, size: int, step: int) -> Any:
     """Lay out windows: (..., L, ...) -> (..., O, ..., size), a view."""
     windows = np.lib.stride_tricks.sliding_window_view(x, size, axis)
-    return windows[(slice(None),) * axis + (slice(None, None, step),)]
+    every = (slice(None),) * axis + (slice(None, None, step),)
+    return windows[every]
 
 
 @primitive
@@ -29,7 +30,8 @@ def _fold(windows: Any, *, axis: int, length: int, step: int) -> Any:
     count, shape[axis] = shape[axis], length
     out = np.zeros_like(windows[..., 0], shape=shape)
     for offset in range(size):
-        out[(slice(None),) * axis + (slice(offset, offset + (count - 1) * step + 1, step),)] += windows[..., offset]
+        end = offset + (count - 1) * step + 1
+        out[(slice(None),) * axis + (slice(offset, end, step),)] += windows[..., offset]
     return out
 
 
@@ -41,8 +43,10 @@ def windows(op: str, x: Tensor, kernel: Size, geometry: Geometry) -> Tensor:
     """Return the windows of images, padded with zeros: (N, C, H, W) -> (N, C, OH, OW, KH, KW)."""
     geometry.check(op, x.shape, kernel)
     (ph, pw), (sh, sw) = geometry.padding, geometry.stride
-    x = pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw))) if ph or pw else x
-    return _unfold(_unfold(x, axis=2, size=kernel[0], step=sh), axis=3, size=kernel[1], step=sw)
+    if ph or pw:
+        x = pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
+    rows = _unfold(x, axis=2, size=kernel[0], step=sh)
+    return _unfold(rows, axis=3, size=kernel[1], step=sw)
 
 
 def im2col(x: Operand, kernel_size: Pair, stride: Pair = 1, padding: Pair = 0) -> Tensor:
@@ -97,5 +101,6 @@ def col2im(
     if cols.shape != shape:
         raise ValueError(f"col2im: cols has shape {cols.shape}; for these settings it must be {shape}")
     fields = transpose(reshape(cols, n, oh, ow, c, *kernel), 0, 3, 1, 2, 4, 5)
-    image = _fold(_fold(fields, axis=3, length=w + 2 * left, step=sw), axis=2, length=h + 2 * top, step=sh)
+    rows = _fold(fields, axis=3, length=w + 2 * left, step=sw)
+    image = _fold(rows, axis=2, length=h + 2 * top, step=sh)
     return getitem(image, (slice(None), slice(None), slice(top, top + h), slice(left, left + w)))

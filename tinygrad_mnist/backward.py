@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
 from . import hooks
-from .record import Primitive, add, astype, copy, is_recording, recording
+from .record import add, astype, copy, mode, recording
 from .tensor import NO_KEYWORDS, Operand, Tensor, as_tensor, attach, wrap
 
 __all__ = ["grad"]
 
 
-def tensors_in(node: Tensor) -> Iterator[Tensor]:
-    """Yield the Tensors that `node` was made from."""
-    return (a for a in node.inputs or () if isinstance(a, Tensor))
+def topological_order(root: Tensor, constants: bool = False, caller: str = "backward") -> list[Tensor]:
+    """List what `root` was made from, and itself, every Tensor after all that it was made from.
 
-
-def _differentiable(node: Tensor) -> Iterator[Tensor]:
-    """Yield the Tensors among the inputs that a gradient flows to."""
-    for position, a in enumerate(node.inputs or ()):
-        if isinstance(a, Tensor) and a.requires_grad and (not node.op.partial or node.op.rule(position) is not None):
-            yield a
-
-
-def topological_order(
-    root: Tensor, follow: Callable[[Tensor], Iterable[Tensor]] = tensors_in, caller: str = "backward"
-) -> list[Tensor]:
-    """List what `root` was made from, and itself, every Tensor after all that it was made from."""
+    Without `constants` these are the Tensors that a gradient flows to.
+    """
     seen, nodes = {id(root)}, [root]
     for node in nodes:  # the list grows while it is read
         if node.inputs is None:
@@ -38,8 +27,11 @@ def topological_order(
                 f"{caller}: the graph behind a Tensor of shape {node.shape} (made by {node.op}) was freed by an "
                 "earlier backward pass; pass retain_graph=True to that one, or compute the output again"
             )
-        for a in follow(node):
-            if id(a) not in seen:
+        op = node.op
+        for position, a in enumerate(node.inputs):
+            if not isinstance(a, Tensor) or id(a) in seen:
+                continue
+            if constants or (a.requires_grad and (not op.partial or op.rule(position) is not None)):
                 seen.add(id(a))
                 nodes.append(a)
     nodes.sort(key=attrgetter("serial"))
@@ -51,27 +43,32 @@ def _useful(nodes: list[Tensor], wanted: set[int]) -> set[int]:
     useful = {id(node) for node in nodes}
     if not all(id(node) in wanted for node in nodes if node.op is None):  # usually every leaf is wanted, so all are
         useful &= wanted
-        useful.update(id(node) for node in nodes if any(id(a) in useful for a in tensors_in(node)))
+        for node in nodes:  # inputs come before what is made from them
+            if not useful.isdisjoint(map(id, node.inputs or ())):
+                useful.add(id(node))
     return useful
 
 
-def _vjp(node: Tensor, op: Primitive[...], position: int, g: Tensor) -> Tensor | None:
-    """Return the gradient with respect to one input of `node`, given that with respect to `node`; None without rule."""
-    inputs: Any = node.inputs
-    x, rule, hook = inputs[position], op.rule(position), hooks.active
-    if rule is None:
-        return None
-    gx = rule(g, node, *inputs, **node.keywords) if hook is None else hook.rule(rule, position, g, node)
-    if not isinstance(gx, Tensor):
-        raise TypeError(
-            f"{op.__name__}: the VJP rule of argument {position} returned {type(gx).__name__}; it must return a Tensor"
-        )
-    if gx.data.shape != x.data.shape:
-        raise ValueError(
-            f"{op.__name__}: the VJP rule of argument {position} returned shape {gx.shape} for an argument of shape "
-            f"{x.shape}; a rule must return its argument's shape (undo broadcasting with tg.sum_to)"
-        )
-    return gx if gx.data.dtype == x.data.dtype else astype(gx, x.dtype)
+def _distribute(node: Tensor, g: Tensor, useful: set[int], pending: dict[int, Tensor]) -> None:
+    """Add what the rules of `node` make of its gradient `g` to the gradients of its inputs."""
+    op, inputs, keywords, hook = node.op, node.inputs or (), node.keywords, hooks.active
+    for position, x in enumerate(inputs):
+        if id(x) not in useful:
+            continue
+        rule = op.rules[position] if op.arrays else op.rule(position)
+        if rule is None:
+            continue
+        if hook is not None:
+            gx = hook.rule(rule, position, g, node)
+        else:
+            gx = rule(g, node, *inputs, **keywords) if keywords else rule(g, node, *inputs)
+        if not isinstance(gx, Tensor) or gx.data.shape != x.data.shape:
+            got, kind = (f"shape {gx.shape}", ValueError) if isinstance(gx, Tensor) else (type(gx).__name__, TypeError)
+            text = f"{op.__name__}: the rule of argument {position} returned {got} for an argument of shape {x.shape}"
+            raise kind(f"{text}; it must return a Tensor of that shape (undo broadcasting with tg.sum_to)")
+        if gx.data.dtype != x.data.dtype:
+            gx = astype(gx, x.dtype)
+        pending[id(x)] = _sum(pending[id(x)], gx) if id(x) in pending else gx
 
 
 def _backpropagate(
@@ -87,20 +84,18 @@ def _backpropagate(
     with recording(create_graph):
         while nodes:  # every consumer of a Tensor comes before it
             node = nodes.pop()
-            op, g = node.op, pending.pop(id(node), None)
-            if g is not None:
-                if id(node) in wanted:
-                    found[id(node)] = g
-                for position, x in enumerate(node.inputs or ()):
-                    if op is not None and id(x) in useful and (gx := _vjp(node, op, position, g)) is not None:
-                        pending[id(x)] = _sum(pending[id(x)], gx) if id(x) in pending else gx
-            if op is not None and not retain_graph:
+            g = pending.pop(id(node), None)
+            if g is not None and id(node) in wanted:
+                found[id(node)] = g
+            if g is not None and node.op is not None:
+                _distribute(node, g, useful, pending)
+            if node.op is not None and not retain_graph:
                 node.inputs, node.keywords = None, NO_KEYWORDS
     return found
 
 
 def _sum(x: Tensor, y: Tensor) -> Tensor:
-    return add(x, y) if is_recording() else wrap(np.asarray(x.data + y.data))
+    return add(x, y) if mode.recording else wrap(np.asarray(x.data + y.data))
 
 
 def _seed(output: Tensor, gradient: Operand | None, caller: str) -> Tensor:
@@ -146,7 +141,7 @@ class BackwardMethods:
                 "backward: nothing that this Tensor was made from requires a gradient; create it with "
                 "requires_grad=True"
             )
-        nodes = topological_order(self, _differentiable)
+        nodes = topological_order(self)
         leaves = [node for node in nodes if node.op is None]
         wanted = {id(leaf) for leaf in leaves}
         found = _backpropagate(self, nodes, _seed(self, gradient, "backward"), wanted, False, retain_graph)
@@ -204,7 +199,7 @@ def grad(
     cotangent = _seed(output, gradient, "grad")
     if create_graph and not cotangent.requires_grad:
         cotangent = Tensor(cotangent, requires_grad=True)  # so that a constant gradient can be differentiated: to zeros
-    nodes, wanted = topological_order(output, _differentiable), {id(x) for x in inputs}
+    nodes, wanted = topological_order(output), {id(x) for x in inputs}
     found = _backpropagate(output, nodes, cotangent, wanted, create_graph, retain_graph or create_graph)
     with recording(create_graph):
         return [copy(found[id(x)]) if id(x) in found else Tensor(np.zeros_like(x.data), create_graph) for x in inputs]

@@ -46,7 +46,7 @@ def wrong_arguments(op: Any, args: Sequence[Any], keywords: dict[str, Any]) -> T
         meant = next((f"; did you mean {other}?" for other in likely if other in op.settings), "")
         return TypeError(f"{op.__name__}() got an unexpected keyword argument '{name}'{meant}")
     try:
-        signature(op.forward).bind(*args, **keywords)
+        signature(op).bind(*args, **keywords)
     except (TypeError, ValueError) as error:  # ValueError: a NumPy function whose signature Python cannot tell
         return TypeError(f"{op.__name__}() {error}")
     return TypeError(f"{op.__name__}() takes {op.arrays} arrays, but {len(args)} arguments were given by position")

@@ -35,22 +35,17 @@ class _Mode(threading.local):
     recording = True  # for each thread, so that shards on threads do not disturb each other
 
 
-_mode = _Mode()
-
-
-def is_recording() -> bool:
-    """Whether ops are recorded here and now."""
-    return _mode.recording
+mode = _Mode()
 
 
 @contextmanager
 def recording(on: bool) -> Iterator[None]:
     """Within this context (and thread), record ops or not, whatever holds outside."""
-    before, _mode.recording = _mode.recording, on
+    before, mode.recording = mode.recording, on
     try:
         yield
     finally:
-        _mode.recording = before
+        mode.recording = before
 
 
 @contextmanager
@@ -71,16 +66,21 @@ def no_grad() -> Iterator[None]:
 
 # What goes into an op -------------------------------------------------------------------------------------------------
 def as_inputs(args: Sequence[Any]) -> tuple[Any, ...]:
-    """Convert the arguments of an op: Tensors and Python's numbers stay as they are, the rest becomes Tensors.
+    """Convert the arguments of an op: Tensors and Python's numbers stay as they are, arrays become Tensors.
 
-    Beside a Tensor, NumPy's scalars and 0-d arrays become Python's numbers, which never change a dtype. Numbers alone
-    become Tensors.
+    NumPy's scalars and 0-d arrays become Python's numbers, which never change a dtype. Where there is nothing else they
+    become Tensors, and decide the dtype. Python's numbers alone become Tensors, too.
     """
-    if any(isinstance(a, Tensor) for a in args):
-        scalars = [isinstance(a, (np.ndarray, np.generic)) and a.ndim == 0 and a.dtype.kind in NUMERIC for a in args]
-        args = [a.item() if scalar else a for a, scalar in zip(args, scalars, strict=True)]
-    inputs = tuple([a if isinstance(a, Tensor) or type(a) in NUMBERS else as_tensor(a) for a in args])
-    return inputs if any(isinstance(a, Tensor) for a in inputs) else tuple(map(as_tensor, inputs))
+    inputs = [a if isinstance(a, Tensor) or type(a) in NUMBERS else _number_or_tensor(a) for a in args]
+    if not any(isinstance(a, Tensor) for a in inputs):
+        inputs = [a if type(a) in NUMBERS else as_tensor(a) for a in args]
+    return tuple(inputs if any(isinstance(a, Tensor) for a in inputs) else map(as_tensor, inputs))
+
+
+def _number_or_tensor(a: Any) -> Any:
+    if isinstance(a, (np.ndarray, np.generic)) and a.ndim == 0 and a.dtype.kind in NUMERIC:
+        return a.item()
+    return as_tensor(a)
 
 
 # Ops ------------------------------------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ class Primitive(Generic[P]):
 
     def __call__(self, *args: P.args, **keywords: P.kwargs) -> Tensor:
         given: Any = args
-        if len(given) != self.arrays or len(keywords) != len(self.settings):
+        if len(given) != self.arrays or ((keywords or self.settings) and len(keywords) != len(self.settings)):
             given, keywords = self._bind(given, keywords)  # type: ignore[assignment]
         inputs = given
         arrays, found, wanted = [], False, False
@@ -170,13 +170,14 @@ class Primitive(Generic[P]):
                 raise wrong_arguments(self, args, keywords) from None
             raise explained(error, self.__name__, given) from error
         out = wrap(data if type(data) is np.ndarray else np.asarray(data))
-        if wanted and _mode.recording and (not self.partial or self._has_rule(inputs)):
+        if wanted and mode.recording and (not self.partial or self._has_rule(inputs)):
             out.requires_grad, out.op, out.inputs, out.keywords = True, self, inputs, keywords
         return out
 
     def _has_rule(self, inputs: tuple[Any, ...]) -> bool:
         """Whether there is a rule for any input that requires a gradient."""
-        return any(isinstance(a, Tensor) and a.requires_grad and self.rule(i) is not None for i, a in enumerate(inputs))
+        requiring = [i for i, a in enumerate(inputs) if isinstance(a, Tensor) and a.requires_grad]
+        return [self.rule(i) for i in requiring] != [None] * len(requiring)
 
     def _bind(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Name the settings that were given by position, as in ``sum(x, 0)``, and fill in those that were not given."""
@@ -310,4 +311,5 @@ def unbroadcast(g: Tensor, x: Tensor) -> Tensor:
     return g if g.data.shape == x.data.shape else sum_to(g, x.shape)
 
 
+add.forward = np.add  # a call less for each op, 0.1 of 1.8 µs
 add.defvjp(lambda g, out, x, y: unbroadcast(g, x), lambda g, out, x, y: unbroadcast(g, y))

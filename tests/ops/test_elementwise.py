@@ -149,7 +149,7 @@ def test_a_rule_of_the_wrong_shape_names_its_op() -> None:
     op = tg.primitive(np.add)
     op.defvjp(lambda g, out, x, y: g, lambda g, out, x, y: g)  # the sum over what was broadcast is missing
     with pytest.raises(
-        ValueError, match=r"add: the VJP rule of argument 1 returned shape \(3, 2\) for an argument of shape \(2,\)"
+        ValueError, match=r"add: the rule of argument 1 returned shape \(3, 2\) for an argument of shape \(2,\)"
     ):
         check_gradients(op, np.ones((3, 2)), np.ones(2))
 

@@ -20,10 +20,7 @@ import tinygrad_mnist as tg
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [
-    ROOT / "README.md",
-    *sorted(p for top in ("tinygrad_mnist", "scripts") for p in (ROOT / top).rglob("README.md")),
-]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "tinygrad_mnist").rglob("README.md"))]
 MODULES = [importlib.import_module(found.name) for found in pkgutil.walk_packages(tg.__path__, "tinygrad_mnist.")]
 BESIDE = [importlib.import_module(found.name) for found in pkgutil.walk_packages(models.__path__, "models.")]
 for package in (ROOT / "scripts").glob("*/__init__.py"):

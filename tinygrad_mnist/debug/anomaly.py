@@ -20,7 +20,7 @@ import numpy as np
 
 from ..errors import describe
 from ..hooks import Hook, installed
-from ..record import Primitive, is_recording
+from ..record import Primitive, mode
 from ..tensor import Array, Tensor
 from ..walk import walk
 
@@ -94,7 +94,7 @@ class detect_anomaly(Hook):  # noqa: N801  # a context manager, named as in PyTo
             return out
         if not rule and not np.isfinite(out).all():
             self._check_output(op.__name__, arrays, keywords, out)
-        if is_recording():
+        if mode.recording:
             created = self._created
             if id(out) in created:  # the op returned its input, as astype may: a view gets an entry of its own
                 out = out.view()

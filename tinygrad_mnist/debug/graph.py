@@ -58,7 +58,7 @@ def to_dot(output: Tensor, names: Mapping[str, Tensor] | None = None) -> str:
     if not isinstance(output, Tensor):
         raise TypeError(f"to_dot: output is {type(output).__name__}; pass the Tensor whose graph is to be drawn")
     labels = {id(tensor): name for name, tensor in (names or {}).items()}
-    nodes = topological_order(output, caller="to_dot")
+    nodes = topological_order(output, constants=True, caller="to_dot")
     numbers = {id(node): f"n{i}" for i, node in enumerate(nodes)}
     lines = ['rankdir=BT; node [fontname="Helvetica", fontsize=10]; edge [fontname="Helvetica", fontsize=9];']
     constants = 0

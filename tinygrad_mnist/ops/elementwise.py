@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 
 from .. import hooks, kernels
-from ..record import Primitive, add, is_recording, primitive, unbroadcast
+from ..record import Primitive, add, mode, primitive, unbroadcast
 from ..tensor import Operand, Tensor, as_tensor, attach, wrap
 
 __all__ = [
@@ -40,9 +40,25 @@ __all__ = [
     "where",
 ]
 
+P = ParamSpec("P")
+
+
+def _of_ufunc(ufunc: np.ufunc) -> Callable[[Callable[P, Any]], Primitive[P]]:
+    """Make a primitive that calls a NumPy ufunc; the decorated function gives signature and documentation.
+
+    That saves a call for each op, 0.1 of 1.8 µs.
+    """
+
+    def decorate(documented: Callable[P, Any]) -> Primitive[P]:
+        op = primitive(documented)
+        op.forward = ufunc
+        return op
+
+    return decorate
+
 
 # Arithmetic -----------------------------------------------------------------------------------------------------------
-@primitive
+@_of_ufunc(np.subtract)
 def subtract(x: Any, y: Any) -> Any:
     """``x - y``.
 
@@ -51,10 +67,9 @@ def subtract(x: Any, y: Any) -> Any:
     >>> subtract([1.0, 2.0], 3.0)
     Tensor([-2., -1.], dtype=float64)
     """
-    return np.subtract(x, y)
 
 
-@primitive
+@_of_ufunc(np.multiply)
 def multiply(x: Any, y: Any) -> Any:
     """``x * y``.
 
@@ -63,10 +78,9 @@ def multiply(x: Any, y: Any) -> Any:
     >>> multiply([1.0, 2.0], 3.0)
     Tensor([3., 6.], dtype=float64)
     """
-    return np.multiply(x, y)
 
 
-@primitive
+@_of_ufunc(np.divide)
 def divide(x: Any, y: Any) -> Any:
     """``x / y``.
 
@@ -75,10 +89,9 @@ def divide(x: Any, y: Any) -> Any:
     >>> divide([1.0, 2.0], 4.0)
     Tensor([0.25, 0.5 ], dtype=float64)
     """
-    return np.divide(x, y)
 
 
-@primitive
+@_of_ufunc(np.negative)
 def negative(x: Any) -> Any:
     """``-x``.
 
@@ -87,7 +100,6 @@ def negative(x: Any) -> Any:
     >>> negative([1.0, 2.0])
     Tensor([-1., -2.], dtype=float64)
     """
-    return np.negative(x)
 
 
 subtract.defvjp(lambda g, out, x, y: unbroadcast(g, x), lambda g, out, x, y: unbroadcast(-g, y))
@@ -97,7 +109,7 @@ negative.defvjp(lambda g, out, x: -g)
 
 
 # Functions of one variable --------------------------------------------------------------------------------------------
-@primitive
+@_of_ufunc(np.exp)
 def exp(x: Any) -> Any:
     """e to the power of ``x``.
 
@@ -106,10 +118,9 @@ def exp(x: Any) -> Any:
     >>> exp([0.0])
     Tensor([1.], dtype=float64)
     """
-    return np.exp(x)
 
 
-@primitive
+@_of_ufunc(np.log)
 def log(x: Any) -> Any:
     """Natural logarithm.
 
@@ -118,10 +129,9 @@ def log(x: Any) -> Any:
     >>> log([1.0])
     Tensor([0.], dtype=float64)
     """
-    return np.log(x)
 
 
-@primitive
+@_of_ufunc(np.sqrt)
 def sqrt(x: Any) -> Any:
     """Square root.
 
@@ -130,10 +140,9 @@ def sqrt(x: Any) -> Any:
     >>> sqrt([9.0])
     Tensor([3.], dtype=float64)
     """
-    return np.sqrt(x)
 
 
-@primitive
+@_of_ufunc(np.sin)
 def sin(x: Any) -> Any:
     """Sine of radians.
 
@@ -142,10 +151,9 @@ def sin(x: Any) -> Any:
     >>> sin([0.0])
     Tensor([0.], dtype=float64)
     """
-    return np.sin(x)
 
 
-@primitive
+@_of_ufunc(np.cos)
 def cos(x: Any) -> Any:
     """Cosine of radians.
 
@@ -154,10 +162,9 @@ def cos(x: Any) -> Any:
     >>> cos([0.0])
     Tensor([1.], dtype=float64)
     """
-    return np.cos(x)
 
 
-@primitive
+@_of_ufunc(np.tanh)
 def tanh(x: Any) -> Any:
     """Hyperbolic tangent.
 
@@ -166,7 +173,6 @@ def tanh(x: Any) -> Any:
     >>> tanh([0.0])
     Tensor([0.], dtype=float64)
     """
-    return np.tanh(x)
 
 
 @primitive
@@ -182,7 +188,7 @@ def sigmoid(x: Any) -> Any:
     return np.where(np.greater_equal(x, 0), 1, small) / (1 + small)
 
 
-@primitive
+@_of_ufunc(np.abs)
 def abs(x: Any) -> Any:
     """Absolute value; its derivative at 0 is 0.
 
@@ -191,10 +197,9 @@ def abs(x: Any) -> Any:
     >>> abs([-2.0])
     Tensor([2.], dtype=float64)
     """
-    return np.abs(x)
 
 
-@primitive
+@_of_ufunc(np.sign)
 def sign(x: Any) -> Any:
     """-1, 0 or 1; its derivative is 0.
 
@@ -203,7 +208,6 @@ def sign(x: Any) -> Any:
     >>> sign([-2.0])
     Tensor([-1.], dtype=float64)
     """
-    return np.sign(x)
 
 
 @primitive
@@ -238,7 +242,7 @@ _where_positive.defvjp(lambda h, out, g, x: _where_positive(h, x), None)
 
 
 # Comparisons, without a gradient --------------------------------------------------------------------------------------
-@primitive
+@_of_ufunc(np.greater)
 def greater(x: Any, y: Any) -> Any:
     """``x > y``.
 
@@ -247,10 +251,9 @@ def greater(x: Any, y: Any) -> Any:
     >>> greater([1, 2], [2, 2])
     Tensor([False, False], dtype=bool)
     """
-    return np.greater(x, y)
 
 
-@primitive
+@_of_ufunc(np.greater_equal)
 def greater_equal(x: Any, y: Any) -> Any:
     """``x >= y``.
 
@@ -259,10 +262,9 @@ def greater_equal(x: Any, y: Any) -> Any:
     >>> greater_equal([1, 2], [2, 2])
     Tensor([False,  True], dtype=bool)
     """
-    return np.greater_equal(x, y)
 
 
-@primitive
+@_of_ufunc(np.less)
 def less(x: Any, y: Any) -> Any:
     """``x < y``.
 
@@ -271,10 +273,9 @@ def less(x: Any, y: Any) -> Any:
     >>> less([1, 2], [2, 2])
     Tensor([ True, False], dtype=bool)
     """
-    return np.less(x, y)
 
 
-@primitive
+@_of_ufunc(np.less_equal)
 def less_equal(x: Any, y: Any) -> Any:
     """``x <= y``.
 
@@ -283,10 +284,9 @@ def less_equal(x: Any, y: Any) -> Any:
     >>> less_equal([1, 2], [2, 2])
     Tensor([ True,  True], dtype=bool)
     """
-    return np.less_equal(x, y)
 
 
-@primitive
+@_of_ufunc(np.equal)
 def equal(x: Any, y: Any) -> Any:
     """``x == y``.
 
@@ -295,10 +295,9 @@ def equal(x: Any, y: Any) -> Any:
     >>> equal([1, 2], [2, 2])
     Tensor([False,  True], dtype=bool)
     """
-    return np.equal(x, y)
 
 
-@primitive
+@_of_ufunc(np.not_equal)
 def not_equal(x: Any, y: Any) -> Any:
     """``x != y``.
 
@@ -307,10 +306,9 @@ def not_equal(x: Any, y: Any) -> Any:
     >>> not_equal([1, 2], [2, 2])
     Tensor([ True, False], dtype=bool)
     """
-    return np.not_equal(x, y)
 
 
-@primitive
+@_of_ufunc(np.logical_and)
 def logical_and(x: Any, y: Any) -> Any:
     """Whether both are true.
 
@@ -319,7 +317,6 @@ def logical_and(x: Any, y: Any) -> Any:
     >>> logical_and([True, True], [False, True])
     Tensor([False,  True], dtype=bool)
     """
-    return np.logical_and(x, y)
 
 
 for _comparison in (greater, greater_equal, less, less_equal, equal, not_equal, logical_and):
@@ -327,7 +324,7 @@ for _comparison in (greater, greater_equal, less, less_equal, equal, not_equal, 
 
 
 # Choices and powers ---------------------------------------------------------------------------------------------------
-@primitive
+@_of_ufunc(np.maximum)
 def maximum(x: Any, y: Any) -> Any:
     """The larger; where both are equal, ``x`` gets the gradient.
 
@@ -336,10 +333,9 @@ def maximum(x: Any, y: Any) -> Any:
     >>> maximum([1.0, 5.0], 3.0)
     Tensor([3., 5.], dtype=float64)
     """
-    return np.maximum(x, y)
 
 
-@primitive
+@_of_ufunc(np.minimum)
 def minimum(x: Any, y: Any) -> Any:
     """The smaller; where both are equal, ``x`` gets the gradient.
 
@@ -348,7 +344,6 @@ def minimum(x: Any, y: Any) -> Any:
     >>> minimum([1.0, 5.0], 3.0)
     Tensor([1., 3.], dtype=float64)
     """
-    return np.minimum(x, y)
 
 
 @primitive
@@ -418,15 +413,15 @@ def _operator(op: Primitive[[Any, Any]]) -> Callable[[Any, Any], Tensor]:
     Rules are made of operators: with the short cut (1.1 instead of 1.7 µs) a backward pass through small Tensors is a
     fifth faster. Everything else, errors included, is left to the op.
     """
-    forward = op.forward
+    forward, call = op.forward, op.__call__
 
     def operator(x: Tensor, y: Any) -> Tensor:
-        if type(y) is Tensor and hooks.active is None and not ((x.requires_grad or y.requires_grad) and is_recording()):
+        if type(y) is Tensor and not (mode.recording and (x.requires_grad or y.requires_grad)) and hooks.active is None:
             try:
                 return wrap(np.asarray(forward(x.data, y.data)))
             except (ValueError, TypeError):  # the op explains them
                 pass
-        return op(x, y)
+        return call(x, y)
 
     return operator
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..backward import grad
-from ..record import is_recording, recording
+from ..record import mode, recording
 from ..tensor import Array, Tensor
 from .magnitudes import draw_signed, own_magnitudes
 from .mismatch import first_nonfinite
@@ -172,7 +172,7 @@ class Point:
         count, active, run = len(self.values), self.active, self.fn
 
         def derived(*args: Tensor) -> tuple[Tensor, ...]:
-            xs, again = args[:count], is_recording()
+            xs, again = args[:count], mode.recording
             with recording(True):
                 out = run(*xs)
             outputs = [one for one in (out if isinstance(out, (tuple, list)) else [out]) if one.dtype.kind == "f"]

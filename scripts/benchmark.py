@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
     if not names:
         print(f"benchmark.py: nothing to measure: none of {', '.join(versions)} is installed", file=sys.stderr)
         return 2
-    machine = {**describe_machine(), "native kernels": tg.native.described()}
+    machine = {**describe_machine(), "native kernels": tg.native.description()}
     batch = "" if args.growth else f"batch {args.batch_size}; "
     head = f"{machine['cpu']}; {args.threads} threads; {batch}float32; Python {machine['python']}"
     print(head)

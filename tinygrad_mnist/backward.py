@@ -117,7 +117,7 @@ def _seed(output: Tensor, gradient: Operand | None, caller: str) -> Tensor:
 
 @attach
 class BackwardMethods:
-    """What this room attaches to `Tensor`."""
+    """Methods of `Tensor` that are defined here."""
 
     def backward(self: Any, gradient: Operand | None = None, *, retain_graph: bool = False) -> None:
         """Add the gradient of this Tensor to `.grad` of every leaf that it was made from.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:  # what the rooms above attach to Tensor when they are imported, for type checkers
+if TYPE_CHECKING:  # methods that other files attach to Tensor when they are imported
     from .backward import BackwardMethods
     from .ops.elementwise import ElementwiseMethods
     from .ops.indexing import IndexingMethods

@@ -141,7 +141,7 @@ def run(job: Job, here: Workplace) -> dict[str, Any] | None:
         "begun with": {
             "numpy": np.__version__,
             "python": sys.version.split()[0],
-            "native kernels": tg.native.described(),
+            "native kernels": tg.native.description(),
         },
         "threads": here.threads,
         "failed": failed,

@@ -70,7 +70,7 @@ def begun_with() -> dict[str, str]:
         "code": code_version(tg, models, training),
         "numpy": np.__version__,
         "python": sys.version.split()[0],
-        "native kernels": tg.native.described(),
+        "native kernels": tg.native.description(),
     }
 
 

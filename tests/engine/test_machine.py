@@ -492,7 +492,10 @@ BUGS: dict[str, tuple[Any, str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("bug", BUGS)
+LONG_SEARCHES = ("repeated indices do not add up", "ties go to both")  # up to half a minute
+
+
+@pytest.mark.parametrize("bug", [pytest.param(bug, marks=[pytest.mark.slow] * (bug in LONG_SEARCHES)) for bug in BUGS])
 def test_the_machine_finds(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(*BUGS[bug])
     enough = settings(

@@ -42,7 +42,7 @@ def test_a_comparison_is_printed_stored_and_drawn(tmp_path: Path) -> None:
         "inference",
         "memory",
     }
-    assert tg.native.described() in done.stdout and stored["machine"]["native kernels"] == tg.native.described()
+    assert tg.native.description() in done.stdout and stored["machine"]["native kernels"] == tg.native.description()
     assert all(len(samples) == 1 for samples in ours.values())
     assert all(value > 0 for what, samples in ours.items() if what != "import" for value in samples)
     line = next(line for line in done.stdout.splitlines() if line.startswith("  layered-numpy"))

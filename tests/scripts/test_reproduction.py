@@ -524,7 +524,7 @@ def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     "fails, seeds",
     [
         pytest.param("none", (0, 2), marks=pytest.mark.slow),
-        ("some", (0, 2)),
+        pytest.param("some", (0, 2), marks=pytest.mark.slow),
         ("at once", (0,)),
     ],  # pictures take their time
     ids=str,

@@ -7,7 +7,7 @@ import platform
 import numpy as np
 
 from .._version import __version__
-from ..kernels.compiled import described
+from ..kernels.compiled import description
 from ..kernels.machine import usable_cores
 
 __all__ = ["show_config"]
@@ -24,6 +24,6 @@ def show_config() -> None:
     """
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     print(f"tinygrad_mnist {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
-    print(f"native kernels: {described()}")
+    print(f"native kernels: {description()}")
     print(f"numpy: {np.__version__}, with {blas['name']} {blas['version']}")
     print(f"usable cores: {usable_cores()}")

@@ -33,13 +33,13 @@ SIGNATURES = {  # the level, sizes, and arrays
 
 def _load() -> tuple[Any, int, str]:
     """Open the library; returns it, the level of instructions to use, and why."""
-    wish = os.environ.get(VARIABLE, "") or "1"
-    if wish == "0":
+    choice = os.environ.get(VARIABLE, "") or "1"
+    if choice == "0":
         return None, 0, f"switched off by {VARIABLE}=0"
-    named = wish if wish not in ("1", *LEVELS) else None
+    named = choice if choice not in ("1", *LEVELS) else None
     if named is not None and not Path(named).is_file():
         raise ValueError(
-            f"{VARIABLE} is {wish!r}; it must be 0 (off), 1, one of {', '.join(LEVELS)}, or the path of a compiled "
+            f"{VARIABLE} is {choice!r}; it must be 0 (off), 1, one of {', '.join(LEVELS)}, or the path of a compiled "
             "library"
         )
     paths = (
@@ -66,10 +66,10 @@ def _load() -> tuple[Any, int, str]:
     except AttributeError as error:
         return None, 0, f"{path} is of another version ({error}); install again"
     level = library.highest_level()
-    if wish in LEVELS:
-        if LEVELS.index(wish) > level:
-            raise ValueError(f"{VARIABLE} is {wish!r}, but this processor has no more than {LEVELS[level]!r}")
-        return library, LEVELS.index(wish), f"chosen by {VARIABLE}={wish}"
+    if choice in LEVELS:
+        if LEVELS.index(choice) > level:
+            raise ValueError(f"{VARIABLE} is {choice!r}, but this processor has no more than {LEVELS[level]!r}")
+        return library, LEVELS.index(choice), f"chosen by {VARIABLE}={choice}"
     return library, level, "the best that this processor has"
 
 
@@ -78,7 +78,7 @@ def supports(*arrays: Array) -> bool:
     return LIBRARY is not None and all(a.dtype == np.float32 and a.size for a in arrays)
 
 
-def described() -> str:
+def description() -> str:
     """Tell which kernels are used, and why."""
     if LIBRARY is None:
         return f"off ({REASON}); NumPy computes everything"

@@ -432,7 +432,7 @@ def _reflected(op: Primitive[[Any, Any]]) -> Callable[[Any, Any], Tensor]:
 
 @attach
 class ElementwiseMethods:
-    """What this room attaches to `Tensor`."""
+    """Methods of `Tensor` that are defined here."""
 
     __add__, __radd__ = _operator(add), _reflected(add)
     __sub__, __rsub__ = _operator(subtract), _reflected(subtract)

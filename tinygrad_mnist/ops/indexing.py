@@ -56,7 +56,7 @@ def _index_part(part: Any) -> Any:
 
 @attach
 class IndexingMethods:
-    """What this room attaches to `Tensor`."""
+    """Methods of `Tensor` that are defined here."""
 
     __getitem__ = getitem
 

@@ -46,7 +46,7 @@ def matmul(x: Operand, y: Operand) -> Tensor:
 
 @attach
 class LinalgMethods:
-    """What this room attaches to `Tensor`."""
+    """Methods of `Tensor` that are defined here."""
 
     matmul = matmul
     __matmul__ = matmul

@@ -108,7 +108,7 @@ def cross_entropy(logits: Operand, target: Operand) -> Tensor:
 
 @attach
 class LossMethods:
-    """What this room attaches to `Tensor`."""
+    """Methods of `Tensor` that are defined here."""
 
     softmax = softmax
     log_softmax = log_softmax

@@ -125,7 +125,7 @@ argmax.defvjp(None)
 
 @attach
 class ReductionMethods:
-    """What this room attaches to `Tensor`."""
+    """Methods of `Tensor` that are defined here."""
 
     sum = sum
     mean = mean

@@ -205,7 +205,7 @@ def stack(tensors: Sequence[Operand], axis: int = 0) -> Tensor:
 
 @attach
 class ShapeMethods:
-    """What this room attaches to `Tensor`."""
+    """Methods of `Tensor` that are defined here."""
 
     astype = astype
     broadcast_to = broadcast_to

@@ -25,7 +25,6 @@ LONG = (  # what the fast subset leaves out: the files that take most of the tim
     "project/test_wheel",
     "scripts/",
     "project/test_readme",
-    "testing/test_mutants",
     "testing/test_planted",
     "testing/test_strategies",
     "train/test_runs",

@@ -29,13 +29,11 @@ else:
     __all__ = ["AnomalyError", "Profile", "checkpoint", "data", "detect_anomaly", "nn", "optim", "parallel", "runs"]
     __all__ += ["schedules", "show_config", "testing", "to_dot", "training"]
     __all__ += [*tensor.__all__, *record.__all__, *backward.__all__, *ops.__all__]
-    del tensor  # the file is imported by its path, tinygrad_mnist.tensor
 
     def __getattr__(name: str) -> Any:
         if name == "testing":  # imported when it is asked for: 15 of 60 ms
             return import_module(f"{__name__}.testing")
-        hint = "; a Tensor is made by tg.Tensor(...)" if name == "tensor" else ""
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:
         return sorted(__all__)

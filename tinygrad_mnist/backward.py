@@ -31,7 +31,7 @@ def topological_order(root: Tensor, constants: bool = False, caller: str = "back
         for position, a in enumerate(node.inputs):
             if not isinstance(a, Tensor) or id(a) in seen:
                 continue
-            if constants or (a.requires_grad and (not op.partial or op.rule(position) is not None)):
+            if constants or (a.requires_grad and (not op.incomplete or op.rule(position) is not None)):
                 seen.add(id(a))
                 nodes.append(a)
     nodes.sort(key=attrgetter("serial"))
@@ -55,7 +55,7 @@ def _distribute(node: Tensor, g: Tensor, useful: set[int], pending: dict[int, Te
     for position, x in enumerate(inputs):
         if id(x) not in useful:
             continue
-        rule = op.rules[position] if op.arrays else op.rule(position)
+        rule = op.rules[position] if op.arrays else op.rule(position)  # the former is faster
         if rule is None:
             continue
         if hook is not None:

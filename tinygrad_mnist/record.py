@@ -18,16 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from . import hooks
-from .errors import explained, wrong_arguments
-from .tensor import NUMERIC, Array, Operand, Tensor, as_tensor, wrap
+from .arguments import NUMBERS, as_inputs, explained, wrong_arguments
+from .tensor import Array, Operand, Tensor, as_tensor, wrap
 
 __all__ = ["Primitive", "add", "astype", "broadcast_to", "no_grad", "primitive", "sum_to"]
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 Rule: TypeAlias = "Callable[..., Tensor] | None"  # (g, out, *inputs, **keywords) -> the gradient of one input
-
-NUMBERS = (float, int, bool)  # Python's own; np.float64 is a float, too, but not one of them
 
 
 # Whether ops are recorded ---------------------------------------------------------------------------------------------
@@ -64,25 +62,6 @@ def no_grad() -> Iterator[None]:
         yield
 
 
-# What goes into an op -------------------------------------------------------------------------------------------------
-def as_inputs(args: Sequence[Any]) -> tuple[Any, ...]:
-    """Convert the arguments of an op: Tensors and Python's numbers stay as they are, arrays become Tensors.
-
-    NumPy's scalars and 0-d arrays become Python's numbers, which never change a dtype. Where there is nothing else they
-    become Tensors, and decide the dtype. Python's numbers alone become Tensors, too.
-    """
-    inputs = [a if isinstance(a, Tensor) or type(a) in NUMBERS else _number_or_tensor(a) for a in args]
-    if not any(isinstance(a, Tensor) for a in inputs):
-        inputs = [a if type(a) in NUMBERS else as_tensor(a) for a in args]
-    return tuple(inputs if any(isinstance(a, Tensor) for a in inputs) else map(as_tensor, inputs))
-
-
-def _number_or_tensor(a: Any) -> Any:
-    if isinstance(a, (np.ndarray, np.generic)) and a.ndim == 0 and a.dtype.kind in NUMERIC:
-        return a.item()
-    return as_tensor(a)
-
-
 # Ops ------------------------------------------------------------------------------------------------------------------
 class Primitive(Generic[P]):
     """A differentiable function on arrays, with one vector-Jacobian product (VJP) rule for each array argument.
@@ -115,7 +94,7 @@ class Primitive(Generic[P]):
         self.arrays = forward.nin if isinstance(forward, np.ufunc) else None if any_number else len(given)
         self.settings = {p.name: p.default for p in parameters if p not in given and p.kind is not p.VAR_POSITIONAL}
         self.rules: tuple[Rule, ...] = ()
-        self.partial = True  # some arrays have no rule
+        self.incomplete = True  # some arrays have no rule
 
     def defvjp(self, *rules: Rule) -> None:
         """State the VJP rules, one for each array argument: ``rule(g, out, *inputs, **keywords)``, all Tensors.
@@ -125,15 +104,15 @@ class Primitive(Generic[P]):
         for an argument without a gradient. Where the function takes any number of arrays (``*xs``), one rule serves
         them all, and gets the position first: ``rule(position, g, out, *inputs, **keywords)``.
         """
-        if self.arrays is None and len(rules) != 1:
-            raise TypeError(f"{self.__name__}: state one rule for all of *xs; it gets the position first")
+        if len(rules) > (1 if self.arrays is None else self.arrays) or not rules:
+            raise TypeError(f"{self.__name__}: state one rule for each array, or one for all of *xs; not {len(rules)}")
         self.rules = rules
-        self.partial = None in rules or (self.arrays is not None and len(rules) < self.arrays)
+        self.incomplete = None in rules or (self.arrays is not None and len(rules) < self.arrays)
 
     def rule(self, position: int) -> Rule:
         """Return the VJP rule of the array argument at `position`."""
-        if self.arrays is None and self.rules and self.rules[0] is not None:
-            return partial(self.rules[0], position)
+        if self.arrays is None and self.rules:
+            return self.rules[0] and partial(self.rules[0], position)
         if position >= len(self.rules):
             raise TypeError(
                 f"{self.__name__}: no VJP rule is stated for argument {position}; state it (or None) with .defvjp(...)"
@@ -165,12 +144,10 @@ class Primitive(Generic[P]):
                 data = hook.forward(self, arrays, keywords)
             else:
                 data = self.forward(*arrays, **keywords) if keywords else self.forward(*arrays)
-        except (ValueError, TypeError, IndexError) as error:
-            if keywords.keys() != self.settings.keys():
-                raise wrong_arguments(self, args, keywords) from None
-            raise explained(error, self.__name__, given) from error
+        except (ValueError, TypeError, IndexError, OverflowError) as error:
+            raise explained(error, self, given, keywords) from error
         out = wrap(data if type(data) is np.ndarray else np.asarray(data))
-        if wanted and mode.recording and (not self.partial or self._has_rule(inputs)):
+        if wanted and mode.recording and (not self.incomplete or self._has_rule(inputs)):
             out.requires_grad, out.op, out.inputs, out.keywords = True, self, inputs, keywords
         return out
 
@@ -184,8 +161,8 @@ class Primitive(Generic[P]):
         count = len(args) if self.arrays is None else self.arrays
         named = dict(zip(self.settings, args[count:], strict=False))
         found = {**self.settings, **named, **keywords}
-        fits = count <= len(args) == count + len(named) and not named.keys() & keywords.keys()
-        if not fits or found.keys() != self.settings.keys() or any(v is Parameter.empty for v in found.values()):
+        wrong = found.keys() != self.settings.keys() or any(v is Parameter.empty for v in found.values())
+        if wrong or len(args) > count + len(named) or named.keys() & keywords.keys():
             raise wrong_arguments(self, args, keywords)
         return args[:count], found
 
@@ -225,7 +202,7 @@ def primitive(forward: Callable[P, Any]) -> Primitive[P]:
 
 # The few ops that the engine needs itself -----------------------------------------------------------------------------
 @primitive
-def copy(x: Any) -> Array:
+def copy(x: Any, /) -> Array:
     """Copy the values; the gradient passes."""
     return np.array(x)
 
@@ -247,12 +224,12 @@ astype.defvjp(lambda g, out, x, dtype: astype(g, x.dtype))
 
 
 @primitive
-def _broadcast_to(x: Any, *, shape: tuple[int, ...]) -> Array:
+def _broadcast_to(x: Any, /, *, shape: tuple[int, ...]) -> Array:
     return np.broadcast_to(x, shape)
 
 
 @primitive
-def _sum_to(x: Any, *, shape: tuple[int, ...]) -> Array:
+def _sum_to(x: Any, /, *, shape: tuple[int, ...]) -> Array:
     new = x.ndim - len(shape)
     stretched = tuple(i for i in range(x.ndim) if i < new or x.shape[i] != shape[i - new])
     return np.sum(x, axis=stretched).reshape(shape)  # type: ignore[no-any-return]  # np.sum is typed Any
@@ -295,7 +272,7 @@ def sum_to(x: Operand, shape: Sequence[int]) -> Tensor:
 
 
 @primitive
-def add(x: Any, y: Any) -> Any:
+def add(x: Any, y: Any, /) -> Any:
     """``x + y``, elementwise, with broadcasting.
 
     Examples

@@ -8,6 +8,8 @@ and is freed when its output is. How ops are recorded is in record.py, how the r
 from __future__ import annotations
 
 import itertools
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -210,3 +212,11 @@ def attach(methods: Class) -> Class:
         if name not in vars(_Empty):  # every class has those
             setattr(Tensor, name, value)
     return methods
+
+
+class _Module(ModuleType):
+    def __call__(self, *args: Any, **keywords: Any) -> None:
+        raise TypeError("tg.tensor is the file that defines Tensor; a Tensor is made by tg.Tensor(...)")
+
+
+sys.modules[__name__].__class__ = _Module

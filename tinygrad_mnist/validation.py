@@ -88,7 +88,7 @@ def state_mismatches(
                 wrong.append(f"{path} has shape {saved.shape}, {owner}'s is {live.shape}")
             if saved.dtype != live.dtype and not (any_float and live.dtype.kind == saved.dtype.kind == "f"):
                 wrong.append(f"{path} is {saved.dtype}, {owner}'s is {live.dtype}")
-            elif finite and live.dtype.kind == "f" and not np.isfinite(saved).all():
+            elif finite and live.dtype.kind == "f" and not np.isfinite(np.asarray(saved)).all():
                 wrong.append(f"{path} has values that are NaN or infinite")
         elif isinstance(live, (list, tuple)):
             if not isinstance(saved, (list, tuple)) or len(saved) != len(live):

@@ -15,7 +15,7 @@ MEASURED = 1000  # images that the accuracy on the training images, and the pape
 
 
 def make_trainer(settings: Settings, data: tg.data.Dataset, threads: int | None = None) -> Trainer:
-    """Model, optimiser and data of a run, as its settings say; `threads` changes no bit of the result.
+    """Model, optimizer and data of a run, as its settings say; `threads` changes no bit of the result.
 
     Examples
     --------

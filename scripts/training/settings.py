@@ -28,7 +28,7 @@ RECIPES: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_name("rec
 class Settings:
     """Everything that decides the result of a run; the defaults are the paper's.
 
-    `lr`, `momentum` and `weight_decay` become the optimiser's own where they are None, and stay None where it has no
+    `lr`, `momentum` and `weight_decay` become the optimizer's own where they are None, and stay None where it has no
     such setting.
 
     Examples
@@ -126,7 +126,7 @@ class Settings:
 
     @classmethod
     def from_recipe(cls, recipe: str = "paper", **changes: Any) -> Self:
-        """Settings of a recipe, changed; of another optimiser, without what only the recipe's has."""
+        """Settings of a recipe, changed; of another optimizer, without what only the recipe's has."""
         values = {**RECIPES[recipe], **changes}
         own = OPTIMIZERS.get(values.get("optimizer", cls.optimizer), (None, {}))[1]
         foreign = {"momentum", "weight_decay"} - own.keys() - changes.keys()
@@ -136,7 +136,7 @@ class Settings:
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Settings as they were stored, checked like any others; what is not there is the default.
 
-        Version 0.1.0 stored momentum and weight decay with every optimiser; where they had no effect they are left out.
+        Version 0.1.0 stored momentum and weight decay with every optimizer; where they had no effect they are left out.
 
         Raises
         ------

@@ -493,6 +493,37 @@ def test_one_rule_serves_any_number_of_arrays() -> None:
     check_gradients(lambda x, y: weighted(x * y, y, weights=(2.0, -1.0)), np.array([0.3]), np.array([0.7]), order=2)
 
 
+def test_an_array_may_have_a_default_and_a_rule_may_be_missing_for_any_number() -> None:
+    @tg.primitive
+    def scaled(x: Array, y: Any = 2.0) -> Any:
+        return x * y
+
+    scaled.defvjp(lambda g, out, x, y=2.0: g * y, None)
+    x = leaf(1.0, 3.0)
+    assert tg.grad(scaled(x).sum(), [x])[0].data.tolist() == [2.0, 2.0]
+    assert tg.grad(scaled(x, 5.0).sum(), [x])[0].data.tolist() == [5.0, 5.0]
+    assert tg.primitive(np.cumsum)([1.0, 2.0]).data.tolist() == [1.0, 3.0]
+    count = tg.primitive(lambda *xs: np.float64(len(xs)))
+    count.defvjp(None)
+    assert count(x, x).item() == 2.0 and not count(x, x).requires_grad
+    for op, rules in ((count, (None, None)), (scaled, (None, None, None)), (scaled, ())):
+        with pytest.raises(TypeError, match="state one rule for each array"):
+            op.defvjp(*rules)
+
+
+def test_integers_do_not_wrap_and_what_overflows_names_the_op() -> None:
+    assert tg.add(np.int8(100), 100).item() == 200 and tg.add(np.uint8(200), 100).item() == 300
+    with pytest.raises(OverflowError, match=r"add\(int8 \(2,\), 1000\): .*out of bounds"):
+        tg.add(np.ones(2, np.int8), 1000)
+
+
+def test_a_scalar_from_numpy_decides_the_dtype_where_no_array_of_floats_does() -> None:
+    assert tg.multiply(np.array([True]), np.float32(2)).dtype == np.float32
+    assert tg.where(np.array([True]), np.float32(2), 1.0).dtype == np.float32
+    assert tg.multiply(np.ones(2, np.float32), np.float64(2)).dtype == np.float32
+    assert tg.add(np.ones(2, np.uint8), np.int64(1)).dtype == np.uint8
+
+
 WRONG_CALLS: dict[str, tuple[Callable[[], Any], str]] = {
     "another name": (
         lambda: tg.sum([1.0], dim=0),
@@ -527,11 +558,11 @@ def test_wrong_arguments_are_refused_in_pythons_words(name: str) -> None:
 
 def test_signatures_are_true() -> None:
     shown = {op: str(inspect.signature(op)) for op in (tg.add, tg.exp, tg.sum, tg.swapaxes)}
-    assert shown[tg.add] == "(x: 'Any', y: 'Any') -> 'Any'" and shown[tg.exp] == "(x: 'Any') -> 'Any'"
+    assert shown[tg.add] == "(x: 'Any', y: 'Any', /) -> 'Any'" and shown[tg.exp] == "(x: 'Any', /) -> 'Any'"
     assert shown[tg.sum] == "(x: 'Any', /, axis: 'Axis' = None, keepdims: 'bool' = False) -> 'Any'"
     assert str(inspect.signature(leaf(1.0).sum)) == "(axis: 'Axis' = None, keepdims: 'bool' = False) -> 'Any'"
     text = pydoc.render_doc(tg.add, renderer=pydoc.plaintext)
-    assert "add(x: 'Any', y: 'Any')" in text and "elementwise, with broadcasting" in text and "casting=" not in text
+    assert "add(x: 'Any', y: 'Any', /)" in text and "elementwise, with broadcasting" in text and "casting=" not in text
 
 
 def test_a_rule_that_raises_leaves_recording_on() -> None:

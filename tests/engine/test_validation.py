@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import tinygrad_mnist as tg
 from tinygrad_mnist import validation
 from tinygrad_mnist.validation import parameter_mismatches, state_mismatches
 
@@ -143,3 +144,9 @@ def test_parameters_are_compared_by_shape_and_dtype() -> None:
 
 def test_the_examples_run() -> None:
     assert doctest.testmod(validation).failed == 0
+
+
+def test_tensors_are_arrays() -> None:
+    live, saved = {"w": tg.Tensor([1.0])}, {"w": tg.Tensor([np.nan])}
+    assert state_mismatches(live, live, "the model", finite=True) == []
+    assert state_mismatches(live, saved, "the model", finite=True) == ["w has values that are NaN or infinite"]

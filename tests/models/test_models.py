@@ -248,12 +248,12 @@ def test_the_second_example_trains() -> None:
     images, labels = batch(60)
     model = MLP(rng=rng(), hidden=20)
     assert model(images).shape == (60, 10)
-    optimiser = tg.optim.AdaGrad(tg.nn.parameters(model), lr=0.05)
+    optimizer = tg.optim.AdaGrad(tg.nn.parameters(model), lr=0.05)
     draws, before = rng(1), model.loss(images, labels).item()
     for _ in range(60):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         model.loss(images, labels, rng=draws).backward()
-        optimiser.step()
+        optimizer.step()
     assert model.loss(images, labels).item() < before / 3
     assert (model(images).data.argmax(axis=1) == labels).mean() > 0.9
 
@@ -261,12 +261,12 @@ def test_the_second_example_trains() -> None:
 def test_a_few_steps_fit_the_21_layer_network_to_a_small_set() -> None:
     images, labels = batch(20)
     model = DeepConvNet(rng=rng())
-    optimiser = tg.optim.AdaGrad(tg.nn.parameters(model), lr=0.01)
+    optimizer = tg.optim.AdaGrad(tg.nn.parameters(model), lr=0.01)
     before = model.loss(images, labels).item()
     for _ in range(30):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         model.loss(images, labels).backward()
-        optimiser.step()
+        optimizer.step()
     assert model.loss(images, labels).item() < before / 2
 
 

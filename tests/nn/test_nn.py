@@ -1,4 +1,4 @@
-"""Layers: initialisation, finding and loading parameters, and that exchanging ReLU and max-pool changes nothing."""
+"""Layers: initialization, finding and loading parameters, and that exchanging ReLU and max-pool changes nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-# Initialisation -------------------------------------------------------------------------------------------------------
+# Initialization -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("init", "gain"), [("he", 2.0), ("xavier", 1.0)])
 @pytest.mark.parametrize(
     ("make", "fan_in"),

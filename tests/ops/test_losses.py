@@ -179,7 +179,7 @@ def _(right, *rest):
     return right * 3
 
 
-@plants("logsumexp: normalised along the wrong axis", lambda x: tg.logsumexp(x, 1), normal((3, 3)), kind="axes")
+@plants("logsumexp: normalized along the wrong axis", lambda x: tg.logsumexp(x, 1), normal((3, 3)), kind="axes")
 def _(right, g, out, x):
     return tg.softmax(x, 0) * tg.expand_dims(g, 1)
 

@@ -24,7 +24,7 @@ import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
 from models.mlp import MLP
 from tinygrad_mnist.storage.checkpoint import CheckpointManager, load_checkpoint, load_weights, save_checkpoint
-from tinygrad_mnist.train import Trainer, accuracy, best_epoch, fit, should_stop
+from tinygrad_mnist.train import Trainer, accuracy, best_epoch, evaluate, fit, should_stop
 from tinygrad_mnist.train import trainer as trainer_module
 
 
@@ -689,7 +689,7 @@ def test_the_first_bad_step_says_where_and_leaves_the_last_good_state(layer, dam
 def test_an_update_that_overflows_stops_before_it_can_be_saved():
     trainer = small_trainer(kind=tg.optim.SGD)
     trainer.optimizer.lr = 1e39
-    with pytest.raises(FloatingPointError, match="step 1: the optimiser makes .* infinite or NaN"):
+    with pytest.raises(FloatingPointError, match="step 1: the optimizer makes .* infinite or NaN"):
         next(trainer.steps())
 
 
@@ -719,6 +719,14 @@ def test_measuring_that_turns_bad_says_where(script, folder, tmp_path, capsys, o
         and "checkpoint-00000000" in error
     )
     assert not rows(tmp_path / "out", "epoch")
+
+
+def test_a_loss_of_ones_own_that_is_not_finite_is_located() -> None:
+    with (
+        np.errstate(divide="ignore"),
+        pytest.raises(FloatingPointError, match="infinity first appeared in the output of log"),
+    ):
+        evaluate(tg.Tensor, np.ones((2, 3)), np.zeros(2, int), loss=lambda logits, labels: tg.log(logits * 0).sum())
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import describe
+from ..arguments import describe
 from ..hooks import Hook, installed
 from ..record import Primitive, mode
 from ..tensor import Array, Tensor

@@ -152,7 +152,8 @@ _Memory = ctypes.c_char * 1
 def _address(x: Array) -> Any:
     """Return where the memory of `x` begins, as ctypes takes it."""
     if x.flags.writeable and x.flags.c_contiguous:
-        return _Memory.from_buffer(x)  # type: ignore[arg-type]  # NumPy's types do not call an array a buffer; a quarter of the time of:
+        # four times as fast as the other way; NumPy's types do not call an array a buffer
+        return _Memory.from_buffer(x)  # type: ignore[arg-type]
     return x.ctypes.data
 
 

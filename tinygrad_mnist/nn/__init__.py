@@ -1,4 +1,4 @@
-"""Layers as plain callables, initialisation, and the parameters of a model."""
+"""Layers as plain callables, initialization, and the parameters of a model."""
 
 from typing import TYPE_CHECKING
 

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from ..record import add, astype, broadcast_to, sum_to
 from . import conv, elementwise, indexing, linalg, losses, pool, random, reduction, shape, windows
 from .conv import *
 from .elementwise import *
@@ -17,4 +18,5 @@ from .windows import *
 FAMILIES = (conv, elementwise, indexing, linalg, losses, pool, random, reduction, shape, windows)
 
 if not TYPE_CHECKING:  # type checkers take what is imported above
-    __all__ = [name for family in FAMILIES for name in family.__all__]
+    __all__ = ["add", "astype", "broadcast_to", "sum_to"]  # those that the engine needs itself
+    __all__ += [name for family in FAMILIES for name in family.__all__]

@@ -24,18 +24,18 @@ __all__ = ["conv2d"]
 
 
 @primitive
-def _conv_output(x: Any, w: Any, bias: Any, *, geometry: Geometry) -> Any:
+def _conv_output(x: Any, w: Any, bias: Any, /, *, geometry: Geometry) -> Any:
     """dT/dg, and the bias added; the number 0 stands for none."""
     return kernels.conv_output(x, w, None if isinstance(bias, float) else bias, geometry)
 
 
 @primitive
-def _conv_input(g: Any, w: Any, *, geometry: Geometry, size: Size) -> Any:
+def _conv_input(g: Any, w: Any, /, *, geometry: Geometry, size: Size) -> Any:
     return kernels.conv_input(g, w, geometry, size)
 
 
 @primitive
-def _conv_weight(x: Any, g: Any, *, geometry: Geometry, size: Size) -> Any:
+def _conv_weight(x: Any, g: Any, /, *, geometry: Geometry, size: Size) -> Any:
     return kernels.conv_weight(x, g, geometry, size)
 
 

@@ -59,7 +59,7 @@ def _of_ufunc(ufunc: np.ufunc) -> Callable[[Callable[P, Any]], Primitive[P]]:
 
 # Arithmetic -----------------------------------------------------------------------------------------------------------
 @_of_ufunc(np.subtract)
-def subtract(x: Any, y: Any) -> Any:
+def subtract(x: Any, y: Any, /) -> Any:
     """``x - y``.
 
     Examples
@@ -70,7 +70,7 @@ def subtract(x: Any, y: Any) -> Any:
 
 
 @_of_ufunc(np.multiply)
-def multiply(x: Any, y: Any) -> Any:
+def multiply(x: Any, y: Any, /) -> Any:
     """``x * y``.
 
     Examples
@@ -81,7 +81,7 @@ def multiply(x: Any, y: Any) -> Any:
 
 
 @_of_ufunc(np.divide)
-def divide(x: Any, y: Any) -> Any:
+def divide(x: Any, y: Any, /) -> Any:
     """``x / y``.
 
     Examples
@@ -92,7 +92,7 @@ def divide(x: Any, y: Any) -> Any:
 
 
 @_of_ufunc(np.negative)
-def negative(x: Any) -> Any:
+def negative(x: Any, /) -> Any:
     """``-x``.
 
     Examples
@@ -110,7 +110,7 @@ negative.defvjp(lambda g, out, x: -g)
 
 # Functions of one variable --------------------------------------------------------------------------------------------
 @_of_ufunc(np.exp)
-def exp(x: Any) -> Any:
+def exp(x: Any, /) -> Any:
     """e to the power of ``x``.
 
     Examples
@@ -121,7 +121,7 @@ def exp(x: Any) -> Any:
 
 
 @_of_ufunc(np.log)
-def log(x: Any) -> Any:
+def log(x: Any, /) -> Any:
     """Natural logarithm.
 
     Examples
@@ -132,7 +132,7 @@ def log(x: Any) -> Any:
 
 
 @_of_ufunc(np.sqrt)
-def sqrt(x: Any) -> Any:
+def sqrt(x: Any, /) -> Any:
     """Square root.
 
     Examples
@@ -143,7 +143,7 @@ def sqrt(x: Any) -> Any:
 
 
 @_of_ufunc(np.sin)
-def sin(x: Any) -> Any:
+def sin(x: Any, /) -> Any:
     """Sine of radians.
 
     Examples
@@ -154,7 +154,7 @@ def sin(x: Any) -> Any:
 
 
 @_of_ufunc(np.cos)
-def cos(x: Any) -> Any:
+def cos(x: Any, /) -> Any:
     """Cosine of radians.
 
     Examples
@@ -165,7 +165,7 @@ def cos(x: Any) -> Any:
 
 
 @_of_ufunc(np.tanh)
-def tanh(x: Any) -> Any:
+def tanh(x: Any, /) -> Any:
     """Hyperbolic tangent.
 
     Examples
@@ -176,7 +176,7 @@ def tanh(x: Any) -> Any:
 
 
 @primitive
-def sigmoid(x: Any) -> Any:
+def sigmoid(x: Any, /) -> Any:
     """``1 / (1 + exp(-x))``, without overflow at either end.
 
     Examples
@@ -189,7 +189,7 @@ def sigmoid(x: Any) -> Any:
 
 
 @_of_ufunc(np.abs)
-def abs(x: Any) -> Any:
+def abs(x: Any, /) -> Any:
     """Absolute value; its derivative at 0 is 0.
 
     Examples
@@ -200,7 +200,7 @@ def abs(x: Any) -> Any:
 
 
 @_of_ufunc(np.sign)
-def sign(x: Any) -> Any:
+def sign(x: Any, /) -> Any:
     """-1, 0 or 1; its derivative is 0.
 
     Examples
@@ -211,7 +211,7 @@ def sign(x: Any) -> Any:
 
 
 @primitive
-def relu(x: Any) -> Any:
+def relu(x: Any, /) -> Any:
     """``max(x, 0)``; its derivative at 0 is 0.
 
     Examples
@@ -223,7 +223,7 @@ def relu(x: Any) -> Any:
 
 
 @primitive
-def _where_positive(g: Any, x: Any) -> Any:
+def _where_positive(g: Any, x: Any, /) -> Any:
     """``g`` where ``x`` is positive, else 0."""
     return kernels.relu_gradient(g, x)
 
@@ -243,7 +243,7 @@ _where_positive.defvjp(lambda h, out, g, x: _where_positive(h, x), None)
 
 # Comparisons, without a gradient --------------------------------------------------------------------------------------
 @_of_ufunc(np.greater)
-def greater(x: Any, y: Any) -> Any:
+def greater(x: Any, y: Any, /) -> Any:
     """``x > y``.
 
     Examples
@@ -254,7 +254,7 @@ def greater(x: Any, y: Any) -> Any:
 
 
 @_of_ufunc(np.greater_equal)
-def greater_equal(x: Any, y: Any) -> Any:
+def greater_equal(x: Any, y: Any, /) -> Any:
     """``x >= y``.
 
     Examples
@@ -265,7 +265,7 @@ def greater_equal(x: Any, y: Any) -> Any:
 
 
 @_of_ufunc(np.less)
-def less(x: Any, y: Any) -> Any:
+def less(x: Any, y: Any, /) -> Any:
     """``x < y``.
 
     Examples
@@ -276,7 +276,7 @@ def less(x: Any, y: Any) -> Any:
 
 
 @_of_ufunc(np.less_equal)
-def less_equal(x: Any, y: Any) -> Any:
+def less_equal(x: Any, y: Any, /) -> Any:
     """``x <= y``.
 
     Examples
@@ -287,7 +287,7 @@ def less_equal(x: Any, y: Any) -> Any:
 
 
 @_of_ufunc(np.equal)
-def equal(x: Any, y: Any) -> Any:
+def equal(x: Any, y: Any, /) -> Any:
     """``x == y``.
 
     Examples
@@ -298,7 +298,7 @@ def equal(x: Any, y: Any) -> Any:
 
 
 @_of_ufunc(np.not_equal)
-def not_equal(x: Any, y: Any) -> Any:
+def not_equal(x: Any, y: Any, /) -> Any:
     """``x != y``.
 
     Examples
@@ -309,7 +309,7 @@ def not_equal(x: Any, y: Any) -> Any:
 
 
 @_of_ufunc(np.logical_and)
-def logical_and(x: Any, y: Any) -> Any:
+def logical_and(x: Any, y: Any, /) -> Any:
     """Whether both are true.
 
     Examples
@@ -325,7 +325,7 @@ for _comparison in (greater, greater_equal, less, less_equal, equal, not_equal, 
 
 # Choices and powers ---------------------------------------------------------------------------------------------------
 @_of_ufunc(np.maximum)
-def maximum(x: Any, y: Any) -> Any:
+def maximum(x: Any, y: Any, /) -> Any:
     """The larger; where both are equal, ``x`` gets the gradient.
 
     Examples
@@ -336,7 +336,7 @@ def maximum(x: Any, y: Any) -> Any:
 
 
 @_of_ufunc(np.minimum)
-def minimum(x: Any, y: Any) -> Any:
+def minimum(x: Any, y: Any, /) -> Any:
     """The smaller; where both are equal, ``x`` gets the gradient.
 
     Examples
@@ -347,7 +347,7 @@ def minimum(x: Any, y: Any) -> Any:
 
 
 @primitive
-def where(condition: Any, x: Any, y: Any) -> Any:
+def where(condition: Any, x: Any, y: Any, /) -> Any:
     """``x`` where the condition holds, ``y`` elsewhere.
 
     Examples
@@ -374,7 +374,7 @@ where.defvjp(
 
 
 @primitive
-def power(x: Any, y: Any) -> Any:
+def power(x: Any, y: Any, /) -> Any:
     """``x ** y``; the gradient with respect to ``y`` is 0 where ``x`` is 0.
 
     Examples

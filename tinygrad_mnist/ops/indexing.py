@@ -14,12 +14,12 @@ __all__ = ["getitem"]
 
 
 @primitive
-def _getitem(x: Any, *, index: Any) -> Any:
+def _getitem(x: Any, /, *, index: Any) -> Any:
     return x[index]
 
 
 @primitive
-def _put_at(x: Any, *, index: Any, shape: tuple[int, ...]) -> Array:
+def _put_at(x: Any, /, *, index: Any, shape: tuple[int, ...]) -> Array:
     """Add ``x`` into zeros of `shape` at `index`, repeated positions adding up: the adjoint of ``_getitem``."""
     out = np.zeros(shape, x.dtype)
     if any(isinstance(part, np.ndarray) and part.dtype != np.bool_ for part in index):

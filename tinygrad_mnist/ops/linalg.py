@@ -14,7 +14,7 @@ __all__ = ["matmul"]
 
 
 @primitive
-def _matmul(x: Any, y: Any) -> Any:
+def _matmul(x: Any, y: Any, /) -> Any:
     return np.matmul(x, y)
 
 

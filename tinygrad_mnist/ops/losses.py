@@ -66,7 +66,7 @@ def cross_entropy(logits: Operand, target: Operand) -> Tensor:
     Parameters
     ----------
     logits : array_like, shape (N, K)
-        Unnormalised scores.
+        Unnormalized scores.
     target : array_like, shape (N,) of integers or (N, K)
         Class indices 0 … K - 1, or one-hot rows (any weights are accepted).
 

@@ -15,19 +15,19 @@ __all__ = ["avg_pool2d", "max_pool2d"]
 
 
 @primitive
-def _max_pool(x: Any, *, kernel: Size, geometry: Geometry) -> Any:
+def _max_pool(x: Any, /, *, kernel: Size, geometry: Geometry) -> Any:
     """(N, C, H, W) -> (N, C, OH, OW)."""
     return kernels.max_pool(x, kernel, geometry)
 
 
 @primitive
-def _max_pool_scatter(g: Any, x: Any, top: Any, *, kernel: Size, geometry: Geometry) -> Any:
+def _max_pool_scatter(g: Any, x: Any, top: Any, /, *, kernel: Size, geometry: Geometry) -> Any:
     """Put each element of ``g`` where ``x`` first has the maximum ``top`` of its window."""
     return kernels.max_pool_scatter(g, x, top, kernel, geometry)
 
 
 @primitive
-def _max_pool_gather(v: Any, x: Any, top: Any, *, kernel: Size, geometry: Geometry) -> Any:
+def _max_pool_gather(v: Any, x: Any, top: Any, /, *, kernel: Size, geometry: Geometry) -> Any:
     """Read ``v`` where ``x`` first has the maximum ``top`` of its window."""
     return kernels.max_pool_gather(v, x, top, kernel, geometry)
 

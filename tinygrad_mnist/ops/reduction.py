@@ -66,7 +66,7 @@ mean.defvjp(
 
 
 @primitive
-def _first_extreme(x: Any, *, axis: Axis, arg: Callable[..., Array]) -> Array:
+def _first_extreme(x: Any, /, *, axis: Axis, arg: Callable[..., Array]) -> Array:
     """Mark with 1 the first element, row-major over the reduced axes, that ``np.argmax`` or ``np.argmin`` finds."""
     axes = sorted(_normalized(axis, x.ndim))
     last = range(-len(axes), 0)

@@ -20,7 +20,7 @@ def _numbers(given: tuple[Any, ...]) -> tuple[int, ...]:
 
 
 @primitive
-def _reshape(x: Any, *, shape: tuple[int, ...], order: tuple[int, ...] | None = None) -> Array:
+def _reshape(x: Any, /, *, shape: tuple[int, ...], order: tuple[int, ...] | None = None) -> Array:
     out = np.reshape(x, shape)
     return out if order is None else np.ascontiguousarray(out.transpose(order)).transpose(np.argsort(order))
 
@@ -53,7 +53,7 @@ def reshape(x: Operand, *shape: Any) -> Tensor:
 
 
 @primitive
-def _transpose(x: Any, *, axes: tuple[int, ...]) -> Array:
+def _transpose(x: Any, /, *, axes: tuple[int, ...]) -> Array:
     return np.transpose(x, axes)
 
 
@@ -116,7 +116,7 @@ squeeze.defvjp(lambda g, out, x, axis: _reshape(g, shape=x.shape))
 
 # Padding --------------------------------------------------------------------------------------------------------------
 @primitive
-def _pad(x: Any, *, pad_width: tuple[tuple[int, int], ...], value: float) -> Any:
+def _pad(x: Any, /, *, pad_width: tuple[tuple[int, int], ...], value: float) -> Any:
     shape = tuple(before + length + after for length, (before, after) in zip(x.shape, pad_width, strict=True))
     out = np.empty_like(x, shape=shape)  # in the memory order of x, which np.pad would not keep
     out[...] = value

@@ -16,7 +16,7 @@ __all__ = ["col2im", "im2col"]
 
 
 @primitive
-def _unfold(x: Any, *, axis: int, size: int, step: int) -> Any:
+def _unfold(x: Any, /, *, axis: int, size: int, step: int) -> Any:
     """Lay out windows: (..., L, ...) -> (..., O, ..., size), a view."""
     windows = np.lib.stride_tricks.sliding_window_view(x, size, axis)
     every = (slice(None),) * axis + (slice(None, None, step),)
@@ -24,7 +24,7 @@ def _unfold(x: Any, *, axis: int, size: int, step: int) -> Any:
 
 
 @primitive
-def _fold(windows: Any, *, axis: int, length: int, step: int) -> Any:
+def _fold(windows: Any, /, *, axis: int, length: int, step: int) -> Any:
     """Add up overlapping windows: (..., O, ..., size) -> (..., L, ...), the adjoint of ``_unfold``."""
     *shape, size = windows.shape
     count, shape[axis] = shape[axis], length

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backward import grad
+from ..backward import grad, topological_order
 from ..record import mode, recording
 from ..tensor import Array, Tensor
 from .magnitudes import draw_signed, own_magnitudes
@@ -82,7 +82,7 @@ class Point:
         """Evaluate the function, keep the graph, and find the lowest precision in it."""
         self.leaves, self.outputs = self.run(self.values)
         self.row = _row(self.outputs)
-        nodes = _nodes(self.outputs)
+        nodes = [node for out in self.outputs if out.requires_grad for node in topological_order(out)]
         self.intermediates = [node for node in nodes if node.op is not None]
         dtypes = [np.dtype(np.float64), *(node.dtype for node in nodes)]
         lowest = max(dtypes, key=lambda dtype: float(np.finfo(dtype).eps))
@@ -201,15 +201,3 @@ def place(index: tuple[Any, ...]) -> str:
 
 def _row(outputs: list[Tensor]) -> Array:
     return np.concatenate([np.zeros(0), *(out.data.ravel() for out in outputs)], dtype=np.float64)
-
-
-def _nodes(outputs: list[Tensor]) -> list[Tensor]:
-    """Return these and all Tensors that they were made from, as far as gradients flow."""
-    nodes = [out for out in outputs if out.requires_grad]
-    visited = {id(node) for node in nodes}
-    for node in nodes:  # the list grows while it is read
-        for a in node.inputs or ():
-            if isinstance(a, Tensor) and a.requires_grad and id(a) not in visited:
-                visited.add(id(a))
-                nodes.append(a)
-    return nodes

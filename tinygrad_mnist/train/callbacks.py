@@ -257,6 +257,8 @@ class ProfileSteps(Callback):
     def __init__(
         self, steps: int = 20, *, warm_up: int = 5, report: Callable[[Profile, int], object] | None = None
     ) -> None:
+        if steps < 1:
+            raise ValueError(f"ProfileSteps: steps is {steps!r}; it must be at least 1")
         self.steps, self.warm_up, self.done, self.begun = steps, warm_up, 0, 0
         self.report = report or (lambda profile, steps: print(profile.table(steps) if steps else "no profile"))
         self.profile, self._context = Profile(), ExitStack()

@@ -54,7 +54,7 @@ class Trainer:
         method ``model.loss(images, labels, rng)`` if it has one, else `cross_entropy`. What is monitored is measured
         with this function, or with `cross_entropy`.
     schedule : callable, optional
-        ``schedule(step, steps)``, the factor on the optimiser's learning rate in a step (counted from 0) of so many:
+        ``schedule(step, steps)``, the factor on the optimizer's learning rate in a step (counted from 0) of so many:
         see `tinygrad_mnist.schedules`.
     augment : callable, optional
         ``augment(images, rng)``, the images to train on in place of those of a shard: see
@@ -85,7 +85,7 @@ class Trainer:
     Raises
     ------
     FloatingPointError
-        In `steps`, by the first step that has a NaN or an infinity in loss, gradients, weights or optimiser state: it
+        In `steps`, by the first step that has a NaN or an infinity in loss, gradients, weights or optimizer state: it
         says where.
 
     Examples
@@ -155,7 +155,7 @@ class Trainer:
         self.best: dict[str, Array] | None = None
 
     def steps(self) -> Iterator[Step]:
-        """Go on to the end, one optimiser step for each item that is taken.
+        """Go on to the end, one optimizer step for each item that is taken.
 
         Between two of them the state can be saved.
         """
@@ -349,7 +349,7 @@ class Trainer:
             f"{slot} of {name}": array for name, slots in self.optimizer.state.items() for slot, array in slots.items()
         }
         if bad := nonfinite_names(self._now() | state):
-            raise FloatingPointError(f"step {self.step + 1}: the optimiser makes {bad[0]} infinite or NaN")
+            raise FloatingPointError(f"step {self.step + 1}: the optimizer makes {bad[0]} infinite or NaN")
         return loss
 
     def _end_epoch(self) -> None:

@@ -1,0 +1,81 @@
+"""The arguments of an op: how they are converted, and errors that name the op, what it was given, and the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from inspect import signature
+from typing import Any
+
+import numpy as np
+
+from .tensor import NUMERIC, Tensor, as_tensor
+
+__all__ = ["NUMBERS", "as_inputs", "describe", "explained", "wrong_arguments"]
+
+NUMBERS = (float, int, bool)  # Python's own; np.float64 is a float, too, but not one of them
+ALIASES = {"dim": "axis", "dims": "axis", "axes": "axis", "keepdim": "keepdims"}  # other libraries' names
+
+
+def as_inputs(args: Sequence[Any]) -> tuple[Any, ...]:
+    """Convert the arguments of an op: Tensors and Python's numbers stay as they are, arrays become Tensors.
+
+    NumPy's scalars and 0-d arrays become Python's numbers, which never change a dtype; floating-point ones decide the
+    dtype themselves where no other floating-point array does. Numbers alone become Tensors.
+    """
+    kept = [a if isinstance(a, Tensor) or type(a) in NUMBERS or _is_scalar(a) else as_tensor(a) for a in args]
+    floating = any(isinstance(a, Tensor) and a.dtype.kind == "f" for a in kept)
+    inputs = [(a.item() if floating or a.dtype.kind != "f" else as_tensor(a)) if _is_scalar(a) else a for a in kept]
+    return tuple(inputs if any(isinstance(a, Tensor) for a in inputs) else map(as_tensor, args))
+
+
+def _is_scalar(a: Any) -> bool:
+    return isinstance(a, (np.generic, np.ndarray)) and a.ndim == 0 and a.dtype.kind in NUMERIC
+
+
+def describe(a: Any) -> str:
+    """Describe an argument in an error: arrays by dtype and shape, everything else as Python shows it."""
+    if isinstance(a, (Tensor, np.ndarray)):
+        return f"{a.dtype} {a.shape}"
+    if isinstance(a, (list, tuple)) and any(isinstance(part, (Tensor, np.ndarray, list)) for part in a):
+        return f"[{', '.join(map(describe, a))}]"
+    return repr(a)
+
+
+def explained(error: Exception, op: Any, args: Sequence[Any], keywords: dict[str, Any]) -> Exception:
+    """Return the same kind of error, naming the primitive `op` and what it was given."""
+    text = str(error)
+    if isinstance(error, TypeError) and (misfit := _misfit(op, args, keywords)):
+        return TypeError(f"{op.__name__}() {misfit}")
+    if text.startswith(op.__name__):
+        return error
+    if text.startswith("cannot compute with"):  # it names the argument
+        return TypeError(f"{op.__name__}: {text}")
+    if "broadcast" in text:
+        text += "; shapes must be equal or broadcastable: aligned at the right, each pair of lengths equal or one of "
+        text += "them 1 (see reshape)"
+    kind = next(kind for kind in (IndexError, TypeError, ValueError, OverflowError) if isinstance(error, kind))
+    return kind(f"{op.__name__}({', '.join(map(describe, args))}): {text}")
+
+
+def wrong_arguments(op: Any, args: Sequence[Any], keywords: dict[str, Any]) -> TypeError:
+    """Say in Python's words what is wrong with the arguments of a call of the primitive `op`."""
+    misfit = (
+        _misfit(op, args, keywords) or f"takes {op.arrays} arrays, but {len(args)} arguments were given by position"
+    )
+    return TypeError(f"{op.__name__}() {misfit}")
+
+
+def _misfit(op: Any, args: Sequence[Any], keywords: dict[str, Any]) -> str:
+    """Return what is wrong with the arguments, if they do not fit the signature."""
+    for name in keywords.keys() - op.settings.keys():
+        likely = [ALIASES.get(name, name), *get_close_matches(name, op.settings)]
+        meant = next((f"; did you mean {other}?" for other in likely if other in op.settings), "")
+        return f"got an unexpected keyword argument '{name}'{meant}"
+    try:
+        signature(op).bind(*args, **keywords)
+    except TypeError as error:
+        return str(error)
+    except ValueError:  # a NumPy function whose signature Python does not know
+        pass
+    return ""

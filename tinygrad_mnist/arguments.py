@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .tensor import NUMERIC, Tensor, as_tensor
+from .tensor import Tensor, as_tensor
 
 __all__ = ["NUMBERS", "as_inputs", "describe", "explained", "wrong_arguments"]
 
@@ -23,14 +23,14 @@ def as_inputs(args: Sequence[Any]) -> tuple[Any, ...]:
     NumPy's scalars and 0-d arrays become Python's numbers, which never change a dtype; floating-point ones decide the
     dtype themselves where no other floating-point array does. Numbers alone become Tensors.
     """
-    kept = [a if isinstance(a, Tensor) or type(a) in NUMBERS or _is_scalar(a) else as_tensor(a) for a in args]
-    floating = any(isinstance(a, Tensor) and a.dtype.kind == "f" for a in kept)
-    inputs = [(a.item() if floating or a.dtype.kind != "f" else as_tensor(a)) if _is_scalar(a) else a for a in kept]
+    inputs: list[Any] = [a if isinstance(a, Tensor) or type(a) in NUMBERS else as_tensor(a) for a in args]
+    scalars = [i for i, a in enumerate(inputs) if a is not args[i] and a.data.ndim == 0]
+    if scalars:
+        floating = any(isinstance(a, Tensor) and a.dtype.kind == "f" and i not in scalars for i, a in enumerate(inputs))
+        for i in scalars:
+            if floating or inputs[i].dtype.kind != "f":
+                inputs[i] = inputs[i].item()
     return tuple(inputs if any(isinstance(a, Tensor) for a in inputs) else map(as_tensor, args))
-
-
-def _is_scalar(a: Any) -> bool:
-    return isinstance(a, (np.generic, np.ndarray)) and a.ndim == 0 and a.dtype.kind in NUMERIC
 
 
 def describe(a: Any) -> str:

@@ -36,7 +36,6 @@ Array: TypeAlias = npt.NDArray[Any]
 Operand: TypeAlias = "Tensor | npt.ArrayLike"  # what every op takes
 Class = TypeVar("Class", bound=type)
 
-NUMERIC = "biuf"  # kinds of dtypes: booleans, integers, floating-point numbers
 NO_KEYWORDS: dict[str, Any] = {}  # shared by all leaves, never written to
 _serial = itertools.count()  # a Tensor has a higher number than everything that it was made from
 
@@ -195,7 +194,7 @@ def as_tensor(x: Operand) -> Tensor:
             "join them with tg.stack or tg.concatenate"
         )
     array = np.asarray(x)
-    if array.dtype.kind not in NUMERIC:
+    if array.dtype.kind not in "biuf":  # booleans, integers, floating-point numbers
         raise TypeError(f"cannot compute with {type(x).__name__} of {array.dtype}; pass Tensors, arrays or numbers")
     return wrap(array)
 

@@ -45,8 +45,8 @@ def describe(a: Any) -> str:
 def explained(error: Exception, op: Any, args: Sequence[Any], keywords: dict[str, Any]) -> Exception:
     """Return the same kind of error, naming the primitive `op` and what it was given."""
     text = str(error)
-    if isinstance(error, TypeError) and (misfit := _misfit(op, args, keywords)):
-        return TypeError(f"{op.__name__}() {misfit}")
+    if isinstance(error, TypeError) and (problem := _signature_error(op, args, keywords)):
+        return TypeError(f"{op.__name__}() {problem}")
     if text.startswith(op.__name__):
         return error
     if text.startswith("cannot compute with"):  # it names the argument
@@ -60,13 +60,14 @@ def explained(error: Exception, op: Any, args: Sequence[Any], keywords: dict[str
 
 def wrong_arguments(op: Any, args: Sequence[Any], keywords: dict[str, Any]) -> TypeError:
     """Say in Python's words what is wrong with the arguments of a call of the primitive `op`."""
-    misfit = (
-        _misfit(op, args, keywords) or f"takes {op.arrays} arrays, but {len(args)} arguments were given by position"
+    problem = (
+        _signature_error(op, args, keywords)
+        or f"takes {op.arrays} arrays, but {len(args)} arguments were given by position"
     )
-    return TypeError(f"{op.__name__}() {misfit}")
+    return TypeError(f"{op.__name__}() {problem}")
 
 
-def _misfit(op: Any, args: Sequence[Any], keywords: dict[str, Any]) -> str:
+def _signature_error(op: Any, args: Sequence[Any], keywords: dict[str, Any]) -> str:
     """Return what is wrong with the arguments, if they do not fit the signature."""
     for name in keywords.keys() - op.settings.keys():
         likely = [ALIASES.get(name, name), *get_close_matches(name, op.settings)]

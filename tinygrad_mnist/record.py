@@ -86,9 +86,9 @@ class Primitive(Generic[P]):
         update_wrapper(self, forward)  # name, docstring and signature
         self.__name__ = self.__qualname__ = getattr(forward, "__name__", "primitive").lstrip("_")
         parameters = [] if isinstance(forward, np.ufunc) else [*signature(forward).parameters.values()]
-        only = any(p.kind is p.POSITIONAL_ONLY for p in parameters)  # then what follows the / are settings
-        arrays = (Parameter.POSITIONAL_ONLY,) if only else (Parameter.POSITIONAL_OR_KEYWORD,)
-        given = [p for p in parameters if p.kind in arrays]
+        slash = any(p.kind is p.POSITIONAL_ONLY for p in parameters)  # what follows the / are settings
+        kind = Parameter.POSITIONAL_ONLY if slash else Parameter.POSITIONAL_OR_KEYWORD
+        given = [p for p in parameters if p.kind is kind]
         any_number = any(p.kind is p.VAR_POSITIONAL for p in parameters)
         self.forward: Callable[..., Any] = forward
         self.arrays = forward.nin if isinstance(forward, np.ufunc) else None if any_number else len(given)
@@ -183,8 +183,8 @@ def primitive(forward: Callable[P, Any]) -> Primitive[P]:
     Parameters
     ----------
     forward : callable
-        ndarrays in, ndarray out. Array arguments are positional, everything else is keyword-only, or stands after a
-        ``/`` if it may be given by position, too. It must not modify its arguments.
+        ndarrays in, ndarray out. Array arguments are positional. Everything else is a setting: keyword-only, or after
+        a ``/`` if it may be given by position, too. It must not modify its arguments.
 
     Examples
     --------

@@ -7,21 +7,29 @@ every order are derived from the vector-Jacobian products that stand beside the 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import backward, data, nn, ops, optim, record, tensor
-from . import train as training
-from ._version import __version__
+from . import backward, ops, record, tensor, train
+from . import data as data
+from . import nn as nn
+from . import optim as optim
+from ._version import __version__ as __version__
 from .backward import *
-from .debug.anomaly import AnomalyError, detect_anomaly
-from .debug.config import show_config
-from .debug.graph import to_dot
-from .debug.profiler import Profile
-from .kernels import compiled as native
+from .debug.anomaly import AnomalyError as AnomalyError
+from .debug.anomaly import detect_anomaly as detect_anomaly
+from .debug.config import show_config as show_config
+from .debug.graph import to_dot as to_dot
+from .debug.profiler import Profile as Profile
+from .kernels import compiled
 from .ops import *
 from .record import *
-from .storage import checkpoint
+from .storage import checkpoint as checkpoint
 from .tensor import *
-from .train import runs, schedules
-from .train import shards as parallel
+from .train import runs as runs
+from .train import schedules as schedules
+from .train import shards
+
+native = compiled
+parallel = shards
+training = train
 
 if TYPE_CHECKING:  # type checkers take what is imported
     from . import testing as testing

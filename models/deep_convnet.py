@@ -15,7 +15,7 @@ from tinygrad_mnist.nn import Conv2d, Dropout, MaxPool2d, ReLU, SoftmaxCrossEntr
 class Affine(tg.nn.Linear):
     """A linear layer that flattens each image first: (N, C, H, W) -> (N, C * H * W) -> (N, out_features)."""
 
-    def __call__(self, x: tg.Tensor, rng: np.random.Generator | None = None) -> tg.Tensor:
+    def __call__(self, x: Any, rng: np.random.Generator | None = None) -> tg.Tensor:
         return super().__call__(x.reshape(len(x), self.weight.shape[0]), rng)
 
 
@@ -63,7 +63,8 @@ class DeepConvNet:
     ) -> None:
         if depth not in (4, 5, 6):
             raise ValueError(f"DeepConvNet: depth is {depth!r}; it must be 6, 5 or 4 convolutions")
-        self.dtype, drawn = np.dtype(dtype), {"rng": np.random.default_rng(rng), "init": init, "dtype": dtype}
+        self.dtype = np.dtype(dtype)
+        drawn: dict[str, Any] = {"rng": np.random.default_rng(rng), "init": init, "dtype": dtype}
         logit_dropout = dropout if logit_dropout is None else logit_dropout
         blocks: list[list[Any]] = [
             [Conv2d(1, 16, 3, **drawn), ReLU()],  # (N, 1, 28, 28) -> (N, 16, 26, 26)
@@ -84,7 +85,8 @@ class DeepConvNet:
 
     def loss(self, images: Any, labels: Any, rng: np.random.Generator | None = None) -> tg.Tensor:
         """Mean cross-entropy over the batch, in nats; `labels` are class indices (N,) or one-hot rows (N, 10)."""
-        return self.layers[-1](self(images, rng), labels)
+        value: tg.Tensor = self.layers[-1](self(images, rng), labels)
+        return value
 
     def input(self, images: Any) -> tg.Tensor:
         """Convert images to the (N, 1, 28, 28) Tensor that the first layer gets, the batch innermost in memory."""

@@ -18,6 +18,7 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,8 @@ def score(
         planted[error.name] = verdict(check, error.build(), xs, error.order, own % 2**32)[0]
         right(f"originals: of {error.name}", error.original, xs, error.order, own % 2**32)
     for number in range(seed, seed + cases):
-        right(*right_case(np.random.default_rng(number)), number)
+        title, fn, xs, order = right_case(np.random.default_rng(number))
+        right(title, fn, xs, order, number)
     return {
         "settings": settings,
         "installed": True,
@@ -87,20 +89,26 @@ def table(scores: dict[str, dict[str, Any]], errors: list[Any]) -> list[list[str
         cells = [str(cell(s)) if s["installed"] else "not installed" for s in scores.values()]
         rows.append([label, str(total), *cells])
 
+    def caught(names: list[str], s: dict[str, Any]) -> int:
+        return sum(s["planted"][name] == CAUGHT for name in names)
+
+    def counted(kind: str, said: str, s: dict[str, Any]) -> Any:
+        return s["right"][kind][said]
+
     for kind in dict.fromkeys(error.kind for error in errors):
         names = [error.name for error in errors if error.kind == kind]
-        add(f"caught: {kind}", len(names), lambda s, names=names: sum(s["planted"][name] == CAUGHT for name in names))
+        add(f"caught: {kind}", len(names), partial(caught, names))
     add("caught: all", len(errors), lambda s: sum(said == CAUGHT for said in s["planted"].values()))
     add(
         "crashed on planted errors",
         len(errors),
         lambda s: sum(said.startswith(CRASHED) for said in s["planted"].values()),
     )
-    drawn = next((s["right"] for s in scores.values() if s["installed"]), {})
+    drawn: dict[str, Counter[str]] = next((s["right"] for s in scores.values() if s["installed"]), {})
     for kind, verdicts in drawn.items():
         total = sum(verdicts.values())
         for said, label in ((CAUGHT, "false alarms"), (UNDECIDED, UNDECIDED), (CRASHED, CRASHED)):
-            add(f"{label}, right: {kind}", total, lambda s, kind=kind, said=said: s["right"][kind][said])
+            add(f"{label}, right: {kind}", total, partial(counted, kind, said))
     total = sum(sum(verdicts.values()) for verdicts in drawn.values())
     add("median ms per check, right", total, lambda s: f"{s['median_ms']:.2g}")
     return rows

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -59,7 +59,8 @@ def train(session: Session, settings: Settings, data: tg.data.Dataset, run: Run,
     label = {"data": "synthetic" if data.synthetic else data.source.split(" from ")[0]}
     label |= {"protocol": "paper"} if settings.paper_protocol else {}
     note = "  [SYNTHETIC DIGITS]" * data.synthetic + PAPER * settings.paper_protocol
-    callbacks, write = [tg.training.Record(run, **label)], lambda text: None
+    callbacks: list[tg.training.Callback] = [tg.training.Record(run, **label)]
+    write: Callable[[str], None] = lambda text: None  # noqa: E731  # a def could not be replaced below
     if not session.quiet:
         from tqdm import tqdm
 

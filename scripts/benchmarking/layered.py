@@ -81,7 +81,8 @@ class MaxPool:
         n, c, h, w = self.shape = x.shape
         windows = im2col(x, 2, 2, 0).reshape(-1, 4)
         self.first = np.argmax(windows, axis=1)
-        return windows.max(axis=1).reshape(n, h // 2, w // 2, c).transpose(0, 3, 1, 2)
+        largest: Array = windows.max(axis=1)
+        return largest.reshape(n, h // 2, w // 2, c).transpose(0, 3, 1, 2)
 
     def backward(self, g: Array) -> Array:
         windows = np.zeros((g.size, 4), g.dtype)
@@ -95,10 +96,12 @@ class Dropout:
     def forward(self, x: Array, rng: np.random.Generator | None) -> Array:
         factor = np.full(x.shape, 0.5) if rng is None else np.where(rng.random(x.shape, np.float32) < 0.5, 0.0, 1.0)
         self.factor = factor.astype(x.dtype)
-        return x * self.factor
+        out: Array = x * self.factor
+        return out
 
     def backward(self, g: Array) -> Array:
-        return g * self.factor
+        dx: Array = g * self.factor
+        return dx
 
 
 class LayeredNet:

@@ -177,8 +177,8 @@ def measure_training(results: Results, mnist: Sequence[Any], args: argparse.Name
                 done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=SCRIPTS)
                 seconds = time.perf_counter() - begin
                 if done.returncode:
-                    reason = done.stderr.strip().splitlines()[-1:]
-                    print(f"{name} failed in training to {TARGET:.0%}: {reason}", file=sys.stderr)
+                    last_line = done.stderr.strip().splitlines()[-1:]
+                    print(f"{name} failed in training to {TARGET:.0%}: {last_line}", file=sys.stderr)
                     continue
                 answer = json.loads(done.stdout)
                 reached = answer["accuracy"] >= TARGET

@@ -211,7 +211,8 @@ def section(experiment: Experiment, results: Results, draw: Callable[..., list[s
         parts.append(f"**Verdict: {verdicts.experiment_verdict(experiment, results)}.** {each[0].upper()}{each[1:]}.")
     parts += draw(experiment.name, DRAWN[experiment.name](results), experiment.title)
     if experiment.figures:
-        rows, found = [], []
+        rows: list[tuple[str, ...]] = []
+        found = []
         for figure in experiment.figures:
             ours = measured(results, figure.variant, figure.measure)
             found.append(verdicts.figure_verdict(figure, results))

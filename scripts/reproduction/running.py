@@ -70,11 +70,13 @@ def key(config: Mapping[str, Any], data: str, version: str) -> str:
 
 def wanted(configs: Iterable[dict[str, Any]], data: tg.data.Dataset, sha256: str) -> dict[str, Job]:
     """List the jobs of these settings by key, each once."""
-    jobs, version = {}, code()
+    jobs: dict[str, Job] = {}
+    version = code()
     for config in configs:
         images = config["epochs"] * len(data.images[: config["limit"]])
         slower = (4 if config["dtype"] == "float64" else 1) * (1.4 if config["augment"] else 1)  # measured, roughly
-        jobs[name] = Job(name := key(config, sha256, version), config, version, int(images * slower))
+        job = Job(key(config, sha256, version), config, version, int(images * slower))
+        jobs[job.key] = job
     return jobs
 
 
@@ -85,7 +87,12 @@ def begin(here: Workplace) -> None:
     if (parent := multiprocessing.parent_process()) is not None:
         for number in _terminal_signals():
             signal.signal(number, signal.SIG_IGN)
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()  # even if it is killed
+
+        def end_with_parent() -> None:
+            parent.join()
+            os._exit(1)
+
+        threading.Thread(target=end_with_parent, daemon=True).start()  # even if the parent is killed
 
 
 def work(job: Job) -> str | None:

@@ -91,7 +91,7 @@ def one(result: Result, measure: str) -> tuple[float, float] | None:
     if not at:
         value, images = 0.0 if result["failed"] else result[kind], result["test_images"]
     else:
-        row = next((row for row in result["history"] if row["epoch"] == int(at) - 1), {})
+        row: Mapping[str, Any] = next((row for row in result["history"] if row["epoch"] == int(at) - 1), {})
         value, images = row.get(kind), result["measured_images"]
     return None if value is None else (value, math.sqrt(value * (1 - value) / images))
 

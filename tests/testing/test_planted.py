@@ -75,7 +75,7 @@ def test_a_planted_error_keeps_the_values_and_changes_the_derivatives(error: Pla
 
 
 @each
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_planted_error_is_caught_and_its_original_is_not(error: PlantedError, seed: int) -> None:
     xs = error.inputs(np.random.default_rng(seed))
     check_gradients(error.original, *xs, order=error.order, rng=seed, inconclusive="ignore")

@@ -83,16 +83,16 @@ def evaluate(
     (2.3026, 0.5)
     """
     check_labels("evaluate", images, labels)
+    logits = np.concatenate(list(_logits(model, images, threads)))
 
-    def measure(threads: int | None) -> tuple[npt.NDArray[Any], float]:
-        logits = np.concatenate(list(_logits(model, images, threads)))
-        with no_grad():
-            return logits, (loss or cross_entropy)(Tensor(logits), labels).item()
+    def measure() -> float:
+        with no_grad(), np.errstate(invalid="ignore"):  # infinity minus infinity is reported below
+            return (loss or cross_entropy)(Tensor(logits), labels).item()
 
-    with np.errstate(invalid="ignore"):  # infinity minus infinity is reported below
-        logits, mean = measure(threads)
+    mean = measure()
     if not math.isfinite(mean):
-        raise FloatingPointError(f"evaluate: the loss is {mean}; {locate_nonfinite(lambda: measure(threads=1))}")
+        origin = measure if np.isfinite(logits).all() else lambda: list(_logits(model, images, threads=1))
+        raise FloatingPointError(f"evaluate: the loss is {mean}; {locate_nonfinite(origin)}")
     return Evaluation(mean, float(np.mean(logits.argmax(axis=1) == labels)))
 
 

@@ -406,7 +406,7 @@ def build(target: Path, source: Path, *options: str) -> Path:
 
 
 def these_tests(keyword: str, library: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    arguments = ["-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", "-k", keyword, __file__]
+    arguments = ["-q", "-x", "-n", "0", "-p", "no:cacheprovider", "-m", "not slow", "-k", keyword, __file__]
     return python(
         f"import pytest, sys; sys.exit(pytest.main({arguments}))", TINYGRAD_MNIST_NATIVE=str(library), **environment
     )

@@ -122,7 +122,7 @@ class Primitive(Generic[P]):
     def __call__(self, *args: P.args, **keywords: P.kwargs) -> Tensor:
         given: Any = args
         if len(given) != self.arrays or ((keywords or self.settings) and len(keywords) != len(self.settings)):
-            given, keywords = self._bind(given, keywords)  # type: ignore[assignment]
+            given, keywords = self._bind(given, keywords)  # type: ignore[assignment]  # not P.kwargs
         inputs = given
         arrays, found, wanted = [], False, False
         try:

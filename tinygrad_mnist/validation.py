@@ -128,7 +128,8 @@ def _is_array(value: Any) -> bool:
 def _is_number(value: Any, kind: type) -> bool:
     """Whether a value is a finite number of a kind, and no boolean."""
     try:
-        return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)  # type: ignore[arg-type]
+        number: Any = value  # the kinds that are asked for are numbers
+        return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(number)
     except OverflowError:  # an integer that is larger than any float
         return kind is Integral
 

@@ -50,7 +50,7 @@ def test_help_lists_ops_tensor_and_grad() -> None:
 def test_a_likely_mistake_gets_a_hint() -> None:
     """``tg.tensor([1.0])``, as in PyTorch, is an error that names ``tg.Tensor``, or works."""
     try:
-        made = tg.tensor([1.0])  # type: ignore[operator]
+        made = tg.tensor([1.0])  # type: ignore[operator]  # on purpose
     except (AttributeError, TypeError) as error:
         assert "Tensor" in str(error) and "not callable" not in str(error), str(error)
     else:

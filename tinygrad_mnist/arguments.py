@@ -23,8 +23,9 @@ def as_inputs(args: Sequence[Any]) -> tuple[Any, ...]:
     NumPy's scalars and 0-d arrays become Python's numbers, which never change a dtype; floating-point ones decide the
     dtype themselves where no other floating-point array does. Numbers alone become Tensors.
     """
-    inputs: list[Any] = [a if isinstance(a, Tensor) or type(a) in NUMBERS else as_tensor(a) for a in args]
-    scalars = [i for i, a in enumerate(inputs) if a is not args[i] and a.data.ndim == 0]
+    inputs: list[Any] = [a if type(a) is Tensor or type(a) in NUMBERS else as_tensor(a) for a in args]
+    scalars = [i for i, a in enumerate(inputs) if a is not args[i] and a._data.ndim == 0]
+    scalars = [i for i in scalars if not isinstance(args[i], Tensor)]  # that is what the values of a subclass were
     if scalars:
         floating = any(isinstance(a, Tensor) and a.dtype.kind == "f" and i not in scalars for i, a in enumerate(inputs))
         for i in scalars:

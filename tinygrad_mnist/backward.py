@@ -31,7 +31,7 @@ def topological_order(root: Tensor, constants: bool = False, caller: str = "back
         for position, a in enumerate(node.inputs):
             if not isinstance(a, Tensor) or id(a) in seen:
                 continue
-            if constants or (a.requires_grad and (not op.incomplete or op.rule(position) is not None)):
+            if constants or (a._requires_grad and (not op.incomplete or op.rule(position) is not None)):
                 seen.add(id(a))
                 nodes.append(a)
     nodes.sort(key=attrgetter("serial"))
@@ -62,11 +62,11 @@ def _distribute(node: Tensor, g: Tensor, useful: set[int], pending: dict[int, Te
             gx = hook.rule(rule, position, g, node)
         else:
             gx = rule(g, node, *inputs, **keywords) if keywords else rule(g, node, *inputs)
-        if not isinstance(gx, Tensor) or gx.data.shape != x.data.shape:
+        if not isinstance(gx, Tensor) or gx._data.shape != x._data.shape:
             got, kind = (f"shape {gx.shape}", ValueError) if isinstance(gx, Tensor) else (type(gx).__name__, TypeError)
             text = f"{op.__name__}: the rule of argument {position} returned {got} for an argument of shape {x.shape}"
             raise kind(f"{text}; it must return a Tensor of that shape (undo broadcasting with tg.sum_to)")
-        if gx.data.dtype != x.data.dtype:
+        if gx._data.dtype != x._data.dtype:
             gx = astype(gx, x.dtype)
         pending[id(x)] = _sum(pending[id(x)], gx) if id(x) in pending else gx
 
@@ -95,7 +95,7 @@ def _backpropagate(
 
 
 def _sum(x: Tensor, y: Tensor) -> Tensor:
-    return add(x, y) if mode.recording else wrap(np.asarray(x.data + y.data))
+    return add(x, y) if mode.recording else wrap(np.asarray(x._data + y._data))
 
 
 def _seed(output: Tensor, gradient: Operand | None, caller: str) -> Tensor:
@@ -106,7 +106,7 @@ def _seed(output: Tensor, gradient: Operand | None, caller: str) -> Tensor:
                 f"{caller}: only a single number has a gradient of its own, this Tensor has shape {output.shape}; "
                 "reduce it (.sum(), .mean()) or pass gradient="
             )
-        return wrap(np.ones_like(output.data))
+        return wrap(np.ones_like(output._data))
     g = as_tensor(gradient)
     if g.shape != output.shape:
         raise ValueError(
@@ -136,7 +136,7 @@ class BackwardMethods:
             If nothing here requires a gradient, if the Tensor is no single number and `gradient` is missing, or if the
             graph was freed.
         """
-        if not self.requires_grad:
+        if not self._requires_grad:
             raise RuntimeError(
                 "backward: nothing that this Tensor was made from requires a gradient; create it with "
                 "requires_grad=True"
@@ -146,8 +146,8 @@ class BackwardMethods:
         wanted = {id(leaf) for leaf in leaves}
         found = _backpropagate(self, nodes, _seed(self, gradient, "backward"), wanted, False, retain_graph)
         for leaf in leaves:
-            g = found[id(leaf)].data
-            leaf.grad = wrap(np.array(g) if leaf.grad is None else np.asarray(leaf.grad.data + g))
+            g = found[id(leaf)]._data
+            leaf._grad = wrap(np.array(g) if leaf._grad is None else np.asarray(leaf._grad._data + g))
 
 
 def grad(
@@ -186,20 +186,20 @@ def grad(
     (27.0, 18.0)
     """
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    if not isinstance(output, Tensor) or not output.requires_grad:
+    if not isinstance(output, Tensor) or not output._requires_grad:
         raise RuntimeError(
             "grad: the output depends on nothing that requires a gradient; it may have been made in no_grad(), or be a "
             "gradient without create_graph=True"
         )
     for position, x in enumerate(inputs):
-        if not isinstance(x, Tensor) or not x.requires_grad:
+        if not isinstance(x, Tensor) or not x._requires_grad:
             raise TypeError(
                 f"grad: inputs[{position}] does not require a gradient; create it as Tensor(array, requires_grad=True)"
             )
     cotangent = _seed(output, gradient, "grad")
-    if create_graph and not cotangent.requires_grad:
+    if create_graph and not cotangent._requires_grad:
         cotangent = Tensor(cotangent, requires_grad=True)  # so that a constant gradient can be differentiated: to zeros
     nodes, wanted = topological_order(output), {id(x) for x in inputs}
     found = _backpropagate(output, nodes, cotangent, wanted, create_graph, retain_graph or create_graph)
     with recording(create_graph):
-        return [copy(found[id(x)]) if id(x) in found else Tensor(np.zeros_like(x.data), create_graph) for x in inputs]
+        return [copy(found[id(x)]) if id(x) in found else Tensor(np.zeros_like(x._data), create_graph) for x in inputs]

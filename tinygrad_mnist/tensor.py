@@ -17,16 +17,9 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:  # methods that other files attach to Tensor when they are imported
     from .backward import BackwardMethods
-    from .ops.elementwise import ElementwiseMethods
-    from .ops.indexing import IndexingMethods
-    from .ops.linalg import LinalgMethods
-    from .ops.losses import LossMethods
-    from .ops.reduction import ReductionMethods
-    from .ops.shape import ShapeMethods
+    from .ops import OpMethods
 
-    class Methods(
-        BackwardMethods, ElementwiseMethods, IndexingMethods, LinalgMethods, LossMethods, ReductionMethods, ShapeMethods
-    ): ...
+    class Methods(BackwardMethods, OpMethods): ...
 else:
     Methods = object
 
@@ -73,75 +66,76 @@ class Tensor(Methods):
     Tensor([2., 4., 6.], dtype=float64)
     """
 
-    __slots__ = ("__weakref__", "data", "grad", "inputs", "keywords", "op", "requires_grad", "serial")
+    __slots__ = ("__weakref__", "_data", "_grad", "_requires_grad", "inputs", "keywords", "op", "serial")
     __array_ufunc__ = None  # ndarray <op> Tensor is left to the Tensor
 
-    data: Array
-    grad: Tensor | None
+    _data: Array  # the engine reads these three; data, grad and requires_grad are properties that check what is set
+    _grad: Tensor | None
+    _requires_grad: bool
     op: Any  # a Primitive or None; typed Any, because type checkers would bind a Primitive as a method
     inputs: tuple[Any, ...] | None  # None: freed by a backward pass
     keywords: dict[str, Any]
-    requires_grad: bool
     serial: int
 
     def __init__(self, data: Operand, requires_grad: bool = False) -> None:
-        self.data = np.array(as_tensor(data).data)
-        if requires_grad and self.data.dtype.kind != "f":
+        self._data = np.array(as_tensor(data)._data)
+        if requires_grad and self._data.dtype.kind != "f":
             raise TypeError(
-                f"Tensor: {self.data.dtype} data cannot require gradients; convert it first: array.astype(np.float32)"
+                f"Tensor: {self._data.dtype} data cannot require gradients; convert it first: array.astype(np.float32)"
             )
-        self.requires_grad = requires_grad
-        self.op, self.inputs, self.keywords, self.grad = None, (), NO_KEYWORDS, None
+        self._requires_grad = bool(requires_grad)
+        self.op, self.inputs, self.keywords, self._grad = None, (), NO_KEYWORDS, None
         self.serial = next(_serial)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Lengths of the axes."""
-        return self.data.shape
+        return self._data.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """NumPy data type of the values."""
-        return self.data.dtype
+        return self._data.dtype
 
     @property
     def ndim(self) -> int:
         """Number of axes."""
-        return self.data.ndim
+        return self._data.ndim
 
     @property
     def size(self) -> int:
         """Number of values."""
-        return self.data.size
+        return self._data.size
 
     def numpy(self) -> Array:
         """Return the values as an ndarray (not a copy)."""
-        return self.data
+        return self._data
 
     def item(self) -> float:
         """Return the only value as a Python number."""
-        if self.data.size != 1:
+        if self._data.size != 1:
             raise ValueError(
-                f"item: a Tensor of shape {self.shape} has {self.data.size} values, not one; "
+                f"item: a Tensor of shape {self.shape} has {self._data.size} values, not one; "
                 "reduce it first, e.g. by .sum()"
             )
-        return self.data.item()  # type: ignore[no-any-return]  # ndarray.item is typed Any
+        return self._data.item()  # type: ignore[no-any-return]  # ndarray.item is typed Any
 
     def detach(self) -> Tensor:
         """Return a Tensor with the same values (not copied) and no history."""
-        return wrap(self.data)
+        return wrap(self._data)
 
     if not TYPE_CHECKING:  # or else ``ndarray * Tensor`` would be an ndarray for type checkers
 
         def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
-            return np.array(self.data, dtype=dtype, copy=copy)
+            return np.array(self._data, dtype=dtype, copy=copy)
 
     def __reduce__(self) -> tuple[Any, ...]:  # for copy and pickle: without history, and with a serial of its own
-        return Tensor, (self.data, self.requires_grad and self.op is None), (None, {"grad": self.grad})
+        state = getattr(self, "__dict__", None), {"_grad": self._grad}  # a subclass has a __dict__
+        return type(self), (self._data, self._requires_grad and self.op is None), state
 
     def __repr__(self) -> str:
-        body = np.array2string(self.data, separator=", ", prefix="Tensor(")
-        made = f", op={self.op.__name__}" if self.op else ", requires_grad=True" if self.requires_grad else ""
+        body = np.array2string(self._data, separator=", ", prefix="Tensor(")
+        made = f", op={self.op.__name__}" if self.op else ", requires_grad=True" if self._requires_grad else ""
         return f"Tensor({body}, dtype={self.dtype}{made})"
 
     def __format__(self, spec: str) -> str:
@@ -168,9 +162,9 @@ _new = Tensor.__new__
 def wrap(data: Array) -> Tensor:
     """Make a Tensor around an array that nobody else will write to: no copy, no checks."""
     out = _new(Tensor)
-    out.data = data
-    out.requires_grad = False
-    out.op = out.grad = None
+    out._data = data
+    out._requires_grad = False
+    out.op = out._grad = None
     out.inputs, out.keywords = (), NO_KEYWORDS
     out.serial = next(_serial)
     return out
@@ -186,9 +180,9 @@ def as_tensor(x: Operand) -> Tensor:
     >>> as_tensor([1, 2])
     Tensor([1, 2], dtype=int64)
     """
-    if isinstance(x, Tensor):
-        return x
-    if isinstance(x, (list, tuple)) and any(isinstance(part, Tensor) and part.requires_grad for part in x):
+    if isinstance(x, Tensor):  # a subclass may change without notice: its values are recorded as they are now
+        return x if type(x) is Tensor or x._requires_grad else wrap(x._data)
+    if isinstance(x, (list, tuple)) and any(isinstance(part, Tensor) and part._requires_grad for part in x):
         raise TypeError(
             "cannot compute with a list of Tensors without losing their history; "
             "join them with tg.stack or tg.concatenate"

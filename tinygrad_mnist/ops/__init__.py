@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ..record import add, astype, broadcast_to, sum_to
-from . import conv, elementwise, indexing, linalg, losses, pool, random, reduction, shape, windows
+from . import assignment, conv, elementwise, indexing, linalg, losses, pool, random, reduction, shape, windows
 from .conv import *
 from .elementwise import *
 from .indexing import *
@@ -17,6 +17,17 @@ from .windows import *
 
 FAMILIES = (conv, elementwise, indexing, linalg, losses, pool, random, reduction, shape, windows)
 
-if not TYPE_CHECKING:  # type checkers take what is imported above
+if TYPE_CHECKING:  # they take what is imported above, and these methods of Tensor
+
+    class OpMethods(
+        assignment.AssignmentMethods,
+        elementwise.ElementwiseMethods,
+        indexing.IndexingMethods,
+        linalg.LinalgMethods,
+        losses.LossMethods,
+        reduction.ReductionMethods,
+        shape.ShapeMethods,
+    ): ...
+else:
     __all__ = ["add", "astype", "broadcast_to", "sum_to"]  # those that the engine needs itself
     __all__ += [name for family in FAMILIES for name in family.__all__]

@@ -236,7 +236,7 @@ cos.defvjp(lambda g, out, x: -g * sin(x))
 tanh.defvjp(lambda g, out, x: g * (1 - out * out))
 sigmoid.defvjp(lambda g, out, x: g * out * (1 - out))
 abs.defvjp(lambda g, out, x: g * sign(x))
-sign.defvjp(lambda g, out, x: g * np.zeros_like(x.data))
+sign.defvjp(lambda g, out, x: g * np.zeros_like(x._data))
 relu.defvjp(lambda g, out, x: _where_positive(g, x))
 _where_positive.defvjp(lambda h, out, g, x: _where_positive(h, x), None)
 
@@ -388,7 +388,7 @@ def power(x: Any, y: Any, /) -> Any:
 def _power_base(g: Tensor, out: Tensor, x: Tensor, y: Any) -> Tensor:
     if isinstance(y, Tensor):  # 0 * 0 ** -1 is 0 here: where x and y are both 0, the base is replaced by 1
         return unbroadcast(g * y * where(logical_and(x == 0, y == 0), 1.0, x) ** (y - 1), x)
-    return g * y * x ** (y - 1) if y != 0 else g * np.zeros_like(x.data)
+    return g * y * x ** (y - 1) if y != 0 else g * np.zeros_like(x._data)
 
 
 power.defvjp(_power_base, lambda g, out, x, y: unbroadcast(g * out * log(where(x == 0, 1.0, x)), y))
@@ -416,9 +416,9 @@ def _operator(op: Primitive[[Any, Any]]) -> Callable[[Any, Any], Tensor]:
     forward, call = op.forward, op.__call__
 
     def operator(x: Tensor, y: Any) -> Tensor:
-        if type(y) is Tensor and not (mode.recording and (x.requires_grad or y.requires_grad)) and hooks.active is None:
+        if type(y) is Tensor and not (mode.recording and (x._requires_grad or y._requires_grad)) and not hooks.active:
             try:
-                return wrap(np.asarray(forward(x.data, y.data)))
+                return wrap(np.asarray(forward(x._data, y._data)))
             except (ValueError, TypeError):  # the op explains them
                 pass
         return call(x, y)

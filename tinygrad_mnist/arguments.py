@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import get_close_matches
 from inspect import signature
+from numbers import Number
 from typing import Any
 
 import numpy as np
 
 from .tensor import Tensor, as_tensor
 
-__all__ = ["NUMBERS", "as_inputs", "describe", "explained", "wrong_arguments"]
+__all__ = ["NUMBERS", "OPERANDS", "WORDS", "as_inputs", "defers", "describe", "explained", "wrong_arguments"]
 
 NUMBERS = (float, int, bool)  # Python's own; np.float64 is a float, too, but not one of them
 ALIASES = {"dim": "axis", "dims": "axis", "axes": "axis", "keepdim": "keepdims"}  # other libraries' names
@@ -29,9 +30,34 @@ def as_inputs(args: Sequence[Any]) -> tuple[Any, ...]:
     if scalars:
         floating = any(isinstance(a, Tensor) and a.dtype.kind == "f" and i not in scalars for i, a in enumerate(inputs))
         for i in scalars:
-            if floating or inputs[i].dtype.kind != "f":
+            if inputs[i].dtype.kind != "f":
                 inputs[i] = inputs[i].item()
+            elif floating:
+                inputs[i] = float(inputs[i].item())  # the item of a longdouble is one
     return tuple(inputs if any(isinstance(a, Tensor) for a in inputs) else map(as_tensor, args))
+
+
+OPERANDS = frozenset({Tensor, np.ndarray, float, int, bool, list, tuple, np.float64, np.float32, np.int64, np.bool_})
+WORDS = (str, bytes, type(None))  # what nothing can be computed with: the op says so
+
+
+def defers(other: Any) -> bool:
+    """Whether an operator of a Tensor returns NotImplemented, so that the other operand has its turn.
+
+    It does where that is no array, sequence or number but an object of its own kind (which may have a ``__radd__``),
+    and where that sets ``__array_ufunc__`` to None, by which NumPy's arrays know such an operand, too.
+    """
+    if type(other) in OPERANDS or isinstance(other, (Tensor, *WORDS)):
+        return False
+    if getattr(type(other), "__array_ufunc__", other) is None:
+        return True
+    if isinstance(other, (Sequence, Number)) or hasattr(other, "__array__") or hasattr(other, "__array_interface__"):
+        return False
+    try:
+        memoryview(other)
+    except TypeError:
+        return True
+    return False
 
 
 def describe(a: Any) -> str:

@@ -188,8 +188,8 @@ def grad(
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     if not isinstance(output, Tensor) or not output._requires_grad:
         raise RuntimeError(
-            "grad: the output depends on nothing that requires a gradient; it may have been made in no_grad(), or be a "
-            "gradient without create_graph=True"
+            "grad: the output depends on nothing that requires a gradient; it may have been made in no_grad(), of "
+            "integers, which carry none, or be a gradient without create_graph=True"
         )
     for position, x in enumerate(inputs):
         if not isinstance(x, Tensor) or not x._requires_grad:

@@ -123,6 +123,8 @@ class Primitive(Generic[P]):
         given: Any = args
         if len(given) != self.arrays or ((keywords or self.settings) and len(keywords) != len(self.settings)):
             given, keywords = self._bind(given, keywords)  # type: ignore[assignment]  # not P.kwargs
+        if keywords and list in map(type, keywords.values()):  # a list could be changed after it was recorded
+            keywords = {k: tuple(v) if type(v) is list else v for k, v in keywords.items()}  # type: ignore[assignment]
         inputs = given
         arrays, found, wanted = [], False, False
         try:
@@ -147,7 +149,8 @@ class Primitive(Generic[P]):
         except (ValueError, TypeError, IndexError, OverflowError) as error:
             raise explained(error, self, given, keywords) from error
         out = wrap(data if type(data) is np.ndarray else np.asarray(data))
-        if wanted and mode.recording and (not self.incomplete or self._has_rule(inputs)):
+        wanted = wanted and mode.recording and out._data.dtype.kind not in "iub"  # integers carry no gradient
+        if wanted and (not self.incomplete or self._has_rule(inputs)):
             out._requires_grad, out.op, out.inputs, out.keywords = True, self, inputs, keywords
         return out
 

@@ -146,9 +146,6 @@ class Tensor(Methods):
             raise TypeError("len: a Tensor of shape () has no axis to count")
         return self.shape[0]
 
-    def __bool__(self) -> bool:
-        return bool(self.item())
-
     def __float__(self) -> float:
         return float(self.item())
 

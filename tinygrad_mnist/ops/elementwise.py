@@ -8,6 +8,7 @@ from typing import Any, ParamSpec
 import numpy as np
 
 from .. import hooks, kernels
+from ..arguments import OPERANDS, WORDS, defers
 from ..record import Primitive, add, mode, primitive, unbroadcast
 from ..tensor import Operand, Tensor, as_tensor, attach, wrap
 
@@ -416,18 +417,27 @@ def _operator(op: Primitive[[Any, Any]]) -> Callable[[Any, Any], Tensor]:
     forward, call = op.forward, op.__call__
 
     def operator(x: Tensor, y: Any) -> Tensor:
-        if type(y) is Tensor and not (mode.recording and (x._requires_grad or y._requires_grad)) and not hooks.active:
-            try:
-                return wrap(np.asarray(forward(x._data, y._data)))
-            except (ValueError, TypeError):  # the op explains them
-                pass
+        if type(y) is Tensor:
+            if hooks.active is None and not (mode.recording and (x._requires_grad or y._requires_grad)):
+                try:
+                    return wrap(np.asarray(forward(x._data, y._data)))
+                except (ValueError, TypeError):  # the op explains them
+                    pass
+        elif type(y) not in OPERANDS and defers(y):
+            return NotImplemented  # type: ignore[no-any-return]  # Python's operators know it
         return call(x, y)
 
     return operator
 
 
 def _reflected(op: Primitive[[Any, Any]]) -> Callable[[Any, Any], Tensor]:
-    return lambda x, y: op(y, x)
+    return lambda x, y: NotImplemented if defers(y) else op(y, x)
+
+
+def _equality(op: Primitive[[Any, Any]]) -> Callable[[Any, Any], Any]:
+    """Make ``==`` or ``!=``, which compare with everything: a Tensor equals no string and not None."""
+    operator = _operator(op)
+    return lambda x, y: NotImplemented if isinstance(y, WORDS) else operator(x, y)
 
 
 @attach
@@ -439,7 +449,10 @@ class ElementwiseMethods:
     __mul__, __rmul__ = _operator(multiply), _reflected(multiply)
     __truediv__, __rtruediv__ = _operator(divide), _reflected(divide)
     __pow__, __rpow__ = _operator(power), _reflected(power)
-    __lt__, __le__, __gt__, __ge__ = less, less_equal, greater, greater_equal
+    __lt__, __le__ = _operator(less), _operator(less_equal)
+    __gt__, __ge__ = _operator(greater), _operator(greater_equal)
+    __eq__ = _equality(equal)  # elementwise, as in NumPy and PyTorch
+    __ne__ = _equality(not_equal)
     __hash__ = object.__hash__
     __neg__ = negative
     abs = abs
@@ -453,9 +466,3 @@ class ElementwiseMethods:
 
     def __abs__(self) -> Tensor:
         return abs(self)
-
-    def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]  # elementwise, as in NumPy and PyTorch
-        return equal(self, other)
-
-    def __ne__(self, other: Any) -> Tensor:  # type: ignore[override]  # as __eq__
-        return not_equal(self, other)

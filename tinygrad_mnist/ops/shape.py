@@ -16,7 +16,8 @@ __all__ = ["concatenate", "expand_dims", "pad", "reshape", "squeeze", "stack", "
 
 def _numbers(given: tuple[Any, ...]) -> tuple[int, ...]:
     """Return the numbers of ``f(2, 3)``, ``f((2, 3))`` or ``f([2, 3])`` as one tuple."""
-    return tuple(given[0]) if len(given) == 1 and isinstance(given[0], (tuple, list)) else given
+    listed = len(given) == 1 and (isinstance(given[0], (tuple, list, range)) or np.ndim(given[0]) == 1)
+    return tuple(given[0]) if listed else given
 
 
 @primitive
@@ -173,7 +174,8 @@ def _piece(position: int, g: Tensor, out: Tensor, *xs: Tensor, axis: int) -> Ten
 
 @primitive
 def _stack(*xs: Any, axis: int) -> Array:
-    return np.stack(xs, axis)
+    dtype = np.result_type(*xs)  # which numbers do not change
+    return np.stack([np.asarray(x, dtype) for x in xs], axis)
 
 
 _concatenate.defvjp(_piece)

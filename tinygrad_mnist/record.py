@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial, update_wrapper
 from inspect import Parameter, signature
+from pkgutil import resolve_name
 from types import MethodType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, overload
 
@@ -20,6 +21,7 @@ import numpy.typing as npt
 from . import hooks
 from .arguments import NUMBERS, as_inputs, explained, wrong_arguments
 from .tensor import Array, Operand, Tensor, as_tensor, wrap
+from .walk import global_name
 
 __all__ = ["Primitive", "add", "astype", "broadcast_to", "no_grad", "primitive", "sum_to"]
 
@@ -84,7 +86,7 @@ class Primitive(Generic[P]):
 
     def __init__(self, forward: Callable[P, Any]) -> None:
         update_wrapper(self, forward)  # name, docstring and signature
-        self.__name__ = self.__qualname__ = getattr(forward, "__name__", "primitive").lstrip("_")
+        self.__name__ = getattr(forward, "__name__", "primitive").lstrip("_")
         parameters = [] if isinstance(forward, np.ufunc) else [*signature(forward).parameters.values()]
         slash = any(p.kind is p.POSITIONAL_ONLY for p in parameters)  # what follows the / are settings
         kind = Parameter.POSITIONAL_ONLY if slash else Parameter.POSITIONAL_OR_KEYWORD
@@ -175,6 +177,15 @@ class Primitive(Generic[P]):
     def __get__(self: Primitive[Concatenate[Any, Q]], instance: object, owner: type) -> Callable[Q, Tensor]: ...
     def __get__(self, instance: Any, owner: type) -> Any:
         return self if instance is None else MethodType(self, instance)
+
+    def __copy__(self) -> Primitive[P]:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Primitive[P]:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:  # pickled by name, as a function
+        return resolve_name, (global_name(self),)
 
     def __repr__(self) -> str:
         return f"<primitive {self.__name__}>"

@@ -1,8 +1,14 @@
-"""How a model is walked: any object, by its attributes, lists, tuples and dicts. No base class, no registration."""
+"""How a model is walked: any object, by its attributes, lists, tuples and dicts. No base class, no registration.
+
+And where a function or an op is found again when it is unpickled.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pickle import PicklingError
+from pkgutil import resolve_name
 from types import ModuleType
 from typing import Any
 
@@ -10,7 +16,7 @@ import numpy as np
 
 from .tensor import Tensor
 
-__all__ = ["parameters", "walk"]
+__all__ = ["global_name", "parameters", "walk"]
 
 
 def walk(model: Any) -> Iterator[tuple[str, Any]]:
@@ -72,3 +78,26 @@ def parameters(model: Any) -> dict[str, Tensor]:
                 )
             found[path] = value
     return found
+
+
+def global_name(value: Any) -> str:
+    """Return where a function or an op stands, as in ``"package.module:name"``, which ``pkgutil.resolve_name`` reads.
+
+    Raises
+    ------
+    PicklingError
+        If it stands in no module under the name that it was defined by.
+    """
+    name, own = value.__qualname__, f"{value.__module__}:{value.__qualname__}"
+    try:
+        if resolve_name(own) is value:
+            return own
+    except (AttributeError, ImportError, ValueError):  # "<locals>", or none of that name
+        pass
+    for module, there in sys.modules.copy().items():  # a NumPy function made an op does not know where it stands
+        if getattr(there, "__dict__", {}).get(name) is value:
+            return f"{module}:{name}"
+    raise PicklingError(
+        f"cannot pickle {value!r}: it is pickled by name, as functions are, and {own} is not it; define it at the top "
+        "level of a module, where its function is decorated with @tg.primitive"
+    )

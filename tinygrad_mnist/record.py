@@ -27,6 +27,7 @@ __all__ = ["Primitive", "add", "astype", "broadcast_to", "no_grad", "primitive",
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
+FLOAT64, FLOAT32 = np.dtype(np.float64), np.dtype(np.float32)
 Rule: TypeAlias = "Callable[..., Tensor] | None"  # (g, out, *inputs, **keywords) -> the gradient of one input
 
 
@@ -151,9 +152,10 @@ class Primitive(Generic[P]):
         except (ValueError, TypeError, IndexError, OverflowError) as error:
             raise explained(error, self, given, keywords) from error
         out = wrap(data if type(data) is np.ndarray else np.asarray(data))
-        wanted = wanted and mode.recording and out._data.dtype.kind not in "iub"  # integers carry no gradient
-        if wanted and (not self.incomplete or self._has_rule(inputs)):
-            out._requires_grad, out.op, out.inputs, out.keywords = True, self, inputs, keywords
+        if wanted and mode.recording and (not self.incomplete or self._has_rule(inputs)):
+            dtype = out._data.dtype
+            if dtype is FLOAT64 or dtype is FLOAT32 or dtype.kind not in "iub":  # integers carry no gradient
+                out._requires_grad, out.op, out.inputs, out.keywords = True, self, inputs, keywords
         return out
 
     def _has_rule(self, inputs: tuple[Any, ...]) -> bool:

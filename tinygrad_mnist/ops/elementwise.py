@@ -8,7 +8,7 @@ from typing import Any, ParamSpec
 import numpy as np
 
 from .. import hooks, kernels
-from ..arguments import OPERANDS, WORDS, defers
+from ..arguments import WORDS, defers
 from ..record import Primitive, add, mode, primitive, unbroadcast
 from ..tensor import Operand, Tensor, as_tensor, attach, wrap
 
@@ -417,21 +417,33 @@ def _operator(op: Primitive[[Any, Any]]) -> Callable[[Any, Any], Tensor]:
     forward, call = op.forward, op.__call__
 
     def operator(x: Tensor, y: Any) -> Tensor:
-        if type(y) is Tensor:
-            if hooks.active is None and not (mode.recording and (x._requires_grad or y._requires_grad)):
-                try:
-                    return wrap(np.asarray(forward(x._data, y._data)))
-                except (ValueError, TypeError):  # the op explains them
-                    pass
-        elif type(y) not in OPERANDS and defers(y):
-            return NotImplemented  # type: ignore[no-any-return]  # Python's operators know it
-        return call(x, y)
+        if type(y) is Tensor and not (mode.recording and (x._requires_grad or y._requires_grad)) and not hooks.active:
+            try:
+                return wrap(np.asarray(forward(x._data, y._data)))
+            except (ValueError, TypeError):  # the op explains them
+                pass
+        try:
+            return call(x, y)
+        except TypeError:
+            if defers(y):
+                return NotImplemented  # type: ignore[no-any-return]  # Python's operators know it
+            raise
 
     return operator
 
 
 def _reflected(op: Primitive[[Any, Any]]) -> Callable[[Any, Any], Tensor]:
-    return lambda x, y: NotImplemented if defers(y) else op(y, x)
+    call = op.__call__
+
+    def operator(x: Tensor, y: Any) -> Tensor:
+        try:
+            return call(y, x)
+        except TypeError:
+            if defers(y):
+                return NotImplemented  # type: ignore[no-any-return]  # Python's operators know it
+            raise
+
+    return operator
 
 
 def _equality(op: Primitive[[Any, Any]]) -> Callable[[Any, Any], Any]:

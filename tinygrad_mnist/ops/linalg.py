@@ -52,7 +52,7 @@ class LinalgMethods:
     matmul = matmul
 
     def __matmul__(self: Any, other: Any) -> Tensor:
-        return NotImplemented if defers(other) else matmul(self, other)
+        return NotImplemented if type(other) is not Tensor and defers(other) else matmul(self, other)
 
     def __rmatmul__(self: Any, other: Any) -> Tensor:
         return NotImplemented if defers(other) else matmul(other, self)

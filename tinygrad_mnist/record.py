@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial, update_wrapper
 from inspect import Parameter, signature
-from pkgutil import resolve_name
 from types import MethodType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, overload
 
@@ -21,7 +20,7 @@ import numpy.typing as npt
 from . import hooks
 from .arguments import NUMBERS, as_inputs, explained, wrong_arguments
 from .tensor import Array, Operand, Tensor, as_tensor, wrap
-from .walk import global_name
+from .walk import Named
 
 __all__ = ["Primitive", "add", "astype", "broadcast_to", "no_grad", "primitive", "sum_to"]
 
@@ -66,7 +65,7 @@ def no_grad() -> Iterator[None]:
 
 
 # Ops ------------------------------------------------------------------------------------------------------------------
-class Primitive(Generic[P]):
+class Primitive(Named, Generic[P]):
     """A differentiable function on arrays, with one vector-Jacobian product (VJP) rule for each array argument.
 
     Made by `primitive`; called with Tensors, ndarrays or numbers it returns a Tensor.
@@ -179,15 +178,6 @@ class Primitive(Generic[P]):
     def __get__(self: Primitive[Concatenate[Any, Q]], instance: object, owner: type) -> Callable[Q, Tensor]: ...
     def __get__(self, instance: Any, owner: type) -> Any:
         return self if instance is None else MethodType(self, instance)
-
-    def __copy__(self) -> Primitive[P]:
-        return self
-
-    def __deepcopy__(self, memo: Any) -> Primitive[P]:
-        return self
-
-    def __reduce__(self) -> tuple[Any, ...]:  # pickled by name, as a function
-        return resolve_name, (global_name(self),)
 
     def __repr__(self) -> str:
         return f"<primitive {self.__name__}>"

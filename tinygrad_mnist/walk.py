@@ -1,6 +1,6 @@
 """How a model is walked: any object, by its attributes, lists, tuples and dicts. No base class, no registration.
 
-And where a function or an op is found again when it is unpickled.
+What is a value of its own among that, such as an op, is `Named`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pickle import PicklingError
 from pkgutil import resolve_name
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from .tensor import Tensor
 
-__all__ = ["global_name", "parameters", "walk"]
+__all__ = ["Named", "parameters", "walk"]
 
 
 def walk(model: Any) -> Iterator[tuple[str, Any]]:
@@ -80,7 +80,20 @@ def parameters(model: Any) -> dict[str, Tensor]:
     return found
 
 
-def global_name(value: Any) -> str:
+class Named:
+    """A value that is copied as itself and pickled by name, as Python's functions are."""
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return resolve_name, (_global_name(self),)
+
+
+def _global_name(value: Any) -> str:
     """Return where a function or an op stands, as in ``"package.module:name"``, which ``pkgutil.resolve_name`` reads.
 
     Raises

@@ -121,7 +121,7 @@ ARRAY_LIKES: dict[str, Callable[[list[int]], Any]] = {
 def test_whatever_numpy_makes_an_array_of_is_an_index(name: str, positions: list[int], place: int) -> None:
     """Repeats add up, alone and within a tuple; what is changed later does not count."""
     part = ARRAY_LIKES[name](positions)
-    plain = np.array(part._data if isinstance(part, Tensor) else part).astype(np.intp)
+    plain = np.asarray(part.data if isinstance(part, Tensor) else part).astype(np.intp)
     index, expected = [(p, (p, slice(None, None, -2)), (Ellipsis, p), (p, None, 1))[place] for p in (part, plain)]
     values = np.random.default_rng(0).normal(size=(3, 3, 3))
     x = Tensor(values, requires_grad=True)

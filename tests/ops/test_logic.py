@@ -63,8 +63,8 @@ def test_masks_require_no_gradient() -> None:
 
 
 NUMPY = SimpleNamespace(**{**vars(np), "round": np.round})
-WITH_GRADIENT = ["+x", "positive(x)", "x % y", "remainder(x, y)", "x % 0.75", "3.25 % y", "divmod(x, y)[1]"]
-STEPS = ["x // y", "floor_divide(x, 0.75)", "3.25 // y", "round(x, 1)", "x.round()", "divmod(x, 0.75)[0]"]
+WITH_GRADIENT = ["+x - 3 * positive(x)", "remainder(x, y)", "x % 0.75 + 3.25 % y", "divmod(x, y)[1]"]
+STEPS = ["x // y - 3.25 // y", "round(x, 1) + x.round()", "divmod(x, 0.75)[0]"]
 
 
 @pytest.mark.parametrize("expression", WITH_GRADIENT + STEPS)

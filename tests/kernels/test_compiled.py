@@ -422,7 +422,7 @@ PLANTED = {
     "a stale row in the ring": ("kernels.h", "if (ring->holds[number] != y + at)", "if (ring->holds[number] < 0)"),
     "no bias in the fourth column": ("kernels.h", "(m[5] + add)", "m[5]"),
     "the last maximum": ("kernels.h", "first = a == top", "first = (a == top) & ~(last == top)"),
-    "the gradient at 0": ("kernels.h", "(y + at) > 0)", "(y + at) >= 0)"),
+    "the gradient at 0": ("kernels.h", "(y + at) <= 0)", "(y + at) < 0)"),
     "sums across too few lanes": (
         "kernels.h",
         "0; lane < LANES; lane++)\n        sum",

@@ -449,7 +449,9 @@ power.defvjp(_power_base, _power_exponent)
 
 
 def clip(x: Operand, low: Operand | None = None, high: Operand | None = None) -> Tensor:
-    """Limit ``x`` to the interval [low, high] (None: no limit); at the limits the gradient passes, outside (and at NaN) it is 0.
+    """Limit ``x`` to the interval [low, high] (None: no limit); at the limits the gradient passes, outside it is 0.
+
+    Where a number is NaN, there is no gradient, as in PyTorch.
 
     Examples
     --------

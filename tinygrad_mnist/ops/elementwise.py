@@ -244,7 +244,7 @@ sin.defvjp(lambda g, out, x: g * cos(x))
 cos.defvjp(lambda g, out, x: -g * sin(x))
 tanh.defvjp(lambda g, out, x: g * (1 - out * out))
 sigmoid.defvjp(lambda g, out, x: g * out * (1 - out))
-abs.defvjp(lambda g, out, x: select(g, x > 0) - select(g, x < 0))
+abs.defvjp(lambda g, out, x: subtract(select(g, x > 0), select(g, x < 0)))
 sign.defvjp(lambda g, out, x: select(g, False))
 relu.defvjp(lambda g, out, x: _where_positive(g, x))
 _where_positive.defvjp(lambda h, out, g, x: _where_positive(h, x), None)
@@ -419,25 +419,25 @@ def power(x: Any, y: Any, /) -> Any:
 
 
 @primitive
-def _scale(g: Any, factor: Any, /) -> Any:
-    """``g * factor``, and exactly 0 where the factor is 0; its derivative with respect to the factor is ``g``."""
-    return kernels.select(g, np.not_equal(factor, 0)) * factor
+def _product(x: Any, y: Any, /) -> Any:
+    """``x * y``, and exactly 0 where one of them is 0, whatever the other is."""
+    return kernels.select(x, np.not_equal(y, 0)) * kernels.select(y, np.not_equal(x, 0))
 
 
-_scale.defvjp(
-    lambda h, out, g, factor: unbroadcast(_scale(h, factor), g),
-    lambda h, out, g, factor: unbroadcast(h * g, factor),
+_product.defvjp(
+    lambda g, out, x, y: unbroadcast(_product(g, y), x),
+    lambda g, out, x, y: unbroadcast(_product(g, x), y),
 )
 
 
 def _power_base(g: Tensor, out: Tensor, x: Tensor, y: Any) -> Tensor:
     if isinstance(y, Tensor):  # where x and y are both 0, 0 ** -1 is not formed
-        slope = _scale(where(logical_and(x == 0, y == 0), 1.0, x) ** (y - 1), y)
+        slope = _product(where(logical_and(x == 0, y == 0), 1.0, x) ** (y - 1), y)
     elif y == 0:
         return select(g, False)
     else:
         slope = y * x ** (y - 1)
-    return unbroadcast(_scale(g, slope), x)
+    return unbroadcast(_product(g, slope), x)
 
 
 def _power_exponent(g: Tensor, out: Tensor, x: Any, y: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ def select(g: Any, mask: Any, /) -> Any:
     return kernels.select(g, mask)
 
 
-select.defvjp(lambda h, out, g, mask: select(h, mask), None)
+select.defvjp(lambda h, out, g, mask: unbroadcast(select(h, mask), g), None)
 
 
 # Arithmetic -----------------------------------------------------------------------------------------------------------
@@ -232,6 +232,12 @@ def relu(x: Any, /) -> Any:
 
 
 @primitive
+def _with_sign(g: Any, x: Any, /) -> Any:
+    """``g`` times the sign of ``x``, and 0 where ``x`` is 0 or NaN."""
+    return kernels.select(g, np.greater(x, 0)) - kernels.select(g, np.less(x, 0))
+
+
+@primitive
 def _where_positive(g: Any, x: Any, /) -> Any:
     """``g``, and 0 where ``x`` is 0 or negative."""
     return kernels.relu_gradient(g, x)
@@ -244,7 +250,8 @@ sin.defvjp(lambda g, out, x: g * cos(x))
 cos.defvjp(lambda g, out, x: -g * sin(x))
 tanh.defvjp(lambda g, out, x: g * (1 - out * out))
 sigmoid.defvjp(lambda g, out, x: g * out * (1 - out))
-abs.defvjp(lambda g, out, x: subtract(select(g, x > 0), select(g, x < 0)))
+abs.defvjp(lambda g, out, x: _with_sign(g, x))
+_with_sign.defvjp(lambda h, out, g, x: _with_sign(h, x), None)
 sign.defvjp(lambda g, out, x: select(g, False))
 relu.defvjp(lambda g, out, x: _where_positive(g, x))
 _where_positive.defvjp(lambda h, out, g, x: _where_positive(h, x), None)
@@ -421,7 +428,9 @@ def power(x: Any, y: Any, /) -> Any:
 @primitive
 def _product(x: Any, y: Any, /) -> Any:
     """``x * y``, and exactly 0 where one of them is 0, whatever the other is."""
-    return kernels.select(x, np.not_equal(y, 0)) * kernels.select(y, np.not_equal(x, 0))
+    with np.errstate(invalid="ignore"):
+        out = x * y + 0  # so that no zero is negative
+    return kernels.select(out, np.not_equal(x, 0) & np.not_equal(y, 0)) if np.isnan(out).any() else out
 
 
 _product.defvjp(

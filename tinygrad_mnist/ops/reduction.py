@@ -116,10 +116,14 @@ def argmax(x: Any, /, axis: int | None = None) -> Any:
 
 _first_extreme.defvjp(None)
 max.defvjp(
-    lambda g, out, x, **over: select(_spread(g, out, x, **over), _first_extreme(x, axis=over["axis"], arg=np.argmax))
+    lambda g, out, x, axis, keepdims: select(
+        reshape(g, _kept(x.shape, axis)), _first_extreme(x, axis=axis, arg=np.argmax)
+    )
 )
 min.defvjp(
-    lambda g, out, x, **over: select(_spread(g, out, x, **over), _first_extreme(x, axis=over["axis"], arg=np.argmin))
+    lambda g, out, x, axis, keepdims: select(
+        reshape(g, _kept(x.shape, axis)), _first_extreme(x, axis=axis, arg=np.argmin)
+    )
 )
 argmax.defvjp(None)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..nn.buffer import Buffer
-from ..nn.constants import REMEDY, changed, digest, digests
+from ..nn.constants import REMEDY, changes, digest, digests
 from ..nn.state import set_values
 from ..tensor import Array
 from ..walk import leaves
@@ -52,17 +52,13 @@ class ModelState:
             f"{name}, a Tensor, is new" for name, t in now.items() if {id(t), name}.isdisjoint(known | {*self.tensors})
         ]
         wrong += [f"{name}, which is not trained, has changed" for name in frozen if frozen[name] != self.frozen[name]]
-        wrong += changed(self.constants, digests(self.model))
+        wrong += changes(self.constants, digests(self.model))
         if wrong:
             raise ValueError(f"Trainer: {'; '.join(wrong)} since the trainer was made; {REMEDY}")
 
     def arrays(self) -> dict[str, Array]:
         """Return the values, not copied: a step gives what it changes new arrays."""
         return {name: t.data for name, t in self.tensors.items()}
-
-    def copy(self) -> dict[str, Array]:
-        """Return copies of the values."""
-        return {name: np.array(array) for name, array in self.arrays().items()}
 
     def load(self, arrays: Mapping[str, Array]) -> None:
         """Set all values."""
@@ -75,7 +71,7 @@ class ModelState:
             new = result[name]
             if new.dtype.kind == "f" and (name not in self.buffers or np.isfinite([old[name], new]).all()):
                 result[name] = np.asarray(old[name] + fresh * (new - old[name]), new.dtype)
-        return {name: np.array(array) if array is self.tensors[name].data else array for name, array in result.items()}
+        return result
 
     def completed(self, saved: Any) -> Any:
         """Add what is frozen to weights that were saved when only trained parameters were; others stay as they are."""

@@ -48,8 +48,8 @@ class Trainer:
     optimizer : Optimizer
         Of the model's parameters.
     images, labels : array_like
-        Equally long; converted to arrays here, and paired by position.
-        Labels are class indices (N,); with a `loss` of your own they are whatever that one takes.
+        Equally long; converted to arrays here, and paired by position. Labels are class indices (N,); with a `loss` of
+        your own they are whatever that one takes.
     epochs, batch_size : int
     rng : numpy.random.Generator
         Decides the order of the images and what dropout drops.
@@ -163,7 +163,7 @@ class Trainer:
         self.shard_size, self.threads = shard_size, threads
         self.weights, self.lr = parameters(model), optimizer.lr
         self.model_state = ModelState(model)
-        self.averaged = None if average is None else self.model_state.copy()
+        self.averaged = None if average is None else self.model_state.arrays()
         self.batch_size, self.cuts = batch_size, list(batches(len(images), batch_size))
         self.epoch, self.batch, self.step = 1, 0, 0
         self.order: npt.NDArray[np.intp] | None = None  # of the images in this epoch; drawn when it begins
@@ -231,8 +231,8 @@ class Trainer:
         if self.batch == len(self.cuts):
             raise ValueError("Trainer: the evaluation at the end of this epoch has failed; load an earlier state")
         return {
-            "weights": self.model_state.copy(),
-            "averaged": None if self.averaged is None else dict(self.averaged),
+            "weights": _copies(self.model_state.arrays()),
+            "averaged": None if self.averaged is None else _copies(self.averaged),
             "optimizer": self.optimizer.state_dict(),
             "lr": self.lr,
             "rng": self.rng.bit_generator.state,
@@ -336,7 +336,7 @@ class Trainer:
         return self._in_use() if self.best is None else dict(self.best)
 
     def _in_use(self) -> dict[str, Array]:
-        return self.model_state.copy() if self.averaged is None else dict(self.averaged)
+        return _copies(self.model_state.arrays() if self.averaged is None else self.averaged)
 
     def _loss(self, images: npt.NDArray[Any], labels: npt.NDArray[Any], rng: np.random.Generator) -> Tensor:
         images = images if self.augment is None else self.augment(images, rng)
@@ -399,6 +399,11 @@ class Trainer:
             for row in self.history
             if "validation_accuracy" in row
         ]
+
+
+def _copies(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Copy arrays, which callbacks may change in place."""
+    return {name: np.array(array) for name, array in arrays.items()}
 
 
 def fit(model: Any, optimizer: Optimizer, images: npt.ArrayLike, labels: Any, **settings: Any) -> Iterator[Step]:

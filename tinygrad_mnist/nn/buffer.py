@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -178,17 +178,6 @@ def shard(outer: Shard | None, writable: bool) -> Iterator[Shard]:
         found.end()
     finally:
         _active.shard = before
-
-
-def without_changes(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function in which no buffer may change, on any thread."""
-    outer = _active.shard
-
-    def protected(*args: Any) -> Any:
-        with shard(outer, writable=False):
-            return function(*args)
-
-    return protected
 
 
 def merge(shards: Sequence[tuple[int, Shard]]) -> None:

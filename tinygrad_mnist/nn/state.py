@@ -112,7 +112,7 @@ def load_state_dict(model: Any, mapping: Mapping[str, Operand]) -> None:
     >>> import numpy as np, tinygrad_mnist as tg
     >>> first, second = (tg.nn.Linear(3, 2, rng=np.random.default_rng(seed)) for seed in (0, 1))
     >>> load_state_dict(second, state_dict(first))
-    >>> bool((first.weight == second.weight).all())
+    >>> bool((first.weight == second.weight).data.all())
     True
     """
     set_values("load_state_dict", leaves(model, "load_state_dict"), mapping)

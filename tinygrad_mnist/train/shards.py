@@ -106,7 +106,8 @@ def map_shards(
     >>> list(map_shards(lambda number, x: (number, x.sum().item()), np.ones(5), shard_size=2))
     [(0, 2.0), (1, 2.0), (2, 1.0)]
     """
-    return _map("map_shards", buffers.without_changes(function), _batch("map_shards", arrays), shard_size, threads)
+    unchanging: Callable[..., Result] = buffers.shard(buffers.active_shard(), writable=False)(function)
+    return _map("map_shards", unchanging, _batch("map_shards", arrays), shard_size, threads)
 
 
 def _map(

@@ -154,6 +154,7 @@ def run(job: Job, here: Workplace) -> dict[str, Any] | None:
         "failed": failed,
         "losses": losses,
         "steps_per_epoch": len(trainer.cuts),
+        "last_batch": len(trainer.cuts[-1]) / len(trainer.cuts[0]),
         "history": history + trainer.history,
         "measured_images": MEASURED,
         "seconds": seconds,

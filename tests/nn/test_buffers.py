@@ -252,6 +252,8 @@ def test_inference_must_change_nothing(threads: int, how: str) -> None:
         assert not model.norm.mean.data.any()
     with pytest.raises(ValueError, match=r"the Buffer norm.mean, float64"):
         tg.training.predict(model, x, threads)
+    with pytest.raises(ValueError, match="changed in inference"):  # at the line that does it, whatever the value
+        list(parallel.map_shards(lambda number, x: setattr(model.norm.mean, "data", np.zeros(2)), x, threads=threads))
     model.change = False
     assert len(tg.training.predict(model, x, threads)) == 200
     model.change = True

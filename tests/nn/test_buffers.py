@@ -484,6 +484,23 @@ def test_a_plain_array_that_a_call_has_changed_is_refused_at_save(how: str, wrap
     assert list(nn.parameters(model)) == list(params), "which asks for no arrays"
 
 
+@pytest.mark.parametrize("make", [nn.Buffer, tg.Tensor], ids=["Buffer", "Tensor"])
+def test_state_that_an_op_has_replaced_is_refused_at_save(make: Any) -> None:
+    """``self.mean = ...`` for ``self.mean.data = ...``: a result of an op is in no state dict."""
+
+    class Model:
+        def __init__(self) -> None:
+            self.layer = SimpleNamespace(mean=make(np.zeros(2)), w=tg.Tensor(np.ones(2), requires_grad=True))
+
+    model = Model()
+    nn.parameters(model)
+    model.layer.cache = model.layer.w * 2  # results that were no state are no state
+    assert list(nn.state_dict(model)) == ["layer.mean", "layer.w"]
+    model.layer.mean = 0.9 * model.layer.mean + 0.1 * model.layer.w
+    with pytest.raises(ValueError, match=r"^state_dict: layer.mean, a Tensor, has become a result of add .* its .data"):
+        nn.state_dict(model)
+
+
 def test_constants_are_not_refused_nor_what_an_optimizer_keeps() -> None:
     model = Hidden()
     model.optimizer = tg.optim.Adam(nn.parameters(model))  # type: ignore[attr-defined]  # as some users do

@@ -73,7 +73,7 @@ WATCH = {"validation": (X[:20], LABELS[:20])}
 
 # Resuming -------------------------------------------------------------------------------------------------------------
 @settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=max(1, settings().max_examples // 5)
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=max(1, settings().max_examples // 10)
 )
 @given(
     st.sampled_from([np.float32, np.float64]),
@@ -85,7 +85,7 @@ def test_a_model_with_state_goes_on_to_the_bit_from_any_step(
     tmp_path: Path, dtype: Any, average: float | None, in_place: bool, threads: list[int]
 ) -> None:
     def make(seed: int, which: int, in_place: bool = in_place) -> Trainer:
-        how: Any = {"average": average, "monitor": WATCH, "threads": threads[which]}
+        how: Any = {"average": average, "monitor": WATCH, "threads": threads[which], "shard_size": 7}
         return trainer(network(seed, dtype, in_place), images=X.astype(dtype), **how)
 
     whole = make(0, 0)
@@ -143,7 +143,7 @@ def test_a_run_folder_holds_the_state(tmp_path: Path) -> None:
 
 
 # Averages -------------------------------------------------------------------------------------------------------------
-@settings(max_examples=min(10, settings().max_examples))
+@settings(max_examples=max(1, settings().max_examples // 4))
 @given(st.floats(0, 0.99), st.sampled_from([np.float32, np.float64]))
 def test_float_buffers_are_averaged_like_weights_and_integers_are_the_latest(decay: float, dtype: Any) -> None:
     made = trainer(network(dtype=dtype), average=decay, monitor=WATCH, images=X.astype(dtype))

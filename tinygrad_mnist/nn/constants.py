@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,8 +14,20 @@ from ..walk import walk
 
 REMEDY = "no file would hold that; make it a tg.nn.Buffer and set its .data, or compute it anew in each call"
 
-# id of an object -> a weak reference, whose callback removes the entry, and the digests of its arrays when it was new
-_noted: dict[int, tuple[Any, dict[str, bytes]]] = {}
+
+class Owner(NamedTuple):
+    """An object of a model, and what its attributes hold, directly or in lists, dicts and the like."""
+
+    prefix: str  # of the paths of its attributes
+    value: Any
+    arrays: dict[str, Array]  # plain ones, and NumPy's scalars
+    leaves: set[str]  # names of Tensors that no op has made
+    results: dict[str, str]  # names of the other Tensors, and the op that has made them
+
+
+# id of an object -> a weak reference, whose callback removes the entry; digests of its arrays, and the names of its
+# Tensors, when it was new
+_noted: dict[int, tuple[Any, dict[str, bytes], set[str]]] = {}
 
 
 def digest(array: Array) -> bytes:
@@ -28,23 +40,34 @@ def _digests(arrays: Mapping[str, Array]) -> dict[str, bytes]:
     return {name: digest(array) for name, array in arrays.items()}
 
 
-def _holders(model: Any) -> list[tuple[str, Any, dict[str, Array]]]:
-    """List the objects of a model: path, object, and its arrays and NumPy scalars (those in its lists and dicts, too).
+def _weak(value: Any, callback: Callable[[Any], object] | None = None) -> Any:
+    """Return a weak reference; None to a list, tuple, dict, number or other object that allows none."""
+    try:
+        return weakref.ref(value, callback)
+    except TypeError:
+        return None
 
-    A part with a state dict of its own, such as an optimizer, is left out with everything in it.
-    """
-    found: list[tuple[str, Any, dict[str, Array]]] = []
-    above: list[tuple[str, Any, dict[str, Array]]] = []  # the objects around the present one
+
+def _owners(model: Any) -> list[Owner]:
+    """List the objects of a model, but for parts with a state dict of their own, such as an optimizer."""
+    found: list[Owner] = []
+    above: list[Owner] = []  # the objects around the present one
     for path, value in walk(model):
-        while above and not path.startswith(above[-1][0]):
+        while above and not path.startswith(above[-1].prefix):
             above.pop()
-        prefix, owner, arrays = above[-1] if above else ("", None, {})
+        owner = above[-1] if above else Owner("", None, {}, set(), {})
+        name = path.removeprefix(owner.prefix)
         if isinstance(value, (np.ndarray, np.generic)):
             if value.dtype.kind in "biufc":
-                arrays[path.removeprefix(prefix)] = np.asarray(value)
-        elif not isinstance(value, (list, tuple, dict, Tensor)) and (owner is not None or not above):
+                owner.arrays[name] = np.asarray(value)
+        elif isinstance(value, Tensor):
+            if value.op is None:
+                owner.leaves.add(name)
+            else:
+                owner.results[name] = value.op.__name__
+        elif _weak(value) is not None and (owner.value is not None or not above):
             apart = path and hasattr(type(value), "state_dict")
-            above.append((f"{path}." if path else "", None if apart else value, {}))
+            above.append(Owner(f"{path}." if path else "", None if apart else value, {}, set(), {}))
             if not apart:
                 found.append(above[-1])
     return found
@@ -52,7 +75,7 @@ def _holders(model: Any) -> list[tuple[str, Any, dict[str, Array]]]:
 
 def digests(model: Any) -> dict[str, bytes]:
     """Return the digests of the plain arrays of a model, by path."""
-    return {prefix + name: digest(a) for prefix, _, arrays in _holders(model) for name, a in arrays.items()}
+    return {owner.prefix + name: digest(a) for owner in _owners(model) for name, a in owner.arrays.items()}
 
 
 def changes(before: Mapping[str, bytes], now: Mapping[str, bytes], prefix: str = "") -> list[str]:
@@ -62,24 +85,22 @@ def changes(before: Mapping[str, bytes], now: Mapping[str, bytes], prefix: str =
 
 
 def note(model: Any) -> None:
-    """Remember the plain arrays of the objects of a model as long as these live, unless they are remembered already."""
-    for _, owner, arrays in _holders(model):
-        key = id(owner)
+    """Remember what the objects of a model hold, as long as they live, unless they are remembered already."""
+    for owner in _owners(model):
+        key = id(owner.value)
         if key not in _noted:
-            try:
-                reference = weakref.ref(owner, lambda _, key=key: _noted.pop(key, None))  # type: ignore[misc]
-            except TypeError:  # a number, or an object with __slots__
-                continue
-            _noted[key] = reference, _digests(arrays)
+            reference = _weak(owner.value, lambda _, key=key: _noted.pop(key, None))  # type: ignore[misc]
+            _noted[key] = reference, _digests(owner.arrays), owner.leaves
 
 
 def check(model: Any, caller: str) -> None:
-    """Raise a ValueError if plain arrays of a model have changed since they were noted."""
-    wrong = [
-        line
-        for prefix, owner, arrays in _holders(model)
-        if id(owner) in _noted
-        for line in changes(_noted[id(owner)][1], _digests(arrays), prefix)
-    ]
+    """Raise a ValueError if plain arrays of a model have changed since they were noted, or Tensors become results."""
+    wrong: list[str] = []
+    for owner in _owners(model):
+        _, arrays, leaves = _noted.get(id(owner.value), (None, None, set()))
+        if arrays is not None:
+            wrong += changes(arrays, _digests(owner.arrays), owner.prefix)
+        results = [(name, op) for name, op in owner.results.items() if name in leaves]
+        wrong += [f"{owner.prefix}{name}, a Tensor, has become a result of {op}" for name, op in results]
     if wrong:
         raise ValueError(f"{caller}: {'; '.join(wrong)} since the parameters were first asked for; {REMEDY}")

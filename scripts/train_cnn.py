@@ -36,7 +36,7 @@ def main(epochs: int = 4) -> None:
     watch = {"validation": held_out}  # measured after each epoch
     trainer = tg.training.Trainer(model, optimizer, *examples, epochs=epochs, batch_size=100, rng=draws, monitor=watch)
     tg.training.run(trainer, [tg.training.EpochLines()])  # the loss is cross-entropy
-    tg.nn.load_parameters(model, trainer.selected())  # those of the best epoch in validation
+    tg.nn.load_state_dict(model, trainer.selected())  # those of the best epoch in validation
     accuracy = tg.training.accuracy(model, data.test_images, data.test_labels)
     print(f"test accuracy {accuracy:.4f} on {len(data.test_labels):,} images, which nothing was chosen by")
 

@@ -76,7 +76,7 @@ def train(session: Session, settings: Settings, data: tg.data.Dataset, run: Run,
     if stop.signal:
         return
     state = trainer.state_dict()
-    tg.nn.load_parameters(trainer.model, trainer.selected())
+    tg.nn.load_state_dict(trainer.model, trainer.selected())
     epoch = trainer.history[tg.training.best_epoch(trainer.scores()) if trainer.best else -1]["epoch"]
     test = tg.training.accuracy(trainer.model, data.test_images, data.test_labels, session.threads)
     run.record("test", epoch=epoch, test_accuracy=test, images=len(data.test_labels), **label)

@@ -179,7 +179,7 @@ def as_tensor(x: Operand) -> Tensor:
     Tensor([1, 2], dtype=int64)
     """
     if isinstance(x, Tensor):  # a subclass may change without notice: its values are recorded as they are now
-        return x if type(x) is Tensor or x._requires_grad else wrap(x._data)
+        return x if type(x) is Tensor or x._requires_grad else wrap(np.array(x._data))
     if isinstance(x, (list, tuple)) and any(isinstance(part, Tensor) and part._requires_grad for part in x):
         raise TypeError(
             "cannot compute with a list of Tensors without losing their history; "

@@ -16,7 +16,7 @@ import numpy as np
 
 from .tensor import Tensor
 
-__all__ = ["Named", "parameters", "walk"]
+__all__ = ["Named", "Parameters", "leaves", "walk"]
 
 
 def walk(model: Any) -> Iterator[tuple[str, Any]]:
@@ -49,35 +49,27 @@ def _children(value: Any) -> Iterator[tuple[Any, Any]]:
         yield from getattr(value, "__dict__", {}).items()
 
 
-def parameters(model: Any) -> dict[str, Tensor]:
-    """Find the Tensors of a model that require gradients, by walking its attributes, lists, tuples and dicts.
+def leaves(model: Any, caller: str) -> dict[str, Tensor]:
+    """Find every Tensor of a model that no op has made: trained and frozen parameters, buffers, constants.
 
-    Parameters
-    ----------
-    model : object
-        A layer or any object that holds layers.
-
-    Returns
-    -------
-    dict of str to Tensor
-        By path, such as ``"layers.0.weight"``, in the order in which attributes were set. A Tensor that is used in
-        several places is listed once, under its first path.
-
-    Examples
-    --------
-    >>> import tinygrad_mnist as tg
-    >>> {name: p.shape for name, p in parameters(tg.nn.Linear(3, 2)).items()}
-    {'weight': (3, 2), 'bias': (2,)}
+    The order is that of `walk`. A Tensor that is used in several places is listed once, under its first path. Two that
+    have the same path are refused in the name of `caller`.
     """
     found: dict[str, Tensor] = {}
     for path, value in walk(model):
-        if isinstance(value, Tensor) and value.requires_grad and value.op is None:
+        if isinstance(value, Tensor) and value.op is None:
             if path in found:
                 raise ValueError(
-                    f"parameters: two different parameters are both called {path}; rename an attribute or a key"
+                    f"{caller}: two different Tensors are both called {path}; rename an attribute or a key"
                 )
             found[path] = value
     return found
+
+
+class Parameters(dict[str, Tensor]):
+    """The trained parameters of a model by name. `left_out` names what a file of them would lack."""
+
+    left_out: tuple[str, ...] = ()
 
 
 class Named:

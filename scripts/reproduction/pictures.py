@@ -35,7 +35,7 @@ from .experiments import (
     candidate_variant,
 )
 from .running import BINS
-from .verdicts import Result, Results, measured
+from .verdicts import Result, Results, measured, step_weights
 
 BLUE, ORANGE, GREEN, RED, SKY, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#888888"
 ACCURACY_LABEL, LOSS_LABEL = "correct (%)", "mean cross-entropy (nats)"
@@ -155,7 +155,8 @@ def steps(results: Results) -> Figure | None:
     window = min(50, len(losses))
     axes.axhspan(0.8, 1.05, color=GREY, alpha=0.3, lw=0, label="the paper's plateau, 0.8–1.05")
     axes.plot(at, losses, color=SKY, lw=0.7, label="each step")
-    smooth = np.convolve(losses, np.ones(window) / window, "valid")
+    weights, several = step_weights(result), np.ones(window)
+    smooth = np.convolve(losses * weights, several, "valid") / np.convolve(weights, several, "valid")
     axes.plot(at[window // 2 :][: len(smooth)], smooth, color=BLUE, lw=2, label=f"mean of {window} steps")
     axes.set(xlabel="epoch", ylabel="cross-entropy (nats)", ylim=(0, max(2.6, losses.max() + 0.1)))
     axes.legend()

@@ -340,7 +340,7 @@ def loaded(result: Result, out: Path) -> DeepConvNet | None:
         return None
     model = ListedSettings.from_config(result["config"]).network()
     try:
-        tg.nn.load_parameters(model, load_weights(out / "results" / f"{result['key']}.safetensors", like=model))
+        tg.nn.load_state_dict(model, load_weights(out / "results" / f"{result['key']}.safetensors", like=model))
     except (OSError, CheckpointError):
         return None
     return model

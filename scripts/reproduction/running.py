@@ -134,7 +134,7 @@ def run(job: Job, here: Workplace) -> dict[str, Any] | None:
             if step.last:
                 seconds.append(round(spent, 3))
                 histograms.append(_histograms(trainer, watched))
-        tg.nn.load_parameters(trainer.model, trainer.selected())
+        tg.nn.load_state_dict(trainer.model, trainer.selected())
         tested = _tested(trainer.model, data, here.threads)
         save_weights(here.folder / f"{job.key}.safetensors", trainer.selected())
     except FloatingPointError as error:
@@ -154,6 +154,7 @@ def run(job: Job, here: Workplace) -> dict[str, Any] | None:
         "failed": failed,
         "losses": losses,
         "steps_per_epoch": len(trainer.cuts),
+        "last_batch": len(trainer.cuts[-1]) / len(trainer.cuts[0]),
         "history": history + trainer.history,
         "measured_images": MEASURED,
         "seconds": seconds,

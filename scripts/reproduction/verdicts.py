@@ -64,6 +64,13 @@ class Measured(NamedTuple):
         return STUDENT[min(count - 1, len(STUDENT)) - 1] * self.deviation if count > 1 else 0.0
 
 
+def step_weights(result: Result) -> np.ndarray:
+    """How much the loss of each step counts in a mean: as its batch is large; the last of an epoch may be smaller."""
+    weights = np.ones(len(result["losses"]))
+    weights[result["steps_per_epoch"] - 1 :: result["steps_per_epoch"]] = result.get("last_batch", 1.0)
+    return weights
+
+
 def one(result: Result, measure: str) -> tuple[float, float] | None:
     """Value of a measure in one run, and its standard error; None if the run ended before (or did not have it).
 
@@ -75,7 +82,8 @@ def one(result: Result, measure: str) -> tuple[float, float] | None:
         if len(first) < result["steps_per_epoch"]:
             return None
         tenth = first[-max(1, len(first) // 10) :]
-        return float(np.mean(tenth)) / first[0], float(np.std(tenth)) / first[0] / math.sqrt(len(tenth))
+        mean = np.average(tenth, weights=step_weights(result)[: len(first)][-len(tenth) :])
+        return float(mean) / first[0], float(np.std(tenth)) / first[0] / math.sqrt(len(tenth))
     if kind == "drop":
         first_epoch, later = one(result, "mean_loss@1"), one(result, f"mean_loss@{at}")
         if first_epoch is None or later is None:
@@ -83,11 +91,13 @@ def one(result: Result, measure: str) -> tuple[float, float] | None:
         ratio = later[0] / first_epoch[0]
         return ratio, ratio * math.hypot(later[1] / later[0], first_epoch[1] / first_epoch[0])
     if kind == "mean_loss":
-        losses = result["losses"][(int(at) - 1) * result["steps_per_epoch"] : int(at) * result["steps_per_epoch"]]
+        epoch = slice((int(at) - 1) * result["steps_per_epoch"], int(at) * result["steps_per_epoch"])
+        losses = result["losses"][epoch]
         if len(losses) < result["steps_per_epoch"]:
             return None
         change = np.diff(losses) if len(losses) > 1 else np.zeros(1)  # a trend is no noise
-        return float(np.mean(losses)), float(np.std(change) / math.sqrt(2 * len(losses)))
+        mean = np.average(losses, weights=step_weights(result)[epoch])
+        return float(mean), float(np.std(change) / math.sqrt(2 * len(losses)))
     if not at:
         value, images = 0.0 if result["failed"] else result[kind], result["test_images"]
     else:

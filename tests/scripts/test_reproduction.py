@@ -201,6 +201,8 @@ def test_a_result_is_what_training_and_testing_give(small: tg.data.Dataset, tmp_
     trainer = running.make_trainer(ListedSettings.from_config(job.config), small)
     assert [step.loss for step in trainer.steps()] == result["losses"]
     assert result["history"][1:] == trainer.history and result["history"][0]["epoch"] == 0
+    assert result["last_batch"] == len(trainer.cuts[-1]) / len(trainer.cuts[0])
+    assert verdicts.one(result, "mean_loss@1")[0] == pytest.approx(trainer.history[0]["mean_loss"])
     model, labels = trainer.model, small.test_labels.astype(int)
     guessed = model(small.test_images).data.argmax(axis=1)
     assert result["test_accuracy"] == np.mean(guessed == labels)
@@ -302,7 +304,9 @@ def test_the_reports_numbers_are_those_of_the_stored_results(whole: Path) -> Non
     text, results = (whole / "report.md").read_text(), running.stored(whole / "results", pytest.fail).values()
     for depth, name in experiments.DEPTH_NAMES.items():
         values = [
-            np.mean(r["losses"]) for r in results if r["config"].items() >= {"depth": depth, "init": "he"}.items()
+            np.average(r["losses"], weights=[1.0] * (len(r["losses"]) - 1) + [r["last_batch"]])
+            for r in results
+            if r["config"].items() >= {"depth": depth, "init": "he"}.items()
         ]
         assert len(values) == 2
         (row,) = [line for line in text.splitlines() if line.startswith(f"| {name}: mean loss, epoch 1 |")]

@@ -109,14 +109,16 @@ def test_noise_covers_nine_of_ten_further_runs(seeds: int) -> None:
     assert np.mean(inside) == pytest.approx(0.9, abs=0.008)
 
 
-@given(st.integers(1, 30), st.integers(1, 5), st.integers(0, 2**32 - 1))
-def test_measures_are_those_of_the_stored_numbers(per_epoch: int, epochs: int, seed: int) -> None:
+@given(st.integers(1, 30), st.integers(1, 5), st.integers(0, 2**32 - 1), st.sampled_from([None, 1.0, 0.25]))
+def test_measures_are_those_of_the_stored_numbers(per_epoch: int, epochs: int, seed: int, last: float | None) -> None:
     losses = np.random.default_rng(seed).uniform(0.5, 2.5, (epochs, per_epoch))
     rows = [{"epoch": e, "train_accuracy": 0.9 + e / 100, "test_accuracy": 0.8 + e / 100} for e in range(epochs + 1)]
-    result = fake(losses=losses.ravel().tolist(), per_epoch=per_epoch, history=rows)
+    more = {} if last is None else {"last_batch": last}  # which the first results lack
+    result = fake(losses=losses.ravel().tolist(), per_epoch=per_epoch, history=rows, **more)
+    sizes = np.array([4.0] * (per_epoch - 1) + [4.0 * (last or 1)])
     for epoch in range(1, epochs + 1):
         value, error = verdicts.one(result, f"mean_loss@{epoch}")
-        assert value == pytest.approx(losses[epoch - 1].mean()) and error >= 0
+        assert value == pytest.approx(losses[epoch - 1] @ sizes / sizes.sum()) and error >= 0
         assert verdicts.one(result, f"test_accuracy@{epoch}")[0] == 0.8 + (epoch - 1) / 100, (
             "before the epoch, as the paper counts"
         )
@@ -124,7 +126,9 @@ def test_measures_are_those_of_the_stored_numbers(per_epoch: int, epochs: int, s
         verdicts.one(result, f"mean_loss@{epochs + 1}") is None
         and verdicts.one(result, f"test_accuracy@{epochs + 2}") is None
     )
-    assert verdicts.one(result, "fall")[0] == pytest.approx(losses[0][-max(1, per_epoch // 10) :].mean() / losses[0, 0])
+    tenth = slice(-max(1, per_epoch // 10), None)
+    mean = losses[0][tenth] @ sizes[tenth] / sizes[tenth].sum()
+    assert verdicts.one(result, "fall")[0] == pytest.approx(mean / losses[0, 0])
     assert verdicts.one(fake(losses=[], per_epoch=3), "fall") is None
 
 

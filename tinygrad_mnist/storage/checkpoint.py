@@ -15,7 +15,7 @@ import numpy as np
 
 from ..tensor import Array, Operand, Tensor, as_tensor
 from ..validation import parameter_mismatches
-from ..walk import parameters
+from ..walk import Parameters, leaves
 from .arrayfiles import ENCODERS, CheckpointError, check_storable, encode_safetensors, open_arrays
 from .files import write_atomically
 
@@ -35,12 +35,13 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Operand]) -
     path : str or PathLike
         Ending in ``.safetensors`` (needs the ``train`` extra) or ``.npz``.
     weights : dict of str to Tensor or ndarray
-        For instance ``tg.nn.parameters(model)``.
+        For instance ``tg.nn.state_dict(model)``.
 
     Raises
     ------
     ValueError
-        If the name ends in something else, or a value is NaN or infinite.
+        If the name ends in something else, or a value is NaN or infinite, or if these are the ``tg.nn.parameters`` of a
+        model that also has frozen ones or buffers.
     OSError
         If the file cannot be written; an old file is then unchanged.
 
@@ -53,6 +54,7 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Operand]) -
     ...     load_weights(path)
     {'bias': array([0., 0., 0.])}
     """
+    _check_whole("save_weights: these", weights)
     path, arrays = Path(path), {name: as_tensor(value).data for name, value in weights.items()}
     if path.suffix not in ENCODERS:
         raise ValueError(f"save_weights: {path.name} has no known format; use a name that ends in .safetensors or .npz")
@@ -61,8 +63,17 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Operand]) -
     write_atomically(path, ENCODERS[path.suffix](arrays))
 
 
+def _check_whole(what: str, weights: Any) -> None:
+    """Raise a ValueError for trained parameters of a model that has others."""
+    if isinstance(weights, Parameters) and weights.left_out:
+        raise ValueError(
+            f"{what} are the trained parameters alone, without {', '.join(weights.left_out)}; save "
+            "tg.nn.state_dict(model), or dict(...) of them if that is meant"
+        )
+
+
 def load_weights(path: str | os.PathLike[str], like: Any = None, *, max_bytes: int = MAX_BYTES) -> dict[str, Array]:
-    """Load a file of weights, for ``tg.nn.load_parameters``.
+    """Load a file of weights, for ``tg.nn.load_state_dict`` or ``load_parameters``.
 
     Parameters
     ----------
@@ -70,7 +81,8 @@ def load_weights(path: str | os.PathLike[str], like: Any = None, *, max_bytes: i
         A safetensors or .npz file (detected by content, not by name), also one of another program. A checksum is
         compared if there is one: `save_weights` writes it.
     like : model or dict of str to Tensor, optional
-        The file must have exactly its names, shapes and dtypes, which is checked before values are read.
+        The file must have exactly its names, shapes and dtypes, which is checked before values are read: those of all
+        that belongs to a model, as in ``tg.nn.state_dict``.
     max_bytes : int
         Refuse a larger file, or values that take more.
 
@@ -102,7 +114,7 @@ def load_weights(path: str | os.PathLike[str], like: Any = None, *, max_bytes: i
         if STATE in file.entries:
             raise CheckpointError(f"{path} is a checkpoint; load it with load_checkpoint, and use its weights")
         if like is not None:
-            wanted = like if isinstance(like, Mapping) else parameters(like)
+            wanted = like if isinstance(like, Mapping) else leaves(like, "load_weights")
             if wrong := parameter_mismatches({name: (p.shape, p.dtype) for name, p in wanted.items()}, file.entries):
                 listed = "; ".join(wrong)
                 raise CheckpointError(
@@ -137,10 +149,10 @@ def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> N
     >>> optimizer = tg.optim.AdaGrad(tg.nn.parameters(layer))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = pathlib.Path(folder, "checkpoint.safetensors")
-    ...     save_checkpoint(path, {"weights": tg.nn.parameters(layer), "optimizer": optimizer.state_dict(),
+    ...     save_checkpoint(path, {"weights": tg.nn.state_dict(layer), "optimizer": optimizer.state_dict(),
     ...                            "rng": rng.bit_generator.state, "step": 7})
     ...     state = load_checkpoint(path)
-    >>> tg.nn.load_parameters(layer, state["weights"])
+    >>> tg.nn.load_state_dict(layer, state["weights"])
     >>> optimizer.load_state_dict(state["optimizer"])
     >>> rng.bit_generator.state = state["rng"]
     >>> state["step"]
@@ -271,6 +283,7 @@ def _flatten_state(value: Any, path: str, arrays: dict[str, Array]) -> Any:
         arrays[path] = check_storable(f"save_checkpoint: {path!r}", path, array)
         return {ARRAY: path}
     if isinstance(value, Mapping):
+        _check_whole(f"save_checkpoint: {path or 'these'}", value)
         if wrong := [key for key in value if not isinstance(key, str) or key in (ARRAY, STATE)]:
             raise TypeError(
                 f"save_checkpoint: the key {wrong[0]!r} in {path or 'the state'} cannot be stored; use other strings"

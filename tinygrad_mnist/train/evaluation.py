@@ -9,23 +9,26 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..data.conversion import as_array
 from ..debug.anomaly import locate_nonfinite
+from ..nn.buffer import named_in
 from ..ops import cross_entropy
 from ..record import no_grad
 from ..tensor import Tensor
 from .shards import map_shards
 
-__all__ = ["Evaluation", "accuracy", "check_labels", "evaluate", "predict"]
+__all__ = ["Evaluation", "accuracy", "as_images", "as_labelled", "evaluate", "predict"]
 
 
-def predict(model: Any, images: npt.NDArray[Any], threads: int | None = None) -> npt.NDArray[np.intp]:
+def predict(model: Any, images: npt.ArrayLike, threads: int | None = None) -> npt.NDArray[np.intp]:
     """Predict the class of each image, that of the largest logit.
 
     Parameters
     ----------
     model : callable
         Images in, logits (N, K) out.
-    images : ndarray, shape (N, ...)
+    images : array_like, shape (N, ...)
+        Taken by position, as everywhere: an index of pandas plays no part.
     threads : int, optional
         See `parallel.value_and_grad`; the result does not depend on it.
 
@@ -39,6 +42,7 @@ def predict(model: Any, images: npt.NDArray[Any], threads: int | None = None) ->
     >>> predict(Tensor, np.array([[0.0, 2.0], [3.0, 1.0]])).tolist()  # a model whose input are the logits
     [1, 0]
     """
+    images = as_images("predict", images)
     parts = [logits.argmax(axis=1) for logits in _logits(model, images, threads)]
     return np.concatenate(parts) if parts else np.zeros(0, np.intp)
 
@@ -52,8 +56,8 @@ class Evaluation(NamedTuple):
 
 def evaluate(
     model: Any,
-    images: npt.NDArray[Any],
-    labels: npt.NDArray[Any],
+    images: npt.ArrayLike,
+    labels: npt.ArrayLike,
     threads: int | None = None,
     loss: Callable[[Tensor, npt.NDArray[Any]], Tensor] | None = None,
 ) -> Evaluation:
@@ -63,7 +67,7 @@ def evaluate(
     ----------
     model, images, threads
         See `predict`.
-    labels : ndarray of int, shape (N,)
+    labels : array_like of int, shape (N,)
         The true classes.
     loss : callable, optional
         ``loss(logits, labels)``, a scalar Tensor: the mean over all images; `cross_entropy` by default.
@@ -82,7 +86,7 @@ def evaluate(
     >>> round(loss, 4), accuracy
     (2.3026, 0.5)
     """
-    check_labels("evaluate", images, labels)
+    images, labels = as_labelled("evaluate", images, labels)
     logits = np.concatenate(list(_logits(model, images, threads)))
 
     def measure() -> float:
@@ -96,19 +100,27 @@ def evaluate(
     return Evaluation(mean, float(np.mean(logits.argmax(axis=1) == labels)))
 
 
-def accuracy(model: Any, images: npt.NDArray[Any], labels: npt.NDArray[Any], threads: int | None = None) -> float:
+def accuracy(model: Any, images: npt.ArrayLike, labels: npt.ArrayLike, threads: int | None = None) -> float:
     """Return the fraction of images whose largest logit is that of their label."""
-    check_labels("accuracy", images, labels)
+    images, labels = as_labelled("accuracy", images, labels)
     return np.count_nonzero(predict(model, images, threads) == labels) / len(labels)
 
 
-def check_labels(caller: str, images: npt.NDArray[Any], labels: npt.NDArray[Any]) -> None:
-    """Raise a ValueError unless there are images and one label for each."""
-    if not len(images) or np.shape(labels) != (len(images),):
+def as_images(caller: str, images: Any, name: str = "images") -> npt.NDArray[Any]:
+    """Convert images to an array, by position; one of anything but objects stays as it is."""
+    whole = type(images) is np.ndarray and images.dtype != object
+    return images if whole else as_array(caller, name, images)
+
+
+def as_labelled(caller: str, images: Any, labels: Any, which: str = "") -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Convert images and labels to arrays; raise a ValueError unless there are images and one label for each."""
+    images, labels = as_images(caller, images, f"{which}images"), as_array(caller, f"{which}labels", labels)
+    if not images.shape or not len(images) or labels.shape != (len(images),):
+        count = len(images) if images.shape else "no"
         raise ValueError(
-            f"{caller}: {len(images)} images, and labels of shape {np.shape(labels)}; pass one class index for each "
-            "image"
+            f"{caller}: {count} {which}images, and labels of shape {labels.shape}; pass one class index for each image"
         )
+    return images, labels
 
 
 def _logits(model: Any, images: npt.NDArray[Any], threads: int | None) -> Iterator[npt.NDArray[Any]]:
@@ -119,4 +131,6 @@ def _logits(model: Any, images: npt.NDArray[Any], threads: int | None) -> Iterat
                 raise FloatingPointError(f"a logit is NaN: {locate_nonfinite(lambda: model(x))}")
             return out
 
-    return map_shards(infer, images, threads=threads) if len(images) else iter(())
+    if len(images):
+        with named_in(model):
+            yield from map_shards(infer, images, threads=threads)

@@ -2,7 +2,7 @@
 
 NumPy releases the GIL in large calls. Each shard has its own generator, seeded by one draw for the batch and the number
 of the shard, and gradients are summed in the order of the shards: the result is bit for bit the same for any number of
-threads.
+threads. What is a mean over a shard (loss, gradients, buffers) counts by the share of the batch that the shard is.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..backward import grad
+from ..data.conversion import as_array
 from ..kernels.machine import keep_freed_memory, one_blas_thread, usable_cores, warn_of_blas_threads
+from ..nn import buffer as buffers
 from ..record import recording
 from ..tensor import Array, Tensor
 
@@ -31,7 +33,7 @@ def value_and_grad(
     shard_size: int | None = None,
     threads: int | None = None,
 ) -> tuple[float, dict[str, Array]]:
-    """Compute the loss of a batch and its gradients, shard by shard.
+    """Compute the loss of a batch and its gradients, shard by shard; update buffers (see `tinygrad_mnist.nn.Buffer`).
 
     Parameters
     ----------
@@ -59,7 +61,8 @@ def value_and_grad(
     Raises
     ------
     ValueError
-        If the arrays are empty or of different lengths, or `shard_size` or `threads` is less than 1.
+        If the arrays are empty or of different lengths, or `shard_size` or `threads` is less than 1, or an integer
+        buffer differs between shards. After any error buffers are as they were.
 
     Examples
     --------
@@ -68,23 +71,25 @@ def value_and_grad(
     (3.0, {'w': array([1., 1.])})
     """
     wanted = list(params.values())
-    arrays = _batch(arrays)
+    pieces = _batch("value_and_grad", arrays)
     seed = None if rng is None else rng.integers(2**63, size=2)
-    total = len(arrays[0])
+    total, outer = len(pieces[0]), buffers.active_shard()
 
-    def shard(number: int, *pieces: Array) -> tuple[float, list[Array]]:
-        with recording(True):  # also where the caller is in no_grad
+    def shard(number: int, *pieces: Array) -> tuple[float, list[Array], tuple[int, buffers.Shard]]:
+        with recording(True), buffers.shard(outer, writable=True) as changes:  # also where the caller is in no_grad
             loss = loss_fn(*pieces, None if seed is None else np.random.default_rng([*seed, number]))
-        share = len(pieces[0]) / total
-        return loss.item() * share, [
-            g.data for g in grad(loss, wanted, gradient=np.full_like(loss.data, share), retain_graph=False)
-        ]
+            share = len(pieces[0]) / total
+            grads = grad(loss, wanted, gradient=np.full_like(loss.data, share), retain_graph=False)
+        return loss.item() * share, [g.data for g in grads], (len(pieces[0]), changes)
 
-    value, sums = 0.0, [np.zeros_like(p.data) for p in wanted]
-    for part, grads in map_shards(shard, *arrays, shard_size=shard_size, threads=threads):
-        value += part
-        for running, g in zip(sums, grads, strict=True):
-            running += g
+    value, sums, changed = 0.0, [np.zeros_like(p.data) for p in wanted], []
+    with buffers.named_in(getattr(loss_fn, "__self__", None)):
+        for part, grads, changes in _map("value_and_grad", shard, pieces, shard_size, threads):
+            value += part
+            changed.append(changes)
+            for running, g in zip(sums, grads, strict=True):
+                running += g
+        buffers.merge(changed)
     return value, dict(zip(params, sums, strict=True))
 
 
@@ -94,17 +99,27 @@ def map_shards(
     """Yield ``function(number, *shards)`` for each shard, in order, computed on threads with one BLAS thread each.
 
     An exception in a shard, or Ctrl-C, cancels the shards that have not started, waits for the others and is raised
-    here. Parameters are those of `value_and_grad`.
+    here. A `tinygrad_mnist.nn.Buffer` must not change. Parameters are those of `value_and_grad`.
 
     Examples
     --------
     >>> list(map_shards(lambda number, x: (number, x.sum().item()), np.ones(5), shard_size=2))
     [(0, 2.0), (1, 2.0), (2, 1.0)]
     """
-    pieces = _batch(arrays)
+    unchanging: Callable[..., Result] = buffers.shard(buffers.active_shard(), writable=False)(function)
+    return _map("map_shards", unchanging, _batch("map_shards", arrays), shard_size, threads)
+
+
+def _map(
+    caller: str,
+    function: Callable[..., Result],
+    pieces: tuple[Array, ...],
+    shard_size: int | None,
+    threads: int | None,
+) -> Iterator[Result]:
     shard_size = default_shard_size(len(pieces[0])) if shard_size is None else shard_size
     if shard_size < 1 or (threads is not None and threads < 1):
-        raise ValueError(f"shard_size is {shard_size} and threads is {threads}; both must be at least 1")
+        raise ValueError(f"{caller}: shard_size is {shard_size} and threads is {threads}; both must be at least 1")
     jobs = [(i, *(a[s : s + shard_size] for a in pieces)) for i, s in enumerate(range(0, len(pieces[0]), shard_size))]
     threads = min(threads or usable_cores(), len(jobs))
     keep_freed_memory()
@@ -149,10 +164,14 @@ def default_shard_size(batch_size: int) -> int:
     return full if more and max(more) <= batch_size / 40 else size
 
 
-def _batch(arrays: Iterable[npt.ArrayLike]) -> tuple[Array, ...]:
-    pieces = tuple(np.asarray(a) for a in arrays)
+def _batch(caller: str, arrays: Iterable[npt.ArrayLike]) -> tuple[Array, ...]:
+    pieces = tuple(
+        a if type(a) is np.ndarray else as_array(caller, f"array {number} of the batch", a)
+        for number, a in enumerate(arrays)
+    )
     if not pieces or any(not a.shape or len(a) != len(pieces[0]) or not len(a) for a in pieces):
         raise ValueError(
-            f"the arrays of a batch must be equally long and not empty; their shapes are {[a.shape for a in pieces]}"
+            f"{caller}: the arrays of a batch must be equally long and not empty; their shapes are "
+            f"{[a.shape for a in pieces]}"
         )
     return pieces

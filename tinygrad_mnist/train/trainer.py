@@ -10,15 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data import batches
+from ..data.conversion import as_array
 from ..debug.anomaly import locate_nonfinite
-from ..nn import load_parameters, parameters
+from ..nn import parameters
 from ..ops import cross_entropy
 from ..optim import Optimizer
 from ..tensor import Array, Tensor
 from ..validation import state_mismatches
-from .evaluation import Evaluation, check_labels, evaluate
+from .evaluation import Evaluation, as_images, as_labelled, evaluate
 from .selection import best_epoch, should_stop
 from .shards import value_and_grad
+from .state import ModelState, nonfinite_names
 
 __all__ = ["Step", "Trainer", "fit"]
 
@@ -41,11 +43,13 @@ class Trainer:
     ----------
     model : callable
         ``model(images, rng)``, a Tensor of logits; ``model(images)`` in inference. It gets images as they are: where
-        they are uint8, it scales them itself (`tinygrad_mnist.data.as_input`).
+        they are uint8, it scales them itself (`tinygrad_mnist.data.as_input`). Its state, such as running means, must
+        be in `tinygrad_mnist.nn.Buffer`.
     optimizer : Optimizer
         Of the model's parameters.
-    images, labels : ndarray
-        Equally long. Labels are class indices (N,); with a `loss` of your own they are whatever that one takes.
+    images, labels : array_like
+        Equally long; converted to arrays here, and paired by position. Labels are class indices (N,); with a `loss` of
+        your own they are whatever that one takes.
     epochs, batch_size : int
     rng : numpy.random.Generator
         Decides the order of the images and what dropout drops.
@@ -62,7 +66,8 @@ class Trainer:
     average : float, optional
         Below 1. Measure, select and return a moving average of the weights, which keeps this share of itself in each
         step (less in the first ones), in place of the weights of the last step: with a high learning rate it is better
-        than any of them (Polyak and Juditsky, 1992).
+        than any of them (Polyak and Juditsky, 1992). Buffers of floats are averaged, too; of integers it has the
+        latest.
     monitor : dict of str to (images, labels), optional
         What to measure after each epoch. Images called ``"validation"`` select the best weights.
     patience : int, optional
@@ -76,17 +81,21 @@ class Trainer:
         Where training stands: the epoch (from 1) of the next step, the batches of it that are done, and all steps that
         are done.
     history : list of dict
-        For each epoch its number, its mean loss, and what was measured: ``NAME_accuracy`` and ``NAME_loss``.
+        For each epoch its number, its mean loss over the images (each batch counts by its size), and what was measured:
+        ``NAME_accuracy`` and ``NAME_loss``.
     best : dict of str to ndarray, or None
-        Weights after the best epoch so far.
+        Weights after the best epoch so far, with all that belongs to the model: see `tinygrad_mnist.nn.state_dict`.
     averaged : dict of str to ndarray, or None
         Their average, if one is asked for.
 
     Raises
     ------
     FloatingPointError
-        In `steps`, by the first step that has a NaN or an infinity in loss, gradients, weights or optimizer state: it
-        says where.
+        In `steps`, by the first step that has a NaN or an infinity in loss, gradients, buffers, weights or optimizer
+        state: it says where.
+    ValueError
+        In `state_dict` and `selected`, if the model has state that they do not hold: a plain array or a Tensor without
+        gradient that has changed. It says which.
 
     Examples
     --------
@@ -111,8 +120,8 @@ class Trainer:
         self,
         model: Any,
         optimizer: Optimizer,
-        images: npt.NDArray[Any],
-        labels: npt.NDArray[Any],
+        images: npt.ArrayLike,
+        labels: Any,
         *,
         epochs: int,
         batch_size: int = 500,
@@ -121,15 +130,19 @@ class Trainer:
         schedule: Callable[[int, int], float] | None = None,
         augment: Callable[[npt.NDArray[Any], np.random.Generator], npt.NDArray[Any]] | None = None,
         average: float | None = None,
-        monitor: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]] | None = None,
+        monitor: Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]] | None = None,
         patience: int | None = None,
         shard_size: int | None = None,
         threads: int | None = None,
     ) -> None:
         if loss is None:
-            check_labels("Trainer", images, labels)
-        elif not 0 < len(images) == len(labels):
-            raise ValueError(f"Trainer: {len(images)} images and {len(labels)} labels; pass one label for each image")
+            images, labels = as_labelled("Trainer", images, labels)
+        else:  # which may take labels of any kind
+            images = as_images("Trainer", images)
+            labels = labels if type(labels) is np.ndarray else as_array("Trainer", "labels", labels)
+            count, given = (len(a) if a.shape else 0 for a in (images, labels))
+            if not 0 < count == given:
+                raise ValueError(f"Trainer: {count} images and {given} labels; pass one label for each image")
         if not isinstance(rng, np.random.Generator):
             raise TypeError(f"Trainer: rng is {type(rng).__name__}; pass np.random.default_rng(seed)")
         if not isinstance(epochs, int) or epochs < 0:
@@ -142,11 +155,15 @@ class Trainer:
         if average is not None and not 0 <= average < 1:
             raise ValueError(f"Trainer: average is {average}; it must be at least 0 and below 1")
         self.model, self.optimizer, self.images, self.labels, self.rng = model, optimizer, images, labels, rng
-        self.epochs, self.patience, self.monitor = epochs, patience, dict(monitor or {})
+        self.epochs, self.patience = epochs, patience
+        self.monitor = {
+            name: as_labelled("Trainer", *labelled, which=f"{name} ") for name, labelled in (monitor or {}).items()
+        }
         self.loss, self.schedule, self.augment, self.average = loss, schedule, augment, average
         self.shard_size, self.threads = shard_size, threads
         self.weights, self.lr = parameters(model), optimizer.lr
-        self.averaged = None if average is None else self._now()
+        self.model_state = ModelState(model)
+        self.averaged = None if average is None else self.model_state.arrays()
         self.batch_size, self.cuts = batch_size, list(batches(len(images), batch_size))
         self.epoch, self.batch, self.step = 1, 0, 0
         self.order: npt.NDArray[np.intp] | None = None  # of the images in this epoch; drawn when it begins
@@ -174,9 +191,7 @@ class Trainer:
             self.losses.append(self._update(index))
             if self.average is not None and self.averaged is not None:
                 fresh = 1 - min(self.average, (self.step + 1) / (self.step + 10))
-                self.averaged = {
-                    name: old + fresh * (self.weights[name].data - old) for name, old in self.averaged.items()
-                }
+                self.averaged = self.model_state.average(self.averaged, fresh)
             self.batch, self.step = self.batch + 1, self.step + 1
             step = Step(
                 self.epoch, self.step, self.losses[-1], len(index), self.batch == len(self.cuts), self.optimizer.lr
@@ -188,10 +203,10 @@ class Trainer:
     def measure(self) -> dict[str, float]:
         """Loss and accuracy, now, on everything that is monitored."""
         scores: dict[str, float] = {}
-        trained = self._now()
+        trained = self.model_state.arrays()
         try:
             if self.averaged is not None:
-                load_parameters(self.model, self.averaged)
+                self.model_state.load(self.averaged)
             for name, labelled in self.monitor.items():
                 try:
                     found = evaluate(self.model, *labelled, self.threads, self.loss)
@@ -200,7 +215,7 @@ class Trainer:
                 scores |= {f"{name}_{kind}": value for kind, value in found._asdict().items()}
         finally:
             if self.averaged is not None:
-                load_parameters(self.model, trained)
+                self.model_state.load(trained)
         return scores
 
     def state_dict(self) -> dict[str, Any]:
@@ -209,13 +224,15 @@ class Trainer:
         Raises
         ------
         ValueError
-            If the evaluation at the end of an epoch has failed: training cannot continue from there.
+            If the evaluation at the end of an epoch has failed: training cannot continue from there. If the model has
+            state that would not be saved.
         """
+        self.model_state.check()
         if self.batch == len(self.cuts):
             raise ValueError("Trainer: the evaluation at the end of this epoch has failed; load an earlier state")
         return {
-            "weights": self._now(),
-            "averaged": None if self.averaged is None else dict(self.averaged),
+            "weights": _copies(self.model_state.arrays()),
+            "averaged": None if self.averaged is None else _copies(self.averaged),
             "optimizer": self.optimizer.state_dict(),
             "lr": self.lr,
             "rng": self.rng.bit_generator.state,
@@ -244,6 +261,8 @@ class Trainer:
         if not isinstance(state, Mapping):
             raise ValueError(f"Trainer: the saved state is a {type(state).__name__}; pass what state_dict() returned")
         state = {"averaged": None, **state}  # version 0.1.0 had no averages at first
+        for key in ("weights", "averaged", "best"):  # and saved trained parameters alone
+            state[key] = self.model_state.completed(state.get(key))
         counts: list[Any] = [state.get(key) for key in ("epoch", "batch", "step")]
         epoch, batch, step = counts
         wrong, unchecked = list[str](), {"optimizer", "order", "rng"}  # these three are checked below
@@ -277,7 +296,8 @@ class Trainer:
                 f"Trainer: the saved state does not fit: {'; '.join(wrong)}; make the trainer as the saved one was "
                 "made, with the same data, model and settings"
             )
-        load_parameters(self.model, state["weights"])
+        self.model_state.load(state["weights"])
+        self.model_state.remember()
         self.optimizer.load_state_dict(state["optimizer"])
         self.rng.bit_generator.state = state["rng"]
         self.epoch, self.batch, self.step, self.lr = epoch, batch, step, state["lr"]
@@ -287,7 +307,10 @@ class Trainer:
 
     def _expected_state(self, epoch: int, batch: int) -> dict[str, Any]:
         """Return a template of the state dict after some batches of an epoch; None stands for what is checked apart."""
-        weights, scores = self._now(), [f"{name}_{kind}" for name in self.monitor for kind in Evaluation._fields]
+        weights, scores = (
+            self.model_state.arrays(),
+            [f"{name}_{kind}" for name in self.monitor for kind in Evaluation._fields],
+        )
         row = dict.fromkeys(["epoch", "mean_loss", *scores], 0.0)
         return {
             **dict.fromkeys(["optimizer", "order", "rng"]),
@@ -305,14 +328,15 @@ class Trainer:
         }
 
     def selected(self) -> dict[str, Array]:
-        """Return the weights to use: those of the best epoch in validation, or without validation the latest."""
-        return self._in_use() if self.best is None else self.best
+        """Return the weights to use: those of the best epoch in validation, or without validation the latest.
 
-    def _now(self) -> dict[str, Array]:
-        return {name: p.data for name, p in self.weights.items()}  # not copied: a step gives parameters new arrays
+        With all that belongs to the model, as `tinygrad_mnist.nn.state_dict` does.
+        """
+        self.model_state.check()
+        return self._in_use() if self.best is None else dict(self.best)
 
     def _in_use(self) -> dict[str, Array]:
-        return self._now() if self.averaged is None else self.averaged
+        return _copies(self.model_state.arrays() if self.averaged is None else self.averaged)
 
     def _loss(self, images: npt.NDArray[Any], labels: npt.NDArray[Any], rng: np.random.Generator) -> Tensor:
         images = images if self.augment is None else self.augment(images, rng)
@@ -333,27 +357,37 @@ class Trainer:
                 threads=threads,
             )
 
-        before = self.rng.bit_generator.state
+        rng, buffers = self.rng.bit_generator.state, {n: b.data for n, b in self.model_state.buffers.items()}
+
+        def restore() -> None:
+            self.rng.bit_generator.state = rng
+            for name, array in buffers.items():
+                self.model_state.buffers[name].data = array
+
         loss, grads = value_and_gradients(self.threads)
-        bad = nonfinite_names(grads)
+        bad = [f"the gradient of {name}" for name in nonfinite_names(grads)]
+        infinite = nonfinite_names(buffers)  # it may be meant: a running maximum begins there
+        new = {name: b.data for name, b in self.model_state.buffers.items() if name not in infinite}
+        bad += [f"the buffer {name}" for name in nonfinite_names(new)]
         if not math.isfinite(loss) or bad:
-            gradients = f", the gradient of {bad[0]} is not finite" if bad else ""
-            where = f"step {self.step + 1}: the loss is {loss}{gradients}"
-            self.rng.bit_generator.state = before
+            where = f"step {self.step + 1}: the loss is {loss}" + (f", {bad[0]} is not finite" if bad else "")
+            restore()
             try:
                 raise FloatingPointError(f"{where}; {locate_nonfinite(lambda: value_and_gradients(threads=1))}")
             finally:
-                self.rng.bit_generator.state = before
+                restore()
         self.optimizer.step(grads)
         state = {
             f"{slot} of {name}": array for name, slots in self.optimizer.state.items() for slot, array in slots.items()
         }
-        if bad := nonfinite_names(self._now() | state):
+        if bad := nonfinite_names({name: p.data for name, p in self.weights.items()} | state):
+            restore()
             raise FloatingPointError(f"step {self.step + 1}: the optimizer makes {bad[0]} infinite or NaN")
         return loss
 
     def _end_epoch(self) -> None:
-        self.history.append({"epoch": self.epoch, "mean_loss": float(np.mean(self.losses)), **self.measure()})
+        mean = math.fsum(loss * (len(cut) / len(self.images)) for loss, cut in zip(self.losses, self.cuts, strict=True))
+        self.history.append({"epoch": self.epoch, "mean_loss": mean, **self.measure()})
         if "validation" in self.monitor and best_epoch(self.scores()) == len(self.history) - 1:
             self.best = self._in_use()
         self.epoch, self.batch, self.order, self.losses = self.epoch + 1, 0, None, []
@@ -367,13 +401,11 @@ class Trainer:
         ]
 
 
-def nonfinite_names(arrays: Mapping[str, Array]) -> list[str]:
-    """Names of the arrays that hold a NaN or an infinity."""
-    return [name for name, array in arrays.items() if not np.isfinite(array).all()]
+def _copies(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Copy arrays, which callbacks may change in place."""
+    return {name: np.array(array) for name, array in arrays.items()}
 
 
-def fit(
-    model: Any, optimizer: Optimizer, images: npt.NDArray[Any], labels: npt.NDArray[Any], **settings: Any
-) -> Iterator[Step]:
+def fit(model: Any, optimizer: Optimizer, images: npt.ArrayLike, labels: Any, **settings: Any) -> Iterator[Step]:
     """Return the steps of a `Trainer`, where nothing is to be saved or measured: ``for step in fit(...): ...``."""
     return Trainer(model, optimizer, images, labels, **settings).steps()

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..storage.files import write_atomically
+from ..validation import real
 from .download import download
 from .idx import IdxError, decode_idx, encode_idx, read_idx
 from .synthetic import synthetic_digits
@@ -33,6 +34,7 @@ DIGESTS = {  # SHA-256 of the uncompressed files; their order is that of Dataset
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 MAX_BYTES = 64 << 20  # of one MNIST file, compressed or not
+MAX_TIMEOUT = 86_400.0  # a day
 REMEDY = (
     "Pass path=FOLDER with the four IDX files, or set TINYGRAD_MNIST_DATA to the folder; "
     'path="synthetic" draws synthetic digits'
@@ -125,6 +127,7 @@ def find_mnist(
     >>> data.images.shape, data.synthetic, data.source
     ((60000, 28, 28), True, 'SYNTHETIC DIGITS, not MNIST (asked for by name)')
     """
+    timeout = real("find_mnist", "timeout", timeout, above=0, most=MAX_TIMEOUT)
     given = path if path is not None else os.environ.get("TINYGRAD_MNIST_DATA") or None
     if given == "synthetic":
         return _synthetic("asked for by name")

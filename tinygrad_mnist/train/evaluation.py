@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..data.conversion import as_array
 from ..debug.anomaly import locate_nonfinite
 from ..ops import cross_entropy
 from ..record import no_grad
@@ -18,14 +19,14 @@ from .shards import map_shards
 __all__ = ["Evaluation", "accuracy", "check_labels", "evaluate", "predict"]
 
 
-def predict(model: Any, images: npt.NDArray[Any], threads: int | None = None) -> npt.NDArray[np.intp]:
+def predict(model: Any, images: npt.ArrayLike, threads: int | None = None) -> npt.NDArray[np.intp]:
     """Predict the class of each image, that of the largest logit.
 
     Parameters
     ----------
     model : callable
         Images in, logits (N, K) out.
-    images : ndarray, shape (N, ...)
+    images : array_like, shape (N, ...)
     threads : int, optional
         See `parallel.value_and_grad`; the result does not depend on it.
 
@@ -39,6 +40,7 @@ def predict(model: Any, images: npt.NDArray[Any], threads: int | None = None) ->
     >>> predict(Tensor, np.array([[0.0, 2.0], [3.0, 1.0]])).tolist()  # a model whose input are the logits
     [1, 0]
     """
+    images = as_array("predict", "images", images)
     parts = [logits.argmax(axis=1) for logits in _logits(model, images, threads)]
     return np.concatenate(parts) if parts else np.zeros(0, np.intp)
 
@@ -52,8 +54,8 @@ class Evaluation(NamedTuple):
 
 def evaluate(
     model: Any,
-    images: npt.NDArray[Any],
-    labels: npt.NDArray[Any],
+    images: npt.ArrayLike,
+    labels: npt.ArrayLike,
     threads: int | None = None,
     loss: Callable[[Tensor, npt.NDArray[Any]], Tensor] | None = None,
 ) -> Evaluation:
@@ -63,7 +65,7 @@ def evaluate(
     ----------
     model, images, threads
         See `predict`.
-    labels : ndarray of int, shape (N,)
+    labels : array_like of int, shape (N,)
         The true classes.
     loss : callable, optional
         ``loss(logits, labels)``, a scalar Tensor: the mean over all images; `cross_entropy` by default.
@@ -82,6 +84,7 @@ def evaluate(
     >>> round(loss, 4), accuracy
     (2.3026, 0.5)
     """
+    images, labels = as_array("evaluate", "images", images), as_array("evaluate", "labels", labels)
     check_labels("evaluate", images, labels)
     logits = np.concatenate(list(_logits(model, images, threads)))
 
@@ -96,18 +99,19 @@ def evaluate(
     return Evaluation(mean, float(np.mean(logits.argmax(axis=1) == labels)))
 
 
-def accuracy(model: Any, images: npt.NDArray[Any], labels: npt.NDArray[Any], threads: int | None = None) -> float:
+def accuracy(model: Any, images: npt.ArrayLike, labels: npt.ArrayLike, threads: int | None = None) -> float:
     """Return the fraction of images whose largest logit is that of their label."""
+    images, labels = as_array("accuracy", "images", images), as_array("accuracy", "labels", labels)
     check_labels("accuracy", images, labels)
     return np.count_nonzero(predict(model, images, threads) == labels) / len(labels)
 
 
 def check_labels(caller: str, images: npt.NDArray[Any], labels: npt.NDArray[Any]) -> None:
     """Raise a ValueError unless there are images and one label for each."""
-    if not len(images) or np.shape(labels) != (len(images),):
+    count = len(images) if np.shape(images) else 0
+    if not count or np.shape(labels) != (count,):
         raise ValueError(
-            f"{caller}: {len(images)} images, and labels of shape {np.shape(labels)}; pass one class index for each "
-            "image"
+            f"{caller}: {count} images, and labels of shape {np.shape(labels)}; pass one class index for each image"
         )
 
 

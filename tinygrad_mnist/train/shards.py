@@ -8,15 +8,17 @@ threads.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ..backward import grad
+from ..data.conversion import as_array
 from ..kernels.machine import keep_freed_memory, one_blas_thread, usable_cores, warn_of_blas_threads
 from ..record import recording
 from ..tensor import Array, Tensor
+from ..validation import integer
 
 __all__ = ["default_shard_size", "map_shards", "usable_cores", "value_and_grad"]
 
@@ -68,7 +70,7 @@ def value_and_grad(
     (3.0, {'w': array([1., 1.])})
     """
     wanted = list(params.values())
-    arrays = _batch(arrays)
+    arrays = _batch("value_and_grad", arrays)
     seed = None if rng is None else rng.integers(2**63, size=2)
     total = len(arrays[0])
 
@@ -101,12 +103,16 @@ def map_shards(
     >>> list(map_shards(lambda number, x: (number, x.sum().item()), np.ones(5), shard_size=2))
     [(0, 2.0), (1, 2.0), (2, 1.0)]
     """
-    pieces = _batch(arrays)
-    shard_size = default_shard_size(len(pieces[0])) if shard_size is None else shard_size
-    if shard_size < 1 or (threads is not None and threads < 1):
-        raise ValueError(f"shard_size is {shard_size} and threads is {threads}; both must be at least 1")
-    jobs = [(i, *(a[s : s + shard_size] for a in pieces)) for i, s in enumerate(range(0, len(pieces[0]), shard_size))]
-    threads = min(threads or usable_cores(), len(jobs))
+    pieces = _batch("map_shards", arrays)
+    size = (
+        default_shard_size(len(pieces[0])) if shard_size is None else integer("map_shards", "shard_size", shard_size, 1)
+    )
+    threads = usable_cores() if threads is None else integer("map_shards", "threads", threads, 1)
+    jobs = [(i, *(a[s : s + size] for a in pieces)) for i, s in enumerate(range(0, len(pieces[0]), size))]
+    return _results(function, jobs, min(threads, len(jobs)))
+
+
+def _results(function: Callable[..., Result], jobs: list[Any], threads: int) -> Iterator[Result]:
     keep_freed_memory()
     if threads > 1:
         warn_of_blas_threads()
@@ -149,8 +155,8 @@ def default_shard_size(batch_size: int) -> int:
     return full if more and max(more) <= batch_size / 40 else size
 
 
-def _batch(arrays: Iterable[npt.ArrayLike]) -> tuple[Array, ...]:
-    pieces = tuple(np.asarray(a) for a in arrays)
+def _batch(caller: str, arrays: Iterable[npt.ArrayLike]) -> tuple[Array, ...]:
+    pieces = tuple(as_array(caller, f"array {i} of the batch", a) for i, a in enumerate(arrays))
     if not pieces or any(not a.shape or len(a) != len(pieces[0]) or not len(a) for a in pieces):
         raise ValueError(
             f"the arrays of a batch must be equally long and not empty; their shapes are {[a.shape for a in pieces]}"

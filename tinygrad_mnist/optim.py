@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .tensor import Array, Operand, Tensor, as_tensor
-from .validation import integer, real, state_mismatches
+from .validation import each, integer, real, state_mismatches
 
 __all__ = ["SGD", "AdaGrad", "Adam", "AdamW"]
 
@@ -62,9 +62,10 @@ class Optimizer:
             return value
         if name != "betas":
             return real(owner, name, value, **bounds)
-        if not isinstance(value, (tuple, list, np.ndarray)) or np.shape(value) != (2,):
-            raise TypeError(f"{owner}: betas is {value!r}; it must be a pair of numbers")
-        return tuple(real(owner, f"betas[{i}]", beta, **bounds) for i, beta in enumerate(value))
+        betas = each(owner, name, value, real, **bounds)
+        if len(betas) != 2:
+            raise ValueError(f"{owner}: betas is {value!r}; it must be a pair of numbers")
+        return betas
 
     def step(self, grads: Mapping[str, Operand] | None = None) -> None:
         """Update every parameter once.

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import operator
 import reprlib
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-__all__ = ["ArraySpec", "integer", "parameter_mismatches", "real", "state_mismatches"]
+__all__ = ["ArraySpec", "each", "integer", "parameter_mismatches", "real", "state_mismatches"]
 
 LIMIT = 2**63  # of what is counted
+Number = TypeVar("Number", int, float)
 
 
 def integer(owner: str, name: str, value: Any, least: int = 0) -> int:
@@ -101,7 +102,7 @@ def real(
             and (below is None or number < below)
         ):
             return number
-    bounds = {"of at least": least, "at most": most, "above": above, "below": below}
+    bounds = {"of at least": least, "above": above, "at most": most, "below": below}
     words = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)
     raise kind(f"{owner}: {name} is {_short(value)}; it must be a finite number {words}".rstrip())
 
@@ -111,6 +112,26 @@ class ArraySpec(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: Any
+
+
+def each(
+    owner: str, name: str, values: Any, check: Callable[..., Number], **bounds: float | None
+) -> tuple[Number, ...]:
+    """Return a setting of several numbers, each checked by `integer` or `real`.
+
+    Examples
+    --------
+    >>> each("initial_weights", "shape", np.array([2, 3]), integer)
+    (2, 3)
+    >>> each("Adam", "betas", (0.9, "x"), real)
+    Traceback (most recent call last):
+    ...
+    TypeError: Adam: betas[1] is 'x'; it must be a finite number
+    """
+    several = values.ndim > 0 if isinstance(values, np.ndarray) else isinstance(values, Sequence)
+    if not several or isinstance(values, str):
+        raise TypeError(f"{owner}: {name} is {_short(values)}; it must be a sequence of numbers")
+    return tuple(check(owner, f"{name}[{i}]", value, **bounds) for i, value in enumerate(values))
 
 
 def state_mismatches(

@@ -445,7 +445,7 @@ def test_wrong_adjoints(linear_op: Any, adjoint: Any, pattern: str) -> None:
 @pytest.mark.parametrize(
     ("error", "pattern", "call"),
     [
-        (TypeError, "a side of shape is 'a'; it must be an integer", lambda: adjoint_check(np.cumsum, np.cumsum, "a")),
+        (TypeError, "shape.0. is 'a'; it must be an integer", lambda: adjoint_check(np.cumsum, np.cumsum, "a")),
         (
             TypeError,
             "dtype is .*; it must be floating-point",

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..tensor import Array, as_tensor
-from ..validation import integer
+from ..validation import each, integer
 from .magnitudes import draw_signed
 from .mismatch import GradientMismatch, first_nonfinite
 
@@ -56,8 +56,7 @@ def adjoint_check(
     >>> adjoint_check(lambda x: tg.im2col(x, 3, 2, 1), lambda y: tg.col2im(y, (2, 3, 5, 4), 3, 2, 1), (2, 3, 5, 4))
     """
     __tracebackhide__ = True
-    sides = shape if isinstance(shape, (tuple, list)) else (shape,)
-    shape = tuple(integer("adjoint_check", "a side of shape", n) for n in sides)
+    shape = each("adjoint_check", "shape", shape if isinstance(shape, (tuple, list)) else (shape,), integer)
     if np.dtype(dtype).kind != "f":
         raise TypeError(f"adjoint_check: dtype is {dtype}; it must be floating-point")
     if not isinstance(rng, np.random.Generator):

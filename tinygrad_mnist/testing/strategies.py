@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..tensor import Array
-from ..validation import integer, real
+from ..validation import each, integer, real
 
 try:
     from hypothesis import strategies as st
@@ -65,10 +65,10 @@ def arrays(
     """
 
     low, high = real("arrays", "low", low), real("arrays", "high", high)
-    away_from = [real("arrays", f"away_from[{i}]", kink) for i, kink in enumerate(away_from)]
+    away_from = each("arrays", "away_from", away_from, real)
 
     def fill(shape: Any) -> Any:
-        shape = tuple(integer("arrays", "a side of shape", n) for n in (shape if np.ndim(shape) else [shape]))
+        shape = each("arrays", "shape", shape if isinstance(shape, Sequence) else (shape,), integer)
         size = math.prod(shape)
         grid = _grid(low, high, size if distinct else 1, away_from)
 
@@ -256,7 +256,7 @@ def indices(shape: tuple[int, ...]) -> Any:
     array([[False, False, False],
            [False, False, False]])
     """
-    shape = tuple(integer("indices", "a side of shape", n) for n in shape)
+    shape = each("indices", "shape", shape, integer)
     return hnp.basic_indices(shape, allow_newaxis=True, max_dims=len(shape) + 2) | _mixtures(shape)
 
 

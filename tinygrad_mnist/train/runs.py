@@ -24,6 +24,7 @@ import numpy as np
 
 from ..storage.checkpoint import CheckpointError, CheckpointManager
 from ..storage.files import leftovers, read_whole, write_atomically
+from ..validation import integer, real
 
 __all__ = ["Run", "code_version", "read_metrics"]
 
@@ -91,10 +92,9 @@ class Run:
         run = cls(folder)
         try:
             cls._check_new(folder)  # once more: another process may have begun a run meanwhile
-            run.config = dict(config)
-            write_atomically(
-                folder / "config.json", (json.dumps(run.config, indent=2, allow_nan=False) + "\n").encode()
-            )
+            text = _json(config, indent=2)
+            run.config = json.loads(text)
+            write_atomically(folder / "config.json", text)
             run.begin()
         except BaseException:
             run.close()
@@ -180,10 +180,12 @@ class Run:
 
     def record_time(self, seconds: float, **values: Any) -> None:
         """Add a line to ``times.jsonl``: when something was done, in seconds of training."""
+        seconds = real("Run.record_time", "seconds", seconds, least=0)
         self._times.add({**values, "seconds": round(seconds, 3)})
 
     def save(self, step: int, seconds: float, **state: Any) -> Path:
         """Write a checkpoint of `state`, with configuration, metrics and times."""
+        step, seconds = integer("Run.save", "step", step), real("Run.save", "seconds", seconds, least=0)
         metrics, times = (np.frombuffer(bytes(lines.data), np.uint8) for lines in (self._metrics, self._times))
         run = {"config": self.config, "metrics": metrics, "seconds": seconds, "times": times}
         return self.checkpoints.save(step, {"run": run, **state})
@@ -209,7 +211,7 @@ class _Lines:
     def add(self, row: Mapping[str, Any]) -> None:
         if self._file is None:
             raise RuntimeError(f"{self.path}: call the run's begin() first")
-        line = (json.dumps(row, allow_nan=False) + "\n").encode()
+        line = _json(row)
         try:
             if (written := self._file.write(line)) != len(line):
                 raise OSError(errno.ENOSPC, f"only {written} of {len(line)} bytes were written")
@@ -220,6 +222,17 @@ class _Lines:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def _json(value: Mapping[str, Any], indent: int | None = None) -> bytes:
+    """Return a line of JSON, or several; NumPy's numbers are written as Python's."""
+
+    def plain(part: Any) -> Any:
+        if isinstance(part, np.generic) or (isinstance(part, np.ndarray) and not part.shape):
+            return part.item()
+        raise TypeError(f"a {type(part).__name__} cannot be stored as JSON; pass numbers, strings, lists and dicts")
+
+    return (json.dumps(value, indent=indent, allow_nan=False, default=plain) + "\n").encode()
 
 
 def read_metrics(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> list[dict[str, Any]]:

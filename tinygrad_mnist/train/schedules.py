@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from ..validation import integer, real
+from ..validation import each, integer, real
 
 __all__ = ["constant", "cosine", "step_decay", "warmup"]
 
@@ -46,8 +46,8 @@ def step_decay(step: int, steps: int, milestones: Sequence[float] = (0.5, 0.75),
     [1.0, 1.0, 0.1, 0.01]
     """
     gamma, share = real("step_decay", "gamma", gamma, least=0, most=1), _share(step, steps)
-    shares = [real("step_decay", f"milestones[{i}]", m, least=0, most=1) for i, m in enumerate(milestones)]
-    return gamma ** sum(share >= milestone for milestone in shares)
+    milestones = each("step_decay", "milestones", milestones, real, least=0, most=1)
+    return gamma ** sum(share >= milestone for milestone in milestones)
 
 
 def warmup(schedule: Callable[[int, int], float], share: float) -> Callable[[int, int], float]:
@@ -83,6 +83,7 @@ def warmup(schedule: Callable[[int, int], float], share: float) -> Callable[[int
 
 
 def _share(step: int, steps: int) -> float:
-    if not 0 <= integer("schedule", "step", step) <= integer("schedule", "steps", steps) or steps < 1:
+    step, steps = integer("schedule", "step", step), integer("schedule", "steps", steps)
+    if step > steps or steps < 1:
         raise ValueError(f"step {step} of {steps} steps: count from 0, and pass at least 1 step")
     return step / steps

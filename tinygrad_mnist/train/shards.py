@@ -146,6 +146,7 @@ def default_shard_size(batch_size: int) -> int:
     >>> [default_shard_size(n) for n in (64, 100, 500, 1000)]
     [64, 50, 128, 128]
     """
+    batch_size = integer("default_shard_size", "batch_size", batch_size, 1)
     workers = 1 if batch_size < 80 else 2 if batch_size < 250 else 4
     rounds = -(-batch_size // (144 * workers))
     size = -(-batch_size // (rounds * workers))

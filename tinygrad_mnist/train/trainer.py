@@ -253,7 +253,7 @@ class Trainer:
             and step == (epoch - 1) * len(self.cuts) + batch
         ):
             plan = f"{self.epochs} epochs of {len(self.cuts)} batches"
-            wrong.append(f"step {step}, epoch {epoch}, batch {batch} are none of {plan}")
+            wrong.append(" ".join(f"step {step}, epoch {epoch}, batch {batch} are none of {plan}".split()))
             unchecked |= {"epoch", "batch", "step", "losses", "history", "best"}
             epoch, batch = 1, 0
         live = self._expected_state(epoch, batch)

@@ -92,9 +92,7 @@ class Run:
         run = cls(folder)
         try:
             cls._check_new(folder)  # once more: another process may have begun a run meanwhile
-            text = _json(config, indent=2)
-            run.config = json.loads(text)
-            write_atomically(folder / "config.json", text)
+            run.config = json.loads(_json(config))
             run.begin()
         except BaseException:
             run.close()
@@ -147,13 +145,25 @@ class Run:
         return run
 
     def begin(self) -> None:
-        """Write ``metrics.jsonl`` and ``times.jsonl`` anew, up to where the run stands.
+        """Write ``config.json``, ``metrics.jsonl`` and ``times.jsonl`` anew, up to where the run stands.
 
         What came after the checkpoint comes once more.
         """
+        path, config = self.folder / "config.json", _json(self.config, indent=2)
+        if not path.is_file() or path.read_bytes() != config:
+            write_atomically(path, config)
         self._metrics.begin()
         self._times.begin()
         self._begun = time.perf_counter()
+
+    def reconfigure(self, step: int, **changes: Any) -> None:
+        """Change the configuration of a run that is resumed, before `begin`, and save it with the state at this step.
+
+        The checkpoint decides what a later session goes on with: killed before it is written, the run is as it was.
+        """
+        self.config |= json.loads(_json(changes))
+        if self.state is not None:
+            self.save(step, self.seconds, **{name: part for name, part in self.state.items() if name != "run"})
 
     def elapsed(self) -> float:
         """Seconds of training up to now: those of earlier sessions, and those since `begin`."""

@@ -232,7 +232,10 @@ class Trainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from the `state_dict` of a trainer that was made in the same way.
+        """Continue from the `state_dict` of a trainer that was made in the same way, but for the number of epochs.
+
+        With more epochs, training goes on beyond the end of the saved one. That is, to the bit, what training with so
+        many from the beginning does, unless a schedule gives the steps that are done another learning rate.
 
         Raises
         ------

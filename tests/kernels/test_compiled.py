@@ -380,9 +380,9 @@ def test_a_library_that_cannot_be_loaded_is_left_out(tmp_path: Path) -> None:
 
 
 def test_too_little_memory_is_an_error() -> None:
-    compiled._check(0)
+    assert compiled._finite(0) and not compiled._finite(2)
     with pytest.raises(MemoryError, match="smaller batches"):
-        compiled._check(1)
+        compiled._finite(1)
 
 
 # Testing the tests ----------------------------------------------------------------------------------------------------

@@ -232,9 +232,15 @@ def test_relu_gradients_equal_their_definition(
 ) -> None:
     rng = np.random.default_rng(seed)
     g, y = drawn(rng, (n, c, h, w), g_layout), np.rint(drawn(rng, (n, c, h, w), y_layout))  # often 0
-    kept = np.where(y > 0, g, np.float32(0))
+    special = np.array([np.nan, np.inf, -np.inf, -0.0, 1e-45, -1e-45], np.float32)
+    for x in (g, y):
+        x[rng.random(x.shape) < 0.1] = rng.choice(special)
+        x[rng.random(x.shape) < 0.1] = rng.choice(special)
+    kept = np.where(y <= 0, np.float32(0), g)
     with patch.object(compiled, "LEVEL", level):
-        np.testing.assert_array_equal(compiled.relu_gradient(g, y), kept, strict=True)
+        for actual in (compiled.relu_gradient(g, y), reference.relu_gradient(g, y)):
+            np.testing.assert_array_equal(actual, kept, strict=True)
+            np.testing.assert_array_equal(np.signbit(actual), np.signbit(kept))
 
 
 @needs_kernels
@@ -422,7 +428,7 @@ PLANTED = {
     "a stale row in the ring": ("kernels.h", "if (ring->holds[number] != y + at)", "if (ring->holds[number] < 0)"),
     "no bias in the fourth column": ("kernels.h", "(m[5] + add)", "m[5]"),
     "the last maximum": ("kernels.h", "first = a == top", "first = (a == top) & ~(last == top)"),
-    "the gradient at 0": ("kernels.h", "(y + at) > 0)", "(y + at) >= 0)"),
+    "the gradient at 0": ("kernels.h", "(y + at) <= 0)", "(y + at) < 0)"),
     "sums across too few lanes": (
         "kernels.h",
         "0; lane < LANES; lane++)\n        sum",

@@ -62,5 +62,10 @@ def relu(x: Array) -> Any:
 
 
 def relu_gradient(g: Array, x: Array) -> Any:
-    """``g`` where ``x`` is positive, else 0; of any shape."""
+    """``g``, and 0 where ``x`` is 0 or negative; of any shape."""
     return _backend(True, g, x).relu_gradient(g, x)
+
+
+def select(g: Array, mask: Any) -> Any:
+    """``g`` where the mask holds, else exactly 0, whatever ``g`` is there; of any shape."""
+    return reference.select(g, mask)

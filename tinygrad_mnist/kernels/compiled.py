@@ -135,7 +135,7 @@ def max_pool_scatter(g: Array, x: Array, top: Array, kernel: Size, geometry: Geo
 
 
 def relu_gradient(g: Array, x: Array) -> Array:
-    """``g`` where ``x`` is positive, else 0; of any shape, in the memory order of `x`."""
+    """See `reference.relu_gradient`; in the memory order of `x`."""
     out = np.empty_like(x)
     if not (g.strides == x.strides == out.strides and g.flags.aligned and x.flags.aligned):
         g, x, out = np.array(g, order="C"), np.array(x, order="C"), np.empty(x.shape, np.float32)

@@ -1,4 +1,4 @@
-"""What the kernels are, in NumPy: convolution by its three partial derivatives, max-pooling, ReLU.
+"""What the kernels are, in NumPy: convolution by its three partial derivatives, max-pooling, ReLU, selection.
 
     T(x, w, g) = sum over n, f, i, j, c, k, l of
                  g[n, f, i, j] * w[f, c, k, l] * x[n, c, i * stride + k - padding, j * stride + l - padding]
@@ -168,7 +168,10 @@ def pad2d(x: Array, padding: Size, value: float) -> Array:
     return out
 
 
-# ReLU -----------------------------------------------------------------------------------------------------------------
+# ReLU and selection ---------------------------------------------------------------------------------------------------
+BITS = {2: np.int16, 4: np.int32, 8: np.int64}  # integers by their size, to handle the bits of floats
+
+
 def relu(x: Any) -> Any:
     """``np.maximum(x, 0)``; NumPy vectorises it between arrays only: with a slab of zeros 0.2, not 0.5 ms (5 MB)."""
     zero = x.dtype.type(0)
@@ -180,5 +183,16 @@ def relu(x: Any) -> Any:
 
 
 def relu_gradient(g: Array, x: Array) -> Any:
-    """``g`` where ``x`` is positive, else 0."""
-    return g * np.greater(x, 0)
+    """``g``, and 0 where ``x`` is 0 or negative; where ``x`` is NaN it is ``g``, as in PyTorch."""
+    return select(g, ~np.less_equal(x, 0))
+
+
+def select(g: Array, mask: Any) -> Any:
+    """``g`` where the mask holds, else 0, also where ``g`` is infinite or NaN.
+
+    The bits of ``g``, as integers, are multiplied by 0 or 1: as fast as ``g * mask``, a tenth of the time of np.where.
+    """
+    mask = np.asarray(mask, np.bool_)
+    if g.dtype.kind != "f" or g.dtype.itemsize not in BITS:
+        return np.where(mask, g, g.dtype.type(0))
+    return np.multiply(g.view(BITS[g.dtype.itemsize]), mask).view(g.dtype)

@@ -57,6 +57,15 @@ def _of_ufunc(ufunc: np.ufunc) -> Callable[[Callable[P, Any]], Primitive[P]]:
     return decorate
 
 
+@primitive
+def select(g: Any, mask: Any, /) -> Any:
+    """``g`` where the mask holds, else exactly 0: for rules, because ``g * mask`` is NaN where ``g`` is infinite."""
+    return kernels.select(g, mask)
+
+
+select.defvjp(lambda h, out, g, mask: unbroadcast(select(h, mask), g), None)
+
+
 # Arithmetic -----------------------------------------------------------------------------------------------------------
 @_of_ufunc(np.subtract)
 def subtract(x: Any, y: Any, /) -> Any:
@@ -190,7 +199,7 @@ def sigmoid(x: Any, /) -> Any:
 
 @_of_ufunc(np.abs)
 def abs(x: Any, /) -> Any:
-    """Absolute value; its derivative at 0 is 0.
+    """Absolute value; its derivative at 0 (and at NaN) is 0.
 
     Examples
     --------
@@ -223,8 +232,14 @@ def relu(x: Any, /) -> Any:
 
 
 @primitive
+def _with_sign(g: Any, x: Any, /) -> Any:
+    """``g`` times the sign of ``x``, and 0 where ``x`` is 0 or NaN."""
+    return kernels.select(g, np.greater(x, 0)) - kernels.select(g, np.less(x, 0))
+
+
+@primitive
 def _where_positive(g: Any, x: Any, /) -> Any:
-    """``g`` where ``x`` is positive, else 0."""
+    """``g``, and 0 where ``x`` is 0 or negative."""
     return kernels.relu_gradient(g, x)
 
 
@@ -235,8 +250,9 @@ sin.defvjp(lambda g, out, x: g * cos(x))
 cos.defvjp(lambda g, out, x: -g * sin(x))
 tanh.defvjp(lambda g, out, x: g * (1 - out * out))
 sigmoid.defvjp(lambda g, out, x: g * out * (1 - out))
-abs.defvjp(lambda g, out, x: g * sign(x))
-sign.defvjp(lambda g, out, x: g * np.zeros_like(x.data))
+abs.defvjp(lambda g, out, x: _with_sign(g, x))
+_with_sign.defvjp(lambda h, out, g, x: _with_sign(h, x), None)
+sign.defvjp(lambda g, out, x: select(g, False))
 relu.defvjp(lambda g, out, x: _where_positive(g, x))
 _where_positive.defvjp(lambda h, out, g, x: _where_positive(h, x), None)
 
@@ -319,14 +335,20 @@ def logical_and(x: Any, y: Any, /) -> Any:
     """
 
 
+@_of_ufunc(np.logical_not)
+def _logical_not(x: Any, /) -> Any:
+    """Whether it is false."""
+
+
 for _comparison in (greater, greater_equal, less, less_equal, equal, not_equal, logical_and):
     _comparison.defvjp(None, None)
+_logical_not.defvjp(None)
 
 
 # Choices and powers ---------------------------------------------------------------------------------------------------
 @_of_ufunc(np.maximum)
 def maximum(x: Any, y: Any, /) -> Any:
-    """The larger; where both are equal, ``x`` gets the gradient.
+    """The larger; where both are equal, ``x`` gets the gradient; where one is NaN, both do, as in PyTorch.
 
     Examples
     --------
@@ -337,13 +359,23 @@ def maximum(x: Any, y: Any, /) -> Any:
 
 @_of_ufunc(np.minimum)
 def minimum(x: Any, y: Any, /) -> Any:
-    """The smaller; where both are equal, ``x`` gets the gradient.
+    """The smaller; where both are equal, ``x`` gets the gradient; where one is NaN, both do, as in PyTorch.
 
     Examples
     --------
     >>> minimum([1.0, 5.0], 3.0)
     Tensor([1., 3.], dtype=float64)
     """
+
+
+@_of_ufunc(np.maximum)
+def _at_least(x: Any, low: Any, /) -> Any:
+    """``maximum`` for `clip`: where one is NaN, neither gets a gradient."""
+
+
+@_of_ufunc(np.minimum)
+def _at_most(x: Any, high: Any, /) -> Any:
+    """``minimum`` for `clip`: where one is NaN, neither gets a gradient."""
 
 
 @primitive
@@ -359,17 +391,25 @@ def where(condition: Any, x: Any, y: Any, /) -> Any:
 
 
 maximum.defvjp(
-    lambda g, out, x, y: unbroadcast(g * greater_equal(x, y), x),
-    lambda g, out, x, y: unbroadcast(g * less(x, y), y),
+    lambda g, out, x, y: unbroadcast(select(g, _logical_not(less(x, y))), x),
+    lambda g, out, x, y: unbroadcast(select(g, _logical_not(greater_equal(x, y))), y),
 )
 minimum.defvjp(
-    lambda g, out, x, y: unbroadcast(g * less_equal(x, y), x),
-    lambda g, out, x, y: unbroadcast(g * greater(x, y), y),
+    lambda g, out, x, y: unbroadcast(select(g, _logical_not(greater(x, y))), x),
+    lambda g, out, x, y: unbroadcast(select(g, _logical_not(less_equal(x, y))), y),
+)
+_at_least.defvjp(
+    lambda g, out, x, low: unbroadcast(select(g, greater_equal(x, low)), x),
+    lambda g, out, x, low: unbroadcast(select(g, less(x, low)), low),
+)
+_at_most.defvjp(
+    lambda g, out, x, high: unbroadcast(select(g, less_equal(x, high)), x),
+    lambda g, out, x, high: unbroadcast(select(g, greater(x, high)), high),
 )
 where.defvjp(
     None,
-    lambda g, out, condition, x, y: unbroadcast(where(condition, g, 0), x),
-    lambda g, out, condition, x, y: unbroadcast(where(condition, 0, g), y),
+    lambda g, out, condition, x, y: unbroadcast(select(g, condition), x),
+    lambda g, out, condition, x, y: unbroadcast(select(g, _logical_not(condition)), y),
 )
 
 
@@ -385,25 +425,50 @@ def power(x: Any, y: Any, /) -> Any:
     return x**y
 
 
+@primitive
+def _product(x: Any, y: Any, /) -> Any:
+    """``x * y``, and exactly 0 where one of them is 0, whatever the other is."""
+    with np.errstate(invalid="ignore"):
+        out = x * y + 0  # so that no zero is negative
+    return kernels.select(out, np.not_equal(x, 0) & np.not_equal(y, 0)) if np.isnan(out).any() else out
+
+
+_product.defvjp(
+    lambda g, out, x, y: unbroadcast(_product(g, y), x),
+    lambda g, out, x, y: unbroadcast(_product(g, x), y),
+)
+
+
 def _power_base(g: Tensor, out: Tensor, x: Tensor, y: Any) -> Tensor:
-    if isinstance(y, Tensor):  # 0 * 0 ** -1 is 0 here: where x and y are both 0, the base is replaced by 1
-        return unbroadcast(g * y * where(logical_and(x == 0, y == 0), 1.0, x) ** (y - 1), x)
-    return g * y * x ** (y - 1) if y != 0 else g * np.zeros_like(x.data)
+    if isinstance(y, Tensor):  # where x and y are both 0, 0 ** -1 is not formed
+        slope = _product(where(logical_and(x == 0, y == 0), 1.0, x) ** (y - 1), y)
+    elif y == 0:
+        return select(g, False)
+    else:
+        slope = y * x ** (y - 1)
+    return unbroadcast(_product(g, slope), x)
 
 
-power.defvjp(_power_base, lambda g, out, x, y: unbroadcast(g * out * log(where(x == 0, 1.0, x)), y))
+def _power_exponent(g: Tensor, out: Tensor, x: Any, y: Tensor) -> Tensor:
+    mask = not_equal(x, 0)  # what is selected first keeps derivatives of every order finite elsewhere
+    return unbroadcast(select(g, mask) * (select(out, mask) * log(where(mask, x, 1.0))), y)
+
+
+power.defvjp(_power_base, _power_exponent)
 
 
 def clip(x: Operand, low: Operand | None = None, high: Operand | None = None) -> Tensor:
     """Limit ``x`` to the interval [low, high] (None: no limit); at the limits the gradient passes, outside it is 0.
+
+    Where a number is NaN, there is no gradient, as in PyTorch.
 
     Examples
     --------
     >>> clip([-1.0, 0.5, 7.0], 0, 1)
     Tensor([0. , 0.5, 1. ], dtype=float64)
     """
-    x = x if low is None else maximum(x, low)
-    return as_tensor(x if high is None else minimum(x, high))
+    x = x if low is None else _at_least(x, low)
+    return as_tensor(x if high is None else _at_most(x, high))
 
 
 # Methods of Tensor ----------------------------------------------------------------------------------------------------

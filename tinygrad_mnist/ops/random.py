@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from ..tensor import Operand, Tensor, as_tensor
+from .elementwise import select
 
 __all__ = ["dropout"]
 
 
 def dropout(x: Operand, p: float, rng: np.random.Generator | None = None, rescale: str = "train") -> Tensor:
     """Training (a generator is given): set each element to 0 with probability `p`. Inference (none is): no randomness.
+
+    A dropped element is 0 whatever it was, and so is its gradient.
 
     Parameters
     ----------
@@ -44,5 +47,5 @@ def dropout(x: Operand, p: float, rng: np.random.Generator | None = None, rescal
             f"dropout: x is {x.dtype}, rng is {type(rng).__name__}; pass floats and np.random.default_rng(seed)"
         )
     keep = rng.random(x.shape, dtype=np.float32) >= p
-    factor = 1 / (1 - p) if rescale == "train" and p < 1 else 1.0
-    return x * np.where(keep, factor, 0.0).astype(x.dtype)
+    kept = select(x, keep)
+    return kept * (1 / (1 - p)) if rescale == "train" and p < 1 else kept

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..record import broadcast_to, primitive
 from ..tensor import Array, Tensor, attach
+from .elementwise import select
 from .shape import reshape
 
 __all__ = ["argmax", "max", "mean", "min", "sum"]
@@ -67,19 +68,19 @@ mean.defvjp(
 
 @primitive
 def _first_extreme(x: Any, /, *, axis: Axis, arg: Callable[..., Array]) -> Array:
-    """Mark with 1 the first element, row-major over the reduced axes, that ``np.argmax`` or ``np.argmin`` finds."""
+    """Mark the first element, row-major over the reduced axes, that ``np.argmax`` or ``np.argmin`` finds."""
     axes = sorted(_normalized(axis, x.ndim))
     last = range(-len(axes), 0)
     moved = np.moveaxis(x, axes, last)
     flat = moved.reshape(*moved.shape[: x.ndim - len(axes)], math.prod(moved.shape[x.ndim - len(axes) :]))
-    marks = np.zeros_like(flat)
-    np.put_along_axis(marks, arg(flat, axis=-1, keepdims=True), 1, axis=-1)
+    marks = np.zeros_like(flat, np.bool_)
+    np.put_along_axis(marks, arg(flat, axis=-1, keepdims=True), True, axis=-1)
     return np.moveaxis(marks.reshape(moved.shape), last, axes)
 
 
 @primitive
 def max(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
-    """Largest element over the given axes (None: all); the gradient goes to the first of equal ones.
+    """Largest element over the given axes (None: all); the gradient goes to the first of equal ones, or of NaNs.
 
     Examples
     --------
@@ -91,7 +92,7 @@ def max(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
 
 @primitive
 def min(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
-    """Smallest element over the given axes (None: all); the gradient goes to the first of equal ones.
+    """Smallest element over the given axes (None: all); the gradient goes to the first of equal ones, or of NaNs.
 
     Examples
     --------
@@ -115,10 +116,14 @@ def argmax(x: Any, /, axis: int | None = None) -> Any:
 
 _first_extreme.defvjp(None)
 max.defvjp(
-    lambda g, out, x, axis, keepdims: reshape(g, _kept(x.shape, axis)) * _first_extreme(x, axis=axis, arg=np.argmax)
+    lambda g, out, x, axis, keepdims: select(
+        reshape(g, _kept(x.shape, axis)), _first_extreme(x, axis=axis, arg=np.argmax)
+    )
 )
 min.defvjp(
-    lambda g, out, x, axis, keepdims: reshape(g, _kept(x.shape, axis)) * _first_extreme(x, axis=axis, arg=np.argmin)
+    lambda g, out, x, axis, keepdims: select(
+        reshape(g, _kept(x.shape, axis)), _first_extreme(x, axis=axis, arg=np.argmin)
+    )
 )
 argmax.defvjp(None)
 

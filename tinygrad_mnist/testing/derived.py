@@ -104,6 +104,7 @@ def gradients(point: Point, combination: Array) -> tuple[list[Array], float]:
             _check_arrays(point, derived[: len(leaves)], cotangent)
             found = [total + g.data for total, g in zip(found, derived, strict=False)]
             changes += [norm(g.data * node.data) for g, node in zip(derived, nodes, strict=True)]
+            point.infinite |= not all(np.isfinite(g.data).all() for g in derived)
     rounding_error = point.eps * norm(np.array(changes))  # these errors are independent, more or less
     _check_nothing_was_modified(point, before)
     for i, total in zip(point.active, found, strict=True):

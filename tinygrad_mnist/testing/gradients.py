@@ -40,7 +40,9 @@ class Report:
     Attributes
     ----------
     verdict : {"pass", "inconclusive"}
-        "inconclusive" if one-sided differences disagree somewhere: at a kink, such as relu at 0 or a tie in max.
+        "inconclusive" if one-sided differences disagree somewhere: at a kink, such as relu at 0 or a tie in max. Also
+        if `order` is 2 or 3 and a gradient inside the function is infinite, as in ``sqrt(relu(x))`` at -1: then
+        derivatives by the cotangent are left out.
     compared : int
         Number of derivatives that were compared.
     notes : tuple of str
@@ -143,6 +145,8 @@ def check_gradients(
             outputs = point.outputs
             for level in range(1, order + 1):
                 if level > 1:
+                    if point.infinite:
+                        notes.append(f"order {level}: by the cotangent not compared: a gradient inside fn is infinite")
                     point = point.differentiated()
                     point.prepare()
                 comparison = Comparison(point)

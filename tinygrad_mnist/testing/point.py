@@ -52,6 +52,7 @@ class Point:
         self.fn, self.values, self.active, self.rng = fn, values, active, rng
         self.input_names, self.output_names = input_names, output_names
         self.record = True  # whether evaluations need the graph, because the function differentiates something itself
+        self.infinite = False  # whether a gradient inside is not finite, which a mask may keep from the inputs
 
     # Evaluation -------------------------------------------------------------------------------------------------------
     def run(self, values: list[Array], record: bool = True) -> tuple[list[Tensor], list[Tensor]]:
@@ -168,7 +169,10 @@ class Point:
         return Point(self.fn, values, self.active, self.input_names, self.output_names, self.rng)
 
     def differentiated(self) -> Point:
-        """Return the gradients as a function of the inputs and of the cotangents, to check their derivatives."""
+        """Return the gradients as a function of the inputs and of the cotangents, to check their derivatives.
+
+        Where a gradient inside is infinite, cotangents are constants: the derivatives by them would be 0 * inf there.
+        """
         count, active, run = len(self.values), self.active, self.fn
 
         def derived(*args: Tensor) -> tuple[Tensor, ...]:
@@ -184,14 +188,17 @@ class Point:
             totals = [sum(terms[1:], terms[0]) for terms in zip(*parts, strict=True)]
             return tuple(totals) or tuple(Tensor(np.zeros_like(xs[i].data)) for i in active)
 
-        return Point(
+        cotangents = range(count, count + len(self.outputs))
+        point = Point(
             derived,
             [*self.values, *(draw_signed(self.rng, out.shape) for out in self.outputs)],
-            [*active, *range(count, count + len(self.outputs))],
+            [*active, *([] if self.infinite else cotangents)],
             [*self.input_names, *(f"the cotangent of {name}" for name in self.output_names)],
             [f"gradient of {self.input_names[i]}" for i in active],
             self.rng,
         )
+        point.infinite = self.infinite
+        return point
 
 
 def place(index: tuple[Any, ...]) -> str:

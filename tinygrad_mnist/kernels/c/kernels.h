@@ -769,15 +769,16 @@ TARGET static void NAME(max_pool_gradient)(const ptrdiff_t *sizes, const float *
         memset(out + (h - 1) * below, 0, sizeof(float) * below);
 }
 
-/* out[i] = g[i] where y[i] > 0, else 0, for `count` numbers: ReLU's gradient. As fast as memory. */
+/* out[i] = 0 where y[i] <= 0, else (where it is NaN, too) g[i], for `count` numbers: ReLU's gradient. As fast as
+   memory. */
 TARGET static void NAME(relu_gradient)(ptrdiff_t count, const float *g, const float *y, float *out)
 {
     for (ptrdiff_t at = 0; at < count; at += LANES) {
         const ptrdiff_t left = count - at;
         if (left >= LANES)
-            *(LOOSE *)(out + at) = (VEC)((INT)*(const LOOSE *)(g + at) & (*(const LOOSE *)(y + at) > 0));
+            *(LOOSE *)(out + at) = (VEC)((INT)*(const LOOSE *)(g + at) & ~(*(const LOOSE *)(y + at) <= 0));
         else
-            NAME(store)(out + at, (VEC)((INT)NAME(load)(g + at, left) & (NAME(load)(y + at, left) > 0)), left);
+            NAME(store)(out + at, (VEC)((INT)NAME(load)(g + at, left) & ~(NAME(load)(y + at, left) <= 0)), left);
     }
 }
 

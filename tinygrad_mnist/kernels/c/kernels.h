@@ -740,7 +740,7 @@ TARGET static void NAME(max_pool)(const ptrdiff_t *sizes, const float *x, float 
     }
 }
 
-/* out[.., n] = g of the window where x is its first maximum, row by row; 0 elsewhere, also outside of all windows. As fast as memory. */
+/* out[.., n] = g of the window where x is its first maximum, row by row, or its last NaN; 0 elsewhere, also outside of all windows. As fast as memory. */
 TARGET static void NAME(max_pool_gradient)(const ptrdiff_t *sizes, const float *g, const float *x, float *out)
 {
     const ptrdiff_t h = sizes[0], c = sizes[1], w = sizes[2], n = sizes[3], below = c * w * n;
@@ -755,7 +755,10 @@ TARGET static void NAME(max_pool_gradient)(const ptrdiff_t *sizes, const float *
                 const VEC right = NAME(load)(seen + n, count), last = NAME(load)(seen + below + n, count);
                 const VEC top = NAME(larger)(NAME(larger)(a, right), NAME(larger)(b, last));
                 const INT all = (INT)NAME(load)(g + at, count);
-                const INT first = a == top, second = ~first & (right == top), third = ~(first | second) & (b == top);
+                const INT only_a = (a != a) & (right == right) & (b == b), only_right = (right != right) & (b == b), only_b = b != b;
+                const INT before = last == last; /* where the last element is no NaN: then the last NaN is one of these */
+                const INT first = (a == top) | (only_a & before), second = ~first & ((right == top) | (only_right & before));
+                const INT third = ~(first | second) & ((b == top) | (only_b & before));
                 NAME(store)(to, (VEC)(all & first), count);
                 NAME(store)(to + n, (VEC)(all & second), count);
                 NAME(store)(to + below, (VEC)(all & third), count);

@@ -20,7 +20,7 @@ from unittest.mock import patch
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinygrad_mnist as tg
@@ -28,6 +28,7 @@ from models.deep_convnet import DeepConvNet
 from tinygrad_mnist.kernels import Geometry, compiled, reference
 from tinygrad_mnist.testing import check_gradients
 
+some = settings(max_examples=max(settings().max_examples // 4, 8))
 Array = npt.NDArray[Any]
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "tinygrad_mnist" / "kernels" / "c" / "native.c"
@@ -107,6 +108,67 @@ def compare_convolution(geometry: Any, layout: str, seed: int, biased: bool) -> 
 def test_convolutions_equal_their_definition(level: int, geometry: Any, layout: str, seed: int, biased: bool) -> None:
     with patch.object(compiled, "LEVEL", level):
         compare_convolution(geometry, layout, seed, biased)
+
+
+FAR_APART = [np.nan, np.inf, -np.inf, 0.0, 1e-45, 1e-38, 1e-20, 1e-4, 1e4, -1e10, 1e20, 1e30, 1e38]
+
+
+def within_rounding(actual: Array, expected: Array, magnitude: Array, terms: int) -> None:
+    """Sums of `terms` terms are right to rounding, each in proportion to its own `magnitude`, and NaN where they are.
+
+    What float32 cannot hold is left out.
+    """
+    assert actual.dtype == np.float32 and actual.shape == expected.shape
+    finite = np.isfinite(magnitude)
+    np.testing.assert_array_equal(actual[~finite], expected[~finite])
+    held = magnitude < float(np.finfo(np.float32).max) / 4
+    error = np.abs(actual[held] - expected[held])
+    bound = 4 * terms * (EPS * magnitude[held] + float(np.finfo(np.float32).smallest_subnormal))
+    assert (error <= bound).all(), (error / bound).max()
+
+
+@needs_kernels
+@levels
+@some
+@given(
+    st.tuples(
+        st.sampled_from([7, 16, 17, 33, 40]), *[st.sampled_from([3, 4, 9])] * 2, st.tuples(st.integers(3, 8), sides)
+    ),
+    st.tuples(st.integers(1, 3), st.sampled_from([3, 3, 3, 2])),
+    st.sampled_from([(1, 1), (1, 1), (2, 1), (1, 2)]),
+    st.tuples(st.integers(0, 2), st.integers(1, 2)),
+    st.sampled_from([0, 1, 2]),
+    st.integers(1, 3),
+    seeds,
+)
+def test_numbers_far_apart_do_not_disturb_each_other_by_definition(
+    level: int, shape: Any, kernel: Any, stride: Any, padding: Any, where: int, count: int, seed: int
+) -> None:
+    """Winograd's columns share sums, but an output must not show what only its neighbours see."""
+    (n, c, f, size), rng, window = shape, np.random.default_rng(seed), Geometry(stride, padding)
+    sizes = ((n, c, *size), (f, c, *kernel), (n, f, *window.output_size(size, kernel)))
+    operands = [drawn(rng, one, "batch innermost") for one in sizes]
+    for _ in range(count):
+        at = tuple(rng.integers(0, operands[where].shape))
+        operands[where][at] = rng.choice(FAR_APART)
+    x, w, g = operands
+    x64, w64, g64 = (a.astype(float) for a in operands)
+    absolute_w = np.where(np.isfinite(w64), np.abs(w64), 0)  # with weights that are not finite, sums are plain ones
+    heaviest = [np.broadcast_to(absolute_w.max(axes, keepdims=True), w.shape) for axes in ((1, 2, 3), (0, 2, 3))]
+    cases: list[tuple[str, Any, Any, Any, int]] = [
+        ("conv_output", (x, w, None), (x64, w64, None), (np.abs(x64), heaviest[0], None), w[0].size),
+        ("conv_input", (g, w), (g64, w64), (np.abs(g64), heaviest[1]), w[:, 0].size),
+        ("conv_weight", (x, g), (x64, g64), (np.abs(x64), np.abs(g64)), g[:, 0].size),
+    ]
+    for name, arrays, exact, absolute, terms in cases:
+        extent = {"conv_output": (), "conv_input": (size,), "conv_weight": (kernel,)}[name]
+        with patch.object(compiled, "LEVEL", level):
+            actual = getattr(compiled, name)(*arrays, window, *extent)
+        define = getattr(reference, name)
+        with np.errstate(invalid="ignore", over="ignore"):
+            expected, magnitude = define(*exact, window, *extent), define(*absolute, window, *extent)
+        magnitude[~np.isfinite(expected)] = np.inf
+        within_rounding(actual, expected, magnitude, terms)
 
 
 @needs_kernels
@@ -208,13 +270,15 @@ def test_max_pooling_equals_its_definition(
     rng = np.random.default_rng(seed)
     x = drawn(rng, (n, c, h + 1, w + 1), layout)
     x = np.rint(x) if ties else np.where(rng.random(x.shape) < 0.1, np.float32(np.nan), x)
+    x = np.where(rng.random(x.shape) < 0.3, rng.choice(np.float32([np.inf, -np.inf, np.nan]), x.shape), x)
     g, probe = drawn(rng, (n, c, (h + 1) // 2, (w + 1) // 2), layout), drawn(rng, x.shape, layout)
+    g = np.where(rng.random(g.shape) < 0.1, rng.choice(np.float32([np.inf, np.nan]), g.shape), g)
 
     def results() -> list[Array]:
         leaf, cotangent = tg.Tensor(x, requires_grad=True), tg.Tensor(g, requires_grad=True)
         out = tg.max_pool2d(leaf, 2)
         (first,) = tg.grad(out, [leaf], create_graph=True, gradient=cotangent)
-        return [out.data, first.data, *(t.data for t in tg.grad((first * probe).sum(), [cotangent, leaf]))]
+        return [out.data, first.data, *(t.data for t in tg.grad(first, [cotangent, leaf], gradient=tg.Tensor(probe)))]
 
     with patch.object(compiled, "LEVEL", level):
         actual = results()
@@ -386,9 +450,9 @@ def test_a_library_that_cannot_be_loaded_is_left_out(tmp_path: Path) -> None:
 
 
 def test_too_little_memory_is_an_error() -> None:
-    compiled._check(0)
+    assert compiled._finite(0) and not compiled._finite(2)
     with pytest.raises(MemoryError, match="smaller batches"):
-        compiled._check(1)
+        compiled._finite(1)
 
 
 # Testing the tests ----------------------------------------------------------------------------------------------------
@@ -427,7 +491,8 @@ PLANTED = {
     "weights at the wrong stride": ("kernels.h", "f * s->wf + c * s->wc", "f * s->wc + c * s->wf"),
     "a stale row in the ring": ("kernels.h", "if (ring->holds[number] != y + at)", "if (ring->holds[number] < 0)"),
     "no bias in the fourth column": ("kernels.h", "(m[5] + add)", "m[5]"),
-    "the last maximum": ("kernels.h", "first = a == top", "first = (a == top) & ~(last == top)"),
+    "the last maximum": ("kernels.h", "first = (a == top)", "first = ((a == top) & ~(last == top))"),
+    "the first NaN": ("kernels.h", "before = last == last", "before = ~(INT){0}"),
     "the gradient at 0": ("kernels.h", "(y + at) <= 0)", "(y + at) < 0)"),
     "sums across too few lanes": (
         "kernels.h",
@@ -435,8 +500,20 @@ PLANTED = {
         "1; lane < LANES; lane++)\n        sum",
     ),
     "an image too few": ("kernels.h", "min(width - t % tiles * TILE, TILE)", "min(width - t % tiles * TILE, TILE) - 1"),
-    "rounding of zeros": ("kernels.h", "(bits << 1) != 0", "(bits | 1) != 0"),
-    "the sign of zeros": ("kernels.h", "(bits << 1) != 0", "bits != 0"),
+    "rounding of zeros": ("kernels.h", "mask[j][v] = sum[j] != 0", "mask[j][v] = sum[j] == sum[j]"),
+    "the sign of zeros": ("kernels.h", "(INT)v & 0x7fffffff", "(INT)v"),
+    "what a neighbour sees": ("kernels.h", "all <= sum[j] * p->ratio", "all == all"),
+    "one number among small ones": ("kernels.h", "all * all > p->single * sum[COLUMNS]", "all * all > 0"),
+    "the wrong column again": (
+        "kernels.h",
+        "j - s->left;\n    const ptrdiff_t first",
+        "j + 1 - s->left;\n    const ptrdiff_t first",
+    ),
+    "all lanes again": ("kernels.h", "(new & wanted) | (old & ~wanted)", "old"),
+    "uneven columns of weights": ("kernels.h", "even &= number(column[l]) * EVEN_COLUMNS >= largest", "even &= 1"),
+    "weights that are not finite": ("kernels.h", "return NOT_FINITE;", "return 0;"),
+    "a gradient that cancels": ("kernels.h", "fabsf(d[l]) >= least && ", ""),
+    "a gradient at the edge": ("kernels.h", "begin * s->sw + l < s->left", "begin * s->sw + l + 1 < s->left"),
     "a total that is not folded": ("kernels.h", "unfolded >= (few ? FOLD * FOLD : FOLD)", "0"),
     "less precision": ("native.c", "G0 = 64 / 81.f", "G0 = 0.79015f"),
 }

@@ -25,7 +25,7 @@ from op_checks import Array, Function, Shape, dtypes, seeds
 from planted import normal, plants, shifted, vjp
 
 import tinygrad_mnist as tg
-from tinygrad_mnist.kernels import products
+from tinygrad_mnist.kernels import Geometry, compiled, products
 from tinygrad_mnist.testing import (
     check_gradients,
 )
@@ -180,6 +180,86 @@ def test_half_the_inputs_may_need_no_gradient() -> None:
         leaves = [tg.Tensor(a, requires_grad=i == wanted) for i, a in enumerate((x, w, b))]
         tg.conv2d(*leaves).sum().backward()
         assert [leaf.grad is not None for leaf in leaves] == [i == wanted for i in range(3)]
+
+
+# What is not finite, huge or tiny -------------------------------------------------------------------------------------
+SPECIAL = [np.nan, np.inf, -np.inf, -0.0, 1e-45, 1e-30, 1e15, -1e30]
+
+
+def textbook(x: Array, w: Array, g: Array, stride: Any, padding: Any) -> list[Array]:
+    """The output and the gradients by `x` and `w`, pixel by pixel; there are none outside the image."""
+    out, gx, gw = np.zeros_like(g), np.zeros_like(x), np.zeros_like(w)
+    for i, j, k, m in np.ndindex(*g.shape[2:], *w.shape[2:]):
+        r, s = i * stride[0] + k - padding[0], j * stride[1] + m - padding[1]
+        if 0 <= r < x.shape[2] and 0 <= s < x.shape[3]:
+            out[:, :, i, j] += (x[:, None, :, r, s] * w[None, :, :, k, m]).sum(axis=2)
+            gx[:, :, r, s] += (g[:, :, None, i, j] * w[None, :, :, k, m]).sum(axis=1)
+            gw[:, :, k, m] += (g[:, :, None, i, j] * x[:, None, :, r, s]).sum(axis=0)
+    return [out, gx, gw]
+
+
+def planted(seed: int, *shapes: Shape) -> list[Array]:
+    """Normally distributed numbers, and special ones in one of the arrays."""
+    rng = np.random.default_rng(seed)
+    arrays = [rng.normal(size=shape) for shape in shapes]
+    chosen = arrays[rng.integers(len(arrays))].reshape(-1)
+    chosen[rng.integers(0, chosen.size, 2)] = rng.choice(SPECIAL, 2)
+    return arrays
+
+
+@pytest.mark.parametrize("library", ["as installed", "NumPy"])
+@given(geometries.filter(lambda geometry: geometry[0][0]), counts, seeds, dtypes | st.just(np.float16), layouts)
+def test_a_sum_sees_its_own_pixels_only(
+    library: str, geometry: Any, filters: int, seed: int, dtype: Any, layout: str
+) -> None:
+    shape, kernel, stride, padding = geometry
+    size = Geometry(stride, padding).output_size(shape, kernel)
+    drawn = planted(seed, shape, (filters, shape[1], *kernel), (shape[0], filters, *size))
+    with np.errstate(all="ignore"):
+        x, w, g = (a.astype(dtype) for a in drawn)
+        x = np.ascontiguousarray(x.transpose(2, 1, 3, 0)).transpose(3, 1, 0, 2) if layout == "batch innermost" else x
+        exact = [a.astype(np.float64) for a in (x, w, g)]
+        magnitudes = textbook(*map(np.abs, exact), stride, padding)
+        leaves = [tg.Tensor(a, requires_grad=True) for a in (x, w)]
+        with patch.object(compiled, "LIBRARY", None if library == "NumPy" else compiled.LIBRARY):
+            out = tg.conv2d(*leaves, None, stride, padding)
+            results = [out, *tg.grad(out, leaves, gradient=tg.Tensor(g))]
+        for result, wanted, magnitude in zip(results, textbook(*exact, stride, padding), magnitudes, strict=True):
+            assert result.dtype == dtype
+            rounding = 200 * np.finfo(dtype).eps * magnitude + 200 * float(np.finfo(dtype).smallest_subnormal)
+            held = (magnitude < float(np.finfo(dtype).max) / 4) | ~np.isfinite(wanted)
+            same = (result.data == wanted) | (np.isnan(result.data) & np.isnan(wanted))
+            assert (same | (np.abs(result.data - wanted) <= rounding) | ~held).all()
+
+
+def test_halves_are_summed_in_float32() -> None:
+    x, w = np.full((1, 64, 3, 3), 100, np.float16), np.full((1, 64, 3, 3), 100, np.float16)
+    w[:, ::2] = -100  # sums of a channel's products are beyond float16
+    leaves = [tg.Tensor(a, requires_grad=True) for a in (x, w)]
+    out = tg.conv2d(*leaves, padding=1)
+    assert out.dtype == np.float16 and not out.data.any()
+    exactly(
+        tg.grad(out, leaves, gradient=np.ones_like(out.data))[1],
+        100
+        * naive_conv(np.ones((64, 1, 3, 3)), np.ones((1, 1, 3, 3)), (1, 1), (1, 1))
+        .astype(np.float16)
+        .reshape(1, 64, 3, 3),
+    )
+
+
+@given(geometries.filter(lambda geometry: geometry[0][0]), counts, seeds)
+def test_images_that_are_not_finite_give_what_they_give_in_pytorch(geometry: Any, filters: int, seed: int) -> None:
+    torch = pytest.importorskip("torch")
+    shape, kernel, stride, padding = geometry
+    x, w = (a.astype(np.float32) for a in planted(seed, shape, (filters, shape[1], *kernel)))
+    if not np.isfinite(w).all():
+        w = np.ones_like(w)  # with padding, PyTorch's answer depends on its backend
+    expected = torch.nn.functional.conv2d(torch.tensor(x), torch.tensor(w), None, stride, padding).numpy()
+    out = tg.conv2d(x, w, None, stride, padding).data
+    limit = 1e-4 * naive_conv(np.where(np.isfinite(x), np.abs(x), 0), np.abs(w), stride, padding)
+    same = (out == expected) | (np.isnan(out) & np.isnan(expected))
+    with np.errstate(invalid="ignore"):
+        assert (same | (np.abs(out - expected) <= limit)).all()
 
 
 # Errors ---------------------------------------------------------------------------------------------------------------

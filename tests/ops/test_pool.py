@@ -27,12 +27,14 @@ import tinygrad_mnist as tg
 
 
 def naive_pool_gradient(x: Array, g: Array, kernel: Any, stride: Any, padding: Any) -> Array:
-    """Each window's gradient goes to its first maximum, row by row."""
+    """Each window's gradient goes to its first maximum, row by row, or to its last NaN."""
     out, (ph, pw) = np.zeros_like(x), padding
     for n, c, i, j in np.ndindex(*g.shape):
         rows = [r for r in range(i * stride[0] - ph, i * stride[0] - ph + kernel[0]) if 0 <= r < x.shape[2]]
         columns = [s for s in range(j * stride[1] - pw, j * stride[1] - pw + kernel[1]) if 0 <= s < x.shape[3]]
-        best = max(((r, s) for r in rows for s in columns), key=lambda at: x[n, c, at[0], at[1]])  # max keeps the first
+        places = [(r, s) for r in rows for s in columns]
+        best = max(places, key=lambda at: x[n, c, at[0], at[1]])  # max keeps the first
+        best = [best, *(at for at in places if np.isnan(x[n, c, at[0], at[1]]))][-1]
         out[(n, c, *best)] += g[n, c, i, j]
     return out
 
@@ -71,6 +73,44 @@ def test_max_pool_sends_the_gradient_to_the_first_maximum(
     assert not curvature.data.any()
 
 
+@given(pool_geometries, seeds, layouts, dtypes | st.just(np.float16), st.booleans())
+def test_max_pool_selects_also_what_is_not_finite(
+    geometry: Any, seed: int, layout: str, dtype: Any, infinite: bool
+) -> None:
+    shape, kernel, stride, padding = geometry
+    rng, x = np.random.default_rng(seed), numbers(seed, shape, dtype, layout, 2).copy("K")
+    special = rng.choice(np.array([np.nan, np.inf, -np.inf, -np.inf], dtype), shape)
+    np.copyto(x, special, where=rng.random(shape) < rng.choice([0.2, 0.9]))
+    out = tg.max_pool2d(leaf := tg.Tensor(x, requires_grad=True), kernel, stride, padding)
+    exactly(out, windows(x, kernel, stride, padding, -np.inf).max(axis=(4, 5)))
+    g = tg.Tensor(numbers(seed + 1, out.shape, dtype).copy(), requires_grad=True)
+    g.data[rng.random(out.shape) < 0.2] = np.inf if infinite else 1
+    (gx,) = tg.grad(out, [leaf], create_graph=True, gradient=g)
+    exactly(gx, naive_pool_gradient(x, g.data, kernel, stride, padding))
+    probe = np.arange(x.size, dtype=dtype).reshape(shape)
+    (read,) = tg.grad(gx, [g], gradient=tg.Tensor(probe))
+    for at in np.ndindex(*out.shape):
+        only = np.zeros_like(g.data)
+        only[at] = 1
+        assert read.data[at] == probe[naive_pool_gradient(x, only, kernel, stride, padding) == 1]
+
+
+@given(pool_geometries, seeds)
+def test_pools_agree_with_pytorch_where_numbers_are_not_finite(geometry: Any, seed: int) -> None:
+    torch = pytest.importorskip("torch")
+    shape, kernel, stride, padding = geometry
+    rng, x = np.random.default_rng(seed), numbers(seed, shape, np.float32).copy()
+    x[rng.random(shape) < 0.3] = rng.choice(np.float32([np.nan, np.inf, -np.inf]))
+    for name in "max_pool2d", "avg_pool2d":
+        other = torch.tensor(x, requires_grad=True)
+        expected = getattr(torch.nn.functional, name)(other, kernel, stride, padding)
+        out = getattr(tg, name)(leaf := tg.Tensor(x, requires_grad=True), kernel, stride, padding)
+        g = numbers(seed + 1, out.shape, np.float32)
+        expected.backward(torch.tensor(g))
+        np.testing.assert_allclose(out.data, expected.detach().numpy(), rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(tg.grad(out, [leaf], gradient=g)[0].data, other.grad.numpy(), rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("rows", "kernel", "stride", "padding", "first"),
     [
@@ -79,6 +119,8 @@ def test_max_pool_sends_the_gradient_to_the_first_maximum(
         ([[5, 5, 5]], (1, 2), 1, 0, [[1, 1, 0]]),
         ([[-5, -5], [-5, -5]], 3, 1, 1, [[4, 0], [0, 0]]),  # padding is no maximum, not even among negative numbers
         ([[7, 7, 7], [7, 7, 7], [7, 7, 7]], 2, 1, 0, [[1, 1, 0], [1, 1, 0], [0, 0, 0]]),
+        ([[-np.inf, -np.inf], [-np.inf, -np.inf]], 2, 2, 1, [[1, 1], [1, 1]]),  # nor among minus infinities
+        ([[np.nan, 9], [np.nan, 9]], 2, 2, 0, [[0, 0], [1, 0]]),
     ],
 )
 def test_ties_in_max_pool(rows: Any, kernel: Any, stride: int, padding: int, first: Any) -> None:

@@ -1,14 +1,14 @@
 """The compiled kernels, c/native.c: what reference.py defines, for float32 and the plans that __init__.py sends here.
 
 They are optional: without a compiled library NumPy computes everything. The library knows nothing of Python and is
-called without the GIL. Both compute the same up to rounding, but a pixel that is not finite, or beyond 1e37, can make
-its neighbours NaN or infinite in a compiled convolution with a kernel of three columns.
+called without the GIL. Both compute the same up to rounding, for every input.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
 from functools import lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from . import reference
 from .geometry import Geometry, Size
 from .products import Array
-from .reference import adjoint_operands
 
 VARIABLE = "TINYGRAD_MNIST_NATIVE"
 LEVELS = ("baseline", "avx2", "avx512")  # as numbered in native.c
@@ -87,12 +87,14 @@ def description() -> str:
 
 def conv_output(x: Array, w: Array, bias: Array | None, geometry: Geometry) -> Array:
     """See `reference.conv_output`."""
-    return _convolve(x, w, bias, geometry, geometry.output_size(x.shape, w.shape[2:]))
+    out = _convolve(x, w, bias, geometry, geometry.output_size(x.shape, w.shape[2:]))
+    return _silently(reference.conv_output, x, w, bias, geometry) if out is None else out
 
 
 def conv_input(g: Array, w: Array, geometry: Geometry, size: Size) -> Array:
     """See `reference.conv_input`."""
-    return _convolve(*adjoint_operands(g, w, geometry), size)
+    out = _convolve(*reference.adjoint_operands(g, w, geometry), size)
+    return _silently(reference.conv_input, g, w, geometry, size) if out is None else out
 
 
 def conv_weight(x: Array, g: Array, geometry: Geometry, size: Size) -> Array:
@@ -100,18 +102,20 @@ def conv_weight(x: Array, g: Array, geometry: Geometry, size: Size) -> Array:
     out = np.empty((g.shape[1], x.shape[1], *size), np.float32)
     sizes = _geometry(x.shape, out.shape, out.strides, geometry, (g.shape[2], g.shape[3]))
     image, gradient = _lay_out(x), _lay_out(g)
-    _check(LIBRARY.weight_gradient(LEVEL, sizes, _address(image), _address(gradient), _address(out)))
+    _finite(LIBRARY.weight_gradient(LEVEL, sizes, _address(image), _address(gradient), _address(out)))
     return out
 
 
-def _convolve(x: Array, w: Array, bias: Array | None, geometry: Geometry, size: Size) -> Array:
+def _convolve(x: Array, w: Array, bias: Array | None, geometry: Geometry, size: Size) -> Array | None:
+    """Return None if weights are not finite: the lowered images have zeros around them, and infinity * 0 is NaN."""
     w = w if w.flags.aligned else w.copy()
     bias = None if bias is None else np.require(bias, requirements=("C", "A"))
     out = np.empty((size[0], len(w), size[1], len(x)), np.float32)
     sizes = _geometry(x.shape, w.shape, w.strides, geometry, size)
     image = _lay_out(x)
     add = None if bias is None else _address(bias)
-    _check(LIBRARY.convolve(LEVEL, sizes, _address(image), _address(w), add, _address(out)))
+    if not _finite(LIBRARY.convolve(LEVEL, sizes, _address(image), _address(w), add, _address(out))):
+        return None
     return out.transpose(3, 1, 0, 2)  # (OH, F, OW, N) -> (N, F, OH, OW)
 
 
@@ -170,11 +174,19 @@ def _sizes(*sizes: int) -> ctypes.Array[ctypes.c_ssize_t]:
     return (ctypes.c_ssize_t * len(sizes))(*sizes)
 
 
-def _check(status: int) -> None:
-    if status:
+@np.errstate(invalid="ignore", over="ignore")
+def _silently(function: Callable[..., Array], *arguments: Any) -> Array:
+    """Call a function of reference.py without warnings, as there are none in C."""
+    return function(*arguments)
+
+
+def _finite(status: int) -> bool:
+    """Tell from what a convolution returned whether its weights are finite."""
+    if status == 1:
         raise MemoryError(
             "native kernels: not enough memory for the work space; use smaller batches, or TINYGRAD_MNIST_NATIVE=0"
         )
+    return not status
 
 
 LIBRARY, LEVEL, REASON = _load()

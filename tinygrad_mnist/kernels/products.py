@@ -33,7 +33,7 @@ def lay_out(
     first of them sees.
     """
     n, c, h, w = x.shape
-    image, columns = x.transpose(2, 1, 3, 0), _columns_inside(w, kw, sw, left, ow)
+    image, columns = x.transpose(2, 1, 3, 0), inside(w, kw, sw, left, ow)
     if sw == 1 and c >= FEW_CHANNELS:
         return np.ascontiguousarray(image, dtype), columns
     lowered = np.zeros((h, kw, c, ow, n), dtype)
@@ -44,8 +44,11 @@ def lay_out(
 
 
 @lru_cache(maxsize=1024)
-def _columns_inside(w: int, kw: int, sw: int, left: int, ow: int) -> list[tuple[int, int, int]]:
-    """For each column of the kernel: the output columns for which it is inside the image, and what the first sees."""
+def inside(w: int, kw: int, sw: int, left: int, ow: int) -> list[tuple[int, int, int]]:
+    """For each column of the kernel: the output columns for which it is inside the image, and what the first sees.
+
+    The same for rows.
+    """
     edges = [[min(max(-((k - left - edge) // sw), 0), ow) for edge in (0, w)] for k in range(kw)]
     return [(begin, max(begin, end), begin * sw + k - left) for k, (begin, end) in enumerate(edges)]
 

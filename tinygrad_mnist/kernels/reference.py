@@ -10,10 +10,15 @@ Arrays are (N, C, H, W) by name and (H, C, W, N) in memory; any other order is a
 matter of strides. What column l of the kernel sees of an image row is a matrix of C rows and OW*N columns, beginning l
 * N numbers on. KH rows of the image below each other are a matrix of KH*C rows, and the next output row sees the same,
 C rows on. So a convolution is KW stacks of products that read the image in place, added up: nothing is copied.
+
+The sum is over pixels inside the image: padding takes no part in it, nor do the rows and columns that a stride leaves
+out, so that 0 * infinity does not arise there. Halves are computed in float32.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -24,13 +29,40 @@ from .products import Array
 
 
 # The three partial derivatives of a convolution -----------------------------------------------------------------------
+def halves_in_float32(kernel: Callable[..., Array]) -> Callable[..., Array]:
+    """Compute float16 in float32, as PyTorch does: sums would overflow from 65,504 on, and lose digits before."""
+
+    @wraps(kernel)
+    def wide(*arguments: Any) -> Array:
+        arrays = [a for a in arguments if isinstance(a, np.ndarray)]
+        if np.result_type(*arrays) != np.float16:
+            return kernel(*arguments)
+        single = [a.astype(np.float32) if isinstance(a, np.ndarray) else a for a in arguments]
+        return kernel(*single).astype(np.float16)
+
+    return wide
+
+
+@halves_in_float32
 def conv_output(x: Array, w: Array, bias: Array | None, geometry: Geometry) -> Array:
     """dT/dg, the bias added: (N, C, H, W), (F, C, KH, KW), (F,) -> (N, F, OH, OW)."""
-    return _correlate(x, w, bias, geometry, geometry.output_size(x.shape, w.shape[2:]))
+    size = geometry.output_size(x.shape, w.shape[2:])
+    if not np.isfinite(w).all():
+        out = _zeros(len(x), len(w), size, np.result_type(x, w) if bias is None else np.result_type(x, w, bias))
+        for tap, pixels, outputs in _taps(geometry, x.shape, w.shape[2:], size):
+            out[outputs] += np.einsum("fc,nchw->nfhw", w[tap], x[pixels], optimize=True)
+        return out if bias is None else out + bias[:, None, None]
+    return _correlate(x, w, bias, geometry, size)
 
 
+@halves_in_float32
 def conv_input(g: Array, w: Array, geometry: Geometry, size: Size) -> Array:
     """dT/dx, a convolution of g spread out by the stride with the flipped kernel: (N, F, OH, OW) -> (N, C, H, W)."""
+    if not np.isfinite(w).all():
+        out = _zeros(len(g), w.shape[1], size, np.result_type(g, w))
+        for tap, pixels, outputs in _taps(geometry, out.shape, w.shape[2:], g.shape[2:]):
+            out[pixels] += np.einsum("fc,nfhw->nchw", w[tap], g[outputs], optimize=True)
+        return out
     return _correlate(*adjoint_operands(g, w, geometry), size)
 
 
@@ -41,8 +73,18 @@ def adjoint_operands(g: Array, w: Array, geometry: Geometry) -> tuple[Array, Arr
     return spread(g, geometry.stride), flipped, None, Geometry((1, 1), before)
 
 
+@halves_in_float32
 def conv_weight(x: Array, g: Array, geometry: Geometry, size: Size) -> Array:
     """dT/dw: (N, C, H, W), (N, F, OH, OW) -> (F, C, KH, KW)."""
+    out = _weights(x, g, geometry, size)
+    if not np.isfinite(out).all():
+        out = np.zeros_like(out)
+        for tap, pixels, outputs in _taps(geometry, x.shape, size, g.shape[2:]):
+            out[tap] = np.einsum("nfhw,nchw->fc", g[outputs], x[pixels], optimize=True)
+    return out
+
+
+def _weights(x: Array, g: Array, geometry: Geometry, size: Size) -> Array:
     c, (f, oh, ow), (kh, kw), (stride, padding) = x.shape[1], g.shape[1:], size, geometry
     dtype = np.result_type(x, g)
     image, columns = products.lay_out(x, kw, stride[1], padding[1], ow, dtype)
@@ -62,6 +104,27 @@ def conv_weight(x: Array, g: Array, geometry: Geometry, size: Size) -> Array:
     if len(columns) < kw:  # lowered: (1, KH * KW*C, F)
         return total.reshape(kh, kw, c, f).transpose(3, 2, 0, 1)
     return total.reshape(kw, kh, c, f).transpose(3, 2, 1, 0)  # (KW, KH * C, F)
+
+
+def _zeros(n: int, channels: int, size: Size, dtype: np.dtype[Any]) -> Array:
+    return np.zeros((size[0], channels, size[1], n), dtype).transpose(3, 1, 0, 2)
+
+
+def _taps(geometry: Geometry, shape: tuple[int, ...], kernel: Size, size: Size) -> Iterator[tuple[Any, Any, Any]]:
+    """Yield each tap of the kernel, the pixels inside images of `shape` that it meets, and the outputs that see them.
+
+    As indices of weights (F, C, KH, KW), images (N, C, H, W) and outputs (N, F, OH, OW).
+    """
+    rows, columns = (
+        products.inside(shape[2 + axis], kernel[axis], geometry.stride[axis], geometry.padding[axis], size[axis])
+        for axis in range(2)
+    )
+    sh, sw = geometry.stride
+    for row, (i0, i1, y) in enumerate(rows):
+        for column, (j0, j1, x) in enumerate(columns):
+            if i0 < i1 and j0 < j1:
+                pixels = slice(y, y + (i1 - i0 - 1) * sh + 1, sh), slice(x, x + (j1 - j0 - 1) * sw + 1, sw)
+                yield (..., row, column), (..., *pixels), (..., slice(i0, i1), slice(j0, j1))
 
 
 def spread(g: Array, stride: Size) -> Array:
@@ -123,30 +186,47 @@ def max_pool(x: Array, kernel: Size, geometry: Geometry) -> Array:
 def max_pool_scatter(g: Array, x: Array, top: Array, kernel: Size, geometry: Geometry) -> Array:
     """Put each element of `g` where `x` first has the maximum `top` of its window; where windows overlap, add up."""
     (ph, pw), (sh, sw), (h, w) = geometry.padding, geometry.stride, x.shape[2:]
-    image = pad2d(x, geometry.padding, -np.inf)
-    overlapping = sh < kernel[0] or sw < kernel[1]
-    covered = (g.shape[2] * sh, g.shape[3] * sw) == image.shape[2:] and geometry.stride == kernel
-    out = np.empty_like(image, dtype=g.dtype) if covered else np.zeros_like(image, dtype=g.dtype)
-    parts = _slots(out, kernel, geometry)
-    for key, part in zip(_slots(image, kernel, geometry)[:-1], parts, strict=False):
-        hit = np.multiply(key == top, g, out=None if overlapping else part)
-        g = g - hit  # what is left for later elements
+    size, overlapping = (h + 2 * ph, w + 2 * pw), sh < kernel[0] or sw < kernel[1]
+    covered = (g.shape[2] * sh, g.shape[3] * sw) == size and geometry.stride == kernel
+    out = np.empty_like(x, g.dtype, shape=(*x.shape[:2], *size))
+    if not covered:
+        out[...] = 0
+    for hit, part in zip(_first(x, top, kernel, geometry), _slots(out, kernel, geometry), strict=True):
         if overlapping:
-            part += hit
-    if overlapping:
-        parts[-1] += g
-    else:
-        parts[-1][...] = g
+            part += select(g, hit)
+        else:
+            part[...] = select(g, hit)
     return out[:, :, ph : ph + h, pw : pw + w]
 
 
 def max_pool_gather(v: Array, x: Array, top: Array, kernel: Size, geometry: Geometry) -> Array:
     """Read `v` where `x` first has the maximum `top` of its window: the adjoint of `max_pool_scatter`."""
-    *keys, _ = _slots(pad2d(x, geometry.padding, -np.inf), kernel, geometry)
-    *slots, out = _slots(pad2d(v, geometry.padding, 0), kernel, geometry)
-    for key, slot in zip(reversed(keys), reversed(slots), strict=True):
-        out = np.where(key == top, slot, out)
+    out = np.zeros_like(top, v.dtype)
+    slots = _slots(pad2d(v, geometry.padding, 0), kernel, geometry)
+    for hit, slot in zip(_first(x, top, kernel, geometry), slots, strict=True):
+        np.copyto(out, slot, where=hit)
     return out
+
+
+def _first(x: Array, top: Array, kernel: Size, geometry: Geometry) -> Iterator[Array]:
+    """Yield for the first, second … elements of all windows, row by row, whether they are the first maximum `top`.
+
+    In windows with NaN, whether they are the last NaN, as in PyTorch. Padding never is.
+    """
+    *keys, _ = _slots(pad2d(x, geometry.padding, np.nan), kernel, geometry)
+    left, last = np.ones_like(top, bool), None
+    if np.isnan(top).any():
+        last = np.full_like(top, -1, np.intp)
+        for number, nan in enumerate(_slots(pad2d(np.isnan(x), geometry.padding, 0), kernel, geometry)):
+            last[nan] = number
+    for number, key in enumerate(keys):
+        hit = key == top
+        if last is not None:
+            hit |= last == number
+        hit &= left
+        left ^= hit  # what is left for later elements
+        yield hit
+    yield left
 
 
 def _slots(x: Array, kernel: Size, geometry: Geometry) -> list[Array]:

@@ -43,6 +43,17 @@ static inline ptrdiff_t NAME(fitted)(ptrdiff_t at, ptrdiff_t count)
     return at + LANES > count && count >= LANES ? count - LANES : at;
 }
 
+TARGET static inline VEC NAME(absolute)(VEC v) { return (VEC)((INT)v & 0x7fffffff); }
+
+TARGET static inline int NAME(any)(INT v, ptrdiff_t count) /* whether one of the first lanes is not 0 */
+{
+    int lanes[LANES], found = 0;
+    memcpy(lanes, &v, sizeof v);
+    for (ptrdiff_t lane = 0; lane < min(count, LANES); lane++)
+        found |= lanes[lane];
+    return found;
+}
+
 TARGET static inline float NAME(across)(VEC v) /* the sum of its lanes */
 {
     float lanes[LANES], sum = 0;
@@ -69,10 +80,15 @@ TARGET static inline void NAME(spread)(float *to, ptrdiff_t step, ptrdiff_t at, 
 }
 
 /* Write the points of B d, `point` floats apart and rows a tile apart, for all channels of one vector of images; d[l] is at from[l], its next
-   channel `step[l]` floats on. any[j] gets the bits of what the output column j sees: of d[j], d[j + 1] and d[j + 2]. */
+   channel `step[l]` floats on. size[l] gets the sum of |d[l]|, *squares that of all squares; both
+   are 0 without `sums`. */
 TARGET static inline __attribute__((always_inline)) void
-NAME(transform)(const float *const *from, const ptrdiff_t *step, ptrdiff_t channels, ptrdiff_t count, float *to, ptrdiff_t point, INT *any)
+NAME(transform)(const float *const *from, const ptrdiff_t *step, ptrdiff_t channels, ptrdiff_t count, float *to, ptrdiff_t point, VEC *size,
+                VEC *squares, const int sums)
 {
+    for (int l = 0; l < POINTS; l++)
+        size[l] = (VEC){0};
+    *squares = (VEC){0};
     for (ptrdiff_t c = 0; c < channels; c++, to += TILE) {
         VEC d[POINTS];
         for (int l = 0; l < POINTS; l++)
@@ -86,11 +102,11 @@ NAME(transform)(const float *const *from, const ptrdiff_t *step, ptrdiff_t chann
         *(LOOSE *)(to + 3 * point) = even2 + odd2;
         *(LOOSE *)(to + 4 * point) = even2 - odd2;
         *(LOOSE *)(to + 5 * point) = (d[5] - (A2 + B2) * d[3]) + A2 * B2 * d[1];
-        const INT left = (INT)d[1] | (INT)d[2], right = (INT)d[3] | (INT)d[4];
-        any[0] |= (INT)d[0] | left;
-        any[1] |= left | (INT)d[3];
-        any[2] |= (INT)d[2] | right;
-        any[3] |= right | (INT)d[5];
+        if (!sums)
+            continue;
+        for (int l = 0; l < POINTS; l++)
+            size[l] += NAME(absolute)(d[l]);
+        *squares += (d[0] * d[0] + d[1] * d[1]) + (d[2] * d[2] + d[3] * d[3]) + (d[4] * d[4] + d[5] * d[5]);
     }
 }
 
@@ -98,7 +114,7 @@ NAME(transform)(const float *const *from, const ptrdiff_t *step, ptrdiff_t chann
 
    Textbook: row l * C + c, lane j * N + n holds x[y, c, j * stride + l - left, n]; 0 outside the image.
    Winograd: point p, row c, lane n of the tile of output columns j .. j + 3 holds (B d)[p] with d = x[y, c, j - left .. j - left + 5, n].
-   Behind all of them, (tile, column, lane) holds the bits of what that output column sees.
+   Behind all of them, if the plan has room, (tile, 5, lane) holds the sums of the absolute values that each output column sees, and that of all squares.
    A fifth to a tenth of a convolution's time. */
 TARGET static void
 NAME(lower)(const struct geometry *s, const struct plan *p, const float *x, const float *zeros, ptrdiff_t y, ptrdiff_t first, ptrdiff_t units,
@@ -135,14 +151,19 @@ NAME(lower)(const struct geometry *s, const struct plan *p, const float *x, cons
                 from[l] = inside ? row + (column + l) * n + at : zeros;
                 step[l] = inside ? s->w * n : 0;
             }
-            float *d = to + tile * chunk + at % TILE, *bits = to + POINTS * point + tile * COLUMNS * TILE + at % TILE;
-            INT any[COLUMNS] = {{0}};
-            if (n - at >= LANES)
-                NAME(transform)(from, step, s->c, LANES, d, point, any);
+            float *d = to + tile * chunk + at % TILE, *seen = to + POINTS * point + tile * SEEN * TILE + at % TILE;
+            VEC size[POINTS], squares;
+            if (n - at >= LANES && p->slot == p->seen)
+                NAME(transform)(from, step, s->c, LANES, d, point, size, &squares, 0);
+            else if (n - at >= LANES)
+                NAME(transform)(from, step, s->c, LANES, d, point, size, &squares, 1);
             else
-                NAME(transform)(from, step, s->c, n - at, d, point, any);
+                NAME(transform)(from, step, s->c, n - at, d, point, size, &squares, 1);
+            if (p->slot == p->seen)
+                continue;
             for (int j = 0; j < COLUMNS; j++)
-                *(LOOSE *)(bits + j * TILE) = (VEC)any[j];
+                *(LOOSE *)(seen + j * TILE) = size[j] + size[j + 1] + size[j + 2];
+            *(LOOSE *)(seen + COLUMNS * TILE) = squares;
         }
     }
 }
@@ -215,21 +236,35 @@ NAME(products)(float *to, ptrdiff_t stride, const float *bias, const float *w, c
         NAME(sums)(to, stride, bias, w, v, offset, taps, rows, 1);
 }
 
-/* Lay the filters out as (point, f / BLOCK, k, row, f % BLOCK); for Winograd, point p holds (G w[f, c, k, :])[p]. */
-TARGET static void NAME(lay_out)(const struct geometry *s, const struct plan *p, const float *w, float *to)
+/* Lay the filters out as (point, f / BLOCK, k, row, f % BLOCK); for Winograd, point p holds (G w[f, c, k, :])[p]. Returns 0, or
+   NOT_FINITE or UNEVEN if the weights are. */
+TARGET static int NAME(lay_out)(const struct geometry *s, const struct plan *p, const float *w, float *to)
 {
     const ptrdiff_t blocks = (s->f + BLOCK - 1) / BLOCK, point = blocks * s->kh * p->rows * BLOCK;
-    for (ptrdiff_t f = 0; f < s->f; f++)
+    int lightest = magnitude(INFINITY), heaviest = 0, even = 1;
+    for (ptrdiff_t f = 0; f < s->f; f++) {
+        int most = 0, column[3] = {0};        /* the largest |w|, and those of each column */
+        int least = magnitude(INFINITY);      /* the smallest of those of each row, but 0 */
+        float rows = 0;                       /* and their sum */
         for (ptrdiff_t k = 0; k < s->kh; k++)
             for (ptrdiff_t c = 0; c < s->c; c++) {
                 const float *from = w + f * s->wf + c * s->wc + k * s->wk;
                 float *d = to + ((f / BLOCK * s->kh + k) * p->rows + c) * BLOCK + f % BLOCK;
                 if (p->points == 1) {
-                    for (ptrdiff_t l = 0; l < s->kw; l++)
+                    for (ptrdiff_t l = 0; l < s->kw; l++) {
                         d[l * s->c * BLOCK] = from[l * s->wl];
+                        most = larger(most, magnitude(from[l * s->wl]));
+                    }
                     continue;
                 }
                 const float w0 = from[0], w1 = from[s->wl], w2 = from[2 * s->wl];
+                const int size0 = magnitude(w0), size1 = magnitude(w1), size2 = magnitude(w2);
+                column[0] = larger(column[0], size0);
+                column[1] = larger(column[1], size1);
+                column[2] = larger(column[2], size2);
+                const int row = larger(larger(size0, size1), size2);
+                least = row ? smaller(least, row) : least;
+                rows += number(row);
                 d[0] = G0 * w0;
                 d[point] = GA * ((w0 + A2 * w2) + A1 * w1);
                 d[2 * point] = GA * ((w0 + A2 * w2) - A1 * w1);
@@ -237,30 +272,82 @@ TARGET static void NAME(lay_out)(const struct geometry *s, const struct plan *p,
                 d[4 * point] = GB * ((w0 + B2 * w2) - B1 * w1);
                 d[5 * point] = w2;
             }
+        if (p->points > 1) {
+            const float largest = number(most = larger(larger(column[0], column[1]), column[2]));
+            for (int l = 0; l < 3; l++)
+                even &= number(column[l]) * EVEN_COLUMNS >= largest;
+            even &= number(least) * ALL_ROWS >= largest && (rows - largest) * EVEN_ROWS >= largest * (float)(s->kh * p->rows - 1);
+        }
+        heaviest = larger(heaviest, most);
+        lightest = most ? smaller(lightest, most) : lightest;
+    }
+    if (heaviest >= magnitude(INFINITY))
+        return NOT_FINITE;
+    even &= !heaviest || (lightest >= magnitude(LIGHTEST) && heaviest <= magnitude(HEAVIEST));
+    return p->points == 1 || even ? 0 : UNEVEN;
 }
 
-/* Which lanes of a tile see anything but zeros, a mask for each output column; returns whether all of the first `lanes` do in all columns.
+/* What the output columns of a unit see, for each lane of a tile: `mask` is 0 where only zeros are seen, and `apart` is not where Winograd's
+   sums are not good enough. Returns which of these there are among the first `lanes`: ZEROS, APART.
 
    Where only zeros are seen, the result has to be the bias exactly: a ReLU behind it must not let gradients through because of rounding. */
 TARGET static int
-NAME(seeing)(const struct plan *p, const struct ring *ring, struct range k, ptrdiff_t tile, ptrdiff_t lanes, INT (*mask)[VECTORS])
+NAME(seeing)(const struct plan *p, const struct ring *ring, struct range k, ptrdiff_t tile, ptrdiff_t lanes, INT (*mask)[VECTORS],
+             INT (*apart)[VECTORS])
 {
-    INT all[VECTORS];
-    for (int v = 0; v < VECTORS; v++)
-        all[v] = ~(INT){0};
-    for (int j = 0; j < COLUMNS; j++)
-        for (int v = 0; v < VECTORS; v++) {
-            INT bits = {0};
+    INT zeros[VECTORS], others[VECTORS];
+    for (int v = 0; v < VECTORS; v++) {
+        VEC sum[SEEN];
+        for (int j = 0; j < SEEN; j++) {
+            sum[j] = (VEC){0};
             for (ptrdiff_t at = k.begin; at < k.end; at++)
-                bits |= *(const INT *)(ring->rows[at] + p->bits + (tile * COLUMNS + j) * TILE + v * LANES);
-            mask[j][v] = (bits << 1) != 0; /* without the sign */
-            all[v] &= mask[j][v];
+                sum[j] += *(const VEC *)(ring->rows[at] + p->seen + (tile * SEEN + j) * TILE + v * LANES);
         }
-    int found = -1, each[TILE];
-    memcpy(each, all, sizeof each);
+        const VEC all = sum[0] + sum[3]; /* of all six columns */
+        const INT fit = (all >= LEAST) & (all <= MOST) & (all * all > p->single * sum[COLUMNS]);
+        zeros[v] = others[v] = (INT){0};
+        for (int j = 0; j < COLUMNS; j++) {
+            mask[j][v] = sum[j] != 0;
+            apart[j][v] = mask[j][v] & ~(fit & (all <= sum[j] * p->ratio));
+            zeros[v] |= ~mask[j][v];
+            others[v] |= apart[j][v];
+        }
+    }
+    int found = 0, zero[TILE], other[TILE];
+    memcpy(zero, zeros, sizeof zero);
+    memcpy(other, others, sizeof other);
     for (ptrdiff_t lane = 0; lane < lanes; lane++)
-        found &= each[lane];
+        found |= (zero[lane] & ZEROS) | (other[lane] & APART);
     return found;
+}
+
+/* The textbook's sums for one output column j of all filters, and the lanes of a vector where `wanted` is not 0; reads the image where it lies. */
+TARGET static void
+NAME(one_by_one)(const struct geometry *s, const float *x, const float *w, const float *bias, ptrdiff_t i, ptrdiff_t j, struct range k,
+                 ptrdiff_t lane, INT wanted, float *to)
+{
+    const ptrdiff_t count = s->n - lane, y = i * s->sh - s->top, column = j - s->left;
+    const ptrdiff_t first = max(-column, 0), last = min(s->w - column, s->kw);
+    for (ptrdiff_t f = 0; f < s->f; f += BLOCK) {
+        const float *from[BLOCK];
+        VEC sum[BLOCK];
+        for (int b = 0; b < BLOCK; b++) {
+            from[b] = w + min(f + b, s->f - 1) * s->wf;
+            sum[b] = (VEC){0};
+        }
+        for (ptrdiff_t at = k.begin; at < k.end; at++)
+            for (ptrdiff_t l = first; l < last; l++)
+                for (ptrdiff_t c = 0; c < s->c; c++) {
+                    const VEC v = NAME(load)(x + (((y + at) * s->c + c) * s->w + column + l) * s->n + lane, count);
+                    for (int b = 0; b < BLOCK; b++)
+                        sum[b] += from[b][c * s->wc + at * s->wk + l * s->wl] * v;
+                }
+        for (ptrdiff_t b = 0; b < min(s->f - f, BLOCK); b++) {
+            float *d = to + (f + b) * s->ow * s->n;
+            const INT old = (INT)NAME(load)(d, count), new = (INT)(sum[b] + (bias ? bias[f + b] : 0));
+            NAME(store)(d, (VEC)((new & wanted) | (old & ~wanted)), count);
+        }
+    }
 }
 
 /* Write `lanes` lanes of `filters` filters to the output: as many as there are of the columns A sums, with the bias added. Unless `mask` is
@@ -299,15 +386,19 @@ NAME(emit)(const struct geometry *s, float (*sums)[BLOCK * TILE], const float *b
    85-100 for more. Winograd (F(4, 3) along the width: four columns of a 3-column kernel take 6 products instead of 12): 120-230 GFLOP/s
    of the textbook's. */
 TARGET static int
-NAME(convolve)(const struct geometry *s, const float *x, const float *w, const float *bias, float *out)
+NAME(convolve)(const struct geometry *s, const float *x, const float *w, const float *bias, float *out, int points)
 {
-    const struct plan p = make_plan(s, LANES, TILE);
+    const struct plan p = make_plan(s, LANES, TILE, points, SEEN);
     const ptrdiff_t blocks = (s->f + BLOCK - 1) / BLOCK, block = s->kh * p.rows * BLOCK, chunk = p.rows * TILE;
     struct ring ring;
     float *filters = reserve(s, &p, p.points * blocks * block, 0, &ring);
     if (!filters)
         return 1;
-    NAME(lay_out)(s, &p, w, filters);
+    const int status = NAME(lay_out)(s, &p, w, filters);
+    if (status) {
+        free(filters);
+        return status == UNEVEN ? NAME(convolve)(s, x, w, bias, out, 1) : status;
+    }
     for (ptrdiff_t first = 0; first < p.units; first += p.strip) {
         const ptrdiff_t units = next_strip(&p, &ring, first), width = p.points > 1 ? s->n : units * s->n;
         const ptrdiff_t tiles = (width + TILE - 1) / TILE, all = p.points > 1 ? units * tiles : tiles;
@@ -316,8 +407,8 @@ NAME(convolve)(const struct geometry *s, const float *x, const float *w, const f
             for (ptrdiff_t t = 0; t < all; t++) {
                 const ptrdiff_t begin = t % tiles * TILE, lanes = min(width - begin, TILE);
                 const ptrdiff_t column = p.points > 1 ? COLUMNS * (first + t / tiles) : first;
-                INT mask[COLUMNS][VECTORS];
-                const int seeing = p.points == 1 || NAME(seeing)(&p, &ring, k, t, lanes, mask);
+                INT mask[COLUMNS][VECTORS], apart[COLUMNS][VECTORS];
+                const int seeing = p.points == 1 ? 0 : NAME(seeing)(&p, &ring, k, t, lanes, mask, apart);
                 for (ptrdiff_t b = 0; b < blocks; b++) {
                     float sums[POINTS][BLOCK * TILE] __attribute__((aligned(64)));
                     float *to = out + ((i * s->f + b * BLOCK) * s->ow + column) * s->n + begin;
@@ -334,11 +425,16 @@ NAME(convolve)(const struct geometry *s, const float *x, const float *w, const f
                                 const VEC v = *(VEC *)(sums[0] + f * TILE + lane) + (add ? add[f] : 0);
                                 NAME(store)(to + f * s->ow * s->n + lane, v, lanes - lane);
                             }
-                    } else if (!seeing || column + COLUMNS > s->ow)
-                        NAME(emit)(s, sums, add, count, to, lanes, seeing ? NULL : mask, min(s->ow - column, COLUMNS));
+                    } else if (seeing & ZEROS || column + COLUMNS > s->ow)
+                        NAME(emit)(s, sums, add, count, to, lanes, seeing & ZEROS ? mask : NULL, min(s->ow - column, COLUMNS));
                     else
                         NAME(emit)(s, sums, add, count, to, lanes, NULL, COLUMNS);
                 }
+                for (ptrdiff_t j = 0; seeing & APART && j < min(s->ow - column, COLUMNS); j++)
+                    for (ptrdiff_t v = 0; v * LANES < lanes; v++)
+                        if (NAME(any)(apart[j][v], lanes - v * LANES))
+                            NAME(one_by_one)(s, x, w, bias, i, column + j, k, begin + v * LANES, apart[j][v],
+                                             out + (i * s->f * s->ow + column + j) * s->n + begin + v * LANES);
             }
         }
     }
@@ -507,14 +603,52 @@ NAME(dots)(VEC *total, ptrdiff_t filters, const float *const *v, ptrdiff_t offse
             }
 }
 
+/* The textbook's sum for one weight, over the pixels that it meets inside the image; reads image and gradient where they lie. */
+TARGET static float
+NAME(one_weight)(const struct geometry *s, const float *x, const float *g, ptrdiff_t f, ptrdiff_t c, ptrdiff_t k, ptrdiff_t l)
+{
+    ptrdiff_t begin = 0, end = s->ow;
+    while (begin < end && begin * s->sw + l < s->left)
+        begin++;
+    while (end > begin && (end - 1) * s->sw + l - s->left >= s->w)
+        end--;
+    const ptrdiff_t run = s->sw == 1 ? end - begin : 1, count = run * s->n; /* output columns that see neighbours */
+    double total = 0;
+    VEC sum[2] = {{0}, {0}};
+    ptrdiff_t unfolded = 0;
+    for (ptrdiff_t i = 0; i < s->oh; i++) {
+        const ptrdiff_t y = i * s->sh + k - s->top;
+        for (ptrdiff_t j = y >= 0 && y < s->h ? begin : end; j < end; j += run) {
+            const float *a = g + ((i * s->f + f) * s->ow + j) * s->n, *b = x + ((y * s->c + c) * s->w + j * s->sw + l - s->left) * s->n;
+            ptrdiff_t lane = 0;
+            for (; lane + 2 * LANES <= count; lane += 2 * LANES) {
+                sum[0] += *(const LOOSE *)(a + lane) * *(const LOOSE *)(b + lane);
+                sum[1] += *(const LOOSE *)(a + lane + LANES) * *(const LOOSE *)(b + lane + LANES);
+            }
+            for (; lane < count; lane += LANES)
+                sum[0] += NAME(load)(a + lane, count - lane) * NAME(load)(b + lane, count - lane);
+            unfolded += count;
+        }
+        if (unfolded >= FOLD * FOLD * LANES || i + 1 == s->oh) {
+            total += NAME(across)(sum[0]) + NAME(across)(sum[1]);
+            sum[0] = sum[1] = (VEC){0};
+            unfolded = 0;
+        }
+    }
+    return (float)total;
+}
+
 /* out[f, c, k, l] = sum over i, j, n of g[i, f, j, n] * x[i * stride + k - top, c, j * stride + l - left, n].
 
    Strips and ring as in `convolve`. The gradient is turned, so that vectors go along the filters and nothing is summed across lanes. Sums of
    a tile are added to `part`, and that, every FOLD tiles or so, in float64 to `total`: errors do not grow with the images. Textbook: 65-75 GFLOP/s
-   for one input channel, 50-100 for more. Winograd: 115-190. */
+   for one input channel, 50-100 for more. Winograd: 115-190.
+
+   A weight whose sum is not finite, or much smaller than Winograd's, is computed again by itself: its columns may be much smaller than those
+   of its neighbours, and padding takes no part. */
 TARGET static int NAME(weight_gradient)(const struct geometry *s, const float *x, const float *g, float *out)
 {
-    const struct plan p = make_plan(s, LANES, TILE);
+    const struct plan p = make_plan(s, LANES, TILE, POINTS, 0);
     const ptrdiff_t filters = (s->f + LANES - 1) / LANES * LANES, chunk = p.rows * TILE, point = s->kh * p.rows * filters;
     const ptrdiff_t size = p.points * point, gradient = p.tiles * TILE * filters;
     const int few = p.points == 1 && s->kh * p.rows < 16; /* then `part` holds vectors of sums, to be summed across */
@@ -525,6 +659,7 @@ TARGET static int NAME(weight_gradient)(const struct geometry *s, const float *x
         free(total);
         return 1;
     }
+    const double cancelled = (double)min(2 * s->n * s->oh * s->ow, CANCELLED);
     ptrdiff_t unfolded = 0;
     for (ptrdiff_t first = 0; first < p.units; first += p.strip) {
         const ptrdiff_t units = next_strip(&p, &ring, first), width = p.points > 1 ? s->n : units * s->n;
@@ -558,16 +693,23 @@ TARGET static int NAME(weight_gradient)(const struct geometry *s, const float *x
             for (ptrdiff_t k = 0; k < s->kh; k++) {
                 const double *u = total + (k * p.rows + c) * filters + f;
                 float *d = out + ((f * s->c + c) * s->kh + k) * s->kw;
-                if (p.points == 1) {
+                double size = 0; /* of the points */
+                if (p.points == 1)
                     for (ptrdiff_t l = 0; l < s->kw; l++)
                         d[l] = (float)u[l * s->c * filters];
-                    continue;
+                else {
+                    const double even = GA * (u[point] + u[2 * point]), odd = GA * A1 * (u[point] - u[2 * point]); /* G' of the points */
+                    const double even2 = GB * (u[3 * point] + u[4 * point]), odd2 = GB * B1 * (u[3 * point] - u[4 * point]);
+                    d[0] = (float)(G0 * u[0] + (even + even2));
+                    d[1] = (float)(odd + odd2);
+                    d[2] = (float)(A2 * even + B2 * even2 + u[5 * point]);
+                    for (ptrdiff_t q = 0; q < POINTS; q++)
+                        size = fabs(u[q * point]) > size ? fabs(u[q * point]) : size;
                 }
-                const double even = GA * (u[point] + u[2 * point]), odd = GA * A1 * (u[point] - u[2 * point]); /* G' of the points */
-                const double even2 = GB * (u[3 * point] + u[4 * point]), odd2 = GB * B1 * (u[3 * point] - u[4 * point]);
-                d[0] = (float)(G0 * u[0] + (even + even2));
-                d[1] = (float)(odd + odd2);
-                d[2] = (float)(A2 * even + B2 * even2 + u[5 * point]);
+                const float least = size == 0 || (size >= FAINTEST && size <= LARGEST) ? (float)(size / cancelled) : INFINITY;
+                for (ptrdiff_t l = 0; l < s->kw; l++)
+                    if (!(fabsf(d[l]) >= least && fabsf(d[l]) <= FLT_MAX))
+                        d[l] = NAME(one_weight)(s, x, g, f, c, k, l);
             }
     free(part);
     free(total);
@@ -598,7 +740,7 @@ TARGET static void NAME(max_pool)(const ptrdiff_t *sizes, const float *x, float 
     }
 }
 
-/* out[.., n] = g of the window where x is its first maximum, row by row; 0 elsewhere, also outside of all windows. As fast as memory. */
+/* out[.., n] = g of the window where x is its first maximum, row by row, or its last NaN; 0 elsewhere, also outside of all windows. As fast as memory. */
 TARGET static void NAME(max_pool_gradient)(const ptrdiff_t *sizes, const float *g, const float *x, float *out)
 {
     const ptrdiff_t h = sizes[0], c = sizes[1], w = sizes[2], n = sizes[3], below = c * w * n;
@@ -613,7 +755,10 @@ TARGET static void NAME(max_pool_gradient)(const ptrdiff_t *sizes, const float *
                 const VEC right = NAME(load)(seen + n, count), last = NAME(load)(seen + below + n, count);
                 const VEC top = NAME(larger)(NAME(larger)(a, right), NAME(larger)(b, last));
                 const INT all = (INT)NAME(load)(g + at, count);
-                const INT first = a == top, second = ~first & (right == top), third = ~(first | second) & (b == top);
+                const INT only_a = (a != a) & (right == right) & (b == b), only_right = (right != right) & (b == b), only_b = b != b;
+                const INT before = last == last; /* where the last element is no NaN: then the last NaN is one of these */
+                const INT first = (a == top) | (only_a & before), second = ~first & ((right == top) | (only_right & before));
+                const INT third = ~(first | second) & ((b == top) | (only_b & before));
                 NAME(store)(to, (VEC)(all & first), count);
                 NAME(store)(to + n, (VEC)(all & second), count);
                 NAME(store)(to + below, (VEC)(all & third), count);

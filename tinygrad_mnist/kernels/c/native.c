@@ -17,6 +17,8 @@
    and so the sum of y * g, for any g, as that of (G w) * (B d) * (A' g): the weight gradient is G' of the sums of (B d) * (A' g). With
    a = 3/4 and b = 3/2 the errors are those of a plain sum in float32, to within a half (with 1 and 2, twice as large). A number that is not
    finite makes all four outputs so. */
+#include <float.h>
+#include <math.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,7 +31,7 @@ struct geometry {
     ptrdiff_t wf, wc, wk, wl;    /* how far apart in memory the weights (F, C, KH, KW) are, in floats */
 };
 
-enum { COLUMNS = 4, POINTS = 6 }; /* of Winograd's F(4, 3) */
+enum { COLUMNS = 4, POINTS = 6, SEEN = COLUMNS + 1 }; /* of Winograd's F(4, 3) */
 static const float A1 = 0.75f, A2 = 0.5625f, B1 = 1.5f, B2 = 2.25f; /* a, aa, b, bb */
 static const float G0 = 64 / 81.f, GA = -128 / 243.f, GB = 32 / 243.f; /* 1 / aabb, 1 / (2aa (aa - bb)), 1 / (2bb (bb - aa)) */
 
@@ -40,7 +42,8 @@ struct plan {
     ptrdiff_t unit_tiles; /* tiles for the images of one unit */
     ptrdiff_t strip;      /* units that are lowered together */
     ptrdiff_t tiles;      /* in a strip */
-    ptrdiff_t bits, slot; /* floats in a lowered row, and with the bits behind it */
+    ptrdiff_t seen, slot; /* floats in a lowered row, and with the sums of what is seen behind it */
+    float ratio, single;  /* of what a unit sees: its sum over that of a column, at most; its square over the sum of squares, at least */
 };
 
 struct ring { /* the lowered rows that one output row sees */
@@ -61,22 +64,58 @@ enum {
     FOLD = 16            /* tiles that a weight gradient sums in float32 */
 };
 
+enum { NO_MEMORY = 1, NOT_FINITE, UNEVEN }; /* what may be in the way of a plan; 0 if nothing is */
+enum { ZEROS = 1, APART = 2 };             /* what an output column may see */
+
+/* Winograd's rounding errors are in proportion to the largest number that a unit's six columns hold, times the largest weight; a plain sum's
+   are to what the output sees, times the weights that it meets. Where these are far apart, the plain sum is computed: for all outputs if the
+   weights are uneven, else for single ones. On MNIST that is less than one of 500 vectors of outputs after the first steps. */
+static const float EVEN_COLUMNS = 32, EVEN_ROWS = 16, ALL_ROWS = 65536; /* the largest |w| of a filter may be so many times that of each of its
+                                                                           columns, the mean of its other rows', and that of each row */
+static const float LIGHTEST = 0x1p-40f, HEAVIEST = 0x1p60f; /* the largest |w| of a filter; else products may overflow or be subnormal */
+static const float LEAST = 0x1p-60f, MOST = 0x1p60f;        /* the sum of what a unit sees, for the same reason */
+
+/* Winograd's sums for a weight's gradient may be this small and large, and as many times the gradient as it has multiplications and
+   additions, but not more than CANCELLED times. On MNIST that fails for one of a thousand. */
+static const float FAINTEST = 0x1p-80f, LARGEST = 0x1p100f;
+enum { CANCELLED = 8192 };
+
 static inline ptrdiff_t min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 static inline ptrdiff_t max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
+static inline int smaller(int a, int b) { return a < b ? a : b; }
+static inline int larger(int a, int b) { return a > b ? a : b; }
 
-static struct plan make_plan(const struct geometry *s, ptrdiff_t lanes, ptrdiff_t tile)
+static inline int magnitude(float v)
 {
-    const int winograd = s->kw == 3 && s->sw == 1 && s->ow >= 3 && s->c >= 4 && s->f >= 4 && s->n >= 2 * lanes; /* else it does not pay */
+    int bits;
+    memcpy(&bits, &v, sizeof v);
+    return bits & 0x7fffffff;
+}
+
+static inline float number(int magnitude)
+{
+    float v;
+    memcpy(&v, &magnitude, sizeof v);
+    return v;
+}
+
+/* `points` is the most of them that the plan may have, `seen` how many sums of what is seen are kept for each lane. */
+static struct plan make_plan(const struct geometry *s, ptrdiff_t lanes, ptrdiff_t tile, int points, int seen)
+{
+    const int winograd = points == POINTS && s->kw == 3 && s->sw == 1 && s->ow >= 3 && s->c >= 4 && s->f >= 4 && s->n >= 2 * lanes; /* else it does not pay */
     struct plan p = {.points = 1, .rows = s->c * s->kw, .units = s->ow};
     if (winograd)
         p = (struct plan){.points = POINTS, .rows = s->c, .units = (s->ow + COLUMNS - 1) / COLUMNS};
+    const float terms = (float)(s->c * s->kh * s->kw);
+    p.ratio = terms < 128 ? 8 * terms : 1024;
+    p.single = 1 + 8 / terms; /* no number is larger than all others together, times a quarter of the terms */
     p.unit_tiles = (s->n + tile - 1) / tile;
     const ptrdiff_t bytes = (ptrdiff_t)sizeof(float) * min(s->kh, s->h) * p.points * p.rows * (winograd ? p.unit_tiles * tile : s->n);
     const ptrdiff_t strips = (p.units - 1) / max(LOWERED / bytes, 1) + 1;
     p.strip = (p.units - 1) / strips + 1;
     p.tiles = winograd ? p.strip * p.unit_tiles : (p.strip * s->n + tile - 1) / tile;
-    p.bits = p.points * p.tiles * p.rows * tile;
-    p.slot = p.bits + (winograd ? p.tiles * COLUMNS * tile : 0);
+    p.seen = p.points * p.tiles * p.rows * tile;
+    p.slot = p.seen + (winograd ? p.tiles * seen * tile : 0);
     return p;
 }
 
@@ -133,7 +172,7 @@ static ptrdiff_t next_strip(const struct plan *p, const struct ring *ring, ptrdi
 #endif
 
 struct kernels {
-    int (*convolve)(const struct geometry *, const float *, const float *, const float *, float *);
+    int (*convolve)(const struct geometry *, const float *, const float *, const float *, float *, int);
     int (*weight_gradient)(const struct geometry *, const float *, const float *, float *);
     void (*max_pool)(const ptrdiff_t *, const float *, float *);
     void (*max_pool_gradient)(const ptrdiff_t *, const float *, const float *, float *);
@@ -176,10 +215,10 @@ int highest_level(void)
 #endif
 }
 
-/* These return 1 if there is not enough memory, else 0. */
+/* These return NO_MEMORY if there is not enough; NOT_FINITE, and nothing else, if weights are not. */
 int convolve(int level, const struct geometry *s, const float *x, const float *w, const float *bias, float *out)
 {
-    return levels[level].convolve(s, x, w, bias, out);
+    return levels[level].convolve(s, x, w, bias, out, POINTS);
 }
 
 int weight_gradient(int level, const struct geometry *s, const float *x, const float *g, float *out)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from inspect import signature
 from typing import Any
 
 import numpy as np
 
-from .tensor import Tensor, as_tensor
+from .tensor import Array, Tensor, asked, numeric, wrap
 
-__all__ = ["NUMBERS", "as_inputs", "describe", "explained", "wrong_arguments"]
+__all__ = ["NUMBERS", "as_array", "as_inputs", "describe", "explained", "stacked", "wrong_arguments"]
 
 NUMBERS = (float, int, bool)  # Python's own; np.float64 is a float, too, but not one of them
+_numbers = set(NUMBERS)
 ALIASES = {"dim": "axis", "dims": "axis", "axes": "axis", "keepdim": "keepdims"}  # other libraries' names
 
 
-def as_inputs(args: Sequence[Any]) -> tuple[Any, ...]:
-    """Convert the arguments of an op: Tensors and Python's numbers stay as they are, arrays become Tensors.
+def as_inputs(args: Sequence[Any], as_tensor: Callable[[Any], Tensor]) -> tuple[Any, ...]:
+    """Convert the arguments of an op: Tensors and Python's numbers stay as they are, all else becomes Tensors.
 
     NumPy's scalars and 0-d arrays become Python's numbers, which never change a dtype; floating-point ones decide the
     dtype themselves where no other floating-point array does. Numbers alone become Tensors.
@@ -26,11 +27,65 @@ def as_inputs(args: Sequence[Any]) -> tuple[Any, ...]:
     inputs: list[Any] = [a if isinstance(a, Tensor) or type(a) in NUMBERS else as_tensor(a) for a in args]
     scalars = [i for i, a in enumerate(inputs) if a is not args[i] and a.data.ndim == 0]
     if scalars:
-        floating = any(isinstance(a, Tensor) and a.dtype.kind == "f" and i not in scalars for i, a in enumerate(inputs))
+        kinds = [a.dtype.kind for i, a in enumerate(inputs) if isinstance(a, Tensor) and i not in scalars]
         for i in scalars:
-            if floating or inputs[i].dtype.kind != "f":
+            if "f" in kinds or inputs[i].dtype.kind != "f":
                 inputs[i] = inputs[i].item()
-    return tuple(inputs if any(isinstance(a, Tensor) for a in inputs) else map(as_tensor, args))
+    return tuple(map(as_tensor, args) if _numbers.issuperset(map(type, inputs)) else inputs)
+
+
+def _leaves(nest: Sequence[Any]) -> Iterator[Any]:
+    for part in nest:
+        if isinstance(part, (list, tuple)):
+            yield from _leaves(part)
+        else:
+            yield part
+
+
+def as_array(x: Any) -> Array | None:
+    """Return array_like `x` as an ndarray; None if it is a list or tuple with Tensors in it, at any depth.
+
+    To look through long lists would take as long as to convert them: that NumPy asked Tensors for arrays is counted.
+    """
+    if isinstance(x, np.ndarray):
+        return numeric(x)
+    start = next(asked)
+    try:
+        array = numeric(x)
+    except (TypeError, ValueError):
+        if _holds_tensors(x):
+            return None
+        raise
+    return array if next(asked) == start + 1 or not _holds_tensors(x) else None
+
+
+def _holds_tensors(x: Any) -> bool:  # another thread may have asked
+    return isinstance(x, (list, tuple)) and any(isinstance(leaf, Tensor) for leaf in _leaves(x))
+
+
+def stacked(nest: Any, as_tensor: Callable[[Any], Tensor], stack: Callable[..., Tensor]) -> Tensor:
+    """Stack lists and tuples that hold Tensors, arrays and numbers; the numbers do not change the dtype.
+
+    The two ops are given, because they stand above this file.
+    """
+    leaves = as_inputs([*_leaves(nest)], as_tensor)
+    numbers = {type(a): type(a)() for a in leaves if not isinstance(a, Tensor)}
+    dtype = np.result_type(*{a.dtype for a in leaves if isinstance(a, Tensor)}, *numbers.values())
+    rest = iter([a if isinstance(a, Tensor) else wrap(np.asarray(a, dtype)) for a in leaves])
+
+    def join(part: Any) -> Tensor:
+        if not isinstance(part, (list, tuple)):
+            return next(rest)
+        parts = [join(inner) for inner in part]
+        shapes = [*dict.fromkeys(p.shape for p in parts)]
+        if len(shapes) != 1:
+            raise ValueError(
+                f"cannot stack a {type(part).__name__} of parts of shapes {', '.join(map(str, shapes)) or 'none'}: "
+                "they must have one shape; reshape them, or join them with tg.concatenate"
+            )
+        return stack(*parts, axis=0)
+
+    return join(nest)
 
 
 def describe(a: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .tensor import Array, Operand, Tensor, as_tensor
+from .tensor import Array, Operand, Tensor, numeric
 from .validation import state_mismatches
 
 __all__ = ["SGD", "AdaGrad", "Adam", "AdamW"]
@@ -68,7 +68,7 @@ class Optimizer:
                     f"{kind}: there is a gradient for {name!r}, but no such parameter; known are "
                     f"{', '.join(self.params)}"
                 )
-            p, arrays[name] = self.params[name], as_tensor(g).data
+            p, arrays[name] = self.params[name], numeric(g)
             if arrays[name].shape != p.shape:
                 raise ValueError(
                     f"{kind}: the gradient of {name} has shape {arrays[name].shape}, the parameter {p.shape}"

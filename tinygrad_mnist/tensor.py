@@ -21,22 +21,31 @@ if TYPE_CHECKING:  # methods that other files attach to Tensor when they are imp
     from .ops.indexing import IndexingMethods
     from .ops.linalg import LinalgMethods
     from .ops.losses import LossMethods
+    from .ops.protocols import ProtocolMethods
     from .ops.reduction import ReductionMethods
     from .ops.shape import ShapeMethods
 
     class Methods(
-        BackwardMethods, ElementwiseMethods, IndexingMethods, LinalgMethods, LossMethods, ReductionMethods, ShapeMethods
+        BackwardMethods,
+        ElementwiseMethods,
+        IndexingMethods,
+        LinalgMethods,
+        LossMethods,
+        ProtocolMethods,
+        ReductionMethods,
+        ShapeMethods,
     ): ...
 else:
     Methods = object
 
-__all__ = ["Tensor", "as_tensor"]
+__all__ = ["Tensor"]
 
 Array: TypeAlias = npt.NDArray[Any]
 Operand: TypeAlias = "Tensor | npt.ArrayLike"  # what every op takes
 Class = TypeVar("Class", bound=type)
 
 NO_KEYWORDS: dict[str, Any] = {}  # shared by all leaves, never written to
+asked = itertools.count()  # counts how often NumPy asks Tensors for their arrays
 _serial = itertools.count()  # a Tensor has a higher number than everything that it was made from
 
 
@@ -74,7 +83,6 @@ class Tensor(Methods):
     """
 
     __slots__ = ("__weakref__", "data", "grad", "inputs", "keywords", "op", "requires_grad", "serial")
-    __array_ufunc__ = None  # ndarray <op> Tensor is left to the Tensor
 
     data: Array
     grad: Tensor | None
@@ -85,7 +93,7 @@ class Tensor(Methods):
     serial: int
 
     def __init__(self, data: Operand, requires_grad: bool = False) -> None:
-        self.data = np.array(as_tensor(data).data)
+        self.data = np.array(numeric(data))
         if requires_grad and self.data.dtype.kind != "f":
             raise TypeError(
                 f"Tensor: {self.data.dtype} data cannot require gradients; convert it first: array.astype(np.float32)"
@@ -134,6 +142,12 @@ class Tensor(Methods):
     if not TYPE_CHECKING:  # or else ``ndarray * Tensor`` would be an ndarray for type checkers
 
         def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
+            next(asked)
+            if self.requires_grad:
+                raise TypeError(
+                    "a Tensor that requires a gradient would lose its history in an array: call .detach() or .numpy(), "
+                    "or join Tensors with tg.as_tensor or tg.stack"
+                )
             return np.array(self.data, dtype=dtype, copy=copy)
 
     def __reduce__(self) -> tuple[Any, ...]:  # for copy and pickle: without history, and with a serial of its own
@@ -176,27 +190,12 @@ def wrap(data: Array) -> Tensor:
     return out
 
 
-def as_tensor(x: Operand) -> Tensor:
-    """Return `x` itself if it is a Tensor, else a Tensor of its values.
-
-    An ndarray is not copied, here and where ops take one: do not write to it until the backward pass is done.
-
-    Examples
-    --------
-    >>> as_tensor([1, 2])
-    Tensor([1, 2], dtype=int64)
-    """
-    if isinstance(x, Tensor):
-        return x
-    if isinstance(x, (list, tuple)) and any(isinstance(part, Tensor) and part.requires_grad for part in x):
-        raise TypeError(
-            "cannot compute with a list of Tensors without losing their history; "
-            "join them with tg.stack or tg.concatenate"
-        )
-    array = np.asarray(x)
+def numeric(x: Any) -> Array:
+    """Return the values of `x` as an ndarray (not a copy); refuse what holds no numbers."""
+    array = x.data if isinstance(x, Tensor) else np.asarray(x)
     if array.dtype.kind not in "biuf":  # booleans, integers, floating-point numbers
         raise TypeError(f"cannot compute with {type(x).__name__} of {array.dtype}; pass Tensors, arrays or numbers")
-    return wrap(array)
+    return array
 
 
 class _Empty: ...

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..tensor import Array, Operand, as_tensor
+from ..tensor import Array, Operand, numeric
 from ..validation import parameter_mismatches
 from ..walk import parameters
 
@@ -25,7 +25,7 @@ def load_parameters(model: Any, mapping: Mapping[str, Operand]) -> None:
         model is then unchanged.
     """
     wanted = parameters(model)
-    arrays: dict[str, Array] = {name: as_tensor(value).data for name, value in mapping.items()}
+    arrays: dict[str, Array] = {name: numeric(value) for name, value in mapping.items()}
     found = {
         name: (a.shape, wanted[name].dtype if name in wanted and a.dtype.kind == "f" else a.dtype)
         for name, a in arrays.items()

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ..record import add, astype, broadcast_to, sum_to
-from . import conv, elementwise, indexing, linalg, losses, pool, random, reduction, shape, windows
+from . import conv, elementwise, indexing, linalg, losses, pool, protocols, random, reduction, shape, windows
 from .conv import *
 from .elementwise import *
 from .indexing import *
@@ -20,3 +20,4 @@ FAMILIES = (conv, elementwise, indexing, linalg, losses, pool, random, reduction
 if not TYPE_CHECKING:  # type checkers take what is imported above
     __all__ = ["add", "astype", "broadcast_to", "sum_to"]  # those that the engine needs itself
     __all__ += [name for family in FAMILIES for name in family.__all__]
+    protocols.register({name: globals()[name] for name in __all__})

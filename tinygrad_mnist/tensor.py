@@ -17,24 +17,9 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:  # methods that other files attach to Tensor when they are imported
     from .backward import BackwardMethods
-    from .ops.elementwise import ElementwiseMethods
-    from .ops.indexing import IndexingMethods
-    from .ops.linalg import LinalgMethods
-    from .ops.losses import LossMethods
-    from .ops.protocols import ProtocolMethods
-    from .ops.reduction import ReductionMethods
-    from .ops.shape import ShapeMethods
+    from .ops import OpMethods
 
-    class Methods(
-        BackwardMethods,
-        ElementwiseMethods,
-        IndexingMethods,
-        LinalgMethods,
-        LossMethods,
-        ProtocolMethods,
-        ReductionMethods,
-        ShapeMethods,
-    ): ...
+    class Methods(BackwardMethods, OpMethods): ...
 else:
     Methods = object
 

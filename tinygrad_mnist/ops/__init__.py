@@ -17,7 +17,19 @@ from .windows import *
 
 FAMILIES = (conv, elementwise, indexing, linalg, losses, pool, random, reduction, shape, windows)
 
-if not TYPE_CHECKING:  # type checkers take what is imported above
+if TYPE_CHECKING:
+
+    class OpMethods(  # what the families attach to Tensor
+        elementwise.ElementwiseMethods,
+        indexing.IndexingMethods,
+        linalg.LinalgMethods,
+        losses.LossMethods,
+        protocols.ProtocolMethods,
+        reduction.ReductionMethods,
+        shape.ShapeMethods,
+    ): ...
+
+else:  # type checkers take what is imported above
     __all__ = ["add", "astype", "broadcast_to", "sum_to"]  # those that the engine needs itself
     __all__ += [name for family in FAMILIES for name in family.__all__]
     protocols.register({name: globals()[name] for name in __all__})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from inspect import signature
 from numbers import Number
@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from .tensor import Tensor, as_tensor
+from .tensor import Array, Tensor, numeric, wrap
 
-__all__ = ["NUMBERS", "WORDS", "as_inputs", "defers", "describe", "explained", "wrong_arguments"]
+__all__ = ["NUMBERS", "WORDS", "as_array", "as_inputs", "defers", "describe", "explained", "stacked", "wrong_arguments"]
 
 NUMBERS = (float, int, bool)  # Python's own; np.float64 is a float, too, but not one of them
 WORDS = (str, bytes, type(None))  # what nothing can be computed with: the op says so
 ALIASES = {"dim": "axis", "dims": "axis", "axes": "axis", "keepdim": "keepdims"}  # other libraries' names
 
 
-def as_inputs(args: Sequence[Any]) -> tuple[Any, ...]:
-    """Convert the arguments of an op: Tensors and Python's numbers stay as they are, arrays become Tensors.
+def as_inputs(args: Sequence[Any], as_tensor: Callable[[Any], Tensor]) -> tuple[Any, ...]:
+    """Convert the arguments of an op: Tensors and Python's numbers stay as they are, all else becomes Tensors.
 
     NumPy's scalars and 0-d arrays become Python's numbers, which never change a dtype; floating-point ones decide the
     dtype themselves where no other floating-point array does. Numbers alone become Tensors.
@@ -38,6 +38,52 @@ def as_inputs(args: Sequence[Any]) -> tuple[Any, ...]:
         if opaque := [a for a in (args[i] for i in special) if _has_no_ufuncs(a)]:
             raise TypeError(f"cannot compute with {type(opaque[0]).__name__}: its __array_ufunc__ is None")
     return tuple(inputs if any(isinstance(a, Tensor) for a in inputs) else map(as_tensor, args))
+
+
+def _leaves(nest: Sequence[Any]) -> Iterator[Any]:
+    for part in nest:
+        if isinstance(part, (list, tuple)):
+            yield from _leaves(part)
+        else:
+            yield part
+
+
+def as_array(x: Any) -> Array | None:
+    """Return array_like `x` as an ndarray; None if it is a list or tuple with Tensors in it, at any depth."""
+    return None if isinstance(x, (list, tuple)) and _holds_tensors(x) else numeric(x)
+
+
+def _holds_tensors(nest: Sequence[Any]) -> bool:
+    kinds = set(map(type, nest))  # long lists hold few types
+    if any(issubclass(kind, Tensor) for kind in kinds):
+        return True
+    nested = any(issubclass(kind, (list, tuple)) for kind in kinds)
+    return nested and any(_holds_tensors(part) for part in nest if isinstance(part, (list, tuple)))
+
+
+def stacked(nest: Any, as_tensor: Callable[[Any], Tensor], stack: Callable[..., Tensor]) -> Tensor:
+    """Stack lists and tuples that hold Tensors, arrays and numbers; the numbers do not change the dtype.
+
+    The two ops are given, because they stand above this file.
+    """
+    leaves = as_inputs([*_leaves(nest)], as_tensor)
+    numbers = {type(a): type(a)() for a in leaves if not isinstance(a, Tensor)}
+    dtype = np.result_type(*{a.dtype for a in leaves if isinstance(a, Tensor)}, *numbers.values())
+    rest = iter([a if isinstance(a, Tensor) else wrap(np.asarray(a, dtype)) for a in leaves])
+
+    def join(part: Any) -> Tensor:
+        if not isinstance(part, (list, tuple)):
+            return next(rest)
+        parts = [join(inner) for inner in part]
+        shapes = [*dict.fromkeys(p.shape for p in parts)]
+        if len(shapes) != 1:
+            raise ValueError(
+                f"cannot stack a {type(part).__name__} of parts of shapes {', '.join(map(str, shapes)) or 'none'}: "
+                "they must have one shape; reshape them, or join them with tg.concatenate"
+            )
+        return stack(*parts, axis=0)
+
+    return join(nest)
 
 
 def _has_no_ufuncs(a: Any) -> bool:

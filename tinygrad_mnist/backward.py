@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from . import hooks
-from .record import add, astype, copy, mode, recording
-from .tensor import NO_KEYWORDS, Operand, Tensor, as_tensor, attach, wrap
+from .record import add, as_tensor, astype, copy, mode, recording
+from .tensor import NO_KEYWORDS, Operand, Tensor, attach, wrap
 
 __all__ = ["grad"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .tensor import Array, Operand, Tensor, as_tensor
+from .tensor import Array, Operand, Tensor, numeric
 from .validation import each, integer, real, state_mismatches
 
 __all__ = ["SGD", "AdaGrad", "Adam", "AdamW"]
@@ -93,7 +93,7 @@ class Optimizer:
                     f"{kind}: there is a gradient for {name!r}, but no such parameter; known are "
                     f"{', '.join(self.params)}"
                 )
-            p, arrays[name] = self.params[name], as_tensor(g).data
+            p, arrays[name] = self.params[name], numeric(g)
             if arrays[name].shape != p.shape:
                 raise ValueError(
                     f"{kind}: the gradient of {name} has shape {arrays[name].shape}, the parameter {p.shape}"

@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from . import hooks
-from .arguments import NUMBERS, as_inputs, explained, wrong_arguments
-from .tensor import Array, Operand, Tensor, as_tensor, wrap
+from .arguments import NUMBERS, as_array, as_inputs, explained, stacked, wrong_arguments
+from .tensor import Array, Operand, Tensor, wrap
 from .walk import Named
 
-__all__ = ["Primitive", "add", "astype", "broadcast_to", "no_grad", "primitive", "sum_to"]
+__all__ = ["Primitive", "add", "as_tensor", "astype", "broadcast_to", "no_grad", "primitive", "sum_to"]
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -140,9 +140,9 @@ class Primitive(Named, Generic[P]):
                     found = False
                     break
             if not found:  # something must be converted
-                inputs = as_inputs(inputs)
+                inputs = as_inputs(inputs, as_tensor)
                 arrays = [a._data if isinstance(a, Tensor) else a for a in inputs]
-                wanted = any(a._requires_grad for a in inputs if isinstance(a, Tensor))
+                wanted = True in [a._requires_grad for a in inputs if isinstance(a, Tensor)]
             hook = hooks.active  # read once: another thread may leave its context meanwhile
             if hook is not None:
                 data = hook.forward(self, arrays, keywords)
@@ -223,6 +223,34 @@ def astype(x: Any, /, dtype: npt.DTypeLike) -> Array:
     Tensor([1.], dtype=float32)
     """
     return np.asarray(x, dtype)
+
+
+@primitive
+def stack(*xs: Any, axis: int) -> Array:  # its rule stands in ops/shape.py, where indexing is known
+    dtype = np.result_type(*xs)  # which numbers do not change
+    return np.stack([np.asarray(x, dtype) for x in xs], axis)
+
+
+def as_tensor(x: Operand) -> Tensor:
+    """Return `x` itself if it is a Tensor, else a Tensor of its values.
+
+    Lists and tuples of Tensors, at every depth, are stacked, and can be differentiated; numbers among them do not
+    change the dtype. An ndarray is not copied, here and where ops take one: do not write to it until the backward pass
+    is done.
+
+    Examples
+    --------
+    >>> as_tensor([1, 2])
+    Tensor([1, 2], dtype=int64)
+    >>> x = Tensor(3.0, requires_grad=True)
+    >>> as_tensor([[x, 0], [0, x]])
+    Tensor([[3., 0.],
+            [0., 3.]], dtype=float64, op=stack)
+    """
+    if isinstance(x, Tensor):  # a subclass may change without notice: its values are recorded as they are now
+        return x if type(x) is Tensor or x._requires_grad else wrap(x._data)
+    array = as_array(x)
+    return stacked(x, as_tensor, stack) if array is None else wrap(array)
 
 
 copy.defvjp(lambda g, out, x: g)

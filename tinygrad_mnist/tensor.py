@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # methods that other files attach to Tensor when they are imp
 else:
     Methods = object
 
-__all__ = ["Tensor", "as_tensor"]
+__all__ = ["Tensor"]
 
 Array: TypeAlias = npt.NDArray[Any]
 Operand: TypeAlias = "Tensor | npt.ArrayLike"  # what every op takes
@@ -68,7 +68,6 @@ class Tensor(Methods):
     """
 
     __slots__ = ("__weakref__", "_data", "_grad", "_requires_grad", "inputs", "keywords", "op", "serial")
-    __array_ufunc__ = None  # ndarray <op> Tensor is left to the Tensor
 
     _data: Array  # the engine reads these three; data, grad and requires_grad are properties that check what is set
     _grad: Tensor | None
@@ -79,7 +78,7 @@ class Tensor(Methods):
     serial: int
 
     def __init__(self, data: Operand, requires_grad: bool = False) -> None:
-        self._data = np.array(as_tensor(data)._data)
+        self._data = np.array(numeric(data))
         if requires_grad and self._data.dtype.kind != "f":
             raise TypeError(
                 f"Tensor: {self._data.dtype} data cannot require gradients; convert it first: array.astype(np.float32)"
@@ -128,6 +127,11 @@ class Tensor(Methods):
     if not TYPE_CHECKING:  # or else ``ndarray * Tensor`` would be an ndarray for type checkers
 
         def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
+            if self._requires_grad:
+                raise TypeError(
+                    "a Tensor that requires a gradient would lose its history in an array: call .detach() or .numpy(), "
+                    "or join Tensors with tg.as_tensor or tg.stack"
+                )
             return np.array(self._data, dtype=dtype, copy=copy)
 
     def __reduce__(self) -> tuple[Any, ...]:  # for copy and pickle: without history, and with a serial of its own
@@ -168,27 +172,12 @@ def wrap(data: Array) -> Tensor:
     return out
 
 
-def as_tensor(x: Operand) -> Tensor:
-    """Return `x` itself if it is a Tensor, else a Tensor of its values.
-
-    An ndarray is not copied, here and where ops take one: do not write to it until the backward pass is done.
-
-    Examples
-    --------
-    >>> as_tensor([1, 2])
-    Tensor([1, 2], dtype=int64)
-    """
-    if isinstance(x, Tensor):  # a subclass may change without notice: its values are recorded as they are now
-        return x if type(x) is Tensor or x._requires_grad else wrap(np.array(x._data))
-    if isinstance(x, (list, tuple)) and any(isinstance(part, Tensor) and part._requires_grad for part in x):
-        raise TypeError(
-            "cannot compute with a list of Tensors without losing their history; "
-            "join them with tg.stack or tg.concatenate"
-        )
-    array = np.asarray(x)
+def numeric(x: Any) -> Array:
+    """Return the values of `x` as an ndarray (not a copy); refuse what holds no numbers."""
+    array = x._data if isinstance(x, Tensor) else np.asarray(x)
     if array.dtype.kind not in "biuf":  # booleans, integers, floating-point numbers
         raise TypeError(f"cannot compute with {type(x).__name__} of {array.dtype}; pass Tensors, arrays or numbers")
-    return wrap(array)
+    return array
 
 
 class _Empty: ...

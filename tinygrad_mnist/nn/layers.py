@@ -16,7 +16,8 @@ import numpy.typing as npt
 from ..kernels import Pair, make_geometry, pair, shortest
 from ..ops import conv2d, cross_entropy, dropout, matmul, max_pool2d, relu, reshape
 from ..ops.pool import check_pooling
-from ..tensor import Operand, Tensor, as_tensor
+from ..record import as_tensor
+from ..tensor import Operand, Tensor
 from ..validation import integer, real
 from .initialization import initial_weights
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..tensor import Array, Operand, Tensor, as_tensor
+from ..record import as_tensor
+from ..tensor import Array, Operand, Tensor
 from ..validation import parameter_mismatches
 from ..walk import Parameters, leaves, walk
 from . import constants

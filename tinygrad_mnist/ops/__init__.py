@@ -3,7 +3,21 @@
 from typing import TYPE_CHECKING
 
 from ..record import add, astype, broadcast_to, sum_to
-from . import assignment, conv, elementwise, indexing, linalg, logic, losses, pool, random, reduction, shape, windows
+from . import (
+    assignment,
+    conv,
+    elementwise,
+    indexing,
+    linalg,
+    logic,
+    losses,
+    pool,
+    protocols,
+    random,
+    reduction,
+    shape,
+    windows,
+)
 from .conv import *
 from .elementwise import *
 from .indexing import *
@@ -18,18 +32,21 @@ from .windows import *
 
 FAMILIES = (conv, elementwise, indexing, linalg, logic, losses, pool, random, reduction, shape, windows)
 
-if TYPE_CHECKING:  # they take what is imported above, and these methods of Tensor
+if TYPE_CHECKING:
 
-    class OpMethods(
+    class OpMethods(  # what the families attach to Tensor
         assignment.AssignmentMethods,
         elementwise.ElementwiseMethods,
         indexing.IndexingMethods,
         linalg.LinalgMethods,
         logic.LogicMethods,
         losses.LossMethods,
+        protocols.ProtocolMethods,
         reduction.ReductionMethods,
         shape.ShapeMethods,
     ): ...
-else:
+
+else:  # type checkers take what is imported above
     __all__ = ["add", "astype", "broadcast_to", "sum_to"]  # those that the engine needs itself
     __all__ += [name for family in FAMILIES for name in family.__all__]
+    protocols.register({name: globals()[name] for name in __all__})

@@ -13,7 +13,7 @@ def table() -> str:
         lines.append(f"\n{family.__name__.split('.')[-1]}.py: {(family.__doc__ or '').splitlines()[0]}")
         for name in sorted(family.__all__):
             op = getattr(family, name)
-            if name not in ("Primitive", "no_grad", "primitive"):
+            if name not in ("Primitive", "as_tensor", "no_grad", "primitive"):
                 lines.append(f"  {'.' if hasattr(Tensor, name) else ' '}{name:<15} {op.__doc__.splitlines()[0]}")
     return "\n".join(lines).lstrip("\n")
 

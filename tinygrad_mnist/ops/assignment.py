@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..record import astype
-from ..tensor import Array, Tensor, as_tensor, attach
+from ..record import as_tensor, astype
+from ..tensor import Array, Tensor, attach
 
 __all__: list[str] = []
 

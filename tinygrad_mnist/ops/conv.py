@@ -16,8 +16,8 @@ from typing import Any
 
 from .. import kernels
 from ..kernels import Geometry, Pair, Size, make_geometry
-from ..record import primitive
-from ..tensor import Operand, Tensor, as_tensor
+from ..record import as_tensor, primitive
+from ..tensor import Operand, Tensor
 from .reduction import sum
 
 __all__ = ["conv2d"]

@@ -9,8 +9,8 @@ import numpy as np
 
 from .. import hooks, kernels
 from ..arguments import WORDS, defers
-from ..record import Primitive, add, mode, primitive, unbroadcast
-from ..tensor import Operand, Tensor, as_tensor, attach, wrap
+from ..record import Primitive, add, as_tensor, mode, primitive, unbroadcast
+from ..tensor import Operand, Tensor, attach, wrap
 
 __all__ = [
     "abs",

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..arguments import defers
-from ..record import primitive, unbroadcast
-from ..tensor import Operand, Tensor, as_tensor, attach
+from ..record import as_tensor, primitive, unbroadcast
+from ..tensor import Operand, Tensor, attach
 from .shape import expand_dims, squeeze, swapaxes
 
 __all__ = ["matmul"]

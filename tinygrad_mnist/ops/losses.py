@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..record import astype
-from ..tensor import Operand, Tensor, as_tensor, attach
+from ..record import as_tensor, astype
+from ..tensor import Operand, Tensor, attach
 from .elementwise import exp, log, where
 from .indexing import getitem
 from .reduction import Axis, max, mean, sum

@@ -6,8 +6,8 @@ from typing import Any
 
 from .. import kernels
 from ..kernels import Geometry, Pair, Size, make_geometry, pair
-from ..record import primitive
-from ..tensor import Operand, Tensor, as_tensor
+from ..record import as_tensor, primitive
+from ..tensor import Operand, Tensor
 from .reduction import mean
 from .windows import windows
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..tensor import Operand, Tensor, as_tensor
+from ..record import as_tensor
+from ..tensor import Operand, Tensor
 from ..validation import real
 from .elementwise import select
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..record import astype, broadcast_to, primitive
-from ..tensor import Array, Operand, Tensor, as_tensor, attach
+from ..record import as_tensor, astype, broadcast_to, primitive
+from ..record import stack as _stack
+from ..tensor import Array, Operand, Tensor, attach
 from .indexing import getitem
 
 __all__ = ["concatenate", "expand_dims", "pad", "reshape", "squeeze", "stack", "swapaxes", "transpose"]
@@ -170,12 +171,6 @@ def _piece(position: int, g: Tensor, out: Tensor, *xs: Tensor, axis: int) -> Ten
     start = sum(x.shape[axis] for x in xs[:position])
     index = (slice(None),) * (axis % out.ndim) + (slice(start, start + xs[position].shape[axis]),)
     return getitem(g, index)
-
-
-@primitive
-def _stack(*xs: Any, axis: int) -> Array:
-    dtype = np.result_type(*xs)  # which numbers do not change
-    return np.stack([np.asarray(x, dtype) for x in xs], axis)
 
 
 _concatenate.defvjp(_piece)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..kernels import Geometry, Pair, Size, make_geometry, pair
-from ..record import primitive
-from ..tensor import Operand, Tensor, as_tensor
+from ..record import as_tensor, primitive
+from ..tensor import Operand, Tensor
 from .indexing import getitem
 from .shape import pad, reshape, transpose
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..tensor import Array, Operand, Tensor, as_tensor
+from ..tensor import Array, Operand, Tensor, numeric
 from ..validation import integer, parameter_mismatches
 from ..walk import Parameters, leaves
 from .arrayfiles import ENCODERS, CheckpointError, check_storable, encode_safetensors, open_arrays
@@ -55,7 +55,7 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Operand]) -
     {'bias': array([0., 0., 0.])}
     """
     _check_whole("save_weights: these", weights)
-    path, arrays = Path(path), {name: as_tensor(value).data for name, value in weights.items()}
+    path, arrays = Path(path), {name: numeric(value) for name, value in weights.items()}
     if path.suffix not in ENCODERS:
         raise ValueError(f"save_weights: {path.name} has no known format; use a name that ends in .safetensors or .npz")
     for name, array in arrays.items():

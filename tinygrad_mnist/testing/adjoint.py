@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..tensor import Array, as_tensor
+from ..tensor import Array, numeric
 from ..validation import each, integer
 from .magnitudes import draw_signed
 from .mismatch import GradientMismatch, first_nonfinite
@@ -68,7 +68,7 @@ def adjoint_check(
         return float(terms.sum()), float(np.abs(terms).sum())
 
     def result(function: Callable[[Any], Any], v: Array) -> Array:
-        found = np.asarray(as_tensor(function(v)).data)
+        found = numeric(function(v))
         if not np.isfinite(found).all():
             raise ValueError(f"adjoint_check: the result of {function} is {first_nonfinite(found)}")
         return found

@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import ops
 from ..record import recording
-from ..tensor import Array, Operand, Tensor, as_tensor
+from ..tensor import Array, Operand, Tensor, numeric
 from ..validation import integer
 from .comparison import Comparison
 from .derived import gradients, gradients_near
@@ -178,7 +178,7 @@ def _validated(fn: Any, inputs: Sequence[Operand], wrt: int | Sequence[int] | No
     if not callable(fn):
         raise TypeError(f"check_gradients: the first argument must be a function of Tensors, not {type(fn).__name__}")
     try:
-        values = [np.array(as_tensor(x).data) for x in inputs]
+        values = [np.array(numeric(x)) for x in inputs]
     except (TypeError, ValueError) as error:
         raise TypeError(f"check_gradients: {error}") from None
     floats = [i for i, v in enumerate(values) if v.dtype.kind == "f"]

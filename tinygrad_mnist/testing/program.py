@@ -11,7 +11,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from .. import ops, record
-from ..tensor import Array, Operand, Tensor, as_tensor
+from ..record import as_tensor
+from ..tensor import Array, Operand, Tensor
 from ..validation import integer
 from .strategies import arrays, axes, indices, masks, permutations
 

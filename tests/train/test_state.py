@@ -179,6 +179,24 @@ def test_what_is_returned_is_not_the_live_state() -> None:
     }
 
 
+@pytest.mark.parametrize("average", [None, 0.9])
+def test_weights_may_be_loaded_until_the_first_step(average: float | None) -> None:
+    start = nn.state_dict(network(seed=4))
+    early, late = network(), network()
+    nn.load_state_dict(early, start)
+    trainers = [trainer(model, average=average, monitor=WATCH) for model in (early, late)]
+    trainers[1].measure()
+    nn.load_state_dict(late, start)
+    assert trainers[0].measure() == trainers[1].measure()
+    for made in trainers:
+        assert flat(made.selected()) == flat(start)
+        list(made.steps())
+    assert flat(trainers[0].state_dict()) == flat(trainers[1].state_dict())
+    nn.load_state_dict(late, nn.state_dict(network(seed=5)))
+    with pytest.raises(ValueError, match="layers.0.weight, which is not trained, has changed since the trainer was"):
+        trainers[1].selected()
+
+
 # Old checkpoints ------------------------------------------------------------------------------------------------------
 def partial_state(state: dict[str, Any]) -> dict[str, Any]:
     """A state as it was saved when only trained parameters were."""

@@ -427,6 +427,23 @@ def test_whatever_is_cut_has_the_mean_of_the_whole(n: int, batch_size: int, shar
 
 
 # Data by position -----------------------------------------------------------------------------------------------------
+class Labelled:
+    """Like a Series of pandas with a shuffled index: ``[...]`` looks up labels, not positions."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values, self.places = values, np.random.default_rng(3).permutation(len(values))
+        self.shape, self.dtype = values.shape, values.dtype
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, label: Any) -> Any:
+        return self.values[self.places[label]]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.values, dtype)
+
+
 def forms(values: np.ndarray) -> dict[str, Any]:
     """The same data in every form in which users have it; an index of pandas is shuffled."""
     found: dict[str, Any] = {
@@ -434,6 +451,7 @@ def forms(values: np.ndarray) -> dict[str, Any]:
         "tuple": tuple(map(tuple, values)) if values.ndim > 1 else tuple(values),
         "Tensor": tg.Tensor(values),
         "memoryview": memoryview(values),
+        "labelled": Labelled(values),
     }
     if values.ndim == 1:
         found["array"] = array.array("q", values.tolist())
@@ -453,7 +471,7 @@ def forms(values: np.ndarray) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("form", ["list", "tuple", "Tensor", "memoryview", "array", "pandas", "torch"])
+@pytest.mark.parametrize("form", ["list", "tuple", "Tensor", "memoryview", "labelled", "array", "pandas", "torch"])
 def test_data_of_every_form_is_paired_by_position(form: str) -> None:
     images, labels = forms(X.astype(np.float64)), forms(LABELS)
     if form not in labels:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import get_close_matches
 from inspect import signature
+from numbers import Number
 from typing import Any
 
 import numpy as np
 
 from .tensor import Tensor, as_tensor
 
-__all__ = ["NUMBERS", "as_inputs", "describe", "explained", "wrong_arguments"]
+__all__ = ["NUMBERS", "WORDS", "as_inputs", "defers", "describe", "explained", "wrong_arguments"]
 
 NUMBERS = (float, int, bool)  # Python's own; np.float64 is a float, too, but not one of them
+WORDS = (str, bytes, type(None))  # what nothing can be computed with: the op says so
 ALIASES = {"dim": "axis", "dims": "axis", "axes": "axis", "keepdim": "keepdims"}  # other libraries' names
 
 
@@ -24,14 +26,40 @@ def as_inputs(args: Sequence[Any]) -> tuple[Any, ...]:
     dtype themselves where no other floating-point array does. Numbers alone become Tensors.
     """
     inputs: list[Any] = [a if type(a) is Tensor or type(a) in NUMBERS else as_tensor(a) for a in args]
-    scalars = [i for i, a in enumerate(inputs) if a is not args[i] and a._data.ndim == 0]
-    scalars = [i for i in scalars if not isinstance(args[i], Tensor)]  # that is what the values of a subclass were
-    if scalars:
+    special = [i for i, a in enumerate(inputs) if a is not args[i] and not (a._data is args[i] and a._data.ndim)]
+    if special:  # other than an ndarray with axes
+        scalars = [i for i in special if inputs[i]._data.ndim == 0 and not isinstance(args[i], Tensor)]
         floating = any(isinstance(a, Tensor) and a.dtype.kind == "f" and i not in scalars for i, a in enumerate(inputs))
         for i in scalars:
-            if floating or inputs[i].dtype.kind != "f":
+            if inputs[i].dtype.kind != "f":
                 inputs[i] = inputs[i].item()
+            elif floating:
+                inputs[i] = float(inputs[i].item())  # the item of a longdouble is one
+        if opaque := [a for a in (args[i] for i in special) if _has_no_ufuncs(a)]:
+            raise TypeError(f"cannot compute with {type(opaque[0]).__name__}: its __array_ufunc__ is None")
     return tuple(inputs if any(isinstance(a, Tensor) for a in inputs) else map(as_tensor, args))
+
+
+def _has_no_ufuncs(a: Any) -> bool:
+    """Whether it is an object that NumPy's arrays do not compute with, by its own wish."""
+    return getattr(type(a), "__array_ufunc__", type) is None and not isinstance(a, Tensor)
+
+
+def defers(other: Any) -> bool:
+    """Whether an operator of a Tensor returns NotImplemented, so that the other operand has its turn.
+
+    It does where that is no array, sequence or number but an object of its own kind (which may have a ``__radd__``),
+    and where that sets ``__array_ufunc__`` to None, by which NumPy's arrays know such an operand, too.
+    """
+    if _has_no_ufuncs(other):
+        return True
+    if isinstance(other, (Tensor, Sequence, Number, *WORDS)) or hasattr(other, "__array__"):
+        return False
+    try:
+        memoryview(other)
+    except TypeError:
+        return not hasattr(other, "__array_interface__")
+    return False
 
 
 def describe(a: Any) -> str:

@@ -126,9 +126,10 @@ class BackwardMethods:
         ----------
         gradient : array_like, optional
             The gradient of some scalar with respect to this Tensor, of the same shape. May be left out if this is a
-            single number.
+            single number. It is read, but not kept: any view of other memory will do.
         retain_graph : bool
-            Keep the record for another backward pass. By default it is freed on the way, activations included.
+            Keep the record for another backward pass, which adds the same again. By default it is freed on the way,
+            activations included.
 
         Raises
         ------
@@ -188,8 +189,8 @@ def grad(
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     if not isinstance(output, Tensor) or not output._requires_grad:
         raise RuntimeError(
-            "grad: the output depends on nothing that requires a gradient; it may have been made in no_grad(), or be a "
-            "gradient without create_graph=True"
+            "grad: the output depends on nothing that requires a gradient; it may have been made in no_grad(), of "
+            "integers, which carry none, or be a gradient without create_graph=True"
         )
     for position, x in enumerate(inputs):
         if not isinstance(x, Tensor) or not x._requires_grad:

@@ -39,6 +39,7 @@ class Optimizer:
         self.params = dict(params)
         self.lr = lr
         self.steps = 0
+        self.updates = dict.fromkeys(self.params, 0)  # steps in which a parameter had a gradient
         self.state: dict[str, dict[str, Array]] = {
             name: {slot: np.zeros_like(p.data) for slot in self.slots} for name, p in self.params.items()
         }
@@ -76,15 +77,16 @@ class Optimizer:
         self.steps += 1
         for name, g in arrays.items():
             p, state = self.params[name], self.state[name]
-            change = self.update(g.astype(p.dtype, copy=False), state)
+            self.updates[name] += 1
+            change = self.update(g.astype(p.dtype, copy=False), state, self.updates[name])
             if self.weight_decay:
                 change = change + self.lr * self.weight_decay * p.data
             p.data = np.asarray(p.data - change, p.dtype)
             for slot, value in state.items():  # a setting of dtype float64 has promoted it
                 state[slot] = np.asarray(value, p.dtype)
 
-    def update(self, g: Array, state: dict[str, Array]) -> Array:
-        """Return what to subtract from a parameter with gradient `g`; put new arrays into its `state`."""
+    def update(self, g: Array, state: dict[str, Array], count: int) -> Array:
+        """Return what to subtract from a parameter with gradient `g`, its `count`-th; put new arrays into `state`."""
         raise NotImplementedError
 
     def zero_grad(self) -> None:
@@ -99,6 +101,7 @@ class Optimizer:
             "kind": type(self).__name__,
             **{s: getattr(self, s) for s in self.settings},
             "steps": self.steps,
+            "updates": dict(self.updates),
             "state": state,
         }
 
@@ -117,7 +120,7 @@ class Optimizer:
             )
         for setting in self.settings:
             setattr(self, setting, saved[setting])
-        self.steps = saved["steps"]
+        self.steps, self.updates = saved["steps"], {**self._with_updates(saved)["updates"]}
         self.state = {  # in the memory order of the parameters
             name: {
                 slot: np.positive(saved["state"][name][slot], out=np.empty_like(self.params[name].data))
@@ -132,9 +135,17 @@ class Optimizer:
         Floating-point arrays may have any floating dtype: they are converted to that of the parameters.
         """
         settings = {name: _as_float(getattr(self, name)) for name in self.settings}
-        live = {"kind": type(self).__name__, **settings, "steps": self.steps, "state": self.state}
-        nonnegative = ("lr", "weight_decay", "steps")
+        live = {"kind": type(self).__name__, **settings, "steps": self.steps, "updates": self.updates}
+        live["state"] = self.state
+        nonnegative = ("lr", "weight_decay", "steps", *(f"updates/{name}" for name in self.updates))
+        saved = self._with_updates(saved)
         return state_mismatches(live, saved, "the optimizer", nonnegative=nonnegative, any_float=True)
+
+    def _with_updates(self, saved: Any) -> Any:
+        """Complete a state of an earlier version, which counted the steps of all parameters together."""
+        if not isinstance(saved, Mapping) or "steps" not in saved:
+            return saved
+        return {"updates": dict.fromkeys(self.params, saved["steps"]), **saved}
 
 
 def _as_float(setting: Any) -> Any:
@@ -160,7 +171,7 @@ class SGD(Optimizer):
         super().__init__(params, lr)
         self.momentum = momentum
 
-    def update(self, g: Array, state: dict[str, Array]) -> Array:
+    def update(self, g: Array, state: dict[str, Array], count: int) -> Array:
         """Return the step of one parameter."""
         state["velocity"] = self.momentum * state["velocity"] + g
         return self.lr * state["velocity"]
@@ -189,14 +200,14 @@ class AdaGrad(Optimizer):
         super().__init__(params, lr)
         self.eps = eps
 
-    def update(self, g: Array, state: dict[str, Array]) -> Array:
+    def update(self, g: Array, state: dict[str, Array], count: int) -> Array:
         """Return the step of one parameter."""
         state["h"] = state["h"] + g * g
         return self.lr * g / (np.sqrt(state["h"]) + self.eps)
 
 
 class Adam(Optimizer):
-    """Adaptive moments (Kingma and Ba, 2015), with bias correction.
+    """Adaptive moments (Kingma and Ba, 2015), with bias correction for the gradients that each parameter has had.
 
     Parameters
     ----------
@@ -220,13 +231,13 @@ class Adam(Optimizer):
         super().__init__(params, lr)
         self.betas, self.eps = betas, eps
 
-    def update(self, g: Array, state: dict[str, Array]) -> Array:
+    def update(self, g: Array, state: dict[str, Array], count: int) -> Array:
         """Return the step of one parameter."""
         beta1, beta2 = self.betas
         state["m"] = beta1 * state["m"] + (1 - beta1) * g
         state["v"] = beta2 * state["v"] + (1 - beta2) * (g * g)
-        m = state["m"] / (1 - beta1**self.steps)
-        return self.lr * m / (np.sqrt(state["v"] / (1 - beta2**self.steps)) + self.eps)
+        m = state["m"] / (1 - beta1**count)
+        return self.lr * m / (np.sqrt(state["v"] / (1 - beta2**count)) + self.eps)
 
 
 class AdamW(Adam):

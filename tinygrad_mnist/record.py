@@ -20,11 +20,13 @@ import numpy.typing as npt
 from . import hooks
 from .arguments import NUMBERS, as_inputs, explained, wrong_arguments
 from .tensor import Array, Operand, Tensor, as_tensor, wrap
+from .walk import Named
 
 __all__ = ["Primitive", "add", "astype", "broadcast_to", "no_grad", "primitive", "sum_to"]
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
+FLOAT64, FLOAT32 = np.dtype(np.float64), np.dtype(np.float32)
 Rule: TypeAlias = "Callable[..., Tensor] | None"  # (g, out, *inputs, **keywords) -> the gradient of one input
 
 
@@ -63,7 +65,7 @@ def no_grad() -> Iterator[None]:
 
 
 # Ops ------------------------------------------------------------------------------------------------------------------
-class Primitive(Generic[P]):
+class Primitive(Named, Generic[P]):
     """A differentiable function on arrays, with one vector-Jacobian product (VJP) rule for each array argument.
 
     Made by `primitive`; called with Tensors, ndarrays or numbers it returns a Tensor.
@@ -84,7 +86,7 @@ class Primitive(Generic[P]):
 
     def __init__(self, forward: Callable[P, Any]) -> None:
         update_wrapper(self, forward)  # name, docstring and signature
-        self.__name__ = self.__qualname__ = getattr(forward, "__name__", "primitive").lstrip("_")
+        self.__name__ = getattr(forward, "__name__", "primitive").lstrip("_")
         parameters = [] if isinstance(forward, np.ufunc) else [*signature(forward).parameters.values()]
         slash = any(p.kind is p.POSITIONAL_ONLY for p in parameters)  # what follows the / are settings
         kind = Parameter.POSITIONAL_ONLY if slash else Parameter.POSITIONAL_OR_KEYWORD
@@ -123,6 +125,8 @@ class Primitive(Generic[P]):
         given: Any = args
         if len(given) != self.arrays or ((keywords or self.settings) and len(keywords) != len(self.settings)):
             given, keywords = self._bind(given, keywords)  # type: ignore[assignment]  # not P.kwargs
+        if keywords and list in map(type, keywords.values()):  # a list could be changed after it was recorded
+            keywords = {k: tuple(v) if type(v) is list else v for k, v in keywords.items()}  # type: ignore[assignment]
         inputs = given
         arrays, found, wanted = [], False, False
         try:
@@ -148,7 +152,9 @@ class Primitive(Generic[P]):
             raise explained(error, self, given, keywords) from error
         out = wrap(data if type(data) is np.ndarray else np.asarray(data))
         if wanted and mode.recording and (not self.incomplete or self._has_rule(inputs)):
-            out._requires_grad, out.op, out.inputs, out.keywords = True, self, inputs, keywords
+            dtype = out._data.dtype
+            if dtype is FLOAT64 or dtype is FLOAT32 or dtype.kind not in "iub":  # integers carry no gradient
+                out._requires_grad, out.op, out.inputs, out.keywords = True, self, inputs, keywords
         return out
 
     def _has_rule(self, inputs: tuple[Any, ...]) -> bool:
@@ -184,7 +190,8 @@ def primitive(forward: Callable[P, Any]) -> Primitive[P]:
     ----------
     forward : callable
         ndarrays in, ndarray out. Array arguments are positional. Everything else is a setting: keyword-only, or after
-        a ``/`` if it may be given by position, too. It must not modify its arguments.
+        a ``/`` if it may be given by position, too; of lists among them it gets tuples. It must not modify its
+        arguments. Where it returns integers or booleans, no gradient passes.
 
     Examples
     --------

@@ -40,7 +40,8 @@ class Tensor(Methods):
     ----------
     data : array_like
         Copied (memory order kept). float32 stays float32, float64 stays float64; numbers and lists follow NumPy's
-        rules.
+        rules. In ops, numbers, NumPy's scalars and 0-d arrays never change the dtype of what they meet; a 0-d Tensor
+        counts as an array there: float32 with a 0-d Tensor of float64 gives float64.
     requires_grad : bool
         Whether gradients with respect to this Tensor are wanted. Only floating-point Tensors can require them.
 
@@ -145,9 +146,6 @@ class Tensor(Methods):
         if not self.shape:
             raise TypeError("len: a Tensor of shape () has no axis to count")
         return self.shape[0]
-
-    def __bool__(self) -> bool:
-        return bool(self.item())
 
     def __float__(self) -> float:
         return float(self.item())

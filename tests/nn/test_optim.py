@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -115,6 +116,68 @@ def test_steps_follow_the_formula(
             moved = sum(formula(start[name][index], [float(grads[name][index]) for grads in sequence], **how))
             assert abs(p.data[index] - (start[name][index] - moved)) < steps * 20 * np.finfo(dtype).eps
     assert all(a.dtype == dtype for slots in optimizer.state_dict()["state"].values() for a in slots.values())
+
+
+PATTERNS = st.lists(st.sets(st.sampled_from(["w", "b"]), min_size=1), min_size=1, max_size=6)
+
+
+@every_kind
+@given(patterns=PATTERNS, seed=st.integers(0, 2**32 - 1))
+def test_each_parameter_counts_its_own_gradients(
+    kind: Any, formula: Any, how: Any, patterns: list[set[str]], seed: int
+) -> None:
+    """A parameter whose first gradient comes late is moved as one whose first gradient comes first."""
+    params, sequence = model(np.float64, seed), gradients(seed, len(patterns), np.float64)
+    start = {name: p.data for name, p in params.items()}
+    optimizer = kind(params, **how)
+    given_ = [{name: g[name] for name in sorted(names)} for g, names in zip(sequence, patterns, strict=True)]
+    for i, grads in enumerate(given_):
+        optimizer.step(grads)
+        if i == len(given_) // 2:  # the counts are saved
+            saved = pickle.loads(pickle.dumps(optimizer.state_dict()))
+            optimizer = kind(params, **how)
+            optimizer.load_state_dict(saved)
+    for name, p in params.items():
+        gs = [grads[name].flat[0] for grads in given_ if name in grads]
+        moved = sum(formula(start[name].flat[0], gs, **how))
+        assert abs(p.data.flat[0] - (start[name].flat[0] - moved)) < 1e-12
+
+
+@pytest.mark.parametrize(("kind", "name"), [(optim.Adam, "Adam"), (optim.AdamW, "AdamW")])
+@settings(deadline=None)
+@given(patterns=PATTERNS, seed=st.integers(0, 2**32 - 1))
+def test_late_parameters_are_moved_as_by_pytorch(kind: Any, name: str, patterns: list[set[str]], seed: int) -> None:
+    torch = pytest.importorskip("torch")
+    params, sequence = model(np.float64, seed), gradients(seed, len(patterns), np.float64)
+    theirs = {name: torch.tensor(p.data.copy(), requires_grad=True) for name, p in params.items()}
+    ours, reference = kind(params, lr=0.1), getattr(torch.optim, name)(list(theirs.values()), lr=0.1)
+    for grads, names in zip(sequence, patterns, strict=True):
+        for p in (*params, *theirs):
+            params[p].grad = theirs[p].grad = None
+        for p in names:
+            params[p].grad, theirs[p].grad = grads[p], torch.tensor(grads[p])
+        ours.step()
+        reference.step()
+    for p in params:
+        np.testing.assert_allclose(params[p].data, theirs[p].detach().numpy(), rtol=1e-10, atol=1e-12)
+
+
+@optimizers
+def test_a_state_from_before_gradients_were_counted_by_parameter_is_accepted(kind: Any) -> None:
+    sequence = gradients(3, 3)
+    whole, params = kind(model()), model()
+    first = kind(params)
+    for grads in sequence[:2]:
+        whole.step(grads)
+        first.step(grads)
+    saved = first.state_dict()
+    assert saved.pop("updates") == {"w": 2, "b": 2}
+    second = kind(params)
+    second.load_state_dict(saved)
+    whole.step(sequence[2])
+    second.step(sequence[2])
+    for one, other in zip(snapshot(whole.params, whole), snapshot(params, second), strict=True):
+        assert_same(one, other)
 
 
 @every_kind

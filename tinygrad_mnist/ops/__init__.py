@@ -3,11 +3,12 @@
 from typing import TYPE_CHECKING
 
 from ..record import add, astype, broadcast_to, sum_to
-from . import assignment, conv, elementwise, indexing, linalg, losses, pool, random, reduction, shape, windows
+from . import assignment, conv, elementwise, indexing, linalg, logic, losses, pool, random, reduction, shape, windows
 from .conv import *
 from .elementwise import *
 from .indexing import *
 from .linalg import *
+from .logic import *
 from .losses import *
 from .pool import *
 from .random import *
@@ -15,7 +16,7 @@ from .reduction import *
 from .shape import *
 from .windows import *
 
-FAMILIES = (conv, elementwise, indexing, linalg, losses, pool, random, reduction, shape, windows)
+FAMILIES = (conv, elementwise, indexing, linalg, logic, losses, pool, random, reduction, shape, windows)
 
 if TYPE_CHECKING:  # they take what is imported above, and these methods of Tensor
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:  # they take what is imported above, and these methods of Tens
         elementwise.ElementwiseMethods,
         indexing.IndexingMethods,
         linalg.LinalgMethods,
+        logic.LogicMethods,
         losses.LossMethods,
         reduction.ReductionMethods,
         shape.ShapeMethods,

@@ -8,6 +8,7 @@ from typing import Any, ParamSpec
 import numpy as np
 
 from .. import hooks, kernels
+from ..arguments import WORDS, defers
 from ..record import Primitive, add, mode, primitive, unbroadcast
 from ..tensor import Operand, Tensor, as_tensor, attach, wrap
 
@@ -421,13 +422,31 @@ def _operator(op: Primitive[[Any, Any]]) -> Callable[[Any, Any], Tensor]:
                 return wrap(np.asarray(forward(x._data, y._data)))
             except (ValueError, TypeError):  # the op explains them
                 pass
-        return call(x, y)
+        try:
+            return call(x, y)
+        except TypeError:
+            if defers(y):
+                return NotImplemented  # type: ignore[no-any-return]  # Python's operators know it
+            raise
 
     return operator
 
 
 def _reflected(op: Primitive[[Any, Any]]) -> Callable[[Any, Any], Tensor]:
-    return lambda x, y: op(y, x)
+    call = op.__call__
+
+    def operator(x: Tensor, y: Any) -> Tensor:
+        try:
+            return call(y, x)
+        except TypeError:
+            if defers(y):
+                return NotImplemented  # type: ignore[no-any-return]  # Python's operators know it
+            raise
+
+    return operator
+
+
+_equals, _differs = _operator(equal), _operator(not_equal)
 
 
 @attach
@@ -439,7 +458,8 @@ class ElementwiseMethods:
     __mul__, __rmul__ = _operator(multiply), _reflected(multiply)
     __truediv__, __rtruediv__ = _operator(divide), _reflected(divide)
     __pow__, __rpow__ = _operator(power), _reflected(power)
-    __lt__, __le__, __gt__, __ge__ = less, less_equal, greater, greater_equal
+    __lt__, __le__ = _operator(less), _operator(less_equal)
+    __gt__, __ge__ = _operator(greater), _operator(greater_equal)
     __hash__ = object.__hash__
     __neg__ = negative
     abs = abs
@@ -454,8 +474,9 @@ class ElementwiseMethods:
     def __abs__(self) -> Tensor:
         return abs(self)
 
-    def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]  # elementwise, as in NumPy and PyTorch
-        return equal(self, other)
+    # Elementwise, as in NumPy and PyTorch; a Tensor equals no string, and not None.
+    def __eq__(self: Any, other: Any) -> Tensor:  # type: ignore[override]  # no bool
+        return NotImplemented if isinstance(other, WORDS) else _equals(self, other)
 
-    def __ne__(self, other: Any) -> Tensor:  # type: ignore[override]  # as __eq__
-        return not_equal(self, other)
+    def __ne__(self: Any, other: Any) -> Tensor:  # type: ignore[override]  # no bool
+        return NotImplemented if isinstance(other, WORDS) else _differs(self, other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,10 +48,14 @@ def getitem(x: Operand, index: Any) -> Tensor:
 
 
 def _index_part(part: Any) -> Any:
-    """Copy index arrays, so that the gradient uses the same ones; lists and inner tuples are arrays, too."""
-    if not isinstance(part, (Tensor, np.ndarray, list, tuple)):
+    """Copy index arrays, so that the gradient uses the same ones; whatever NumPy makes an array of is one, too."""
+    if part is None or part is Ellipsis or isinstance(part, (int, np.integer)):
         return part
-    array = np.array(part)
+    if isinstance(part, slice):
+        return slice(*(None if end is None else operator.index(end) for end in (part.start, part.stop, part.step)))
+    array = np.asarray(part._data if isinstance(part, Tensor) else part).copy()
+    if array.dtype == object and array.ndim == 0:  # no array, but perhaps an integer
+        return operator.index(part) if hasattr(part, "__index__") else part
     return array if array.size or isinstance(part, (Tensor, np.ndarray)) else array.astype(np.intp)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import defers
 from ..record import primitive, unbroadcast
 from ..tensor import Operand, Tensor, as_tensor, attach
 from .shape import expand_dims, squeeze, swapaxes
@@ -49,7 +50,9 @@ class LinalgMethods:
     """Methods of `Tensor` that are defined here."""
 
     matmul = matmul
-    __matmul__ = matmul
+
+    def __matmul__(self: Any, other: Any) -> Tensor:
+        return NotImplemented if type(other) is not Tensor and defers(other) else matmul(self, other)
 
     def __rmatmul__(self: Any, other: Any) -> Tensor:
-        return matmul(other, self)
+        return NotImplemented if defers(other) else matmul(other, self)

@@ -92,7 +92,8 @@ def cross_entropy(logits: Operand, target: Operand) -> Tensor:
         )
     n, classes = logits.shape
     if target.shape == (n, classes):
-        return sum(log_softmax(logits) * astype(target, logits.dtype)) / -n
+        log_probabilities = log_softmax(logits)  # floats, also where logits are integers
+        return sum(log_probabilities * astype(target, log_probabilities.dtype)) / -n
     if target.shape != (n,) or target.dtype.kind not in "iu":
         raise ValueError(
             f"cross_entropy: target is {target.dtype} {target.shape}, logits are {logits.shape}; "

@@ -16,7 +16,8 @@ __all__ = ["concatenate", "expand_dims", "pad", "reshape", "squeeze", "stack", "
 
 def _numbers(given: tuple[Any, ...]) -> tuple[int, ...]:
     """Return the numbers of ``f(2, 3)``, ``f((2, 3))`` or ``f([2, 3])`` as one tuple."""
-    return tuple(given[0]) if len(given) == 1 and isinstance(given[0], (tuple, list)) else given
+    listed = len(given) == 1 and (isinstance(given[0], (tuple, list, range)) or np.ndim(given[0]) == 1)
+    return tuple(given[0]) if listed else given
 
 
 @primitive
@@ -86,7 +87,7 @@ def swapaxes(x: Any, /, axis1: int, axis2: int) -> Any:
 
 
 @primitive
-def expand_dims(x: Any, /, axis: int | tuple[int, ...]) -> Any:
+def expand_dims(x: Any, /, axis: int | Sequence[int]) -> Any:
     """Insert axes of length 1 at the given positions of the result.
 
     Examples
@@ -98,7 +99,7 @@ def expand_dims(x: Any, /, axis: int | tuple[int, ...]) -> Any:
 
 
 @primitive
-def squeeze(x: Any, /, axis: int | tuple[int, ...] | None = None) -> Any:
+def squeeze(x: Any, /, axis: int | Sequence[int] | None = None) -> Any:
     """Remove the given axes of length 1 (None: all such).
 
     Examples
@@ -173,7 +174,8 @@ def _piece(position: int, g: Tensor, out: Tensor, *xs: Tensor, axis: int) -> Ten
 
 @primitive
 def _stack(*xs: Any, axis: int) -> Array:
-    return np.stack(xs, axis)
+    dtype = np.result_type(*xs)  # which numbers do not change
+    return np.stack([np.asarray(x, dtype) for x in xs], axis)
 
 
 _concatenate.defvjp(_piece)

@@ -154,8 +154,9 @@ class Optimizer:
 
         Floating-point arrays may have any floating dtype: they are converted to that of the parameters.
         """
-        numbers = (*self.settings, "steps")
-        live = {"kind": type(self).__name__, **dict.fromkeys(numbers), "state": self.state}
+        numbers = [*(name for name in self.settings if name in BOUNDS), "steps"]  # checked below
+        others = {name: getattr(self, name) for name in self.settings if name not in BOUNDS}
+        live = {"kind": type(self).__name__, **dict.fromkeys(numbers), **others, "state": self.state}
         wrong = state_mismatches(live, saved, "the optimizer", unchecked=numbers, any_float=True)
         for name in numbers:
             if isinstance(saved, Mapping) and name in saved:

@@ -43,10 +43,14 @@ def parse(argv: Sequence[str] | None) -> dict[str, Any]:
     """Return the options that are given, and nothing else."""
     parser = Parser("train_mnist.py", __doc__, EXIT_CODES)
     add_options(parser, Session)
-    add_options(parser.add_argument_group("what decides the result; a run that is resumed keeps it"), Settings)
+    add_options(
+        parser.add_argument_group("what decides the result; a run that is resumed keeps it, but for --epochs"), Settings
+    )
     given = vars(parser.parse_args(argv))
     if "resume" in given and "out" in given:
         parser.error("--resume goes on in the run's own folder; leave out --out")
+    if "resume" in given and "weights" in given:
+        parser.error("--resume goes on with the run's own weights; leave out --weights, or begin a new run")
     return given
 
 
@@ -109,9 +113,12 @@ def finish(session: Session, settings: Settings, run: Run, trainer: Trainer) -> 
     show(f"run folder: {run.folder}")
 
 
-def complete(run: Run) -> bool:
-    """Whether the test images have been read."""
-    return any(row["event"] == "test" for row in run.rows)
+def complete(run: Run, trainer: Trainer) -> bool:
+    """Whether the test images have been read at the end; of a run that was given more epochs, at the new one."""
+    tested = bool(run.rows) and run.rows[-1]["event"] == "test"
+    patience = trainer.patience
+    stopped = patience is not None and tg.training.should_stop(trainer.scores(), patience)
+    return tested and (trainer.epoch > trainer.epochs or stopped)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -137,18 +144,19 @@ def main(argv: list[str] | None = None) -> int:
     if not session.quiet:
         count = sum(p.size for p in trainer.weights.values())
         network = f"model: {len(trainer.model.layers)} layers, {count:,} parameters"
-        show(f"{network}; {settings.optimizer}, learning rate {settings.lr:g}")
+        begun = f"; weights from {run.config['weights']}" if "weights" in run.config else ""
+        show(f"{network}; {settings.optimizer}, learning rate {settings.lr:g}{begun}")
         if trainer.step:
             show(f"going on after step {trainer.step}")
     go_on, stop = f"go on with --resume {run.folder}", Stop()
     try:
         with stop:
-            if complete(run):
+            if complete(run, trainer):
                 show("this run is complete")
             else:
                 train(session, settings, data, run, trainer, stop)
             finish(session, settings, run, trainer)
-        if stop.signal and not complete(run):
+        if stop.signal and not complete(run, trainer):
             complain(f"stopped by {signal.Signals(stop.signal).name} after step {trainer.step}; {go_on}")
             return 128 + stop.signal
     except KeyboardInterrupt:

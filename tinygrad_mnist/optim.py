@@ -7,42 +7,66 @@ array and does not modify the old one.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from .tensor import Array, Operand, Tensor, as_tensor
-from .validation import state_mismatches
+from .validation import each, integer, real, state_mismatches
 
 __all__ = ["SGD", "AdaGrad", "Adam", "AdamW"]
+
+BOUNDS: dict[str, dict[str, float]] = {
+    "lr": {"least": 0},
+    "momentum": {"least": 0, "most": 1},
+    "betas": {"least": 0, "below": 1},
+    "eps": {"above": 0},
+    "weight_decay": {"least": 0},
+}
 
 
 class Optimizer:
     """Base class: parameters and state by name; gradients are checked before anything changes.
 
     A subclass names its hyperparameters in `settings` and its state arrays in `slots`. Its `update` returns what to
-    subtract from a parameter, without the weight decay.
+    subtract from a parameter, without the weight decay. Hyperparameters are checked whenever they are set, and kept as
+    Python's floats, which leave float32 as it is.
     """
 
     settings: tuple[str, ...] = ("lr",)
     slots: tuple[str, ...] = ()
     weight_decay: float = 0.0  # decoupled: a step also subtracts lr * weight_decay * parameter
+    lr: float
 
     def __init__(self, params: Mapping[str, Tensor], lr: float) -> None:
         if not isinstance(params, Mapping) or not all(isinstance(p, Tensor) for p in params.values()):
             raise TypeError(
                 f"{type(self).__name__}: params must be a dict of name to Tensor; pass tg.nn.parameters(model)"
             )
-        if not (np.isfinite(lr) and lr >= 0):
-            raise ValueError(f"{type(self).__name__}: lr is {lr!r}; it must be a finite number of at least 0")
         self.params = dict(params)
         self.lr = lr
-        self.steps = 0
+        self.steps: int = 0
         self.updates = dict.fromkeys(self.params, 0)  # steps in which a parameter had a gradient
         self.state: dict[str, dict[str, Array]] = {
             name: {slot: np.zeros_like(p.data) for slot in self.slots} for name, p in self.params.items()
         }
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, self._checked(name, value))
+
+    def _checked(self, name: str, value: Any) -> Any:
+        """Return what to set an attribute to: hyperparameters as Python's numbers, within their bounds."""
+        owner, bounds = type(self).__name__, BOUNDS.get(name)
+        if name == "steps":
+            return integer(owner, name, value)
+        if bounds is None or name not in self.settings:
+            return value
+        if name != "betas":
+            return real(owner, name, value, **bounds)
+        betas = each(owner, name, value, real, **bounds)
+        if len(betas) != 2:
+            raise ValueError(f"{owner}: betas is {value!r}; it must be a pair of numbers")
+        return betas
 
     def step(self, grads: Mapping[str, Operand] | None = None) -> None:
         """Update every parameter once.
@@ -118,9 +142,9 @@ class Optimizer:
                 f"{type(self).__name__}: the saved state does not fit: {'; '.join(wrong)}; make the optimizer as the "
                 "saved one was made, for the same parameters"
             )
-        for setting in self.settings:
-            setattr(self, setting, saved[setting])
-        self.steps, self.updates = saved["steps"], {**self._with_updates(saved)["updates"]}
+        for name in (*self.settings, "steps"):
+            setattr(self, name, saved[name])
+        self.updates = {**self._with_updates(saved)["updates"]}
         self.state = {  # in the memory order of the parameters
             name: {
                 slot: np.positive(saved["state"][name][slot], out=np.empty_like(self.params[name].data))
@@ -134,12 +158,20 @@ class Optimizer:
 
         Floating-point arrays may have any floating dtype: they are converted to that of the parameters.
         """
-        settings = {name: _as_float(getattr(self, name)) for name in self.settings}
-        live = {"kind": type(self).__name__, **settings, "steps": self.steps, "updates": self.updates}
-        live["state"] = self.state
-        nonnegative = ("lr", "weight_decay", "steps", *(f"updates/{name}" for name in self.updates))
         saved = self._with_updates(saved)
-        return state_mismatches(live, saved, "the optimizer", nonnegative=nonnegative, any_float=True)
+        numbers = [*(name for name in self.settings if name in BOUNDS), "steps"]  # checked below
+        others = {name: getattr(self, name) for name in self.settings if name not in BOUNDS}
+        live = {"kind": type(self).__name__, **dict.fromkeys(numbers), **others, "updates": self.updates}
+        live["state"] = self.state
+        counts = [f"updates/{name}" for name in self.updates]
+        wrong = state_mismatches(live, saved, "the optimizer", unchecked=numbers, nonnegative=counts, any_float=True)
+        for name in numbers:
+            if isinstance(saved, Mapping) and name in saved:
+                try:
+                    self._checked(name, saved[name])
+                except (TypeError, ValueError) as error:
+                    wrong.append(str(error).removeprefix(f"{type(self).__name__}: "))
+        return wrong
 
     def _with_updates(self, saved: Any) -> Any:
         """Complete a state of an earlier version, which counted the steps of all parameters together."""
@@ -148,11 +180,9 @@ class Optimizer:
         return {"updates": dict.fromkeys(self.params, saved["steps"]), **saved}
 
 
-def _as_float(setting: Any) -> Any:
-    """Return a setting as a float, so that 1 and 0.5 are numbers of one kind."""
-    if isinstance(setting, (list, tuple)):
-        return [_as_float(part) for part in setting]
-    return float(setting) if isinstance(setting, Real) and not isinstance(setting, bool) else setting
+def _nonzero(eps: float, g: Array) -> float:
+    """Return `eps` so that it is not 0 in the dtype of a gradient: 0 would be divided by 0 (1e-8 is 0 in float16)."""
+    return max(eps, float(np.finfo(g.dtype).smallest_subnormal))
 
 
 class SGD(Optimizer):
@@ -161,7 +191,10 @@ class SGD(Optimizer):
     Parameters
     ----------
     params : dict of str to Tensor
-    lr, momentum : float
+    lr : float
+        At least 0, here and in the other optimizers.
+    momentum : float
+        From 0 to 1.
     """
 
     settings = ("lr", "momentum")
@@ -183,7 +216,9 @@ class AdaGrad(Optimizer):
     Parameters
     ----------
     params : dict of str to Tensor
-    lr, eps : float
+    lr : float
+    eps : float
+        Above 0, here and in the other optimizers.
 
     Examples
     --------
@@ -203,7 +238,7 @@ class AdaGrad(Optimizer):
     def update(self, g: Array, state: dict[str, Array], count: int) -> Array:
         """Return the step of one parameter."""
         state["h"] = state["h"] + g * g
-        return self.lr * g / (np.sqrt(state["h"]) + self.eps)
+        return self.lr * g / (np.sqrt(state["h"]) + _nonzero(self.eps, g))
 
 
 class Adam(Optimizer):
@@ -214,7 +249,7 @@ class Adam(Optimizer):
     params : dict of str to Tensor
     lr : float
     betas : (float, float)
-        Decay rates of the running means of the gradient and of its square.
+        Decay rates of the running means of the gradient and of its square, each at least 0 and below 1.
     eps : float
     """
 
@@ -237,7 +272,7 @@ class Adam(Optimizer):
         state["m"] = beta1 * state["m"] + (1 - beta1) * g
         state["v"] = beta2 * state["v"] + (1 - beta2) * (g * g)
         m = state["m"] / (1 - beta1**count)
-        return self.lr * m / (np.sqrt(state["v"] / (1 - beta2**count)) + self.eps)
+        return self.lr * m / (np.sqrt(state["v"] / (1 - beta2**count)) + _nonzero(self.eps, g))
 
 
 class AdamW(Adam):
@@ -272,7 +307,5 @@ class AdamW(Adam):
         eps: float = 1e-8,
         weight_decay: float = 0.01,
     ) -> None:
-        if not (np.isfinite(weight_decay) and weight_decay >= 0):
-            raise ValueError(f"AdamW: weight_decay is {weight_decay!r}; it must be a finite number of at least 0")
         super().__init__(params, lr, betas, eps)
         self.weight_decay = weight_decay

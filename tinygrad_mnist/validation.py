@@ -1,16 +1,110 @@
-"""Compare a saved state with a live one: one function, which lists every difference."""
+"""Check a setting when it is given, and compare a saved state with a live one, listing every difference."""
 
 from __future__ import annotations
 
 import math
+import operator
 import reprlib
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-__all__ = ["ArraySpec", "parameter_mismatches", "state_mismatches"]
+__all__ = ["ArraySpec", "each", "integer", "parameter_mismatches", "real", "state_mismatches"]
+
+LIMIT = 2**63  # of what is counted
+Number = TypeVar("Number", int, float)
+
+
+def integer(owner: str, name: str, value: Any, least: int = 0) -> int:
+    """Return a setting as Python's integer; NumPy's integers, also as an array without axes, are as good.
+
+    Raises
+    ------
+    TypeError
+        If it is a boolean, a float or no number at all.
+    ValueError
+        If it is less than `least`, or 2**63 or more.
+
+    Examples
+    --------
+    >>> integer("Trainer", "epochs", np.int64(2))
+    2
+    >>> integer("Trainer", "epochs", -1)
+    Traceback (most recent call last):
+    ...
+    ValueError: Trainer: epochs is -1; it must be an integer of at least 0
+    """
+    words = f"{owner}: {name} is {_short(value)}; it must be an integer of at least {least}"
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(words) from None
+    if isinstance(value, bool):
+        raise TypeError(words)
+    if not least <= number < LIMIT:
+        raise ValueError(words + " and below 2**63" * (number >= LIMIT))
+    return number
+
+
+def real(
+    owner: str,
+    name: str,
+    value: Any,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> float:
+    """Return a setting as Python's float, which never changes the dtype of an array that it is multiplied with.
+
+    NumPy's numbers, also as an array without axes, are as good as Python's.
+
+    Parameters
+    ----------
+    owner, name : str
+        Whose setting it is and what it is called: for the errors.
+    value : number
+    least, most, above, below : float, optional
+        Bounds: included, included, excluded, excluded.
+
+    Raises
+    ------
+    TypeError
+        If it is a boolean or no real number.
+    ValueError
+        If it is NaN, infinite or out of bounds.
+
+    Examples
+    --------
+    >>> real("SGD", "lr", np.float32(0.5), least=0)
+    0.5
+    >>> real("Adam", "betas[0]", 1, least=0, below=1)
+    Traceback (most recent call last):
+    ...
+    ValueError: Adam: betas[0] is 1; it must be a finite number of at least 0 and below 1
+    """
+    scalar = value[()] if isinstance(value, np.ndarray) and not value.shape else value
+    kind: type[Exception] = TypeError
+    if isinstance(scalar, Real) and not isinstance(scalar, bool):
+        kind = ValueError
+        try:
+            number = float(scalar)
+        except OverflowError:  # an integer that is larger than any float
+            number = math.inf
+        if (
+            math.isfinite(number)
+            and (least is None or number >= least)
+            and (most is None or number <= most)
+            and (above is None or number > above)
+            and (below is None or number < below)
+        ):
+            return number
+    bounds = {"of at least": least, "above": above, "at most": most, "below": below}
+    words = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)
+    raise kind(f"{owner}: {name} is {_short(value)}; it must be a finite number {words}".rstrip())
 
 
 class ArraySpec(NamedTuple):
@@ -18,6 +112,26 @@ class ArraySpec(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: Any
+
+
+def each(
+    owner: str, name: str, values: Any, check: Callable[..., Number], **bounds: float | None
+) -> tuple[Number, ...]:
+    """Return a setting of several numbers, each checked by `integer` or `real`.
+
+    Examples
+    --------
+    >>> each("initial_weights", "shape", np.array([2, 3]), integer)
+    (2, 3)
+    >>> each("Adam", "betas", (0.9, "x"), real)
+    Traceback (most recent call last):
+    ...
+    TypeError: Adam: betas[1] is 'x'; it must be a finite number
+    """
+    several = values.ndim > 0 if isinstance(values, np.ndarray) else isinstance(values, Sequence)
+    if not several or isinstance(values, str):
+        raise TypeError(f"{owner}: {name} is {_short(values)}; it must be a sequence of numbers")
+    return tuple(check(owner, f"{name}[{i}]", value, **bounds) for i, value in enumerate(values))
 
 
 def state_mismatches(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -14,8 +15,12 @@ from .settings import OPTIMIZERS, SCHEDULES, Settings
 MEASURED = 1000  # images that the accuracy on the training images, and the paper's on the test images, is measured on
 
 
-def make_trainer(settings: Settings, data: tg.data.Dataset, threads: int | None = None) -> Trainer:
+def make_trainer(
+    settings: Settings, data: tg.data.Dataset, threads: int | None = None, weights: Path | None = None
+) -> Trainer:
     """Model, optimizer and data of a run, as its settings say; `threads` changes no bit of the result.
+
+    The weights are those of a file, if one is given, else random ones.
 
     Examples
     --------
@@ -27,6 +32,8 @@ def make_trainer(settings: Settings, data: tg.data.Dataset, threads: int | None 
     """
     init, split, draws = np.random.default_rng(settings.seed).spawn(3)
     model = settings.network(init)
+    if weights is not None:
+        tg.nn.load_state_dict(model, tg.checkpoint.load_weights(weights, like=model))
     optimizer, own = OPTIMIZERS[settings.optimizer]
     images, labels = data.images[: settings.limit], data.labels[: settings.limit]
     training, validation = hold_out(labels, settings.validation_images(len(images)), split)

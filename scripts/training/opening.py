@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -34,13 +35,19 @@ class Session:
 
     data: str | None = option(
         None,
-        'folder with the four MNIST files, or "synthetic" (default: $TINYGRAD_MNIST_DATA, the cache, a download; if '
-        "there is none, synthetic digits)",
+        "folder with the four MNIST files, as torchvision or Kaggle leave them, too, or with Keras' mnist.npz; or "
+        '"synthetic" (default: $TINYGRAD_MNIST_DATA, the cache, a download; if there is none, synthetic digits)',
         metavar="DIR",
     )
     out: Path | None = option(None, "run folder to create (default: runs/DATE-TIME)", metavar="DIR")
     resume: Path | None = option(
-        None, "go on with an interrupted run, exactly; it knows its own options", metavar="DIR"
+        None,
+        "go on with an interrupted run, exactly; it knows its own options. With --epochs N, go on to another end, also "
+        "where it had ended",
+        metavar="DIR",
+    )
+    weights: Path | None = option(
+        None, "begin with the weights in this file (.safetensors, .npz), not with random ones", metavar="FILE"
     )
     checkpoint_every: tuple[int, float] = option(
         (0, 30.0),
@@ -86,10 +93,13 @@ def complete_settings(settings: Settings, data: tg.data.Dataset) -> Settings:
 
 
 def stored_settings(run: Run, given: Mapping[str, Any], log: Callable[[str], None]) -> Settings:
-    """Settings of a run to be resumed, which no option may change; `log` is told if other software began it."""
+    """Settings of a run to be resumed; `log` is told if other software began it.
+
+    No option may change them but `epochs`, to anything that is not yet done.
+    """
     settings = Settings.from_config(run.config)
     for name, value in asdict(settings).items():
-        if given.get(name, value) != value:
+        if name != "epochs" and given.get(name, value) != value:
             option = f"--{name.replace('_', '-')}"
             words = f"cannot be changed on the way (the run has {value}); leave it out, or begin a new run"
             raise ValueError(f"{option} {words}")
@@ -98,7 +108,46 @@ def stored_settings(run: Run, given: Mapping[str, Any], log: Callable[[str], Non
         then = then if isinstance(then, dict) else {}
         changes = "; ".join(f"{key} {then.get(key)} -> {now[key]}" for key in now if then.get(key) != now[key])
         log(f"begun with something else ({changes}): the result may differ from that of an uninterrupted run")
-    return settings
+    epochs, done = given.get("epochs", settings.epochs), 0
+    if run.state is not None:
+        done = run.state["trainer"]["epoch"] - (run.state["trainer"]["batch"] == 0)  # that of the next step, from 1
+    if epochs < done:
+        raise ValueError(f"--epochs {epochs} is too few: the run has done or begun {done} epochs; pass {done} or more")
+    return replace(settings, epochs=epochs)
+
+
+def change_epochs(run: Run, trainer: Trainer, log: Callable[[str], None]) -> None:
+    """Let a run that is resumed have as many epochs as its trainer; `log` is told what that changes."""
+    before, now = Settings.from_config(run.config).epochs, trainer.epochs
+    if now == before:
+        return
+    log(f"the run has {now} epochs from now on, not {before}")
+    per_epoch = -(-len(trainer.images) // trainer.batch_size)
+    schedule = trainer.schedule or tg.schedules.constant
+    if any(schedule(step, before * per_epoch) != schedule(step, now * per_epoch) for step in range(trainer.step)):
+        rate = trainer.lr * schedule(trainer.step, now * per_epoch)
+        log(
+            f"the learning rate follows its schedule over {now} epochs from now on (next: {rate:.3g}); the steps "
+            f"that are done had that of {before}: the result is not that of a run begun with --epochs {now}"
+        )
+    run.reconfigure(trainer.step, epochs=now)
+
+
+def weights_file(run: Run | None, session: Session) -> tuple[Path | None, dict[str, str]]:
+    """Where the weights to begin with are, if not random, and what is stored about them."""
+    if run is None:
+        file, stated = session.weights, None
+    elif run.state is None and "weights" in run.config:  # it was stopped before the first checkpoint
+        file, stated = Path(run.config["weights"]), run.config["weights sha256"]
+    else:
+        file = None
+    if file is None:
+        return None, {}
+    with open(file, "rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    if stated not in (None, digest):
+        raise ValueError(f"{file} is not the file of weights that the run was begun with; put that back, or begin anew")
+    return file, {"weights": str(file.absolute()), "weights sha256": digest}
 
 
 def open_run(
@@ -119,14 +168,16 @@ def open_run(
         elif run.config.get("data sha256") != fingerprint(data):
             source = run.config.get("data source")
             raise ValueError(f"not the data that the run was begun with ({source}); pass its folder: --data DIR")
-        trainer = make_trainer(settings, data, session.threads)
+        weights, about_weights = weights_file(run, session)
+        trainer = make_trainer(settings, data, session.threads, weights)
         if run is None:
             origin = {"data": data_place(place), "data source": data.source, "data sha256": fingerprint(data)}
             folder = session.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
-            run = Run.create(folder, {**asdict(settings), **origin, "begun with": begun_with()})
+            run = Run.create(folder, {**asdict(settings), **origin, **about_weights, "begun with": begun_with()})
         else:
             if run.state is not None:
                 trainer.load_state_dict(run.state["trainer"])
+            change_epochs(run, trainer, log)
             run.begin()
         return run, settings, data, trainer
     except BaseException:

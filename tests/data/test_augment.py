@@ -129,13 +129,14 @@ def test_digits_stay_digits_and_every_one_changes_in_its_own_way(seed: int) -> N
     [
         (np.zeros((1, 28, 28), np.float32), {}, r"images are float32 \(1, 28, 28\)"),
         (np.zeros((28, 28), np.uint8), {}, r"uint8 \(28, 28\); pass"),
-        ([[1]], {}, "images are list"),
-        (np.zeros((1, 2, 2), np.uint8), {"shift": -1}, "shift is -1.0, not from 0 to"),
-        (np.zeros((1, 2, 2), np.uint8), {"bend": math.nan, "rotation": math.inf}, "rotation is inf, .*; bend is nan"),
-        (np.zeros((1, 2, 2), np.uint8), {"stretch": 1.5}, "stretch is 1.5, not from 0 to 0.99"),
-        (np.zeros((1, 2, 2), np.uint8), {"shear": -0.5}, "shear is -0.5, not from 0 to"),
-        (np.zeros((1, 2, 2), np.uint8), {"strength": -1, "shift": -1}, "strength is -1, not from 0 to"),
-        (np.zeros((1, 2, 2), np.uint8), {"strength": math.nan}, "strength is nan, not from 0 to"),
+        ([[1]], {}, r"images are int64 \(1, 1\); pass uint8"),
+        ([[1], [1, 2]], {}, "images, of type list, cannot become an array"),
+        (np.zeros((1, 2, 2), np.uint8), {"shift": -1}, "shift, times strength, is -1.0; .* at least 0"),
+        (np.zeros((1, 2, 2), np.uint8), {"bend": math.nan, "rotation": math.inf}, "rotation is inf"),
+        (np.zeros((1, 2, 2), np.uint8), {"stretch": 1.5}, "stretch, times strength, is 1.5; .* at most 0.99"),
+        (np.zeros((1, 2, 2), np.uint8), {"shear": -0.5}, "shear, times strength, is -0.5"),
+        (np.zeros((1, 2, 2), np.uint8), {"strength": -1, "shift": -1}, "strength is -1; .* at least 0"),
+        (np.zeros((1, 2, 2), np.uint8), {"strength": math.nan}, "strength is nan"),
     ],
 )
 def test_what_makes_no_sense_is_refused(x: Any, how: dict[str, float], words: str) -> None:

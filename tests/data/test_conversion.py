@@ -8,27 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from images import Labelled
 
 import tinygrad_mnist as tg
 from tinygrad_mnist.data.conversion import as_array
 
 NUMBERS = st.sampled_from([np.uint8, np.int8, np.int32, np.int64, np.float16, np.float32, np.float64, np.bool_])
-
-
-class Labelled:
-    """Like a pandas Series with a shuffled index: indexing is by label, which is never the position."""
-
-    def __init__(self, values):
-        self.values = np.asarray(values)
-
-    def __array__(self, dtype=None, copy=None):
-        return np.array(self.values, dtype, copy=copy)
-
-    def __len__(self):
-        return len(self.values)
-
-    def __getitem__(self, index):
-        return self.values[::-1][index] + 1 if len(self.values) else self.values
 
 
 @given(NUMBERS.flatmap(lambda dtype: arrays(dtype, array_shapes(max_dims=3, max_side=4))))

@@ -189,9 +189,15 @@ def test_what_is_no_file_or_no_idx_file_is_named(tmp_path: Path) -> None:
             read_idx(tmp_path / "bad")
 
 
-@pytest.mark.parametrize("dtype", [np.int64, np.uint16, np.bool_, np.complex64, np.str_, object])
+@pytest.mark.parametrize("dtype", [np.int64, np.uint16, np.bool_, np.float16])
 def test_a_dtype_without_a_code_is_refused(dtype: Any) -> None:
     with pytest.raises(TypeError, match="encode_idx: IDX has no .*; convert to one of uint8, int8, int16"):
+        encode_idx(np.zeros(3, dtype))
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.str_, object])
+def test_what_is_no_array_of_numbers_is_refused(dtype: Any) -> None:
+    with pytest.raises(TypeError, match="encode_idx: array, of type ndarray, is read by NumPy as"):
         encode_idx(np.zeros(3, dtype))
 
 

@@ -274,7 +274,7 @@ def test_an_incomplete_folder_is_an_error_that_lists_what_is_missing(
     if by_environment:
         monkeypatch.setenv("TINYGRAD_MNIST_DATA", str(folder))
     with pytest.raises(
-        FileNotFoundError, match=re.escape(f"lacks {', '.join(missing)} (each with or without .gz). Pass path=")
+        FileNotFoundError, match=re.escape(f"lacks {', '.join(missing)} (each with or without .gz); looked ")
     ):
         find_mnist(None if by_environment else folder)
 
@@ -283,7 +283,8 @@ def test_what_is_no_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "none", tmp_path / "file"):
         with pytest.raises(
-            FileNotFoundError, match=re.escape(f"{path} (the MNIST folder given) is not a folder. Pass path=")
+            FileNotFoundError,
+            match=re.escape(f"{path} (the MNIST folder given) is neither a folder nor an .npz file. Pass path="),
         ):
             find_mnist(path)
 

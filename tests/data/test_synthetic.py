@@ -115,8 +115,8 @@ def test_numpy_integers_count() -> None:
 @pytest.mark.parametrize(
     ("n", "rng", "error", "message"),
     [
-        (-1, None, ValueError, "synthetic_digits: n is -1; give the number of images, 0 or more"),
-        (2.0, None, TypeError, "synthetic_digits: n is 2.0; give the number of images as an integer"),
+        (-1, None, ValueError, "synthetic_digits: n is -1; it must be an integer of at least 0"),
+        (2.0, None, TypeError, "synthetic_digits: n is 2.0; it must be an integer of at least 0"),
         (True, None, TypeError, "synthetic_digits: n is True"),
         (np.True_, None, TypeError, "synthetic_digits: n is"),
         ("3", None, TypeError, "synthetic_digits: n is '3'"),

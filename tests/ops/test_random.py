@@ -71,7 +71,7 @@ def test_dropout_without_a_generator_draws_nothing() -> None:
 @pytest.mark.parametrize("p", [-0.1, 1.1, float("nan")])
 @pytest.mark.parametrize("rng", [None, np.random.default_rng(0)])
 def test_dropout_refuses_what_is_no_probability(p: float, rng: Any) -> None:
-    with pytest.raises(ValueError, match=r"dropout: p is .* between 0 and 1"):
+    with pytest.raises(ValueError, match=r"dropout: p is .* of at least 0 and at most 1"):
         tg.dropout(np.ones(3), p, rng)
 
 

@@ -351,13 +351,16 @@ ERRORS: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
         r"gradient of input 0 is inf at \[0\]",
         lambda: check_gradients(tg.sqrt, [0.0, 1.0]),
     ),
-    "order": (ValueError, "order must be 1, 2 or 3", lambda: check_gradients(tg.exp, [1.0], order=0)),
+    "order": (ValueError, "order must be 1, 2 or 3", lambda: check_gradients(tg.exp, [1.0], order=4)),
+    "order 0": (ValueError, "order is 0; it must be an integer", lambda: check_gradients(tg.exp, [1.0], order=0)),
     "order of another type": (
-        ValueError,
-        "order must be 1, 2 or 3",
+        TypeError,
+        "order is True; it must be an integer",
         lambda: check_gradients(tg.exp, [1.0], order=True),
     ),
-    "seed": (TypeError, "rng must be", lambda: check_gradients(tg.exp, [1.0], rng=-1)),
+    "seed": (ValueError, "rng is -1; it must be an integer", lambda: check_gradients(tg.exp, [1.0], rng=-1)),
+    "seed of another type": (TypeError, "rng is 'a'", lambda: check_gradients(tg.exp, [1.0], rng="a")),
+    "wrt of another type": (TypeError, "wrt is 0.0", lambda: check_gradients(tg.exp, [1.0], wrt=0.0)),
     "inconclusive": (ValueError, "'warn' or 'ignore'", lambda: check_gradients(tg.exp, [1.0], inconclusive="no")),
     "random": (
         ValueError,
@@ -442,8 +445,12 @@ def test_wrong_adjoints(linear_op: Any, adjoint: Any, pattern: str) -> None:
 @pytest.mark.parametrize(
     ("error", "pattern", "call"),
     [
-        (TypeError, "shape must be an integer", lambda: adjoint_check(np.cumsum, np.cumsum, "a")),
-        (TypeError, "dtype floating-point", lambda: adjoint_check(np.cumsum, np.cumsum, 4, dtype=np.int64)),
+        (TypeError, "shape.0. is 'a'; it must be an integer", lambda: adjoint_check(np.cumsum, np.cumsum, "a")),
+        (
+            TypeError,
+            "dtype is .*; it must be floating-point",
+            lambda: adjoint_check(np.cumsum, np.cumsum, 4, dtype=np.int64),
+        ),
         (ValueError, "is nan at", lambda: adjoint_check(lambda x: x * np.nan, lambda y: y, 4)),
     ],
 )

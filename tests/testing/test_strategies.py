@@ -112,7 +112,7 @@ def test_entries_keep_away_from_kinks(shape: Any, dtype: Any, kinks: list[float]
     ids=str,
 )
 def test_what_is_impossible_is_refused_at_once(settings_: Any) -> None:
-    with pytest.raises(ValueError, match=r"^arrays: .*widen the range"):
+    with pytest.raises(ValueError, match=r"^arrays: .*(widen the range|it must be a finite number)"):
         arrays((2, 3), **settings_)
 
 

@@ -163,8 +163,8 @@ def test_a_trainer_is_told_its_settings(optimizer, own):
 @pytest.mark.parametrize(
     "options, words",
     [
-        (["--average", "1"], "average is 1.0; it must be at least 0 and below 1"),
-        (["--dropout", "1.5"], "dropout"),
+        (["--average", "1"], "average is 1.0; it must be a finite number of at least 0 and below 1"),
+        (["--dropout", "1.5"], "Dropout: p is 1.5"),
         (["--recipe", "worst"], "choose from"),
         (["--epochs", "0"], "at least 1"),
         (["--epochs", "-1"], "at least 1"),
@@ -199,7 +199,7 @@ def test_a_trainer_is_told_its_settings(optimizer, own):
         (["--paper-protocol", "--patience", "1"], "holds no images out"),
         (["--schedule", "linear"], "choose from"),
         (["--warmup", "1"], "below 1"),
-        (["--augment", "50"], "stretch is 4.0, not from 0 to 0.99"),
+        (["--augment", "50"], "rotation, times strength, is 400.0"),
         (["--learning-rat", "1"], "unrecognized"),
         (["--data", "~nobody-of-this-name/mnist"], "is not a folder"),
     ],
@@ -547,7 +547,7 @@ def test_a_state_of_strange_parts_is_refused_or_can_be_gone_on_from(data):
         ({"patience": 1}, "must have images called 'validation'"),
         ({"rng": None}, "rng is NoneType"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"average": 1}, "average is 1; it must be at least 0 and below 1"),
+        ({"average": 1}, "average is 1; it must be a finite number of at least 0 and below 1"),
         ({"average": -0.1}, "average is -0.1"),
     ],
 )
@@ -624,7 +624,7 @@ def test_a_warmup_rises_evenly_to_where_the_schedule_begins(steps, share, schedu
 
 @pytest.mark.parametrize("share", [-0.1, 1, np.nan])
 def test_a_warmup_that_makes_no_sense_is_refused(share):
-    with pytest.raises(ValueError, match="warmup: share is .*; it must be at least 0 and below 1"):
+    with pytest.raises(ValueError, match="warmup: share is .*; it must be a finite number of at least 0 and below 1"):
         tg.schedules.warmup(tg.schedules.cosine, share)
 
 

@@ -8,13 +8,16 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from ..validation import real
+from .conversion import as_array
+
 __all__ = ["augment"]
 
 Array = npt.NDArray[np.float32]
 
 
 def augment(
-    images: npt.NDArray[np.uint8],
+    images: npt.ArrayLike,
     rng: np.random.Generator,
     *,
     shift: float = 1.6,
@@ -33,7 +36,7 @@ def augment(
 
     Parameters
     ----------
-    images : ndarray of uint8, shape (N, H, W)
+    images : array_like of uint8, shape (N, H, W)
     rng : numpy.random.Generator
     shift : float
         Largest shift along each axis, in pixels; uniform.
@@ -69,27 +72,23 @@ def augment(
     >>> augment(image, np.random.default_rng(0), shift=0, rotation=90, stretch=0, shear=0, bend=0).shape
     (1, 5, 5)
     """
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 3:
-        found = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
-        raise TypeError(f"augment: images are {found}; pass uint8 pixels from 0 to 255 of shape (N, H, W)")
+    images = as_array("augment", "images", images)
+    if images.dtype != np.uint8 or images.ndim != 3:
+        raise TypeError(
+            f"augment: images are {images.dtype} {images.shape}; pass uint8 pixels from 0 to 255 of shape (N, H, W)"
+        )
     if not hasattr(rng, "uniform") or not hasattr(rng, "standard_normal"):
         raise TypeError(f"augment: rng is {type(rng).__name__}; pass np.random.default_rng(seed)")
-    if not 0 <= strength <= 1e6:
-        raise ValueError(f"augment: strength is {strength!r}, not from 0 to 1e+06")
-    shift, rotation, stretch, shear, bend = (strength * amount for amount in (shift, rotation, stretch, shear, bend))
-    settings = {
-        "shift": shift,
-        "rotation": rotation,
-        "stretch": stretch,
-        "shear": shear,
-        "bend": bend,
-        "smoothness": smoothness,
-    }
-    limits = {**dict.fromkeys(settings, 1e6), "rotation": 360, "stretch": 0.99}
-    if wrong := [
-        f"{name} is {v!r}, not from 0 to {limits[name]:g}" for name, v in settings.items() if not 0 <= v <= limits[name]
-    ]:
-        raise ValueError(f"augment: {'; '.join(wrong)}")
+    strength = real("augment", "strength", strength, least=0, most=1e6)
+    smoothness = real("augment", "smoothness", smoothness, least=0, most=1e6)
+    amounts = {"shift": shift, "rotation": rotation, "stretch": stretch, "shear": shear, "bend": bend}
+    limits = {**dict.fromkeys(amounts, 1e6), "rotation": 360, "stretch": 0.99}
+    shift, rotation, stretch, shear, bend = (
+        real(
+            "augment", f"{name}, times strength,", strength * real("augment", name, amount), least=0, most=limits[name]
+        )
+        for name, amount in amounts.items()
+    )
     n, height, width = images.shape
     if not images.size:
         return images.copy()

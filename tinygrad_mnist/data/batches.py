@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..validation import integer
+from .conversion import as_array
+
 __all__ = ["as_input", "batches"]
 
 
@@ -43,21 +46,18 @@ def batches(
     >>> sorted(np.concatenate(list(batches(5, 2, np.random.default_rng(0)))).tolist())
     [0, 1, 2, 3, 4]
     """
-    if n < 0:
-        raise ValueError(f"batches: n is {n}; give the number of examples, 0 or more")
-    if batch_size < 1:
-        raise ValueError(f"batches: batch_size is {batch_size}; a batch holds at least 1 example")
+    n, batch_size = integer("batches", "n", n), integer("batches", "batch_size", batch_size, 1)
     order = np.arange(n) if rng is None else rng.permutation(n)
     stop = n - n % batch_size if drop_last else n
     return (order[start : start + batch_size] for start in range(0, stop, batch_size))
 
 
-def as_input(images: npt.NDArray[np.uint8], dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
+def as_input(images: npt.ArrayLike, dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
     """Convert grayscale images to the input of a network: one channel, pixels in [0, 1], the batch axis last in memory.
 
     Parameters
     ----------
-    images : ndarray of uint8, shape (N, H, W)
+    images : array_like of uint8, shape (N, H, W)
     dtype : floating-point dtype
 
     Returns
@@ -76,6 +76,7 @@ def as_input(images: npt.NDArray[np.uint8], dtype: npt.DTypeLike = np.float32) -
     >>> x.shape, x.strides, x.max()
     ((5, 1, 28, 28), (4, 560, 560, 20), np.float32(0.2))
     """
+    images = as_array("as_input", "images", images)
     if images.dtype != np.uint8:
         raise TypeError(f"as_input: images are {images.dtype}; expected uint8 pixels from 0 to 255")
     if images.ndim != 3:
@@ -83,4 +84,5 @@ def as_input(images: npt.NDArray[np.uint8], dtype: npt.DTypeLike = np.float32) -
             f"as_input: images have shape {images.shape}; expected (N, H, W); pass image[None] for one image"
         )
     innermost = np.ascontiguousarray(images.transpose(1, 2, 0))[:, None]  # (N, H, W) -> (H, 1, W, N)
-    return np.divide(innermost, 255, dtype=dtype).transpose(3, 1, 0, 2)  # (H, 1, W, N) -> (N, 1, H, W)
+    scaled: npt.NDArray[Any] = np.divide(innermost, 255, dtype=dtype)
+    return scaled.transpose(3, 1, 0, 2)  # (H, 1, W, N) -> (N, 1, H, W)

@@ -18,6 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..validation import integer
+from .conversion import as_array
+
 __all__ = ["IdxError", "decode_idx", "encode_idx", "read_idx"]
 
 DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -92,7 +95,7 @@ def decode_idx(file: io.BufferedIOBase, name: str, max_bytes: int = 1 << 32) -> 
 
 
 def _decode(file: io.BufferedIOBase, name: str, available: int, max_bytes: int) -> npt.NDArray[Any]:
-    magic = file.read(4)
+    max_bytes, magic = integer("read_idx", "max_bytes", max_bytes), file.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in DTYPES or magic[3] == 0:
         raise IdxError(
             f"{name}: not an IDX file; it begins with {magic.hex(' ') or 'nothing (it is empty)'}, expected 00 00, "
@@ -122,7 +125,7 @@ def _decode(file: io.BufferedIOBase, name: str, available: int, max_bytes: int) 
         raise IdxError(f"{name}: NumPy holds no array of shape {shape} ({error})") from error
 
 
-def encode_idx(array: npt.NDArray[Any]) -> bytes:
+def encode_idx(array: npt.ArrayLike) -> bytes:
     """Return the bytes of a raw IDX file that holds an array: the inverse of `decode_idx`.
 
     Raises
@@ -135,6 +138,7 @@ def encode_idx(array: npt.NDArray[Any]) -> bytes:
     >>> encode_idx(np.array([7, 2, 1], np.uint8)).hex(" ")
     '00 00 08 01 00 00 00 03 07 02 01'
     """
+    array = as_array("encode_idx", "array", array)
     native = array.dtype.newbyteorder("=")
     if native not in CODES:
         raise TypeError(f"encode_idx: IDX has no {array.dtype}; convert to one of {', '.join(map(str, CODES))}")

@@ -7,7 +7,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..storage.files import write_atomically
+from ..validation import real
 from .download import download
+from .folders import files, read_folder
 from .idx import IdxError, decode_idx, encode_idx, read_idx
 from .synthetic import synthetic_digits
 
@@ -33,6 +35,7 @@ DIGESTS = {  # SHA-256 of the uncompressed files; their order is that of Dataset
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 MAX_BYTES = 64 << 20  # of one MNIST file, compressed or not
+MAX_TIMEOUT = 86_400.0  # a day
 REMEDY = (
     "Pass path=FOLDER with the four IDX files, or set TINYGRAD_MNIST_DATA to the folder; "
     'path="synthetic" draws synthetic digits'
@@ -90,14 +93,16 @@ def find_mnist(
 
     The sources, in order: `path`, ``$TINYGRAD_MNIST_DATA``, the per-user cache, the mirrors, synthetic digits.
 
-    If a folder is given, no other source is tried, and nothing is written to it. It may hold any data set of 28×28
-    images with labels 0 to 9, such as Fashion-MNIST. Data from the cache or a mirror is MNIST itself, verified by
-    SHA-256; a download is stored in the cache if that is writable.
+    If a folder is given, no other source is tried, and nothing is written to it. The files may lie in it as
+    torchvision, Kaggle and Keras leave them. It may hold any data set of 28×28 images with labels 0 to 9, such as
+    Fashion-MNIST. Data from the cache or a mirror is MNIST itself, verified by SHA-256; a download is stored in the
+    cache if that is writable.
 
     Parameters
     ----------
     path : str or PathLike, optional
-        Folder with the four IDX files under their usual names, raw or gzip; or ``"synthetic"``.
+        Folder with the four IDX files under their usual names, raw or gzip, in it or in ``MNIST/raw``, ``raw`` or
+        ``archive``; a folder with ``mnist.npz``, or that file; or ``"synthetic"``.
     fallback : bool
         If no data is found, return synthetic digits (True) or raise an error (False).
     mirrors : sequence of str
@@ -125,6 +130,7 @@ def find_mnist(
     >>> data.images.shape, data.synthetic, data.source
     ((60000, 28, 28), True, 'SYNTHETIC DIGITS, not MNIST (asked for by name)')
     """
+    timeout = real("find_mnist", "timeout", timeout, above=0, most=MAX_TIMEOUT)
     given = path if path is not None else os.environ.get("TINYGRAD_MNIST_DATA") or None
     if given == "synthetic":
         return _synthetic("asked for by name")
@@ -174,27 +180,19 @@ def _synthetic(reason: str) -> Dataset:
     return Dataset._make([*train, *test, f"SYNTHETIC DIGITS, not MNIST ({reason})", True])
 
 
-def _files(folder: Path, name: str) -> Iterator[Path]:
-    """Yield the files in a folder that have this name: with dash or dot before "idx", raw or gzip."""
-    for variant in (name, name.replace("-idx", ".idx")):
-        yield from (file for file in (folder / variant, folder / f"{variant}.gz") if os.path.isfile(file))
-
-
 def _from_folder(folder: Path, how: str) -> Dataset:
-    files = {name: file for name in DIGESTS if (file := next(_files(folder, name), None))}
-    if missing := [name for name in DIGESTS if name not in files]:
-        problem = f"lacks {', '.join(missing)} (each with or without .gz)" if folder.is_dir() else "is not a folder"
-        raise FileNotFoundError(f"{folder} (the MNIST folder {how}) {problem}. {REMEDY}")
-    paths = list(files.values())
-    arrays = [read_idx(file) for file in paths]
+    try:
+        arrays, names, place = read_folder(folder, list(DIGESTS))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{folder} (the MNIST folder {how}) {error}. {REMEDY}") from None
     for i in (0, 2):
-        _check_pair(arrays[i], arrays[i + 1], paths[i], paths[i + 1])
+        _check_pair(arrays[i], arrays[i + 1], names[i], names[i + 1])
     original = all(_sha256(array) == digest for array, digest in zip(arrays, DIGESTS.values(), strict=True))
     kind = "MNIST" if original else "DATA OF THE SHAPE OF MNIST, not MNIST itself,"
-    return Dataset._make([*arrays, f"{kind} from {folder} (the folder {how})", False])
+    return Dataset._make([*arrays, f"{kind} from {place} (the folder {how})", False])
 
 
-def _check_pair(images: npt.NDArray[Any], labels: npt.NDArray[Any], images_file: Path, labels_file: Path) -> None:
+def _check_pair(images: npt.NDArray[Any], labels: npt.NDArray[Any], images_file: str, labels_file: str) -> None:
     if images.ndim == 1 and labels.ndim == 3:
         raise IdxError(f"{images_file} holds labels and {labels_file} images: they are swapped; swap their names")
     if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (28, 28) or not len(images):
@@ -243,7 +241,7 @@ def _from_cache_or_mirrors(folder: Path, mirrors: Sequence[str], timeout: float)
 
 
 def _cached(folder: Path, name: str) -> Array | None:
-    for file in _files(folder, name):
+    for file in files(folder, name):
         try:
             return _verified(name, read_idx(file, MAX_BYTES), str(file))
         except (OSError, IdxError) as error:

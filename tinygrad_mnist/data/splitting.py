@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
+
+from ..validation import integer
+from .conversion import as_array
 
 __all__ = ["hold_out"]
 
 
 def hold_out(
-    labels: npt.NDArray[Any], count: int, rng: np.random.Generator
+    labels: npt.ArrayLike, count: int, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Split examples into training and validation, stratified by class.
 
     Parameters
     ----------
-    labels : ndarray, shape (N,)
+    labels : array_like, shape (N,)
     count : int
         Number of validation examples, at least 0 and less than N. Each class has its share of them, to within one.
     rng : numpy.random.Generator
@@ -30,7 +31,7 @@ def hold_out(
     Raises
     ------
     ValueError
-        If `count` is negative or leaves nothing to train on.
+        If `count` is negative or leaves nothing to train on, or labels have more than one axis.
 
     Examples
     --------
@@ -38,11 +39,13 @@ def hold_out(
     >>> len(training), len(validation)
     (4, 2)
     """
-    if not 0 <= count < len(labels):
+    labels, count = as_array("hold_out", "labels", labels), integer("hold_out", "count", count)
+    if labels.ndim != 1:
+        raise ValueError(f"hold_out: labels have shape {labels.shape}; pass one class for each example, (N,)")
+    if count >= len(labels):
         raise ValueError(
             f"hold_out: cannot hold out {count} of {len(labels)} examples; at least one must remain for training"
         )
-    labels = np.asarray(labels)
     order = rng.permutation(len(labels))
     by_class = order[np.argsort(labels[order], kind="stable")]
     validation = by_class[(np.arange(count) * len(labels)) // max(count, 1)]  # evenly spaced over the classes

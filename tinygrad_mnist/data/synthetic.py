@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..validation import integer
 from .skeletons import SKELETONS
 
 __all__ = ["synthetic_digits"]
@@ -191,10 +192,7 @@ def synthetic_digits(n: int, rng: np.random.Generator | None = None) -> tuple[ND
     >>> images.shape, images.dtype, sorted(labels[:10].tolist())
     ((20, 28, 28), dtype('uint8'), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
     """
-    if isinstance(n, bool) or not isinstance(n, int | np.integer):
-        raise TypeError(f"synthetic_digits: n is {n!r}; give the number of images as an integer")
-    if n < 0:
-        raise ValueError(f"synthetic_digits: n is {n}; give the number of images, 0 or more")
+    n = integer("synthetic_digits", "n", n)
     rng = np.random.default_rng(0) if rng is None else rng
     if not isinstance(rng, np.random.Generator):
         raise TypeError(f"synthetic_digits: rng is {rng!r}; give a generator such as np.random.default_rng(0)")

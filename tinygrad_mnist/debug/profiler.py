@@ -15,6 +15,7 @@ import numpy as np
 
 from ..hooks import Hook, installed
 from ..tensor import Tensor
+from ..validation import integer
 
 __all__ = ["Profile"]
 
@@ -125,8 +126,7 @@ class Profile(Hook):
         ValueError
             If `steps` is less than 1.
         """
-        if steps < 1:
-            raise ValueError(f"Profile.table: steps is {steps}; pass the number of profiled steps, at least 1")
+        steps = integer("Profile.table", "steps", steps, 1)
         rows: dict[str, list[float]] = {}
         for event in self.events:
             row = rows.setdefault(event.op, [0, 0, 0, 0])

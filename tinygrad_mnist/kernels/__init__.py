@@ -10,10 +10,10 @@ from types import ModuleType
 from typing import Any
 
 from . import compiled, reference
-from .geometry import Geometry, Pair, Size, make_geometry, pair
+from .geometry import Geometry, Pair, Size, make_geometry, pair, shortest
 from .products import Array
 
-__all__ = ["Array", "Geometry", "Pair", "Size", "make_geometry", "pair"]
+__all__ = ["Array", "Geometry", "Pair", "Size", "make_geometry", "pair", "shortest"]
 
 
 def _backend(plan: bool, *arrays: Array) -> ModuleType:

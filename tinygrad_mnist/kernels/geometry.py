@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from typing import NamedTuple, TypeAlias
 
-import numpy as np
-
-__all__ = ["Geometry", "Pair", "Size", "make_geometry", "pair"]
+__all__ = ["Geometry", "Pair", "Size", "make_geometry", "pair", "shortest"]
 
 Size: TypeAlias = tuple[int, int]  # height, width
 Pair: TypeAlias = int | tuple[int, int]  # one number for both
@@ -54,8 +53,17 @@ def pair(op: str, name: str, value: Pair, least: int) -> Size:
     if type(value) is int and value >= least:  # nearly always
         return value, value
     both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(both) != 2 or any(isinstance(v, bool) or not isinstance(v, (int, np.integer)) or v < least for v in both):
+    try:
+        height, width = map(operator.index, both)
+        if min(height, width) < least or any(isinstance(v, bool) for v in both):
+            raise ValueError
+    except (TypeError, ValueError):
         raise ValueError(
             f"{op}: {name} must be an integer of at least {least} or a pair (height, width) of such, got {value!r}"
-        )
-    return int(both[0]), int(both[1])
+        ) from None
+    return height, width
+
+
+def shortest(size: Size) -> Pair:
+    """Return one number where it stands for both."""
+    return size[0] if size[0] == size[1] else size

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..tensor import Tensor
+from ..validation import each, integer
 
 __all__ = ["initial_weights"]
 
@@ -40,5 +41,7 @@ def initial_weights(
     """
     if init not in GAIN:
         raise ValueError(f"init is {init!r}; it must be one of {', '.join(map(repr, GAIN))}")
+    shape = each("initial_weights", "shape", shape, integer)
+    fan_in = integer("initial_weights", "fan_in", fan_in, 1)
     draws = np.random.default_rng(rng).standard_normal(shape)
     return Tensor((draws * np.sqrt(GAIN[init] / fan_in)).astype(dtype), requires_grad=True)

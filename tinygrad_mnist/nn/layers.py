@@ -13,10 +13,11 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..kernels import Pair, make_geometry, pair
+from ..kernels import Pair, make_geometry, pair, shortest
 from ..ops import conv2d, cross_entropy, dropout, matmul, max_pool2d, relu, reshape
 from ..ops.pool import check_pooling
 from ..tensor import Operand, Tensor, as_tensor
+from ..validation import integer, real
 from .initialization import initial_weights
 
 __all__ = [
@@ -51,11 +52,13 @@ class Conv2d:
         init: str = "he",
         dtype: npt.DTypeLike = np.float32,
     ) -> None:
+        in_channels, out_channels = (
+            integer("Conv2d", name, n, 1) for name, n in (("in_channels", in_channels), ("out_channels", out_channels))
+        )
         kh, kw = pair("Conv2d", "kernel_size", kernel_size, 1)
         self.weight = initial_weights((out_channels, in_channels, kh, kw), in_channels * kh * kw, init, rng, dtype)
         self.bias = Tensor(np.zeros(out_channels, dtype), requires_grad=True)
-        self.stride, self.padding = stride, padding
-        make_geometry("Conv2d", stride, padding)  # refuses wrong settings here, not in the first training step
+        self.stride, self.padding = map(shortest, make_geometry("Conv2d", stride, padding))
 
     def __call__(self, x: Operand, rng: np.random.Generator | None = None) -> Tensor:
         return conv2d(x, self.weight, self.bias, self.stride, self.padding)
@@ -77,8 +80,9 @@ class Linear:
         init: str = "he",
         dtype: npt.DTypeLike = np.float32,
     ) -> None:
-        self.weight = initial_weights((in_features, out_features), in_features, init, rng, dtype)
-        self.bias = Tensor(np.zeros(out_features, dtype), requires_grad=True)
+        sizes = integer("Linear", "in_features", in_features, 1), integer("Linear", "out_features", out_features, 1)
+        self.weight = initial_weights(sizes, sizes[0], init, rng, dtype)
+        self.bias = Tensor(np.zeros(sizes[1], dtype), requires_grad=True)
 
     def __call__(self, x: Operand, rng: np.random.Generator | None = None) -> Tensor:
         return matmul(x, self.weight) + self.bias
@@ -101,8 +105,8 @@ class MaxPool2d:
     """Maximum of every window: see `max_pool2d`."""
 
     def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0) -> None:
-        self.kernel_size, self.stride, self.padding = kernel_size, kernel_size if stride is None else stride, padding
-        check_pooling("MaxPool2d", kernel_size, stride, padding)
+        kernel, geometry = check_pooling("MaxPool2d", kernel_size, stride, padding)
+        self.kernel_size, self.stride, self.padding = map(shortest, (kernel, geometry.stride, geometry.padding))
 
     def __call__(self, x: Operand, rng: np.random.Generator | None = None) -> Tensor:
         return max_pool2d(x, self.kernel_size, self.stride, self.padding)
@@ -126,8 +130,8 @@ class Dropout:
     """Drop elements with probability `p` when a generator is given: see `dropout` for `rescale`."""
 
     def __init__(self, p: float = 0.5, rescale: str = "train") -> None:
-        self.p, self.rescale = p, rescale
-        dropout(0.0, p, None, rescale)  # refuses wrong settings here, not in the first training step
+        self.p, self.rescale = real("Dropout", "p", p, least=0, most=1), rescale
+        dropout(0.0, p, None, rescale)  # refuses a wrong setting here, not in the first training step
 
     def __call__(self, x: Operand, rng: np.random.Generator | None = None) -> Tensor:
         return dropout(x, self.p, rng, self.rescale)

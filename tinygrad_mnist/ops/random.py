@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..tensor import Operand, Tensor, as_tensor
+from ..validation import real
 
 __all__ = ["dropout"]
 
@@ -30,9 +31,7 @@ def dropout(x: Operand, p: float, rng: np.random.Generator | None = None, rescal
     >>> dropout(np.ones(4), 0.5, rescale="test")
     Tensor([0.5, 0.5, 0.5, 0.5], dtype=float64)
     """
-    x = as_tensor(x)
-    if not 0 <= p <= 1:
-        raise ValueError(f"dropout: p is {p!r}; it must be a probability between 0 and 1")
+    x, p = as_tensor(x), real("dropout", "p", p, least=0, most=1)
     if rescale not in ("train", "test"):
         raise ValueError(
             f'dropout: rescale is {rescale!r}; it must be "train" (inverted dropout) or "test" (classic dropout)'

@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..validation import integer
+
 __all__ = [
     "ENCODERS",
     "ArrayFile",
@@ -75,6 +77,7 @@ def open_arrays(path: Path, max_bytes: int) -> Iterator[ArrayFile]:
     CheckpointError
         If anything is wrong with its content, or it is larger than `max_bytes`.
     """
+    max_bytes = integer("open_arrays", "max_bytes", max_bytes)
     if not path.is_file():  # reading from a pipe or a device may never end
         problem = "is not a file" if path.exists() else "does not exist"
         raise FileNotFoundError(f"{path} {problem}; pass a file of weights or a checkpoint")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..tensor import Array, Operand, Tensor, as_tensor
-from ..validation import parameter_mismatches
+from ..validation import integer, parameter_mismatches
 from ..walk import Parameters, leaves
 from .arrayfiles import ENCODERS, CheckpointError, check_storable, encode_safetensors, open_arrays
 from .files import write_atomically
@@ -218,9 +218,7 @@ class CheckpointManager:
     """
 
     def __init__(self, folder: str | os.PathLike[str], keep: int = 2) -> None:
-        if keep < 1:
-            raise ValueError(f"CheckpointManager: keep is {keep}; keep at least 1 checkpoint")
-        self.folder, self.keep = Path(folder), keep
+        self.folder, self.keep = Path(folder), integer("CheckpointManager", "keep", keep, 1)
 
     def files(self) -> list[Path]:
         """List the checkpoints, the newest first."""
@@ -231,9 +229,7 @@ class CheckpointManager:
 
     def save(self, step: int, state: Mapping[str, Any]) -> Path:
         """Save a checkpoint, then delete the oldest ones, so that `keep` remain."""
-        if step < 0:
-            raise ValueError(f"CheckpointManager: step is {step}; it must be at least 0")
-        path = self.folder / f"checkpoint-{step:08d}.safetensors"
+        path = self.folder / f"checkpoint-{integer('CheckpointManager', 'step', step):08d}.safetensors"
         save_checkpoint(path, state)
         for old in [file for file in self.files() if file != path][self.keep - 1 :]:
             old.unlink(missing_ok=True)

@@ -10,6 +10,8 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
+from ..validation import integer
+
 __all__ = ["leftovers", "read_whole", "write_atomically"]
 
 
@@ -80,6 +82,7 @@ def read_whole(path: str | os.PathLike[str], max_bytes: int) -> bytes:
     ValueError
         If the file is longer.
     """
+    max_bytes = integer("read_whole", "max_bytes", max_bytes)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path} {'is not a file' if os.path.exists(path) else 'does not exist'}")
     with open(path, "rb") as file:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..tensor import Array, as_tensor
+from ..validation import each, integer
 from .magnitudes import draw_signed
 from .mismatch import GradientMismatch, first_nonfinite
 
@@ -55,13 +56,11 @@ def adjoint_check(
     >>> adjoint_check(lambda x: tg.im2col(x, 3, 2, 1), lambda y: tg.col2im(y, (2, 3, 5, 4), 3, 2, 1), (2, 3, 5, 4))
     """
     __tracebackhide__ = True
-    shape = (shape,) if isinstance(shape, int) else tuple(shape)
-    if np.dtype(dtype).kind != "f" or not all(isinstance(n, int) for n in shape):
-        raise TypeError(
-            f"adjoint_check: shape must be an integer or a tuple of integers, and dtype floating-point, not {shape} "
-            f"and {dtype}"
-        )
-    rng = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng or 0)
+    shape = each("adjoint_check", "shape", shape if isinstance(shape, (tuple, list)) else (shape,), integer)
+    if np.dtype(dtype).kind != "f":
+        raise TypeError(f"adjoint_check: dtype is {dtype}; it must be floating-point")
+    if not isinstance(rng, np.random.Generator):
+        rng = np.random.default_rng(0 if rng is None else integer("adjoint_check", "rng", rng))
     eps = ROUNDING * float(np.finfo(dtype).eps)
 
     def product(a: Array, b: Array) -> tuple[float, float]:

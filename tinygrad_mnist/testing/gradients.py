@@ -13,6 +13,7 @@ import numpy as np
 from .. import ops
 from ..record import recording
 from ..tensor import Array, Operand, Tensor, as_tensor
+from ..validation import integer
 from .comparison import Comparison
 from .derived import gradients, gradients_near
 from .directions import large_inputs
@@ -116,16 +117,16 @@ def check_gradients(
     ('output[1] by input 0[1]: one-sided derivatives 0 and 1, derived 0',)
     """
     __tracebackhide__ = True
-    if type(order) is not int or order not in (1, 2, 3) or inconclusive not in ("warn", "ignore"):
+    order = integer("check_gradients", "order", order, 1)
+    if order > 3 or inconclusive not in ("warn", "ignore"):
         raise ValueError(
             f"check_gradients: order must be 1, 2 or 3 and inconclusive 'warn' or 'ignore', not {order!r} and "
             f"{inconclusive!r}"
         )
-    if not (rng is None or isinstance(rng, np.random.Generator) or (isinstance(rng, (int, np.integer)) and rng >= 0)):
-        raise TypeError(
-            f"check_gradients: rng must be a numpy.random.Generator or a seed, an integer from 0 on, not {rng!r}"
-        )
-    seed = int(rng.integers(2**32)) if isinstance(rng, np.random.Generator) else int(rng or 0)
+    if isinstance(rng, np.random.Generator):
+        seed = int(rng.integers(2**32))
+    else:
+        seed = 0 if rng is None else integer("check_gradients", "the seed rng", rng)
     originals, active = _validated(fn, inputs, wrt)
     values = [v.astype(np.float64) if i in active else v for i, v in enumerate(originals)]
     draws = np.random.default_rng(seed)
@@ -178,8 +179,9 @@ def _validated(fn: Any, inputs: Sequence[Operand], wrt: int | Sequence[int] | No
         raise TypeError(f"check_gradients: {error}") from None
     floats = [i for i, v in enumerate(values) if v.dtype.kind == "f"]
     described = _described(values) or "none"
-    wanted = floats if wrt is None else [wrt] if isinstance(wrt, int) else list(wrt)
-    active = sorted({i + len(values) if i < 0 else i for i in wanted if isinstance(i, (int, np.integer))})
+    wanted = floats if wrt is None else list(wrt) if isinstance(wrt, (tuple, list, range)) else [wrt]
+    positions = [integer("check_gradients", "a position in wrt", i, -len(values)) for i in wanted]
+    active = sorted({i + len(values) if i < 0 else i for i in positions})
     if not active or not set(active) <= set(floats) or len(active) < len(wanted):
         raise TypeError(
             "check_gradients: pass at least one floating-point input (integers cannot be differentiated: "

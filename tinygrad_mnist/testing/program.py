@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from .. import ops, record
 from ..tensor import Array, Operand, Tensor, as_tensor
+from ..validation import integer
 from .strategies import arrays, axes, indices, masks, permutations
 
 __all__ = ["Program", "programs"]
@@ -161,7 +162,13 @@ def programs(
     ...     assert np.abs(program(*program.inputs).data).max(initial=0) < 3.01
     >>> test_nothing_overflows()
     """
-    return _programs(max_steps, max_inputs, max_dims, st.integers(min_side, max_side), outputs, kinks, dtype)
+    max_steps, max_inputs, outputs = (
+        integer("programs", name, n, 1)
+        for name, n in {"max_steps": max_steps, "max_inputs": max_inputs, "outputs": outputs}.items()
+    )
+    max_dims, min_side = integer("programs", "max_dims", max_dims), integer("programs", "min_side", min_side)
+    sides = st.integers(min_side, integer("programs", "max_side", max_side, min_side))
+    return _programs(max_steps, max_inputs, max_dims, sides, outputs, kinks, dtype)
 
 
 def _draw_program(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..tensor import Array
+from ..validation import each, integer, real
 
 try:
     from hypothesis import strategies as st
@@ -63,8 +64,11 @@ def arrays(
     >>> test_abs()
     """
 
+    low, high = real("arrays", "low", low), real("arrays", "high", high)
+    away_from = each("arrays", "away_from", away_from, real)
+
     def fill(shape: Any) -> Any:
-        shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+        shape = each("arrays", "shape", shape if isinstance(shape, Sequence) else (shape,), integer)
         size = math.prod(shape)
         grid = _grid(low, high, size if distinct else 1, away_from)
 
@@ -125,6 +129,12 @@ def broadcastable_shapes(count: int = 2, max_dims: int = 3, min_side: int = 0, m
     ...     assert sum(map(np.ones, shapes)).shape == np.broadcast_shapes(*shapes)
     >>> test_sum()
     """
+    count, max_dims = (
+        integer("broadcastable_shapes", "count", count, 1),
+        integer("broadcastable_shapes", "max_dims", max_dims),
+    )
+    min_side = integer("broadcastable_shapes", "min_side", min_side)
+    max_side = integer("broadcastable_shapes", "max_side", max_side, min_side)
     return hnp.mutually_broadcastable_shapes(
         num_shapes=count, max_dims=max_dims, min_side=min_side, max_side=max_side
     ).map(lambda drawn: drawn.input_shapes)
@@ -157,10 +167,8 @@ def matmul_operands(dtype: Any = np.float64, max_dims: int = 4, max_side: int = 
     ...     assert np.matmul(*pair).ndim <= 4
     >>> test_matmul()
     """
-    if max_dims < 2:
-        raise ValueError(
-            f"matmul_operands: max_dims is {max_dims}; it must be at least 2, because matrices have two axes"
-        )
+    max_dims = integer("matmul_operands", "max_dims", max_dims, 2)  # matrices have two axes
+    max_side = integer("matmul_operands", "max_side", max_side)
 
     def operand(shape: tuple[int, ...]) -> Any:
         return st.tuples(arrays(shape, dtype), st.sampled_from(LAYOUTS)).map(lambda drawn: drawn[1](drawn[0]))
@@ -214,6 +222,7 @@ def axes(ndim: int) -> Any:
     >>> find(axes(3), lambda axis: isinstance(axis, tuple) and len(axis) == 2)
     (0, 1)
     """
+    ndim = integer("axes", "ndim", ndim)
     one = [st.integers(-ndim, ndim - 1)] if ndim else []
     return st.one_of(st.none(), *one, hnp.valid_tuple_axes(ndim, min_size=0))
 
@@ -227,6 +236,7 @@ def permutations(ndim: int) -> Any:
     >>> find(permutations(3), lambda axes: axes[0] == -1)
     (-1, 1, 0)
     """
+    ndim = integer("permutations", "ndim", ndim)
     from_end = st.tuples(*[st.booleans()] * ndim)
     return st.tuples(st.permutations(range(ndim)), from_end).map(
         lambda drawn: tuple(axis - ndim * negative for axis, negative in zip(*drawn, strict=True))
@@ -246,6 +256,7 @@ def indices(shape: tuple[int, ...]) -> Any:
     array([[False, False, False],
            [False, False, False]])
     """
+    shape = each("indices", "shape", shape, integer)
     return hnp.basic_indices(shape, allow_newaxis=True, max_dims=len(shape) + 2) | _mixtures(shape)
 
 

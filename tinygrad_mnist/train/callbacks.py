@@ -17,6 +17,7 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 from ..debug.profiler import Profile
+from ..validation import integer, real
 from .runs import Run
 from .trainer import Step, Trainer
 
@@ -214,7 +215,9 @@ class Checkpoint(Callback):
     """
 
     def __init__(self, run: Run, *, steps: int = 0, seconds: float = 0.0) -> None:
-        self.run, self.steps, self.seconds, self.saved = run, steps, seconds, 0.0
+        self.run, self.saved = run, 0.0
+        self.steps = integer("Checkpoint", "steps", steps)
+        self.seconds = real("Checkpoint", "seconds", seconds, least=0)
 
     def on_begin(self, trainer: Trainer) -> None:
         self.saved = time.perf_counter()
@@ -257,9 +260,11 @@ class ProfileSteps(Callback):
     def __init__(
         self, steps: int = 20, *, warm_up: int = 5, report: Callable[[Profile, int], object] | None = None
     ) -> None:
-        if steps < 1:
-            raise ValueError(f"ProfileSteps: steps is {steps!r}; it must be at least 1")
-        self.steps, self.warm_up, self.done, self.begun = steps, warm_up, 0, 0
+        self.steps, self.warm_up = (
+            integer("ProfileSteps", "steps", steps, 1),
+            integer("ProfileSteps", "warm_up", warm_up),
+        )
+        self.done, self.begun = 0, 0
         self.report = report or (lambda profile, steps: print(profile.table(steps) if steps else "no profile"))
         self.profile, self._context = Profile(), ExitStack()
 

@@ -59,9 +59,11 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str],
                 marker=marker,
                 label=name,
             )
-    for row in (row for row in rows if row["event"] == "test"):
-        percent = 100 * row["test_accuracy"]
-        right.axhline(percent, color="#555555", linestyle="--", label=f"test, at the end: {percent:.2f} %")
+    tests = [row for row in rows if row["event"] == "test"]
+    for row in tests:  # several, if a run that had ended was given more epochs
+        percent, last = 100 * row["test_accuracy"], row is tests[-1]
+        label = f"test, at the end: {percent:.2f} %" if last else f"test, at an earlier end: {percent:.2f} %"
+        right.axhline(percent, color="#555555" if last else "#bbbbbb", linestyle="--", label=label)
     right.set(title="Accuracy", xlabel="epoch", ylabel="correct (%)")
     right.grid(alpha=0.3)
     right.xaxis.get_major_locator().set_params(integer=True)

@@ -24,6 +24,7 @@ import numpy as np
 
 from ..storage.checkpoint import CheckpointError, CheckpointManager
 from ..storage.files import leftovers, read_whole, write_atomically
+from ..validation import integer, real
 
 __all__ = ["Run", "code_version", "read_metrics"]
 
@@ -91,10 +92,7 @@ class Run:
         run = cls(folder)
         try:
             cls._check_new(folder)  # once more: another process may have begun a run meanwhile
-            run.config = dict(config)
-            write_atomically(
-                folder / "config.json", (json.dumps(run.config, indent=2, allow_nan=False) + "\n").encode()
-            )
+            run.config = json.loads(_json(config))
             run.begin()
         except BaseException:
             run.close()
@@ -147,13 +145,25 @@ class Run:
         return run
 
     def begin(self) -> None:
-        """Write ``metrics.jsonl`` and ``times.jsonl`` anew, up to where the run stands.
+        """Write ``config.json``, ``metrics.jsonl`` and ``times.jsonl`` anew, up to where the run stands.
 
         What came after the checkpoint comes once more.
         """
+        path, config = self.folder / "config.json", _json(self.config, indent=2)
+        if not path.is_file() or path.read_bytes() != config:
+            write_atomically(path, config)
         self._metrics.begin()
         self._times.begin()
         self._begun = time.perf_counter()
+
+    def reconfigure(self, step: int, **changes: Any) -> None:
+        """Change the configuration of a run that is resumed, before `begin`, and save it with the state at this step.
+
+        The checkpoint decides what a later session goes on with: killed before it is written, the run is as it was.
+        """
+        self.config |= json.loads(_json(changes))
+        if self.state is not None:
+            self.save(step, self.seconds, **{name: part for name, part in self.state.items() if name != "run"})
 
     def elapsed(self) -> float:
         """Seconds of training up to now: those of earlier sessions, and those since `begin`."""
@@ -180,10 +190,12 @@ class Run:
 
     def record_time(self, seconds: float, **values: Any) -> None:
         """Add a line to ``times.jsonl``: when something was done, in seconds of training."""
+        seconds = real("Run.record_time", "seconds", seconds, least=0)
         self._times.add({**values, "seconds": round(seconds, 3)})
 
     def save(self, step: int, seconds: float, **state: Any) -> Path:
         """Write a checkpoint of `state`, with configuration, metrics and times."""
+        step, seconds = integer("Run.save", "step", step), real("Run.save", "seconds", seconds, least=0)
         metrics, times = (np.frombuffer(bytes(lines.data), np.uint8) for lines in (self._metrics, self._times))
         run = {"config": self.config, "metrics": metrics, "seconds": seconds, "times": times}
         return self.checkpoints.save(step, {"run": run, **state})
@@ -209,7 +221,7 @@ class _Lines:
     def add(self, row: Mapping[str, Any]) -> None:
         if self._file is None:
             raise RuntimeError(f"{self.path}: call the run's begin() first")
-        line = (json.dumps(row, allow_nan=False) + "\n").encode()
+        line = _json(row)
         try:
             if (written := self._file.write(line)) != len(line):
                 raise OSError(errno.ENOSPC, f"only {written} of {len(line)} bytes were written")
@@ -220,6 +232,17 @@ class _Lines:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def _json(value: Mapping[str, Any], indent: int | None = None) -> bytes:
+    """Return a line of JSON, or several; NumPy's numbers are written as Python's."""
+
+    def plain(part: Any) -> Any:
+        if isinstance(part, np.generic) or (isinstance(part, np.ndarray) and not part.shape):
+            return part.item()
+        raise TypeError(f"a {type(part).__name__} cannot be stored as JSON; pass numbers, strings, lists and dicts")
+
+    return (json.dumps(value, indent=indent, allow_nan=False, default=plain) + "\n").encode()
 
 
 def read_metrics(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> list[dict[str, Any]]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from ..validation import each, integer, real
+
 __all__ = ["constant", "cosine", "step_decay", "warmup"]
 
 
@@ -20,6 +22,7 @@ def constant(step: int, steps: int) -> float:
     >>> constant(3, 4)
     1.0
     """
+    _share(step, steps)
     return 1.0
 
 
@@ -35,14 +38,16 @@ def cosine(step: int, steps: int) -> float:
 
 
 def step_decay(step: int, steps: int, milestones: Sequence[float] = (0.5, 0.75), gamma: float = 0.1) -> float:
-    """Multiply by `gamma` at each milestone, given as a fraction of all steps.
+    """Multiply by `gamma`, from 0 to 1, at each milestone, given as a fraction of all steps.
 
     Examples
     --------
     >>> [round(step_decay(step, 4), 6) for step in range(4)]
     [1.0, 1.0, 0.1, 0.01]
     """
-    return gamma ** sum(_share(step, steps) >= share for share in milestones)
+    gamma, share = real("step_decay", "gamma", gamma, least=0, most=1), _share(step, steps)
+    milestones = each("step_decay", "milestones", milestones, real, least=0, most=1)
+    return gamma ** sum(share >= milestone for milestone in milestones)
 
 
 def warmup(schedule: Callable[[int, int], float], share: float) -> Callable[[int, int], float]:
@@ -67,8 +72,7 @@ def warmup(schedule: Callable[[int, int], float], share: float) -> Callable[[int
     >>> [round(slowly(step, 6), 3) for step in range(6)]
     [0.25, 0.5, 0.75, 1.0, 0.75, 0.25]
     """
-    if not 0 <= share < 1:
-        raise ValueError(f"warmup: share is {share!r}; it must be at least 0 and below 1")
+    share = real("warmup", "share", share, least=0, below=1)
 
     def warmed(step: int, steps: int) -> float:
         _share(step, steps)
@@ -79,6 +83,7 @@ def warmup(schedule: Callable[[int, int], float], share: float) -> Callable[[int
 
 
 def _share(step: int, steps: int) -> float:
-    if not 0 <= step <= steps or steps < 1:
+    step, steps = integer("schedule", "step", step), integer("schedule", "steps", steps)
+    if step > steps or steps < 1:
         raise ValueError(f"step {step} of {steps} steps: count from 0, and pass at least 1 step")
     return step / steps

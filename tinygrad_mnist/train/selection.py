@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..validation import integer
+
 __all__ = ["best_epoch", "should_stop"]
 
 
@@ -34,4 +36,5 @@ def should_stop(scores: Sequence[Any], patience: int) -> bool:
     >>> should_stop([0.97, 0.98, 0.98], patience=2), should_stop([0.97, 0.98, 0.98, 0.97], patience=2)
     (False, True)
     """
+    patience = integer("should_stop", "patience", patience, 1)
     return len(scores) > patience and best_epoch(scores) < len(scores) - patience

@@ -8,7 +8,7 @@ threads. What is a mean over a shard (loss, gradients, buffers) counts by the sh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from ..kernels.machine import keep_freed_memory, one_blas_thread, usable_cores, 
 from ..nn import buffer as buffers
 from ..record import recording
 from ..tensor import Array, Tensor
+from ..validation import integer
 
 __all__ = ["default_shard_size", "map_shards", "usable_cores", "value_and_grad"]
 
@@ -117,11 +118,13 @@ def _map(
     shard_size: int | None,
     threads: int | None,
 ) -> Iterator[Result]:
-    shard_size = default_shard_size(len(pieces[0])) if shard_size is None else shard_size
-    if shard_size < 1 or (threads is not None and threads < 1):
-        raise ValueError(f"{caller}: shard_size is {shard_size} and threads is {threads}; both must be at least 1")
-    jobs = [(i, *(a[s : s + shard_size] for a in pieces)) for i, s in enumerate(range(0, len(pieces[0]), shard_size))]
-    threads = min(threads or usable_cores(), len(jobs))
+    size = default_shard_size(len(pieces[0])) if shard_size is None else integer(caller, "shard_size", shard_size, 1)
+    threads = usable_cores() if threads is None else integer(caller, "threads", threads, 1)
+    jobs = [(i, *(a[s : s + size] for a in pieces)) for i, s in enumerate(range(0, len(pieces[0]), size))]
+    return _results(function, jobs, min(threads, len(jobs)))
+
+
+def _results(function: Callable[..., Result], jobs: list[Any], threads: int) -> Iterator[Result]:
     keep_freed_memory()
     if threads > 1:
         warn_of_blas_threads()
@@ -155,6 +158,7 @@ def default_shard_size(batch_size: int) -> int:
     >>> [default_shard_size(n) for n in (64, 100, 500, 1000)]
     [64, 50, 128, 128]
     """
+    batch_size = integer("default_shard_size", "batch_size", batch_size, 1)
     workers = 1 if batch_size < 80 else 2 if batch_size < 250 else 4
     rounds = -(-batch_size // (144 * workers))
     size = -(-batch_size // (rounds * workers))

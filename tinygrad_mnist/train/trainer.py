@@ -16,7 +16,7 @@ from ..nn import parameters
 from ..ops import cross_entropy
 from ..optim import Optimizer
 from ..tensor import Array, Tensor
-from ..validation import state_mismatches
+from ..validation import integer, real, state_mismatches
 from .evaluation import Evaluation, as_images, as_labelled, evaluate
 from .selection import best_epoch, should_stop
 from .shards import value_and_grad
@@ -145,15 +145,14 @@ class Trainer:
                 raise ValueError(f"Trainer: {count} images and {given} labels; pass one label for each image")
         if not isinstance(rng, np.random.Generator):
             raise TypeError(f"Trainer: rng is {type(rng).__name__}; pass np.random.default_rng(seed)")
-        if not isinstance(epochs, int) or epochs < 0:
-            raise ValueError(f"Trainer: epochs is {epochs!r}; pass a whole number of at least 0")
-        if patience is not None and (patience < 1 or "validation" not in (monitor or {})):
-            raise ValueError(
-                f"Trainer: patience is {patience}; it must be at least 1, and monitor must have images called "
-                "'validation'"
-            )
-        if average is not None and not 0 <= average < 1:
-            raise ValueError(f"Trainer: average is {average}; it must be at least 0 and below 1")
+        epochs, batch_size = integer("Trainer", "epochs", epochs), integer("Trainer", "batch_size", batch_size, 1)
+        average = None if average is None else real("Trainer", "average", average, least=0, below=1)
+        patience, shard_size, threads = (
+            None if value is None else integer("Trainer", name, value, 1)
+            for name, value in {"patience": patience, "shard_size": shard_size, "threads": threads}.items()
+        )
+        if patience and "validation" not in (monitor or {}):
+            raise ValueError("Trainer: patience is given; then monitor must have images called 'validation'")
         self.model, self.optimizer, self.images, self.labels, self.rng = model, optimizer, images, labels, rng
         self.epochs, self.patience = epochs, patience
         self.monitor = {
@@ -254,7 +253,10 @@ class Trainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from the `state_dict` of a trainer that was made in the same way.
+        """Continue from the `state_dict` of a trainer that was made in the same way, but for the number of epochs.
+
+        With more epochs, training goes on beyond the end of the saved one. That is, to the bit, what training with so
+        many from the beginning does, unless a schedule gives the steps that are done another learning rate.
 
         Raises
         ------
@@ -277,7 +279,7 @@ class Trainer:
             and step == (epoch - 1) * len(self.cuts) + batch
         ):
             plan = f"{self.epochs} epochs of {len(self.cuts)} batches"
-            wrong.append(f"step {step}, epoch {epoch}, batch {batch} are none of {plan}")
+            wrong.append(" ".join(f"step {step}, epoch {epoch}, batch {batch} are none of {plan}".split()))
             unchecked |= {"epoch", "batch", "step", "losses", "history", "best"}
             epoch, batch = 1, 0
         live = self._expected_state(epoch, batch)

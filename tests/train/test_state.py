@@ -165,6 +165,27 @@ def test_float_buffers_are_averaged_like_weights_and_integers_are_the_latest(dec
     assert found == (made.history[-1]["validation_loss"], made.history[-1]["validation_accuracy"])
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_running_maximum_that_begins_at_infinity_is_trained_and_averaged(threads: int) -> None:
+    class Highest(Wrapped):
+        def __init__(self) -> None:
+            super().__init__(network())
+            self.top, self.unused = nn.Buffer(np.float32(-np.inf)), nn.Buffer(np.full(2, np.inf))
+
+        def __call__(self, x: Any, rng: Any = None) -> tg.Tensor:
+            if rng is not None:
+                self.top.data = np.maximum(self.top.data, x.max())
+            return super().__call__(x, rng)
+
+    made = trainer(Highest(), average=0.5, threads=threads, batch_size=50, shard_size=20, epochs=3)
+    tops = [made.model.top.item() for _ in made.steps()]
+    assert np.isfinite(tops).all() and tops == sorted(tops) and tops[-1] <= X.max()
+    averages = made.selected()
+    assert tops[0] <= averages["top"] <= tops[-1] and np.isposinf(averages["unused"]).all()
+    with pytest.raises(ValueError, match="unused.* has 2 of 2 values that are NaN or infinite; .* a plain array"):
+        save_weights("never.npz", averages)
+
+
 def test_what_is_returned_is_not_the_live_state() -> None:
     made = trainer(average=0.5, monitor=WATCH)
     list(made.steps())
@@ -431,7 +452,7 @@ class Labelled:
     """Like a Series of pandas with a shuffled index: ``[...]`` looks up labels, not positions."""
 
     def __init__(self, values: np.ndarray) -> None:
-        self.values, self.places = values, np.random.default_rng(3).permutation(len(values))
+        self.values, self.places = values, np.random.default_rng(values.ndim).permutation(len(values))
         self.shape, self.dtype = values.shape, values.dtype
 
     def __len__(self) -> int:

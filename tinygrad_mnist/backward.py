@@ -126,9 +126,10 @@ class BackwardMethods:
         ----------
         gradient : array_like, optional
             The gradient of some scalar with respect to this Tensor, of the same shape. May be left out if this is a
-            single number.
+            single number. It is read, but not kept: any view of other memory will do.
         retain_graph : bool
-            Keep the record for another backward pass. By default it is freed on the way, activations included.
+            Keep the record for another backward pass, which adds the same again. By default it is freed on the way,
+            activations included.
 
         Raises
         ------

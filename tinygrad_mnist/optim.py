@@ -158,10 +158,12 @@ class Optimizer:
 
         Floating-point arrays may have any floating dtype: they are converted to that of the parameters.
         """
-        numbers = (*self.settings, "steps")
-        live = {"kind": type(self).__name__, **dict.fromkeys(numbers), "updates": self.updates, "state": self.state}
-        counts = [f"updates/{name}" for name in self.updates]
         saved = self._with_updates(saved)
+        numbers = [*(name for name in self.settings if name in BOUNDS), "steps"]  # checked below
+        others = {name: getattr(self, name) for name in self.settings if name not in BOUNDS}
+        live = {"kind": type(self).__name__, **dict.fromkeys(numbers), **others, "updates": self.updates}
+        live["state"] = self.state
+        counts = [f"updates/{name}" for name in self.updates]
         wrong = state_mismatches(live, saved, "the optimizer", unchecked=numbers, nonnegative=counts, any_float=True)
         for name in numbers:
             if isinstance(saved, Mapping) and name in saved:

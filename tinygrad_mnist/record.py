@@ -190,7 +190,8 @@ def primitive(forward: Callable[P, Any]) -> Primitive[P]:
     ----------
     forward : callable
         ndarrays in, ndarray out. Array arguments are positional. Everything else is a setting: keyword-only, or after
-        a ``/`` if it may be given by position, too. It must not modify its arguments.
+        a ``/`` if it may be given by position, too; of lists among them it gets tuples. It must not modify its
+        arguments. Where it returns integers or booleans, no gradient passes.
 
     Examples
     --------

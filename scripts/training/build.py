@@ -33,7 +33,7 @@ def make_trainer(
     init, split, draws = np.random.default_rng(settings.seed).spawn(3)
     model = settings.network(init)
     if weights is not None:
-        tg.nn.load_parameters(model, tg.checkpoint.load_weights(weights, like=model))
+        tg.nn.load_state_dict(model, tg.checkpoint.load_weights(weights, like=model))
     optimizer, own = OPTIMIZERS[settings.optimizer]
     images, labels = data.images[: settings.limit], data.labels[: settings.limit]
     training, validation = hold_out(labels, settings.validation_images(len(images)), split)

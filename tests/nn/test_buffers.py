@@ -507,6 +507,7 @@ def test_constants_are_not_refused_nor_what_an_optimizer_keeps() -> None:
     for _ in range(3):
         model(np.ones(3), rng()).sum().backward()
         model.optimizer.step()  # type: ignore[attr-defined]  # see above
+        nn.parameters(model)
     assert list(nn.state_dict(model)) == ["weight"]
 
 

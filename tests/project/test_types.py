@@ -27,6 +27,17 @@ assert_type(2.0 * x - 1, tg.Tensor)
 assert_type(-x / 3, tg.Tensor)
 assert_type(x @ x.T, tg.Tensor)
 assert_type(x > 0, tg.Tensor)
+assert_type(x == 0, tg.Tensor)
+assert_type(x != np.ones(2), tg.Tensor)
+assert_type(~(x > 0) & (x < 3) | (x == 2) ^ True, tg.Tensor)
+assert_type(+x // 2 % x, tg.Tensor)
+assert_type(2 // x, tg.Tensor)
+assert_type(divmod(x, 2), tuple[tg.Tensor, tg.Tensor])
+assert_type(round(x, 1), tg.Tensor)
+assert_type(x.all(), tg.Tensor)
+assert_type(x.any(axis=[0, 1]), tg.Tensor)
+assert_type(x.sum([0, 1]), tg.Tensor)
+assert_type(["a", "b"][x.argmax()], str)
 assert_type(tg.exp(x), tg.Tensor)
 assert_type(tg.exp(1.0), tg.Tensor)
 assert_type(x.exp(), tg.Tensor)
@@ -41,6 +52,10 @@ assert_type(tg.conv2d(images, weight, None, stride=1, padding=(1, 1)), tg.Tensor
 assert_type(tg.max_pool2d(images, 2), tg.Tensor)
 assert_type(tg.grad(x.sum(), [x], create_graph=True), list[tg.Tensor])
 x.sum().backward()
+assert_type(x.grad, tg.Tensor | None)
+x.data = x.data - 0.1 * tg.sum(x)
+x.data -= 0.1
+x.grad, x.requires_grad = None, False
 with tg.no_grad():
     y = x + 1
 

@@ -165,6 +165,27 @@ def test_float_buffers_are_averaged_like_weights_and_integers_are_the_latest(dec
     assert found == (made.history[-1]["validation_loss"], made.history[-1]["validation_accuracy"])
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_running_maximum_that_begins_at_infinity_is_trained_and_averaged(threads: int) -> None:
+    class Highest(Wrapped):
+        def __init__(self) -> None:
+            super().__init__(network())
+            self.top, self.unused = nn.Buffer(np.float32(-np.inf)), nn.Buffer(np.full(2, np.inf))
+
+        def __call__(self, x: Any, rng: Any = None) -> tg.Tensor:
+            if rng is not None:
+                self.top.data = np.maximum(self.top.data, x.max())
+            return super().__call__(x, rng)
+
+    made = trainer(Highest(), average=0.5, threads=threads, batch_size=50, shard_size=20, epochs=3)
+    tops = [made.model.top.item() for _ in made.steps()]
+    assert np.isfinite(tops).all() and tops == sorted(tops) and tops[-1] <= X.max()
+    averages = made.selected()
+    assert tops[0] <= averages["top"] <= tops[-1] and np.isposinf(averages["unused"]).all()
+    with pytest.raises(ValueError, match="unused.* has 2 of 2 values that are NaN or infinite; .* a plain array"):
+        save_weights("never.npz", averages)
+
+
 def test_what_is_returned_is_not_the_live_state() -> None:
     made = trainer(average=0.5, monitor=WATCH)
     list(made.steps())
@@ -177,6 +198,24 @@ def test_what_is_returned_is_not_the_live_state() -> None:
     assert {k: v for k, v in after.items() if not k.startswith("/best")} == {
         k: v for k, v in before.items() if not k.startswith("/best")
     }
+
+
+@pytest.mark.parametrize("average", [None, 0.9])
+def test_weights_may_be_loaded_until_the_first_step(average: float | None) -> None:
+    start = nn.state_dict(network(seed=4))
+    early, late = network(), network()
+    nn.load_state_dict(early, start)
+    trainers = [trainer(model, average=average, monitor=WATCH) for model in (early, late)]
+    trainers[1].measure()
+    nn.load_state_dict(late, start)
+    assert trainers[0].measure() == trainers[1].measure()
+    for made in trainers:
+        assert flat(made.selected()) == flat(start)
+        list(made.steps())
+    assert flat(trainers[0].state_dict()) == flat(trainers[1].state_dict())
+    nn.load_state_dict(late, nn.state_dict(network(seed=5)))
+    with pytest.raises(ValueError, match="layers.0.weight, which is not trained, has changed since the trainer was"):
+        trainers[1].selected()
 
 
 # Old checkpoints ------------------------------------------------------------------------------------------------------
@@ -409,6 +448,23 @@ def test_whatever_is_cut_has_the_mean_of_the_whole(n: int, batch_size: int, shar
 
 
 # Data by position -----------------------------------------------------------------------------------------------------
+class Labelled:
+    """Like a Series of pandas with a shuffled index: ``[...]`` looks up labels, not positions."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values, self.places = values, np.random.default_rng(values.ndim).permutation(len(values))
+        self.shape, self.dtype = values.shape, values.dtype
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, label: Any) -> Any:
+        return self.values[self.places[label]]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.values, dtype)
+
+
 def forms(values: np.ndarray) -> dict[str, Any]:
     """The same data in every form in which users have it; an index of pandas is shuffled."""
     found: dict[str, Any] = {
@@ -416,6 +472,7 @@ def forms(values: np.ndarray) -> dict[str, Any]:
         "tuple": tuple(map(tuple, values)) if values.ndim > 1 else tuple(values),
         "Tensor": tg.Tensor(values),
         "memoryview": memoryview(values),
+        "labelled": Labelled(values),
     }
     if values.ndim == 1:
         found["array"] = array.array("q", values.tolist())
@@ -435,7 +492,7 @@ def forms(values: np.ndarray) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("form", ["list", "tuple", "Tensor", "memoryview", "array", "pandas", "torch"])
+@pytest.mark.parametrize("form", ["list", "tuple", "Tensor", "memoryview", "labelled", "array", "pandas", "torch"])
 def test_data_of_every_form_is_paired_by_position(form: str) -> None:
     images, labels = forms(X.astype(np.float64)), forms(LABELS)
     if form not in labels:

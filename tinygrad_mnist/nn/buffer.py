@@ -97,7 +97,7 @@ class Buffer(Tensor):
         return f"Buffer({np.array2string(self._data, separator=', ', prefix='Buffer(')}, dtype={self.dtype})"
 
 
-class BufferError(ValueError):
+class BufferChangeError(ValueError):
     """A change of a buffer that cannot be right."""
 
     def __init__(self, buffer: Buffer, problem: str, name: str = "") -> None:
@@ -111,9 +111,9 @@ def named_in(model: Any) -> Iterator[None]:
     """Within this context, errors of buffers that are part of `model` give their paths."""
     try:
         yield
-    except BufferError as error:
+    except BufferChangeError as error:
         name = next((path for path, value in walk(model) if value is error.buffer), "")
-        raise BufferError(error.buffer, error.problem, name) from error
+        raise BufferChangeError(error.buffer, error.problem, name) from error
 
 
 # Shards ---------------------------------------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ class Shard:
     def check(self, buffer: Buffer) -> None:
         """Raise an error where nothing may change."""
         if not self.writable:
-            raise BufferError(
+            raise BufferChangeError(
                 buffer, "was changed in inference; a call without a generator must not: update it if rng is not None"
             )
 
@@ -191,7 +191,7 @@ def merge(shards: Sequence[tuple[int, Shard]]) -> None:
         if all(_same(value, values[0]) for value in values):
             new = values[0]
         elif buffer.dtype.kind != "f":
-            raise BufferError(
+            raise BufferChangeError(
                 buffer,
                 f"has become {_short(values[0])} in one shard and "
                 f"{_short(next(v for v in values if not _same(v, values[0])))} in another; integers must be the same "

@@ -511,10 +511,7 @@ def _reflected(op: Primitive[[Any, Any]]) -> Callable[[Any, Any], Tensor]:
     return operator
 
 
-def _equality(op: Primitive[[Any, Any]]) -> Callable[[Any, Any], Any]:
-    """Make ``==`` or ``!=``, which compare with everything: a Tensor equals no string and not None."""
-    operator = _operator(op)
-    return lambda x, y: NotImplemented if isinstance(y, WORDS) else operator(x, y)
+_equals, _differs = _operator(equal), _operator(not_equal)
 
 
 @attach
@@ -528,8 +525,6 @@ class ElementwiseMethods:
     __pow__, __rpow__ = _operator(power), _reflected(power)
     __lt__, __le__ = _operator(less), _operator(less_equal)
     __gt__, __ge__ = _operator(greater), _operator(greater_equal)
-    __eq__ = _equality(equal)  # elementwise, as in NumPy and PyTorch
-    __ne__ = _equality(not_equal)
     __hash__ = object.__hash__
     __neg__ = negative
     abs = abs
@@ -543,3 +538,10 @@ class ElementwiseMethods:
 
     def __abs__(self) -> Tensor:
         return abs(self)
+
+    # Elementwise, as in NumPy and PyTorch; a Tensor equals no string, and not None.
+    def __eq__(self: Any, other: Any) -> Tensor:  # type: ignore[override]  # no bool
+        return NotImplemented if isinstance(other, WORDS) else _equals(self, other)
+
+    def __ne__(self: Any, other: Any) -> Tensor:  # type: ignore[override]  # no bool
+        return NotImplemented if isinstance(other, WORDS) else _differs(self, other)

@@ -117,7 +117,7 @@ def all(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
     >>> all([[True, False], [True, True]], axis=1)
     Tensor([False,  True], dtype=bool)
     """
-    return np.all(x, axis=axis, keepdims=keepdims)
+    return np.all(x, axis=axis, keepdims=keepdims)  # type: ignore[arg-type]  # an op gets tuples, no lists
 
 
 @primitive
@@ -129,7 +129,7 @@ def any(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
     >>> any([[True, False], [False, False]], axis=1)
     Tensor([ True, False], dtype=bool)
     """
-    return np.any(x, axis=axis, keepdims=keepdims)
+    return np.any(x, axis=axis, keepdims=keepdims)  # type: ignore[arg-type]  # as in all
 
 
 for _binary in (bitwise_and, bitwise_or, bitwise_xor, logical_or, logical_xor):

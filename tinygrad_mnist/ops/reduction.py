@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,7 +16,7 @@ from .shape import reshape
 
 __all__ = ["argmax", "max", "mean", "min", "sum"]
 
-Axis: TypeAlias = int | tuple[int, ...] | None
+Axis: TypeAlias = int | Sequence[int] | None
 
 
 def _normalized(axis: Axis, ndim: int) -> tuple[int, ...]:

@@ -88,7 +88,7 @@ def swapaxes(x: Any, /, axis1: int, axis2: int) -> Any:
 
 
 @primitive
-def expand_dims(x: Any, /, axis: int | tuple[int, ...]) -> Any:
+def expand_dims(x: Any, /, axis: int | Sequence[int]) -> Any:
     """Insert axes of length 1 at the given positions of the result.
 
     Examples
@@ -100,7 +100,7 @@ def expand_dims(x: Any, /, axis: int | tuple[int, ...]) -> Any:
 
 
 @primitive
-def squeeze(x: Any, /, axis: int | tuple[int, ...] | None = None) -> Any:
+def squeeze(x: Any, /, axis: int | Sequence[int] | None = None) -> Any:
     """Remove the given axes of length 1 (None: all such).
 
     Examples

@@ -242,7 +242,8 @@ def _check_finite(what: str, array: Array) -> Array:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         count = array.size - np.count_nonzero(np.isfinite(array))
         raise CheckpointError(
-            f"{what} has {count} of {array.size} values that are NaN or infinite; use an earlier state"
+            f"{what} has {count} of {array.size} values that are NaN or infinite; use an earlier state (a constant, "
+            "such as a mask of infinities, can be a plain array)"
         )
     return array
 

@@ -115,8 +115,8 @@ def as_images(caller: str, images: Any, name: str = "images") -> npt.NDArray[Any
 def as_labelled(caller: str, images: Any, labels: Any, which: str = "") -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Convert images and labels to arrays; raise a ValueError unless there are images and one label for each."""
     images, labels = as_images(caller, images, f"{which}images"), as_array(caller, f"{which}labels", labels)
-    if not images.shape or not len(images) or labels.shape != (len(images),):
-        count = len(images) if images.shape else "no"
+    count = len(images) if images.shape else 0
+    if not count or labels.shape != (count,):
         raise ValueError(
             f"{caller}: {count} {which}images, and labels of shape {labels.shape}; pass one class index for each image"
         )

@@ -33,11 +33,12 @@ class ModelState:
         self.model, self.tensors = model, leaves(model, "Trainer")
         self.trained = [name for name, t in self.tensors.items() if t.requires_grad]
         self.buffers = {name: t for name, t in self.tensors.items() if isinstance(t, Buffer)}
+        self.constants = digests(model)
         self.remember()
 
     def remember(self) -> None:
-        """Take what is constant, frozen parameters and plain arrays, as it is now."""
-        self.constants, self.frozen = digests(self.model), self._frozen()
+        """Take what is frozen as it is now: it must stay so."""
+        self.frozen = self._frozen()
 
     def _frozen(self) -> dict[str, bytes]:
         constant = self.tensors.keys() - self.trained - self.buffers.keys()

@@ -162,19 +162,21 @@ class Trainer:
         self.shard_size, self.threads = shard_size, threads
         self.weights, self.lr = parameters(model), optimizer.lr
         self.model_state = ModelState(model)
-        self.averaged = None if average is None else self.model_state.arrays()
+        self.averaged: dict[str, Array] | None = None
         self.batch_size, self.cuts = batch_size, list(batches(len(images), batch_size))
         self.epoch, self.batch, self.step = 1, 0, 0
         self.order: npt.NDArray[np.intp] | None = None  # of the images in this epoch; drawn when it begins
         self.losses: list[float] = []  # of this epoch
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Array] | None = None
+        self._settle()
 
     def steps(self) -> Iterator[Step]:
         """Go on to the end, one optimizer step for each item that is taken.
 
         Between two of them the state can be saved.
         """
+        self._settle()
         while self.epoch <= self.epochs and not (self.patience and should_stop(self.scores(), self.patience)):
             if self.order is None:
                 self.order = self.rng.permutation(len(self.images))
@@ -201,6 +203,7 @@ class Trainer:
 
     def measure(self) -> dict[str, float]:
         """Loss and accuracy, now, on everything that is monitored."""
+        self._settle()
         scores: dict[str, float] = {}
         trained = self.model_state.arrays()
         try:
@@ -226,6 +229,7 @@ class Trainer:
             If the evaluation at the end of an epoch has failed: training cannot continue from there. If the model has
             state that would not be saved.
         """
+        self._settle()
         self.model_state.check()
         if self.batch == len(self.cuts):
             raise ValueError("Trainer: the evaluation at the end of this epoch has failed; load an earlier state")
@@ -334,8 +338,15 @@ class Trainer:
 
         With all that belongs to the model, as `tinygrad_mnist.nn.state_dict` does.
         """
+        self._settle()
         self.model_state.check()
         return self._in_use() if self.best is None else dict(self.best)
+
+    def _settle(self) -> None:
+        """Begin with the model as it is: weights may be loaded into it until the first step."""
+        if self.step == 0:
+            self.model_state.remember()
+            self.averaged = None if self.average is None else self.model_state.arrays()
 
     def _in_use(self) -> dict[str, Array]:
         return _copies(self.model_state.arrays() if self.averaged is None else self.averaged)

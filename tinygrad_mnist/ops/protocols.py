@@ -172,15 +172,17 @@ def _translated(function: Function, op: Function, args: Any, keywords: dict[str,
     given = {name: value for name, value in bound.items() if not _equal(value, theirs[name].default)}
     given |= given.pop(extra, {})
     positional: list[Any] = []
-    named = {}
+    named: dict[str, Any] = {}
+    gap = False
     for place, (name, p) in enumerate(signature(op).parameters.items()):
-        source = name if name in theirs or place >= len(theirs) else [*theirs][place]
+        by_place = name not in theirs and name not in given and p.kind is not Parameter.KEYWORD_ONLY
+        source = [*theirs][place] if by_place and place < len(theirs) else name
         if source not in given:
-            continue
-        if p.kind in (Parameter.POSITIONAL_ONLY, Parameter.VAR_POSITIONAL):
-            positional.append(given.pop(source))
-        else:
+            gap = True
+        elif gap or p.kind is Parameter.KEYWORD_ONLY:
             named[name] = given.pop(source)
+        else:
+            positional.append(given.pop(source))
     if given:
         raise _refusal(function, f"Tensors do not take {', '.join(given)} here")
     return positional, named

@@ -221,7 +221,8 @@ def astype(x: Any, /, dtype: npt.DTypeLike) -> Array:
 
 @primitive
 def stack(*xs: Any, axis: int) -> Array:  # its rule stands in ops/shape.py, where indexing is known
-    return np.stack(xs, axis)
+    dtype = np.result_type(*xs)  # which numbers do not change
+    return np.stack([np.asarray(x, dtype) for x in xs], axis)
 
 
 def as_tensor(x: Operand) -> Tensor:

@@ -644,8 +644,8 @@ NAME(one_weight)(const struct geometry *s, const float *x, const float *g, ptrdi
    a tile are added to `part`, and that, every FOLD tiles or so, in float64 to `total`: errors do not grow with the images. Textbook: 65-75 GFLOP/s
    for one input channel, 50-100 for more. Winograd: 115-190.
 
-   A weight whose sum is not finite, or much smaller than Winograd's, is computed again by itself: its columns may be much smaller than those
-   of its neighbours, and padding takes no part. */
+   A weight whose sum is not finite, or much smaller than unusually large ones that its neighbours share, is computed again by itself: it may
+   not see what is large, and padding takes no part. */
 TARGET static int NAME(weight_gradient)(const struct geometry *s, const float *x, const float *g, float *out)
 {
     const struct plan p = make_plan(s, LANES, TILE, POINTS, 0);
@@ -659,7 +659,6 @@ TARGET static int NAME(weight_gradient)(const struct geometry *s, const float *x
         free(total);
         return 1;
     }
-    const double cancelled = (double)min(2 * s->n * s->oh * s->ow, CANCELLED);
     ptrdiff_t unfolded = 0;
     for (ptrdiff_t first = 0; first < p.units; first += p.strip) {
         const ptrdiff_t units = next_strip(&p, &ring, first), width = p.points > 1 ? s->n : units * s->n;
@@ -688,29 +687,39 @@ TARGET static int NAME(weight_gradient)(const struct geometry *s, const float *x
             }
         }
     }
+    ptrdiff_t exponents[256] = {0};
+    float *sizes = part; /* of the points of each row of weights */
     for (ptrdiff_t f = 0; f < s->f; f++)
         for (ptrdiff_t c = 0; c < s->c; c++)
-            for (ptrdiff_t k = 0; k < s->kh; k++) {
+            for (ptrdiff_t k = 0; k < s->kh; k++, sizes++) {
                 const double *u = total + (k * p.rows + c) * filters + f;
                 float *d = out + ((f * s->c + c) * s->kh + k) * s->kw;
-                double size = 0; /* of the points */
-                if (p.points == 1)
+                if (p.points == 1) {
                     for (ptrdiff_t l = 0; l < s->kw; l++)
                         d[l] = (float)u[l * s->c * filters];
-                else {
-                    const double even = GA * (u[point] + u[2 * point]), odd = GA * A1 * (u[point] - u[2 * point]); /* G' of the points */
-                    const double even2 = GB * (u[3 * point] + u[4 * point]), odd2 = GB * B1 * (u[3 * point] - u[4 * point]);
-                    d[0] = (float)(G0 * u[0] + (even + even2));
-                    d[1] = (float)(odd + odd2);
-                    d[2] = (float)(A2 * even + B2 * even2 + u[5 * point]);
-                    for (ptrdiff_t q = 0; q < POINTS; q++)
-                        size = fabs(u[q * point]) > size ? fabs(u[q * point]) : size;
+                    continue;
                 }
-                const float least = size == 0 || (size >= FAINTEST && size <= LARGEST) ? (float)(size / cancelled) : INFINITY;
-                for (ptrdiff_t l = 0; l < s->kw; l++)
-                    if (!(fabsf(d[l]) >= least && fabsf(d[l]) <= FLT_MAX))
-                        d[l] = NAME(one_weight)(s, x, g, f, c, k, l);
+                const double even = GA * (u[point] + u[2 * point]), odd = GA * A1 * (u[point] - u[2 * point]); /* G' of the points */
+                const double even2 = GB * (u[3 * point] + u[4 * point]), odd2 = GB * B1 * (u[3 * point] - u[4 * point]);
+                d[0] = (float)(G0 * u[0] + (even + even2));
+                d[1] = (float)(odd + odd2);
+                d[2] = (float)(A2 * even + B2 * even2 + u[5 * point]);
+                double size = 0;
+                for (ptrdiff_t q = 0; q < POINTS; q++)
+                    size = fabs(u[q * point]) > size ? fabs(u[q * point]) : size;
+                *sizes = (float)size;
+                exponents[magnitude(*sizes) >> 23]++;
             }
+    const float usual = number(smaller(low_quantile(exponents), magnitude(HIGH))), cancelled = (float)min(2 * s->n * s->oh * s->ow, CANCELLED);
+    for (ptrdiff_t row = 0; row < s->f * s->c * s->kh; row++) {
+        const float size = p.points == 1 ? 0 : part[row];
+        const float least = size > LARGEST || (size > 0 && size < FAINTEST) ? INFINITY : size > OUTLIER * usual ? size / cancelled : 0;
+        for (ptrdiff_t l = 0; l < s->kw; l++) {
+            float *d = out + row * s->kw + l;
+            if (!(fabsf(*d) >= least && fabsf(*d) <= FLT_MAX))
+                *d = NAME(one_weight)(s, x, g, row / s->kh / s->c, row / s->kh % s->c, row % s->kh, l);
+        }
+    }
     free(part);
     free(total);
     return 0;

@@ -75,9 +75,9 @@ static const float EVEN_COLUMNS = 32, EVEN_ROWS = 16, ALL_ROWS = 65536; /* the l
 static const float LIGHTEST = 0x1p-40f, HEAVIEST = 0x1p60f; /* the largest |w| of a filter; else products may overflow or be subnormal */
 static const float LEAST = 0x1p-60f, MOST = 0x1p60f;        /* the sum of what a unit sees, for the same reason */
 
-/* Winograd's sums for a weight's gradient may be this small and large, and as many times the gradient as it has multiplications and
-   additions, but not more than CANCELLED times. On MNIST that fails for one of a thousand. */
-static const float FAINTEST = 0x1p-80f, LARGEST = 0x1p100f;
+/* Winograd's sums for the gradients of a row of weights may be this small and large. Where they are OUTLIER times as large as usual (or as
+   HIGH), they may be as many times a gradient as that has multiplications and additions, but not more than CANCELLED times. */
+static const float FAINTEST = 0x1p-80f, LARGEST = 0x1p60f, HIGH = 0x1p20f, OUTLIER = 1024;
 enum { CANCELLED = 8192 };
 
 static inline ptrdiff_t min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
@@ -97,6 +97,18 @@ static inline float number(int magnitude)
     float v;
     memcpy(&v, &magnitude, sizeof v);
     return v;
+}
+
+/* The magnitude that an eighth of the numbers but 0 are below, to a factor of 2, from how many there are with each exponent. */
+static int low_quantile(const ptrdiff_t *exponents)
+{
+    ptrdiff_t count = 0, below = 0;
+    for (int e = 1; e < 256; e++)
+        count += exponents[e];
+    int at = 1;
+    while (at < 255 && 8 * (below += exponents[at]) < count)
+        at++;
+    return at << 23;
 }
 
 /* `points` is the most of them that the plan may have, `seen` how many sums of what is seen are kept for each lane. */

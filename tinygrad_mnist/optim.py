@@ -47,6 +47,7 @@ class Optimizer:
         self.lr = lr
         self.steps: int = 0
         self.updates = dict.fromkeys(self.params, 0)  # steps in which a parameter had a gradient
+        self.count = 0  # that number, in `update`
         self.state: dict[str, dict[str, Array]] = {
             name: {slot: np.zeros_like(p.data) for slot in self.slots} for name, p in self.params.items()
         }
@@ -102,14 +103,15 @@ class Optimizer:
         for name, g in arrays.items():
             p, state = self.params[name], self.state[name]
             self.updates[name] += 1
-            change = self.update(g.astype(p.dtype, copy=False), state, self.updates[name])
+            self.count = self.updates[name]
+            change = self.update(g.astype(p.dtype, copy=False), state)
             if self.weight_decay:
                 change = change + self.lr * self.weight_decay * p.data
             p.data = np.asarray(p.data - change, p.dtype)
             for slot, value in state.items():  # a setting of dtype float64 has promoted it
                 state[slot] = np.asarray(value, p.dtype)
 
-    def update(self, g: Array, state: dict[str, Array], count: int) -> Array:
+    def update(self, g: Array, state: dict[str, Array]) -> Array:
         """Return what to subtract from a parameter with gradient `g`, its `count`-th; put new arrays into `state`."""
         raise NotImplementedError
 
@@ -204,7 +206,7 @@ class SGD(Optimizer):
         super().__init__(params, lr)
         self.momentum = momentum
 
-    def update(self, g: Array, state: dict[str, Array], count: int) -> Array:
+    def update(self, g: Array, state: dict[str, Array]) -> Array:
         """Return the step of one parameter."""
         state["velocity"] = self.momentum * state["velocity"] + g
         return self.lr * state["velocity"]
@@ -235,7 +237,7 @@ class AdaGrad(Optimizer):
         super().__init__(params, lr)
         self.eps = eps
 
-    def update(self, g: Array, state: dict[str, Array], count: int) -> Array:
+    def update(self, g: Array, state: dict[str, Array]) -> Array:
         """Return the step of one parameter."""
         state["h"] = state["h"] + g * g
         return self.lr * g / (np.sqrt(state["h"]) + _nonzero(self.eps, g))
@@ -266,13 +268,13 @@ class Adam(Optimizer):
         super().__init__(params, lr)
         self.betas, self.eps = betas, eps
 
-    def update(self, g: Array, state: dict[str, Array], count: int) -> Array:
+    def update(self, g: Array, state: dict[str, Array]) -> Array:
         """Return the step of one parameter."""
         beta1, beta2 = self.betas
         state["m"] = beta1 * state["m"] + (1 - beta1) * g
         state["v"] = beta2 * state["v"] + (1 - beta2) * (g * g)
-        m = state["m"] / (1 - beta1**count)
-        return self.lr * m / (np.sqrt(state["v"] / (1 - beta2**count)) + _nonzero(self.eps, g))
+        m = state["m"] / (1 - beta1**self.count)
+        return self.lr * m / (np.sqrt(state["v"] / (1 - beta2**self.count)) + _nonzero(self.eps, g))
 
 
 class AdamW(Adam):

@@ -30,7 +30,7 @@ SPACES = (tg, tg.nn, tg.optim, tg.schedules, tg.training, tg.parallel, tg.data, 
 RESULTS = {"Evaluation", "Step", "Report"}  # they hold numbers, but take no settings
 INTERNAL = {"Profile.rule", "detect_anomaly.rule", "Primitive.rule"}
 SHAPES = {"broadcast_to", "Tensor.broadcast_to", "sum_to", "argmax", "concatenate", "expand_dims", "pad", "squeeze"}
-SHAPES |= {"stack", "swapaxes"}  # axes, shapes and fill values: NumPy checks them
+SHAPES |= {"round", "stack", "swapaxes"}  # axes, shapes and fill values: NumPy checks them
 KINDS = {
     "int": "integer",
     "float": "real",

@@ -25,7 +25,7 @@ import numpy as np
 
 from ..record import as_tensor, copy
 from ..tensor import Operand, Tensor, attach
-from . import elementwise, linalg, shape
+from . import elementwise, linalg, logic, shape
 from .reduction import max, min
 
 __all__: list[str] = []
@@ -49,6 +49,10 @@ class Compositions:
         if not (a_min is a_max is None or min is max is None):
             raise ValueError("numpy.clip: pass a_min and a_max, or min and max, not both")
         return elementwise.clip(a, min if a_min is None else a_min, max if a_max is None else a_max)
+
+    @staticmethod
+    def divmod(x: Operand, y: Operand) -> tuple[Tensor, Tensor]:
+        return logic.floor_divide(x, y), logic.remainder(x, y)
 
     @staticmethod
     def dot(a: Operand, b: Operand) -> Tensor:

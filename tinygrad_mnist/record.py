@@ -249,7 +249,7 @@ def as_tensor(x: Operand) -> Tensor:
             [0., 3.]], dtype=float64, op=stack)
     """
     if isinstance(x, Tensor):  # a subclass may change without notice: its values are recorded as they are now
-        return x if type(x) is Tensor or x._requires_grad else wrap(x._data)
+        return x if type(x) is Tensor or x._requires_grad else wrap(np.array(x._data))
     array = as_array(x)
     return stacked(x, as_tensor, stack) if array is None else wrap(array)
 

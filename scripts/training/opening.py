@@ -127,8 +127,8 @@ def change_epochs(run: Run, trainer: Trainer, log: Callable[[str], None]) -> Non
     if any(schedule(step, before * per_epoch) != schedule(step, now * per_epoch) for step in range(trainer.step)):
         rate = trainer.lr * schedule(trainer.step, now * per_epoch)
         log(
-            f"the learning rate follows its schedule over {now} epochs from now on (next: {rate:.3g}); the steps "
-            f"that are done had that of {before}: the result is not that of a run begun with --epochs {now}"
+            f"the learning rate follows its schedule over {now} epochs from now on (next: {rate:.3g}); in the steps "
+            f"that are done it followed another: the result is not that of a run begun with --epochs {now}"
         )
     run.reconfigure(trainer.step, epochs=now)
 

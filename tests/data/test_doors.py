@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from images import Labelled
+from op_checks import some
 
 import tinygrad_mnist as tg
 
@@ -60,6 +61,7 @@ DOORS: dict[str, Callable[[Any, Any], Any]] = {
 
 @pytest.mark.parametrize("alike", ALIKE)
 @pytest.mark.parametrize("door", DOORS)
+@some
 @given(st.integers(3, 7), st.integers(0, 99))
 def test_rows_and_labels_are_paired_by_position(door: str, alike: str, n: int, seed: int) -> None:
     x, labels = RNG(seed).normal(size=(n, 3)), RNG(seed).integers(0, 3, n)

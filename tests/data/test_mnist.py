@@ -284,7 +284,7 @@ def test_what_is_no_folder_is_an_error(tmp_path: Path) -> None:
     for path in (tmp_path / "none", tmp_path / "file"):
         with pytest.raises(
             FileNotFoundError,
-            match=re.escape(f"{path} (the MNIST folder given) is neither a folder nor an .npz file. Pass path="),
+            match=re.escape(f"{path} (the MNIST folder given) is not a folder, nor an .npz file. Pass path="),
         ):
             find_mnist(path)
 

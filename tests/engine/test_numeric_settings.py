@@ -62,6 +62,7 @@ class NoRun:
     """In place of a run folder: nothing is written."""
 
     state, folder = None, Path("nowhere")
+    config: dict[str, Any] = {}
 
 
 def saving(**how: Any) -> Any:
@@ -118,6 +119,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "load_checkpoint": lambda **how: tg.checkpoint.load_checkpoint(__file__, **how),
     "load_weights": lambda **how: tg.checkpoint.load_weights(__file__, **how),
     "read_metrics": lambda **how: tg.runs.read_metrics(__file__, **how),
+    "Run.reconfigure": lambda **how: tg.runs.Run.reconfigure(NoRun(), **how),
     "Run.save": lambda **how: tg.runs.Run.save(NoRun(), **{"step": 1, "seconds": 0.0, **how}),
     "Run.record_time": lambda **how: tg.runs.Run.record_time(NoRun(), **how),
     "adjoint_check": lambda **how: tg.testing.adjoint_check(lambda x: x, lambda y: y, **{"shape": 2, **how}),
@@ -261,6 +263,25 @@ def test_settings_of_an_optimizer_are_checked_whenever_they_are_set_and_never_le
         with np.errstate(over="ignore"):  # an eps that is infinite in float16: no step
             optimizer.step({"w": np.array(gradient)})
         assert params["w"].dtype.kind == "f" and np.abs(params["w"].data).max() <= largest
+
+
+@pytest.mark.parametrize("convert", [np.float64, np.float32, np.array])
+def test_numbers_of_numpy_come_back_from_a_state(convert: Any, tmp_path: Path) -> None:
+    saved = optim.AdamW(
+        weights(), lr=convert(0.5), betas=(convert(0.25), convert(0.5)), eps=convert(0.125)
+    ).state_dict()
+    by_hand = {**saved, "lr": convert(0.5), "betas": [convert(0.25), convert(0.5)], "steps": np.array(0)}
+    tg.checkpoint.save_checkpoint(tmp_path / "a.safetensors", by_hand)
+    for state in (saved, by_hand, tg.checkpoint.load_checkpoint(tmp_path / "a.safetensors")):
+        optimizer = optim.AdamW(weights())
+        optimizer.load_state_dict(state)
+        kept = {name: value for name, value in optimizer.state_dict().items() if name != "state"}
+        assert json.loads(json.dumps(kept)) == json.loads(json.dumps({name: saved[name] for name in kept}))
+    run = tg.runs.Run.create(tmp_path / "run", {"lr": convert(0.5), "epochs": np.int64(2)})
+    run.record("step", step=np.int32(1), loss=convert(0.5))
+    run.close()
+    assert run.config == {"lr": 0.5, "epochs": 2} == json.loads((tmp_path / "run" / "config.json").read_text())
+    assert tg.runs.read_metrics(tmp_path / "run" / "metrics.jsonl") == [{"event": "step", "step": 1, "loss": 0.5}]
 
 
 @given(st.floats(0, 1), st.sampled_from([np.float64, np.float32, np.array, np.longdouble]))

@@ -262,7 +262,7 @@ def test_metrics_that_were_written_after_the_checkpoint_are_neither_doubled_nor_
         (["--paper-protocol"], "--paper-protocol cannot be changed"),
         (["--out", "elsewhere"], "leave out --out"),
         (["--data", "synthetic"], "not the data that the run was begun with"),
-        (["--data", "none"], "is neither a folder nor an .npz file"),
+        (["--data", "none"], "is not a folder"),
     ],
 )
 def test_what_would_change_the_run_is_refused(

@@ -60,7 +60,7 @@ def read_folder(given: Path, names: Sequence[str]) -> Found:
     if given.is_file() and given.suffix == ".npz":
         return _read_npz(given)
     if not given.is_dir():
-        raise FileNotFoundError("is neither a folder nor an .npz file")
+        raise FileNotFoundError("is not a folder, nor an .npz file")
     missing: list[list[str]] = []
     for place in (given / name for name in PLACES):
         found = {name: file for name in names if (file := next(files(place, name), None))}

@@ -161,6 +161,7 @@ class Run:
 
         The checkpoint decides what a later session goes on with: killed before it is written, the run is as it was.
         """
+        step = integer("Run.reconfigure", "step", step)
         self.config |= json.loads(_json(changes))
         if self.state is not None:
             self.save(step, self.seconds, **{name: part for name, part in self.state.items() if name != "run"})

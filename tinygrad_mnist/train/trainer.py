@@ -152,7 +152,7 @@ class Trainer:
             for name, value in {"patience": patience, "shard_size": shard_size, "threads": threads}.items()
         )
         if patience and "validation" not in (monitor or {}):
-            raise ValueError("Trainer: patience is given; then monitor must have images called 'validation'")
+            raise ValueError(f"Trainer: patience is {patience}, so monitor must have images called 'validation'")
         self.model, self.optimizer, self.images, self.labels, self.rng = model, optimizer, images, labels, rng
         self.epochs, self.patience = epochs, patience
         self.monitor = {

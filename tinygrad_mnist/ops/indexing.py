@@ -37,6 +37,7 @@ _put_at.defvjp(lambda g, out, x, index, shape: _getitem(g, index=index))
 def getitem(x: Operand, index: Any) -> Tensor:
     """``x[index]`` with slices, integers, None, ``...``, integer arrays and boolean masks.
 
+    Whatever NumPy makes an array of (lists, Tensors, an ``array.array``, a pandas Series) counts as one, and is copied.
     In the gradient, positions that repeat add up.
 
     Examples

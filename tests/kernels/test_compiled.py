@@ -506,8 +506,8 @@ PLANTED = {
     "one number among small ones": ("kernels.h", "all * all > p->single * sum[COLUMNS]", "all * all > 0"),
     "the wrong column again": (
         "kernels.h",
-        "j - s->left;\n    const ptrdiff_t first",
-        "j + 1 - s->left;\n    const ptrdiff_t first",
+        "j - s->left;\n    enum",
+        "j + 1 - s->left;\n    enum",
     ),
     "all lanes again": ("kernels.h", "(new & wanted) | (old & ~wanted)", "old"),
     "uneven columns of weights": ("kernels.h", "even &= number(column[l]) * EVEN_COLUMNS >= largest", "even &= 1"),

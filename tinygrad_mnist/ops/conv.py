@@ -57,6 +57,8 @@ _conv_weight.defvjp(
 def conv2d(x: Operand, weight: Operand, bias: Operand | None = None, stride: Pair = 1, padding: Pair = 0) -> Tensor:
     """Two-dimensional convolution (cross-correlation, as in PyTorch) over a batch of images.
 
+    Padding takes no part in the sums: an infinite weight outside the image gives no NaN. float16 is summed in float32.
+
     Parameters
     ----------
     x : array_like, shape (N, C, H, W)

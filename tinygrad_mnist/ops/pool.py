@@ -52,6 +52,8 @@ def check_pooling(op: str, kernel_size: Pair, stride: Pair | None, padding: Pair
 def max_pool2d(x: Operand, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0) -> Tensor:
     """Maximum of every window; the gradient goes to its first maximum, row by row. Padding counts as minus infinity.
 
+    The maximum of a window with NaN is NaN; the gradient goes to the last one, as in PyTorch.
+
     Parameters
     ----------
     x : array_like of floats, shape (N, C, H, W)

@@ -327,11 +327,12 @@ NAME(one_by_one)(const struct geometry *s, const float *x, const float *w, const
                  ptrdiff_t lane, INT wanted, float *to)
 {
     const ptrdiff_t count = s->n - lane, y = i * s->sh - s->top, column = j - s->left;
+    enum { FILTERS = 2 * BLOCK };
     const ptrdiff_t first = max(-column, 0), last = min(s->w - column, s->kw);
-    for (ptrdiff_t f = 0; f < s->f; f += BLOCK) {
-        const float *from[BLOCK];
-        VEC sum[BLOCK];
-        for (int b = 0; b < BLOCK; b++) {
+    for (ptrdiff_t f = 0; f < s->f; f += FILTERS) {
+        const float *from[FILTERS];
+        VEC sum[FILTERS];
+        for (int b = 0; b < FILTERS; b++) {
             from[b] = w + min(f + b, s->f - 1) * s->wf;
             sum[b] = (VEC){0};
         }
@@ -339,10 +340,10 @@ NAME(one_by_one)(const struct geometry *s, const float *x, const float *w, const
             for (ptrdiff_t l = first; l < last; l++)
                 for (ptrdiff_t c = 0; c < s->c; c++) {
                     const VEC v = NAME(load)(x + (((y + at) * s->c + c) * s->w + column + l) * s->n + lane, count);
-                    for (int b = 0; b < BLOCK; b++)
+                    for (int b = 0; b < FILTERS; b++)
                         sum[b] += from[b][c * s->wc + at * s->wk + l * s->wl] * v;
                 }
-        for (ptrdiff_t b = 0; b < min(s->f - f, BLOCK); b++) {
+        for (ptrdiff_t b = 0; b < min(s->f - f, FILTERS); b++) {
             float *d = to + (f + b) * s->ow * s->n;
             const INT old = (INT)NAME(load)(d, count), new = (INT)(sum[b] + (bias ? bias[f + b] : 0));
             NAME(store)(d, (VEC)((new & wanted) | (old & ~wanted)), count);

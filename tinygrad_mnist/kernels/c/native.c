@@ -15,8 +15,8 @@
                                          0   0     1            0   aabb     0   -aa-bb  0   1
 
    and so the sum of y * g, for any g, as that of (G w) * (B d) * (A' g): the weight gradient is G' of the sums of (B d) * (A' g). With
-   a = 3/4 and b = 3/2 the errors are those of a plain sum in float32, to within a half (with 1 and 2, twice as large). A number that is not
-   finite makes all four outputs so. */
+   a = 3/4 and b = 3/2 the errors are those of a plain sum in float32, to within a half (with 1 and 2, twice as large). They are in
+   proportion to all six inputs; outputs that see far less of them, and all where an input is not finite, are computed by the plain sum. */
 #include <float.h>
 #include <math.h>
 #include <stddef.h>
@@ -65,11 +65,11 @@ enum {
 };
 
 enum { NO_MEMORY = 1, NOT_FINITE, UNEVEN }; /* what may be in the way of a plan; 0 if nothing is */
-enum { ZEROS = 1, APART = 2 };             /* what an output column may see */
+enum { ZEROS = 1, APART = 2 };              /* what an output column may see */
 
 /* Winograd's rounding errors are in proportion to the largest number that a unit's six columns hold, times the largest weight; a plain sum's
    are to what the output sees, times the weights that it meets. Where these are far apart, the plain sum is computed: for all outputs if the
-   weights are uneven, else for single ones. On MNIST that is less than one of 500 vectors of outputs after the first steps. */
+   weights are uneven, else for single ones. In training on MNIST that is one of 300 vectors of outputs. */
 static const float EVEN_COLUMNS = 32, EVEN_ROWS = 16, ALL_ROWS = 65536; /* the largest |w| of a filter may be so many times that of each of its
                                                                            columns, the mean of its other rows', and that of each row */
 static const float LIGHTEST = 0x1p-40f, HEAVIEST = 0x1p60f; /* the largest |w| of a filter; else products may overflow or be subnormal */

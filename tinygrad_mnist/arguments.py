@@ -69,21 +69,20 @@ def stacked(nest: Any, as_tensor: Callable[[Any], Tensor], stack: Callable[..., 
     leaves = as_inputs([*_leaves(nest)], as_tensor)
     numbers = {type(a): type(a)() for a in leaves if not isinstance(a, Tensor)}
     dtype = np.result_type(*{a.dtype for a in leaves if isinstance(a, Tensor)}, *numbers.values())
-    rest = iter([a if isinstance(a, Tensor) else wrap(np.asarray(a, dtype)) for a in leaves])
+    return _join(nest, iter([a if isinstance(a, Tensor) else wrap(np.asarray(a, dtype)) for a in leaves]), stack)
 
-    def join(part: Any) -> Tensor:
-        if not isinstance(part, (list, tuple)):
-            return next(rest)
-        parts = [join(inner) for inner in part]
-        shapes = [*dict.fromkeys(p.shape for p in parts)]
-        if len(shapes) != 1:
-            raise ValueError(
-                f"cannot stack a {type(part).__name__} of parts of shapes {', '.join(map(str, shapes)) or 'none'}: "
-                "they must have one shape; reshape them, or join them with tg.concatenate"
-            )
-        return stack(*parts, axis=0)
 
-    return join(nest)
+def _join(part: Any, leaves: Iterator[Tensor], stack: Callable[..., Tensor]) -> Tensor:
+    if not isinstance(part, (list, tuple)):
+        return next(leaves)
+    parts = [_join(inner, leaves, stack) for inner in part]
+    shapes = [*dict.fromkeys(p.shape for p in parts)]
+    if len(shapes) != 1:
+        raise ValueError(
+            f"cannot stack a {type(part).__name__} of parts of shapes {', '.join(map(str, shapes)) or 'none'}: "
+            "they must have one shape; reshape them, or join them with tg.concatenate"
+        )
+    return stack(*parts, axis=0)
 
 
 def _has_no_ufuncs(a: Any) -> bool:

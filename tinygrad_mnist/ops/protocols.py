@@ -163,24 +163,29 @@ def _translated(function: Function, op: Function, args: Any, keywords: dict[str,
 
     A parameter of `op` is that of the same name, or else that in the same place.
     """
+    ours = signature(op).parameters
     try:
         theirs = signature(function).parameters
     except ValueError:  # older NumPys do not tell it; these functions take their first parameters as our ops do
+        if lacking := keywords.keys() - ours.keys():
+            raise _refusal(function, f"Tensors do not take {', '.join(lacking)} here") from None
         return args, keywords
     bound = signature(function).bind(*args, **keywords).arguments
     extra = next((name for name, p in theirs.items() if p.kind is Parameter.VAR_KEYWORD), "")
     given = {name: value for name, value in bound.items() if not _equal(value, theirs[name].default)}
     given |= given.pop(extra, {})
     positional: list[Any] = []
-    named = {}
-    for place, (name, p) in enumerate(signature(op).parameters.items()):
-        source = name if name in theirs or place >= len(theirs) else [*theirs][place]
+    named: dict[str, Any] = {}
+    gap = False
+    for place, (name, p) in enumerate(ours.items()):
+        by_place = name not in theirs and name not in given and p.kind is not Parameter.KEYWORD_ONLY
+        source = [*theirs][place] if by_place and place < len(theirs) else name
         if source not in given:
-            continue
-        if p.kind in (Parameter.POSITIONAL_ONLY, Parameter.VAR_POSITIONAL):
-            positional.append(given.pop(source))
-        else:
+            gap = True
+        elif gap or p.kind is Parameter.KEYWORD_ONLY:
             named[name] = given.pop(source)
+        else:
+            positional.append(given.pop(source))
     if given:
         raise _refusal(function, f"Tensors do not take {', '.join(given)} here")
     return positional, named

@@ -43,7 +43,6 @@ class Compositions:
     amax = max
     amin = min
     copy = copy
-    positive = copy
 
     @staticmethod
     def clip(a: Operand, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Tensor:

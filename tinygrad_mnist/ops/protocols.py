@@ -51,6 +51,10 @@ class Compositions:
         return elementwise.clip(a, min if a_min is None else a_min, max if a_max is None else a_max)
 
     @staticmethod
+    def divmod(x: Any, y: Any) -> tuple[Tensor, Tensor]:
+        return x // y, x % y
+
+    @staticmethod
     def dot(a: Operand, b: Operand) -> Tensor:
         x, y = as_tensor(a), as_tensor(b)
         if y.ndim > 2:

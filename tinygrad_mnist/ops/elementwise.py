@@ -484,7 +484,7 @@ def _operator(op: Primitive[[Any, Any]]) -> Callable[[Any, Any], Tensor]:
     def operator(x: Tensor, y: Any) -> Tensor:
         if type(y) is Tensor and not (mode.recording and (x._requires_grad or y._requires_grad)) and not hooks.active:
             try:
-                return wrap(np.asarray(forward(x._data, y._data)))
+                return wrap(np.asarray(forward(x._array, y._array)))
             except (ValueError, TypeError):  # the op explains them
                 pass
         try:

@@ -26,9 +26,9 @@ def as_inputs(args: Sequence[Any], as_tensor: Callable[[Any], Tensor]) -> tuple[
     dtype themselves where no other floating-point array does. Numbers alone become Tensors.
     """
     inputs: list[Any] = [a if type(a) is Tensor or type(a) in NUMBERS else as_tensor(a) for a in args]
-    special = [i for i, a in enumerate(inputs) if a is not args[i] and not (a._data is args[i] and a._data.ndim)]
+    special = [i for i, a in enumerate(inputs) if a is not args[i] and not (a._array is args[i] and a._array.ndim)]
     if special:  # other than an ndarray with axes
-        scalars = [i for i in special if inputs[i]._data.ndim == 0 and not isinstance(args[i], Tensor)]
+        scalars = [i for i in special if inputs[i]._array.ndim == 0 and not isinstance(args[i], Tensor)]
         floating = any(isinstance(a, Tensor) and a.dtype.kind == "f" and i not in scalars for i, a in enumerate(inputs))
         for i in scalars:
             if inputs[i].dtype.kind != "f":

@@ -62,11 +62,11 @@ def _distribute(node: Tensor, g: Tensor, useful: set[int], pending: dict[int, Te
             gx = hook.rule(rule, position, g, node)
         else:
             gx = rule(g, node, *inputs, **keywords) if keywords else rule(g, node, *inputs)
-        if not isinstance(gx, Tensor) or gx._data.shape != x._data.shape:
+        if not isinstance(gx, Tensor) or gx._array.shape != x._array.shape:
             got, kind = (f"shape {gx.shape}", ValueError) if isinstance(gx, Tensor) else (type(gx).__name__, TypeError)
             text = f"{op.__name__}: the rule of argument {position} returned {got} for an argument of shape {x.shape}"
             raise kind(f"{text}; it must return a Tensor of that shape (undo broadcasting with tg.sum_to)")
-        if gx._data.dtype != x._data.dtype:
+        if gx._array.dtype != x._array.dtype:
             gx = astype(gx, x.dtype)
         pending[id(x)] = _sum(pending[id(x)], gx) if id(x) in pending else gx
 
@@ -95,7 +95,7 @@ def _backpropagate(
 
 
 def _sum(x: Tensor, y: Tensor) -> Tensor:
-    return add(x, y) if mode.recording else wrap(np.asarray(x._data + y._data))
+    return add(x, y) if mode.recording else wrap(np.asarray(x._array + y._array))
 
 
 def _seed(output: Tensor, gradient: Operand | None, caller: str) -> Tensor:
@@ -106,7 +106,7 @@ def _seed(output: Tensor, gradient: Operand | None, caller: str) -> Tensor:
                 f"{caller}: only a single number has a gradient of its own, this Tensor has shape {output.shape}; "
                 "reduce it (.sum(), .mean()) or pass gradient="
             )
-        return wrap(np.ones_like(output._data))
+        return wrap(np.ones_like(output._array))
     g = as_tensor(gradient)
     if g.shape != output.shape:
         raise ValueError(
@@ -147,8 +147,8 @@ class BackwardMethods:
         wanted = {id(leaf) for leaf in leaves}
         found = _backpropagate(self, nodes, _seed(self, gradient, "backward"), wanted, False, retain_graph)
         for leaf in leaves:
-            g = found[id(leaf)]._data
-            leaf._grad = wrap(np.array(g) if leaf._grad is None else np.asarray(leaf._grad._data + g))
+            g = found[id(leaf)]._array
+            leaf._grad = wrap(np.array(g) if leaf._grad is None else np.asarray(leaf._grad._array + g))
 
 
 def grad(
@@ -203,4 +203,4 @@ def grad(
     nodes, wanted = topological_order(output), {id(x) for x in inputs}
     found = _backpropagate(output, nodes, cotangent, wanted, create_graph, retain_graph or create_graph)
     with recording(create_graph):
-        return [copy(found[id(x)]) if id(x) in found else Tensor(np.zeros_like(x._data), create_graph) for x in inputs]
+        return [copy(found[id(x)]) if id(x) in found else Tensor(np.zeros_like(x._array), create_graph) for x in inputs]

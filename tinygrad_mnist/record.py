@@ -132,7 +132,7 @@ class Primitive(Named, Generic[P]):
         try:
             for a in inputs:
                 if type(a) is Tensor:
-                    arrays.append(a._data)
+                    arrays.append(a._array)
                     found, wanted = True, wanted or a._requires_grad
                 elif type(a) in NUMBERS:
                     arrays.append(a)
@@ -141,7 +141,7 @@ class Primitive(Named, Generic[P]):
                     break
             if not found:  # something must be converted
                 inputs = as_inputs(inputs, as_tensor)
-                arrays = [a._data if isinstance(a, Tensor) else a for a in inputs]
+                arrays = [a._array if isinstance(a, Tensor) else a for a in inputs]
                 wanted = True in [a._requires_grad for a in inputs if isinstance(a, Tensor)]
             hook = hooks.active  # read once: another thread may leave its context meanwhile
             if hook is not None:
@@ -152,7 +152,7 @@ class Primitive(Named, Generic[P]):
             raise explained(error, self, given, keywords) from error
         out = wrap(data if type(data) is np.ndarray else np.asarray(data))
         if wanted and mode.recording and (not self.incomplete or self._has_rule(inputs)):
-            dtype = out._data.dtype
+            dtype = out._array.dtype
             if dtype is FLOAT64 or dtype is FLOAT32 or dtype.kind not in "iub":  # integers carry no gradient
                 out._requires_grad, out.op, out.inputs, out.keywords = True, self, inputs, keywords
         return out
@@ -249,7 +249,7 @@ def as_tensor(x: Operand) -> Tensor:
             [0., 3.]], dtype=float64, op=stack)
     """
     if isinstance(x, Tensor):  # a subclass may change without notice: its values are recorded as they are now
-        return x if type(x) is Tensor or x._requires_grad else wrap(np.array(x._data))
+        return x if type(x) is Tensor or x._requires_grad else wrap(np.array(x._array))
     array = as_array(x)
     return stacked(x, as_tensor, stack) if array is None else wrap(array)
 
@@ -320,7 +320,7 @@ def add(x: Any, y: Any, /) -> Any:
 
 def unbroadcast(g: Tensor, x: Tensor) -> Tensor:
     """Sum `g` over the axes along which `x` was broadcast; nearly always there are none."""
-    return g if g._data.shape == x._data.shape else sum_to(g, x.shape)
+    return g if g._array.shape == x._array.shape else sum_to(g, x.shape)
 
 
 add.forward = np.add  # a call less for each op, 0.1 of 1.8 µs

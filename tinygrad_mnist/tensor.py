@@ -67,9 +67,11 @@ class Tensor(Methods):
     Tensor([2., 4., 6.], dtype=float64)
     """
 
-    __slots__ = ("__weakref__", "_data", "_grad", "_requires_grad", "inputs", "keywords", "op", "serial")
+    __slots__ = ("__weakref__", "_array", "_grad", "_requires_grad", "inputs", "keywords", "op", "serial")
 
-    _data: Array  # the engine reads these three; data, grad and requires_grad are properties that check what is set
+    # The engine reads these three; data, grad and requires_grad are properties that check what is set. It is not _data,
+    # because numpy.ma takes an attribute of that name for the values, and with it drops the history.
+    _array: Array
     _grad: Tensor | None
     _requires_grad: bool
     op: Any  # a Primitive or None; typed Any, because type checkers would bind a Primitive as a method
@@ -78,10 +80,10 @@ class Tensor(Methods):
     serial: int
 
     def __init__(self, data: Operand, requires_grad: bool = False) -> None:
-        self._data = np.array(numeric(data))
-        if requires_grad and self._data.dtype.kind != "f":
+        self._array = np.array(numeric(data))
+        if requires_grad and self._array.dtype.kind != "f":
             raise TypeError(
-                f"Tensor: {self._data.dtype} data cannot require gradients; convert it first: array.astype(np.float32)"
+                f"Tensor: {self._array.dtype} data cannot require gradients; convert it first: array.astype(np.float32)"
             )
         self._requires_grad = bool(requires_grad)
         self.op, self.inputs, self.keywords, self._grad = None, (), NO_KEYWORDS, None
@@ -90,39 +92,39 @@ class Tensor(Methods):
     @property
     def shape(self) -> tuple[int, ...]:
         """Lengths of the axes."""
-        return self._data.shape
+        return self._array.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """NumPy data type of the values."""
-        return self._data.dtype
+        return self._array.dtype
 
     @property
     def ndim(self) -> int:
         """Number of axes."""
-        return self._data.ndim
+        return self._array.ndim
 
     @property
     def size(self) -> int:
         """Number of values."""
-        return self._data.size
+        return self._array.size
 
     def numpy(self) -> Array:
         """Return the values as an ndarray (not a copy)."""
-        return self._data
+        return self._array
 
     def item(self) -> float:
         """Return the only value as a Python number."""
-        if self._data.size != 1:
+        if self._array.size != 1:
             raise ValueError(
-                f"item: a Tensor of shape {self.shape} has {self._data.size} values, not one; "
+                f"item: a Tensor of shape {self.shape} has {self._array.size} values, not one; "
                 "reduce it first, e.g. by .sum()"
             )
-        return self._data.item()  # type: ignore[no-any-return]  # ndarray.item is typed Any
+        return self._array.item()  # type: ignore[no-any-return]  # ndarray.item is typed Any
 
     def detach(self) -> Tensor:
         """Return a Tensor with the same values (not copied) and no history."""
-        return wrap(self._data)
+        return wrap(self._array)
 
     if not TYPE_CHECKING:  # or else ``ndarray * Tensor`` would be an ndarray for type checkers
 
@@ -132,14 +134,14 @@ class Tensor(Methods):
                     "a Tensor that requires a gradient would lose its history in an array: call .detach() or .numpy(), "
                     "or join Tensors with tg.as_tensor or tg.stack"
                 )
-            return np.array(self._data, dtype=dtype, copy=copy)
+            return np.array(self._array, dtype=dtype, copy=copy)
 
     def __reduce__(self) -> tuple[Any, ...]:  # for copy and pickle: without history, and with a serial of its own
         state = getattr(self, "__dict__", None), {"_grad": self._grad}  # a subclass has a __dict__
-        return type(self), (self._data, self._requires_grad and self.op is None), state
+        return type(self), (self._array, self._requires_grad and self.op is None), state
 
     def __repr__(self) -> str:
-        body = np.array2string(self._data, separator=", ", prefix="Tensor(")
+        body = np.array2string(self._array, separator=", ", prefix="Tensor(")
         made = f", op={self.op.__name__}" if self.op else ", requires_grad=True" if self._requires_grad else ""
         return f"Tensor({body}, dtype={self.dtype}{made})"
 
@@ -164,7 +166,7 @@ _new = Tensor.__new__
 def wrap(data: Array) -> Tensor:
     """Make a Tensor around an array that nobody else will write to: no copy, no checks."""
     out = _new(Tensor)
-    out._data = data
+    out._array = data
     out._requires_grad = False
     out.op = out._grad = None
     out.inputs, out.keywords = (), NO_KEYWORDS
@@ -174,7 +176,7 @@ def wrap(data: Array) -> Tensor:
 
 def numeric(x: Any) -> Array:
     """Return the values of `x` as an ndarray (not a copy); refuse what holds no numbers."""
-    array = x._data if isinstance(x, Tensor) else np.asarray(x)
+    array = x._array if isinstance(x, Tensor) else np.asarray(x)
     if array.dtype.kind not in "biuf":  # booleans, integers, floating-point numbers
         raise TypeError(f"cannot compute with {type(x).__name__} of {array.dtype}; pass Tensors, arrays or numbers")
     return array

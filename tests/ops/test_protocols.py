@@ -35,6 +35,7 @@ CALLS: dict[str, list[Callable[..., Any]]] = {
         lambda f, x, y: f([x, y[:, None].T], axis=0),
         lambda f, x: f([x, x], 1),
     ],
+    "divmod": [lambda f, x, y: f(x, y)[0], lambda f, x, y: f(x, y)[1], lambda f, x: f(2, x)[1]],
     "dot": [
         lambda f, x, y: f(x, y),
         lambda f, y: f(y, y),

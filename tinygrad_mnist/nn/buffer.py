@@ -14,7 +14,7 @@ from ..walk import walk
 
 __all__ = ["Buffer"]
 
-_slot: Any = vars(Tensor)["_data"]  # where the value is, outside of shards
+_slot: Any = vars(Tensor)["_array"]  # where the value is, outside of shards
 
 
 class Buffer(Tensor):
@@ -59,14 +59,14 @@ class Buffer(Tensor):
         super().__init__(data)
 
     @property
-    def _data(self) -> Array:  # in place of Tensor's slot
+    def _array(self) -> Array:  # in place of Tensor's slot
         found: Array = _slot.__get__(self) if _active.shard is None else _active.shard.read(self)
         return found
 
-    @_data.setter
-    def _data(self, value: Array) -> None:
+    @_array.setter
+    def _array(self, value: Array) -> None:
         try:
-            current = self._data
+            current = self._array
         except AttributeError:  # it is being made
             _slot.__set__(self, value)
             return
@@ -88,13 +88,13 @@ class Buffer(Tensor):
 
     def detach(self) -> Tensor:
         """Return a Tensor with the same values, which later changes do not reach."""
-        return wrap(np.array(self._data))
+        return wrap(np.array(self._array))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._data,)
+        return type(self), (self._array,)
 
     def __repr__(self) -> str:
-        return f"Buffer({np.array2string(self._data, separator=', ', prefix='Buffer(')}, dtype={self.dtype})"
+        return f"Buffer({np.array2string(self._array, separator=', ', prefix='Buffer(')}, dtype={self.dtype})"
 
 
 class BufferChangeError(ValueError):
@@ -186,7 +186,7 @@ def merge(shards: Sequence[tuple[int, Shard]]) -> None:
     changed = {key: buffer for _, part in shards for key, (buffer, _) in part.values.items()}
     merged = []
     for key, buffer in changed.items():
-        old = buffer._data
+        old = buffer._array
         values = [part.values[key][1] if key in part.values else old for _, part in shards]
         if all(_same(value, values[0]) for value in values):
             new = values[0]
@@ -201,7 +201,7 @@ def merge(shards: Sequence[tuple[int, Shard]]) -> None:
             new = _weighted(old, [(count / total, value) for (count, _), value in zip(shards, values, strict=True)])
         merged.append((buffer, new))
     for buffer, new in merged:
-        buffer._data = new
+        buffer._array = new
 
 
 def _weighted(old: Array, parts: Sequence[tuple[float, Array]]) -> Array:

@@ -1,6 +1,6 @@
 """Assigning to a Tensor: `data`, `grad` and `requires_grad` are checked when they are set, not where they are used.
 
-The engine reads the slots behind them (`_data`, `_grad`, `_requires_grad`), which costs a third of a property.
+The engine reads the slots behind them (`_array`, `_grad`, `_requires_grad`), which costs a third of a property.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class AssignmentMethods:
     @property
     def data(self: Any) -> Array:
         """The values. An ndarray that is assigned is kept, not copied; one of other floats is converted."""
-        return self._data  # type: ignore[no-any-return]  # self is typed Any, as in all methods
+        return self._array  # type: ignore[no-any-return]  # self is typed Any, as in all methods
 
     @data.setter
     def data(self: Any, value: Array | Tensor) -> None:
@@ -52,7 +52,7 @@ class AssignmentMethods:
                 "data: cannot assign a Tensor that requires a gradient, for its history would be lost; compute it in "
                 "no_grad(), or assign its .detach()"
             )
-        self._data = _checked("data", self, value, "an ndarray or a Tensor of the same shape")._data
+        self._array = _checked("data", self, value, "an ndarray or a Tensor of the same shape")._array
 
     @property
     def grad(self: Any) -> Tensor | None:

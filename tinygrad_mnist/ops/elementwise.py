@@ -485,7 +485,7 @@ def _operator(op: Primitive[[Any, Any]]) -> Callable[[Any, Any], Tensor]:
         plain = type(y) is Tensor and hooks.active is None
         if plain and not (mode.recording and (x._requires_grad or y._requires_grad)):
             try:
-                return wrap(np.asarray(forward(x._data, y._data)))
+                return wrap(np.asarray(forward(x._array, y._array)))
             except (ValueError, TypeError):  # the op explains them
                 pass
         try:

@@ -54,7 +54,7 @@ def _index_part(part: Any) -> Any:
         return part
     if isinstance(part, slice):
         return slice(*(None if end is None else operator.index(end) for end in (part.start, part.stop, part.step)))
-    array = np.asarray(part._data if isinstance(part, Tensor) else part).copy()
+    array = np.asarray(part._array if isinstance(part, Tensor) else part).copy()
     if array.dtype == object and array.ndim == 0:  # no array, but perhaps an integer
         return operator.index(part) if hasattr(part, "__index__") else part
     return array if array.size or isinstance(part, (Tensor, np.ndarray)) else array.astype(np.intp)

@@ -34,7 +34,7 @@ def _memory_order(x: Array) -> tuple[int, ...] | None:
 
 # The gradient gets the memory order of x: mixed orders would make every step behind it slow (a flatten behind a
 # max-pool: 1 % of the time).
-_reshape.defvjp(lambda g, out, x, shape, order: _reshape(g, shape=x.shape, order=_memory_order(x._data)))
+_reshape.defvjp(lambda g, out, x, shape, order: _reshape(g, shape=x.shape, order=_memory_order(x._array)))
 
 
 def reshape(x: Operand, *shape: Any) -> Tensor:

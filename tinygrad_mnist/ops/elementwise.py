@@ -102,9 +102,35 @@ def negative(x: Any, /) -> Any:
     """
 
 
+@primitive
+def _quotient_sum(g: Any, x: Any, y: Any, /, *, n: int, shape: tuple[int, ...]) -> Any:
+    """``g * x / y**n``, summed down (or broadcast) to `shape`."""
+    return kernels.quotient_sum(g, x, y, n, shape)
+
+
+def _product(g: Tensor, x: Any, to: Tensor) -> Tensor:
+    """``g * x``, with broadcasting from the shape of `to` undone."""
+    shape = to.data.shape
+    return g * x if g.data.shape == shape else _quotient_sum(g, x, 1.0, n=0, shape=shape)
+
+
+def _quotient(g: Tensor, x: Any, y: Any) -> Tensor:
+    """``g / y``, with broadcasting from the shape of `x` undone."""
+    shape = x.data.shape
+    return g / y if g.data.shape == shape else _quotient_sum(g, 1.0, y, n=1, shape=shape)
+
+
 subtract.defvjp(lambda g, out, x, y: unbroadcast(g, x), lambda g, out, x, y: unbroadcast(-g, y))
-multiply.defvjp(lambda g, out, x, y: unbroadcast(g * y, x), lambda g, out, x, y: unbroadcast(g * x, y))
-divide.defvjp(lambda g, out, x, y: unbroadcast(g / y, x), lambda g, out, x, y: unbroadcast(-g * x / (y * y), y))
+multiply.defvjp(lambda g, out, x, y: _product(g, y, x), lambda g, out, x, y: _product(g, x, y))
+divide.defvjp(
+    lambda g, out, x, y: _quotient(g, x, y),
+    lambda g, out, x, y: -_quotient_sum(g, x, y, n=2, shape=y.data.shape),
+)
+_quotient_sum.defvjp(
+    lambda h, out, g, x, y, n, shape: _quotient_sum(h, x, y, n=n, shape=g.shape),
+    lambda h, out, g, x, y, n, shape: _quotient_sum(h, g, y, n=n, shape=x.shape),
+    lambda h, out, g, x, y, n, shape: -n * _quotient_sum(h * g, x, y, n=n + 1, shape=y.shape),
+)
 negative.defvjp(lambda g, out, x: -g)
 
 
@@ -228,13 +254,32 @@ def _where_positive(g: Any, x: Any, /) -> Any:
     return kernels.relu_gradient(g, x)
 
 
-exp.defvjp(lambda g, out, x: g * out)
+@primitive
+def _times_exp(g: Any, x: Any, e: Any, /) -> Any:
+    """``g * exp(x)``, where ``e`` is ``exp(x)``."""
+    return kernels.times_exp(g, x, e)
+
+
+@primitive
+def _times_sech2(g: Any, x: Any, /, *, scale: float) -> Any:
+    """``g`` times the derivative of ``scale * tanh(scale * x)``."""
+    return kernels.times_sech2(g, x, scale)
+
+
+exp.defvjp(lambda g, out, x: _times_exp(g, x, out))
+_times_exp.defvjp(
+    lambda h, out, g, x, e: _times_exp(h, x, e), lambda h, out, g, x, e: _times_exp(h * g, x, e), None
+)
 log.defvjp(lambda g, out, x: g / x)
 sqrt.defvjp(lambda g, out, x: g / (2 * out))
 sin.defvjp(lambda g, out, x: g * cos(x))
 cos.defvjp(lambda g, out, x: -g * sin(x))
-tanh.defvjp(lambda g, out, x: g * (1 - out * out))
-sigmoid.defvjp(lambda g, out, x: g * out * (1 - out))
+tanh.defvjp(lambda g, out, x: _times_sech2(g, x, scale=1.0))
+sigmoid.defvjp(lambda g, out, x: _times_sech2(g, x, scale=0.5))
+_times_sech2.defvjp(
+    lambda h, out, g, x, scale: _times_sech2(h, x, scale=scale),
+    lambda h, out, g, x, scale: _times_sech2(h * tanh(x * scale) * (-2 * scale), x, scale=scale) * g,
+)
 abs.defvjp(lambda g, out, x: g * sign(x))
 sign.defvjp(lambda g, out, x: g * np.zeros_like(x.data))
 relu.defvjp(lambda g, out, x: _where_positive(g, x))
@@ -385,13 +430,37 @@ def power(x: Any, y: Any, /) -> Any:
     return x**y
 
 
-def _power_base(g: Tensor, out: Tensor, x: Tensor, y: Any) -> Tensor:
-    if isinstance(y, Tensor):  # 0 * 0 ** -1 is 0 here: where x and y are both 0, the base is replaced by 1
-        return unbroadcast(g * y * where(logical_and(x == 0, y == 0), 1.0, x) ** (y - 1), x)
-    return g * y * x ** (y - 1) if y != 0 else g * np.zeros_like(x.data)
+@primitive
+def _power_by_base(g: Any, x: Any, y: Any, /) -> Any:
+    """``g * y * x**(y - 1)``, and 0 where ``y`` is 0."""
+    return kernels.power_by_base(g, x, y)
 
 
-power.defvjp(_power_base, lambda g, out, x, y: unbroadcast(g * out * log(where(x == 0, 1.0, x)), y))
+@primitive
+def _power_by_exponent(g: Any, x: Any, y: Any, /) -> Any:
+    """``g * x**y * log(x)``, and 0 where ``x`` is 0."""
+    return kernels.power_by_exponent(g, x, y)
+
+
+def _below(x: Any, y: Any) -> Tensor:
+    """``x ** (y - 1)``; where x and y are both 0, the base is replaced by 1, so that 0 * 0 ** -1 is 0."""
+    return power(where(logical_and(equal(x, 0), equal(y, 0)), 1.0, x), y - 1)
+
+
+power.defvjp(
+    lambda g, out, x, y: unbroadcast(_power_by_base(g, x, y), x),
+    lambda g, out, x, y: unbroadcast(_power_by_exponent(g, x, y), y),
+)
+_power_by_base.defvjp(
+    lambda h, out, g, x, y: _power_by_base(h, x, y),
+    lambda h, out, g, x, y: unbroadcast(_power_by_base(h * g * y, x, where(equal(y, 0), 1.0, y) - 1), x),
+    lambda h, out, g, x, y: unbroadcast(h * g * _below(x, y) + _power_by_exponent(h * g * y, x, y - 1), y),
+)
+_power_by_exponent.defvjp(
+    lambda h, out, g, x, y: _power_by_exponent(h, x, y),
+    lambda h, out, g, x, y: unbroadcast(h * g * _below(x, y) + _power_by_exponent(h * g * y, x, y - 1), x),
+    lambda h, out, g, x, y: unbroadcast(_power_by_exponent(h * g * log(where(equal(x, 0), 1.0, x)), x, y), y),
+)
 
 
 def clip(x: Operand, low: Operand | None = None, high: Operand | None = None) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 from . import compiled, reference
 from .geometry import Geometry, Pair, Size, make_geometry, pair
 from .products import Array
-from .scaling import add_up, power_by_base, power_by_exponent, quotient_sum, times_exp, times_sech2
+from .scaling import add_up, power_by_base, power_by_exponent, quotient_sum, times_exp, times_sech2, times_sigmoids
 
 __all__ = [
     "Array",
@@ -27,6 +27,7 @@ __all__ = [
     "quotient_sum",
     "times_exp",
     "times_sech2",
+    "times_sigmoids",
 ]
 
 

@@ -1,7 +1,7 @@
 """What the rules of some ops compute, right wherever the result is representable.
 
-The plain formula comes first. Where one of its intermediate results overflows or underflows, mantissas and exponents are
-computed apart. Half precision is computed in single precision throughout.
+The plain formula comes first. Where one of its intermediate results overflows or underflows, mantissas and exponents
+are computed apart. Half precision is computed in single precision throughout.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ import numpy as np
 
 from .products import Array
 
-__all__ = ["add_up", "power_by_base", "power_by_exponent", "quotient_sum", "times_exp", "times_sech2"]
+__all__ = ["add_up", "power_by_base", "power_by_exponent", "quotient_sum", "times_exp", "times_sech2", "times_sigmoids"]
 
 ALL_ZERO = -(2**20)  # an exponent below that of any number
-TINY = {np.dtype(kind): np.finfo(kind).tiny for kind in (np.float16, np.float32, np.float64, np.longdouble)}
 HALF = np.dtype(np.float16)
 
 
@@ -47,51 +46,58 @@ def _scaled_product(factors: list[Any], divisors: list[Any]) -> tuple[Any, Any]:
 
 
 # Sums -----------------------------------------------------------------------------------------------------------------
-def _stretched(x: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the axes of `x` along which an array of `shape` is repeated."""
-    new = x.ndim - len(shape)
-    return tuple([i for i in range(x.ndim) if i < new or (x.shape[i] != 1 and shape[i - new] == 1)])
-
-
-def add_up(x: Array, axis: Any, keepdims: bool = False) -> Any:
+def add_up(x: Array, axis: Any = None, keepdims: bool = False) -> Any:
     """``np.sum``; half precision is added up in single precision, as in PyTorch."""
+    reduce: Any = np.add.reduce  # faster than np.sum
     if x.dtype != HALF:
-        return np.sum(x, axis=axis, keepdims=keepdims)
-    return np.sum(x, axis=axis, keepdims=keepdims, dtype=np.float32).astype(HALF)
+        return reduce(x, axis=axis, keepdims=keepdims)
+    return reduce(x, axis=axis, keepdims=keepdims, dtype=np.float32).astype(HALF)
+
+
+def _repeated(x: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the axes of `x` along which broadcasting repeats an array of `shape`."""
+    new = x.ndim - len(shape)
+    return tuple([i for i, length in enumerate(x.shape) if i < new or length != 1 == shape[i - new]])
 
 
 @_wider
 def quotient_sum(g: Array, x: Any, y: Any, n: int, shape: tuple[int, ...]) -> Any:
-    """``g * x / y**n``, summed down (or broadcast) to `shape`."""
+    """Sum ``g * x / y`` (n is 1), its (n - 1)-th derivative by y, or ``g * x`` (n is 0) down to `shape`.
+
+    Where `shape` is larger, the result is repeated.
+    """
     try:
         with np.errstate(all="raise"):
-            terms = g * x if n == 0 else g / y * x
-            for _ in range(n - 1):
-                terms = terms / y
-            return _fit(terms, shape) if terms.shape != shape else terms
+            terms = g / -y * x / y if n > 1 else g / y * x if n else g * x
+            for k in range(2, n):
+                terms = terms / y * -k
+            if terms.shape == shape:
+                return terms
+            return _fit(np.add.reduce(terms, axis=_repeated(terms, shape), keepdims=True), shape)
     except FloatingPointError:
         pass
-    mantissa, exponent = _scaled_product([g, x], [y] * n)
-    if axes := _stretched(mantissa, shape):
+    mantissa, exponent = _scaled_product([g, x, *range(-1, -n, -1)], [y] * n)
+    if axes := _repeated(mantissa, shape):
         exponent = np.where(mantissa == 0, ALL_ZERO, exponent)
         largest = np.max(exponent, axis=axes, keepdims=True, initial=ALL_ZERO)
         mantissa, exponent = np.sum(np.ldexp(mantissa, exponent - largest), axis=axes, keepdims=True), largest
     return _fit(np.ldexp(mantissa, exponent).astype(g.dtype), shape)
 
 
-def _fit(terms: Array, shape: tuple[int, ...]) -> Any:
-    axes = _stretched(terms, shape)
-    if not axes:
-        return np.broadcast_to(terms, shape)
-    new = tuple(range(terms.ndim - len(shape)))
-    return np.broadcast_to(np.sum(terms, axis=axes, keepdims=True).squeeze(new), shape)
+def _fit(x: Any, shape: tuple[int, ...]) -> Any:
+    """Drop leading axes of length 1 and repeat along others, up to `shape`."""
+    x = x.reshape(x.shape[x.ndim - len(shape) :]) if x.ndim > len(shape) else x
+    return x if x.shape == shape else np.broadcast_to(x, shape)
 
 
 # Functions of one variable --------------------------------------------------------------------------------------------
+LIMIT = {HALF: 9.0, np.dtype(np.float32): 87.0, np.dtype(np.float64): 708.0}  # no exponential overflows or is subnormal
+
+
 def times_exp(g: Array, x: Array, out: Array) -> Any:
     """``g * exp(x)``, where `out` is ``exp(x)``."""
-    tiny = TINY[out.dtype]
-    if tiny <= out.min(initial=1) and out.max(initial=1) < np.inf:
+    limit = LIMIT.get(out.dtype, 0.0)
+    if np.vdot(x, x) < limit**2 or np.max(np.abs(x), initial=0) < limit:  # the first is faster, and enough for a few
         return g * out
     return _times_exp(g, x)
 
@@ -103,10 +109,8 @@ def _times_exp(g: Array, x: Array) -> Any:
 
 
 @_wider
-def times_sech2(g: Array, x: Array, scale: float) -> Any:
-    """``g * (scale / cosh(scale * x))**2``."""
-    if scale != 1:
-        g, x = g * scale**2, x * scale
+def times_sech2(g: Array, x: Array) -> Any:
+    """``g / cosh(x)**2``."""
     try:
         with np.errstate(over="raise"):
             cosh = np.cosh(x)
@@ -115,6 +119,17 @@ def times_sech2(g: Array, x: Array, scale: float) -> Any:
         small = np.exp(-np.abs(x))
         sech = 2 * small / (1 + small * small)
         return g * sech * sech
+
+
+@_wider
+def times_sigmoids(g: Array, x: Array) -> Any:
+    """``g * sigmoid(x) * sigmoid(-x)``."""
+    try:
+        with np.errstate(over="raise"):
+            cosh = np.cosh(x)
+            return g / (cosh + cosh + 2)
+    except FloatingPointError:
+        return times_sech2(g, x / 2) / 4
 
 
 # Powers ---------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""Softmax and what is computed with it. All are compositions: none of them states a gradient."""
+"""Softmax and what is computed with it. All are compositions: none of them states a gradient.
+
+Half precision is computed in single precision, as in PyTorch: a sum of exponentials may exceed 65,504.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,9 @@ def logsumexp(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
     >>> logsumexp(np.array([1000.0, 1000.0])) - 1000
     Tensor(0.69314718, dtype=float64)
     """
-    shifted, top = _shifted(as_tensor(x), axis)
+    if (x := as_tensor(x)).dtype == np.float16:
+        return astype(logsumexp(astype(x, np.float32), axis, keepdims), np.float16)
+    shifted, top = _shifted(x, axis)
     out = log(sum(exp(shifted), axis, keepdims=True)) + top
     return out if keepdims else sum(out, axis)
 
@@ -44,7 +49,9 @@ def softmax(x: Operand, axis: Axis = -1) -> Tensor:
     Tensor([[0.5, 0.5],
             [1. , 0. ]], dtype=float64)
     """
-    e = exp(_shifted(as_tensor(x), axis)[0])
+    if (x := as_tensor(x)).dtype == np.float16:
+        return astype(softmax(astype(x, np.float32), axis), np.float16)
+    e = exp(_shifted(x, axis)[0])
     return e / sum(e, axis, keepdims=True)
 
 
@@ -56,7 +63,9 @@ def log_softmax(x: Operand, axis: Axis = -1) -> Tensor:
     >>> log_softmax(np.array([0.0, -1e4]))
     Tensor([     0., -10000.], dtype=float64)
     """
-    shifted, _ = _shifted(as_tensor(x), axis)
+    if (x := as_tensor(x)).dtype == np.float16:
+        return astype(log_softmax(astype(x, np.float32), axis), np.float16)
+    shifted, _ = _shifted(x, axis)
     return shifted - log(sum(exp(shifted), axis, keepdims=True))
 
 
@@ -86,6 +95,8 @@ def cross_entropy(logits: Operand, target: Operand) -> Tensor:
     2.3026
     """
     logits, target = as_tensor(logits), as_tensor(target)
+    if logits.dtype == np.float16:
+        return astype(cross_entropy(astype(logits, np.float32), target), np.float16)
     if logits.ndim != 2 or not logits.size:
         raise ValueError(
             f"cross_entropy: logits have shape {logits.shape}; they must be (N, K) with at least one row and one class"

@@ -134,14 +134,17 @@ def times_sigmoids(g: Array, x: Array) -> Any:
 
 # Powers ---------------------------------------------------------------------------------------------------------------
 def _at_least_double(g: Array, *xs: Any) -> list[Array]:
-    return [np.asarray(x, np.promote_types(g.dtype, np.float64)) for x in xs]
+    return [np.asarray(x, g.dtype).astype(np.promote_types(g.dtype, np.float64)) for x in xs]
 
 
 def _scaled_power(factors: list[Any], x: Any, y: Any, divisors: list[Any]) -> Any:
     """Multiply by ``x ** y``, for finite ``x`` other than 0."""
-    root = np.abs(x) ** (y / 4)
-    sign = np.copysign(1, np.sign(x) ** y)  # NaN where that is not a number
-    mantissa, exponent = _scaled_product([*factors, root, root, root, root], divisors)
+    sign = np.sign(x) ** y  # NaN where that is not a number
+    with np.errstate(over="ignore"):
+        power = np.abs(x) ** y
+    normal = (power >= np.finfo(power.dtype).tiny) & (power < np.inf)
+    root = np.abs(x) ** np.where(normal, 0, y / 4)
+    mantissa, exponent = _scaled_product([*factors, np.where(normal, power, root), root, root, root], divisors)
     return np.ldexp(mantissa * sign, exponent)
 
 
@@ -152,16 +155,19 @@ def power_by_base(g: Array, x: Array, y: Any) -> Any:
     try:
         with np.errstate(all="raise"):
             if number and y % 2**-6 == 0:  # then y - 1 is exact
-                return g * y * x ** (y - 1)
+                return g * y * (x if y == 2 else x ** (y - 1))
             return g * y * (x**y / x)
     except FloatingPointError:
         pass
     wide, exponent = _at_least_double(g, x, y)
     regular = np.isfinite(wide) & (wide != 0)
-    scaled = _scaled_power([g, exponent], np.where(regular, wide, 1), exponent, [np.where(regular, wide, 1)])
+    base, lower = np.where(regular, wide, 1), exponent - 1
+    exact = lower + 1 == exponent  # else x ** lower would be off by up to 100 units in the last place
+    divisor = np.where(exact, 1, base)
+    scaled = _scaled_power([g, exponent], base, np.where(exact, lower, exponent), [divisor])
     if not regular.all():
-        plain = np.where(regular, 1, wide) ** np.where(regular | (exponent == 0), 1, exponent - 1)
-        scaled = np.where(regular, scaled, np.where(exponent == 0, 0, g * y * plain))
+        plain = np.where(regular, 1, wide) ** np.where(regular | (exponent == 0), 1, lower)
+        scaled = np.where(regular, scaled, np.where(exponent == 0, 0, g * (exponent * plain)))
     return scaled.astype(g.dtype)
 
 

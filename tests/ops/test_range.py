@@ -1,0 +1,153 @@
+"""Rules are right wherever the true gradient is representable: over the whole exponent range, for every precision.
+
+The oracles are closed forms in extended precision. An error of `ULPS` units in the last place is allowed (of the smallest
+subnormal number, where the gradient is subnormal). That is what NumPy's own functions in float32 leave: its exponential
+and logarithm are off by 2 to 3.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from op_checks import Array, Function, seeds, some
+from planted import with_rule
+
+import tinygrad_mnist as tg
+from tinygrad_mnist import Tensor, ops
+
+ULPS = 4
+COUNT = 256
+EXTENDED = np.finfo(np.longdouble).maxexp > 1024
+FLOATS = [np.float16, np.float32, pytest.param(np.float64, marks=pytest.mark.skipif(not EXTENDED, reason="no oracle"))]
+floats = pytest.mark.parametrize("dtype", FLOATS)
+
+
+# Inputs ---------------------------------------------------------------------------------------------------------------
+def numbers(dtype: Any, rng: np.random.Generator, size: int = COUNT) -> Array:
+    """Finite numbers of all magnitudes, subnormal ones too, and more of those where functions change."""
+    info = np.finfo(dtype)
+    exponents = rng.uniform(info.minexp - info.nmant, info.maxexp, size)
+    signs = rng.choice([-1, 1], size)
+    everywhere = signs * np.exp2(exponents.astype(np.longdouble))
+    powers = signs * np.exp2(np.floor(exponents).astype(np.longdouble))
+    argument = rng.uniform(-1.6, 1.6, size) * info.maxexp  # of an exponential
+    small = rng.uniform(-4, 4, size)
+    whole = rng.integers(-6, 7, size)
+    near_one = signs * (1 + rng.integers(-9, 10, size) * info.eps)
+    kinds = [everywhere, everywhere, powers, argument, small, whole, near_one]
+    return np.clip(np.choose(rng.integers(0, len(kinds), size), kinds), info.min, info.max).astype(dtype)
+
+
+def cotangents(dtype: Any, rng: np.random.Generator, shape: Any = COUNT) -> Array:
+    """Numbers from 2**-10 to 2**10, of both signs."""
+    return np.asarray(rng.choice([-1, 1], shape) * np.exp2(rng.uniform(-10, 10, shape))).astype(dtype)
+
+
+# The comparison -------------------------------------------------------------------------------------------------------
+def gradients(function: Function, xs: list[Array], g: Array) -> list[Array]:
+    leaves = [Tensor(x, requires_grad=True) for x in xs]
+    return [t.data for t in tg.grad(function(*leaves), leaves, gradient=g)]
+
+
+def check(found: Array, true: Array, ulps: float = ULPS, given: Any = "") -> None:
+    """Compare where the true numbers are finite and not so large that rounding decides."""
+    info = np.finfo(found.dtype)
+    compared = np.abs(true) < info.max * (1 - 2 * ulps * info.eps)
+    rounded = np.where(compared, true, 0).astype(found.dtype)
+    with np.errstate(invalid="ignore", over="ignore"):
+        errors = np.abs(found - np.where(compared, true, 0)) / np.spacing(np.abs(rounded))
+    wrong = np.flatnonzero(compared & ~(errors <= ulps))
+    if wrong.size:
+        i = wrong[0]
+        arguments = [np.broadcast_to(a, found.shape).flat[i] for a in given]
+        raise AssertionError(
+            f"{found.dtype}: {found.flat[i]!r} for {true.flat[i]!r}, off by {errors.flat[i]:.4g} units in the last "
+            f"place, at {arguments}; {wrong.size} of {found.size} are wrong"
+        )
+
+
+def long(*xs: Any) -> list[Array]:
+    return [np.asarray(x, np.longdouble) for x in xs]
+
+
+# Elementwise ops ------------------------------------------------------------------------------------------------------
+def logistic(x: Array) -> Array:
+    return np.exp(-np.abs(x)) / (1 + np.exp(-np.abs(x))) ** 2
+
+
+def slope(x: Array, y: Any) -> Array:
+    below = np.where(x == 0, x ** np.where(y == 0, 1, y - 1), x**y / x)  # y - 1 may be even or whole where y is not
+    return np.where(np.equal(y, 0), 0, y * below)
+
+
+def growth(x: Any, y: Array) -> Array:
+    return np.where(np.equal(x, 0), 0, x**y * np.log(np.where(np.equal(x, 0), 1, x)))
+
+
+def one(x: Array, *rest: Array) -> Array:
+    return np.ones_like(x)
+
+
+SLOPES: dict[str, list[Callable[..., Array]]] = {  # the derivative by each argument
+    "add": [one, one],
+    "subtract": [one, lambda x, y: -one(x)],
+    "multiply": [lambda x, y: y, lambda x, y: x],
+    "divide": [lambda x, y: 1 / y, lambda x, y: -x / y / y],
+    "negative": [lambda x: -one(x)],
+    "exp": [np.exp],
+    "log": [lambda x: 1 / x],
+    "sqrt": [lambda x: 1 / (2 * np.sqrt(x))],
+    "sin": [np.cos],
+    "cos": [lambda x: -np.sin(x)],
+    "tanh": [lambda x: 1 / np.cosh(x) ** 2],
+    "sigmoid": [logistic],
+    "abs": [np.sign],
+    "sign": [np.zeros_like],
+    "relu": [lambda x: 1.0 * (x > 0)],
+    "maximum": [lambda x, y: 1.0 * (x >= y), lambda x, y: 1.0 * (x < y)],
+    "minimum": [lambda x, y: 1.0 * (x <= y), lambda x, y: 1.0 * (x > y)],
+    "clip": [lambda x, y: 1.0 * (x >= y), lambda x, y: 1.0 * (x < y)],  # the second is the lower limit
+    "power": [slope, growth],
+}
+NUMBERS: dict[str, tuple[Function, Callable[[Array], Array]]] = {  # with a number in the place of an argument
+    "x / 3": (lambda x: x / 3.0, lambda x: one(x) / 3),
+    "3 / x": (lambda x: 3.0 / x, lambda x: -3 / x / x),
+    "x * 3": (lambda x: x * 3.0, lambda x: 3 * one(x)),
+    "2 ** x": (lambda x: 2.0**x, lambda x: np.exp2(x) * np.log(np.longdouble(2))),
+    **{
+        f"x ** {n}": (lambda x, n=n: x**n, lambda x, n=n: slope(x, np.longdouble(n)))
+        for n in (-3, -1, 0, 0.5, 1, 2, 3, 9)
+    },
+}
+
+
+def check_elementwise(function: Function, slopes: list[Any], dtype: Any, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    xs, g = [numbers(dtype, rng) for _ in slopes], cotangents(dtype, rng)
+    with np.errstate(all="ignore"):
+        for found, slope in zip(gradients(function, xs, g), slopes, strict=True):
+            assert found.dtype == dtype
+            check(found, long(g)[0] * slope(*long(*xs)), given=[g, *xs])
+
+
+@floats
+@pytest.mark.parametrize("name", SLOPES)
+@some
+@given(seeds)
+def test_elementwise_ops(name: str, dtype: Any, seed: int) -> None:
+    check_elementwise(getattr(tg, name), SLOPES[name], dtype, seed)
+
+
+@floats
+@pytest.mark.parametrize("name", NUMBERS)
+@some
+@given(seeds)
+def test_elementwise_ops_with_a_number(name: str, dtype: Any, seed: int) -> None:
+    function, slope = NUMBERS[name]
+    check_elementwise(function, [slope], dtype, seed)

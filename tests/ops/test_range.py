@@ -7,7 +7,6 @@ and logarithm are off by 2 to 3.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +20,7 @@ from planted import with_rule
 import tinygrad_mnist as tg
 from tinygrad_mnist import Tensor, ops
 
-ULPS = 4
+ULPS = 8
 COUNT = 256
 EXTENDED = np.finfo(np.longdouble).maxexp > 1024
 FLOATS = [np.float16, np.float32, pytest.param(np.float64, marks=pytest.mark.skipif(not EXTENDED, reason="no oracle"))]
@@ -151,3 +150,105 @@ def test_elementwise_ops(name: str, dtype: Any, seed: int) -> None:
 def test_elementwise_ops_with_a_number(name: str, dtype: Any, seed: int) -> None:
     function, slope = NUMBERS[name]
     check_elementwise(function, [slope], dtype, seed)
+
+
+# Sums -----------------------------------------------------------------------------------------------------------------
+def positive(dtype: Any, rng: np.random.Generator, shape: Any) -> Array:
+    return np.abs(numbers(dtype, rng, int(np.prod(shape)))).reshape(shape)
+
+
+BROADCAST: dict[str, list[Callable[..., Array]]] = {  # the derivatives of a scale, whose terms have one sign
+    name: SLOPES[name] for name in ("add", "subtract", "multiply", "divide")
+}
+
+
+@floats
+@pytest.mark.parametrize("name", BROADCAST)
+@some
+@given(seeds)
+def test_sums_over_what_was_broadcast(name: str, dtype: Any, seed: int) -> None:
+    """All terms are of one sign, so nothing cancels; many of them overflow or underflow where the sum does not."""
+    rng = np.random.default_rng(seed)
+    column, rows, g = positive(dtype, rng, (64, 1)), positive(dtype, rng, (64, 12)), cotangents(dtype, rng, (64, 12))
+    rows[:, 1:6], g = rows[:, :1], np.abs(g)  # some terms are of similar magnitude
+    for position, xs in enumerate(([column, rows], [rows, column])):
+        with np.errstate(all="ignore"):
+            found = gradients(getattr(tg, name), xs, g)[position]
+            terms = long(g)[0] * BROADCAST[name][position](*long(*xs))
+            check(found, terms.sum(axis=1, keepdims=True), ulps=16)
+
+
+def test_sums_of_many_halves() -> None:
+    """Sums in half precision would stop at 2,048 or overflow."""
+    ones, g = np.ones((4096, 2), np.float16), np.float16(0.25)
+    assert tg.sum(ones, 0).data.tolist() == tg.sum_to(ones, (2,)).data.tolist() == [4096, 4096]
+    assert gradients(tg.add, [ones, np.ones(2, np.float16)], np.full_like(ones, g))[1].tolist() == [1024, 1024]
+    index = np.zeros(4096, int)
+    assert gradients(lambda x: x[index], [np.ones(2, np.float16)], ones[:, 0])[0].tolist() == [4096, 0]
+    narrow = np.full((1, 1, 1, 4100), 0.25, np.float16)
+    assert gradients(lambda x: tg.im2col(x, (1, 4000)), [narrow], np.ones((101, 4000), np.float16))[0].max() == 101
+    assert tg.matmul(ones[:, 0], ones[:, 1]).item() == 4096
+
+
+@pytest.mark.parametrize("count", [65_504, 70_000, 400_000])
+def test_means_of_many_halves(count: int) -> None:
+    x, g = np.full(count, 0.5, np.float16), np.array(1000, np.float16)
+    assert tg.mean(x).item() == 0.5
+    check(gradients(tg.mean, [x], g)[0], long(np.full(count, 1000))[0] / count, ulps=1)
+    image = np.full((1, 1, 1, count), 0.5, np.float16)
+    pooled = gradients(lambda x: tg.avg_pool2d(x, (1, count)), [image], g.reshape(1, 1, 1, 1))[0]
+    check(pooled.ravel(), long(np.full(count, 1000))[0] / count, ulps=1)
+
+
+# Softmax and its relations --------------------------------------------------------------------------------------------
+def weights(x: Array) -> Array:
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return np.asarray(e / e.sum(axis=-1, keepdims=True))
+
+
+def pull(g: Array, x: Array, of_log: bool) -> Array:
+    """Return the gradient of (log-)softmax as a sum over pairs, in which nothing cancels for a one-hot ``g``."""
+    p = weights(x)
+    pairs = g[:, :, None] * p[:, None, :] - g[:, None, :] * p[:, :, None]
+    return pairs.sum(-1) if of_log else p * ((g[:, :, None] - g[:, None, :]) * p[:, None, :]).sum(-1)
+
+
+SOFT: dict[str, tuple[Function, Callable[[Array, Array], Array]]] = {
+    "logsumexp": (lambda x: tg.logsumexp(x, -1, keepdims=True), lambda g, x: g.sum(-1, keepdims=True) * weights(x)),
+    "softmax": (tg.softmax, lambda g, x: pull(g, x, of_log=False)),
+    "log_softmax": (tg.log_softmax, lambda g, x: pull(g, x, of_log=True)),
+    "cross_entropy": (
+        lambda x: tg.cross_entropy(x, np.arange(len(x)) % x.shape[1]),
+        lambda g, x: pull(g * np.eye(x.shape[1])[np.arange(len(x)) % x.shape[1]], x, of_log=True) / -len(x),
+    ),
+}
+
+
+@floats
+@pytest.mark.parametrize("name", SOFT)
+@some
+@given(seeds, st.integers(2, 40))
+def test_softmax_and_its_relations(name: str, dtype: Any, seed: int, classes: int) -> None:
+    """Gradients of one output, also of the class that outweighs all others, whose probability rounds to 1."""
+    rng = np.random.default_rng(seed)
+    function, gradient = SOFT[name]
+    spread = 2.0 ** rng.integers(-3, 11, (16, 1)) * rng.choice([-1, 1])
+    x = np.round(rng.uniform(-1, 1, (16, classes)) * spread * 8) / 8 + np.round(rng.uniform(-300, 300, (16, 1)))
+    x = np.trunc(x * 8).astype(dtype) / dtype(8)  # so that the shift by the maximum is exact
+    g = cotangents(dtype, rng, (16, 1)) * np.eye(classes, dtype=dtype)[rng.integers(0, classes, 16)]
+    if name in ("logsumexp", "cross_entropy"):
+        g = g.sum(axis=1, keepdims=True) if name == "logsumexp" else g.sum(dtype=dtype)
+    with np.errstate(all="ignore"):
+        (found,) = gradients(function, [x], g)
+        check(found, np.broadcast_to(gradient(*long(g, x)), x.shape), ulps=16)
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
+def test_softmax_of_many_halves(name: str) -> None:
+    x = np.random.default_rng(0).uniform(0, 1, 70_000).astype(np.float16)
+    out, wide = getattr(tg, name)(x), getattr(tg, name)(x.astype(np.float64))
+    assert out.dtype == np.float16
+    check(out.data, wide.data, ulps=1)
+    g = np.asarray(cotangents(np.float16, np.random.default_rng(0), out.shape))
+    found, true = (gradients(getattr(tg, name), [v], g.astype(v.dtype))[0] for v in (x, x.astype(np.float64)))
+    check(found, true, ulps=4)

@@ -1,13 +1,15 @@
-"""Softmax and what is computed with it. All are compositions: none of them states a gradient.
+"""Softmax and what is computed with it. All are compositions: none of them states a gradient of its own.
 
 Half precision is computed in single precision, as in PyTorch: a sum of exponentials may exceed 65,504.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from ..record import astype
+from ..record import astype, primitive
 from ..tensor import Operand, Tensor, as_tensor, attach
 from .elementwise import exp, log, where
 from .indexing import getitem
@@ -16,13 +18,29 @@ from .reduction import Axis, max, mean, sum
 __all__ = ["cross_entropy", "log_softmax", "logsumexp", "softmax"]
 
 
-def _shifted(x: Tensor, axis: Axis) -> tuple[Tensor, Tensor]:
-    """Return `x` minus its maximum, so that no exponential overflows, and the maximum, as a constant (the shift cancels
-    out).
-    """
+def _top(x: Tensor, axis: Axis) -> Tensor:
+    """Return the maximum as a constant, to subtract it, so that no exponential overflows: the shift cancels out."""
     top = max(x.detach(), axis=axis, keepdims=True)
-    top = where(np.isfinite(top.data), top, 0.0)  # all -inf, or +inf: nothing to shift by
-    return x - top, top
+    return where(np.isfinite(top.data), top, 0.0)  # all -inf, or +inf: nothing to shift by
+
+
+@primitive
+def _shift(x: Any, top: Any, /, *, axis: Axis) -> Any:
+    """``x - top``, for functions that no shift of ``x`` along `axis` changes.
+
+    The gradients of such a function add up to 0. That of an element which outweighs all others is computed from theirs:
+    its own formula, as in 1 - softmax, would cancel.
+    """
+    return x - top
+
+
+def _shift_gradient(g: Tensor, out: Tensor, x: Tensor, top: Tensor, axis: Axis) -> Tensor:
+    e = np.exp(out.data)
+    heavy = 2 * e > np.sum(e, axis=axis, keepdims=True)
+    return where(heavy, -sum(where(heavy, 0.0, g), axis, keepdims=True), g) if heavy.any() else g
+
+
+_shift.defvjp(_shift_gradient, None)
 
 
 def logsumexp(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -35,8 +53,8 @@ def logsumexp(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """
     if (x := as_tensor(x)).dtype == np.float16:
         return astype(logsumexp(astype(x, np.float32), axis, keepdims), np.float16)
-    shifted, top = _shifted(x, axis)
-    out = log(sum(exp(shifted), axis, keepdims=True)) + top
+    top = _top(x, axis)
+    out = log(sum(exp(x - top), axis, keepdims=True)) + top
     return out if keepdims else sum(out, axis)
 
 
@@ -51,7 +69,7 @@ def softmax(x: Operand, axis: Axis = -1) -> Tensor:
     """
     if (x := as_tensor(x)).dtype == np.float16:
         return astype(softmax(astype(x, np.float32), axis), np.float16)
-    e = exp(_shifted(x, axis)[0])
+    e = exp(_shift(x, _top(x, axis), axis=axis))
     return e / sum(e, axis, keepdims=True)
 
 
@@ -65,7 +83,7 @@ def log_softmax(x: Operand, axis: Axis = -1) -> Tensor:
     """
     if (x := as_tensor(x)).dtype == np.float16:
         return astype(log_softmax(astype(x, np.float32), axis), np.float16)
-    shifted, _ = _shifted(x, axis)
+    shifted = _shift(x, _top(x, axis), axis=axis)
     return shifted - log(sum(exp(shifted), axis, keepdims=True))
 
 

@@ -1,8 +1,8 @@
 """Rules are right wherever the true gradient is representable: over the whole exponent range, for every precision.
 
-The oracles are closed forms in extended precision. An error of `ULPS` units in the last place is allowed (of the smallest
-subnormal number, where the gradient is subnormal). That is what NumPy's own functions in float32 leave: its exponential
-and logarithm are off by 2 to 3.
+The oracles are closed forms in extended precision. An error of `ULPS` units in the last place is allowed (where the
+gradient is subnormal: of the smallest number). That is what NumPy's own functions in float32 leave: its exponential and
+its logarithm are off by 2 to 3.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import tinygrad_mnist as tg
 from tinygrad_mnist import Tensor, ops
 
 ULPS = 8
-COUNT = 256
+COUNT = 1024
 EXTENDED = np.finfo(np.longdouble).maxexp > 1024
 FLOATS = [np.float16, np.float32, pytest.param(np.float64, marks=pytest.mark.skipif(not EXTENDED, reason="no oracle"))]
 floats = pytest.mark.parametrize("dtype", FLOATS)
@@ -35,11 +35,11 @@ def numbers(dtype: Any, rng: np.random.Generator, size: int = COUNT) -> Array:
     signs = rng.choice([-1, 1], size)
     everywhere = signs * np.exp2(exponents.astype(np.longdouble))
     powers = signs * np.exp2(np.floor(exponents).astype(np.longdouble))
-    argument = rng.uniform(-1.6, 1.6, size) * info.maxexp  # of an exponential
+    argument = rng.uniform(-0.9, 0.9, size) * info.maxexp  # of an exponential: it overflows at 0.69
     small = rng.uniform(-4, 4, size)
     whole = rng.integers(-6, 7, size)
     near_one = signs * (1 + rng.integers(-9, 10, size) * info.eps)
-    kinds = [everywhere, everywhere, powers, argument, small, whole, near_one]
+    kinds = [everywhere, powers, argument, argument, small, whole, near_one]
     return np.clip(np.choose(rng.integers(0, len(kinds), size), kinds), info.min, info.max).astype(dtype)
 
 
@@ -113,6 +113,12 @@ SLOPES: dict[str, list[Callable[..., Array]]] = {  # the derivative by each argu
     "minimum": [lambda x, y: 1.0 * (x <= y), lambda x, y: 1.0 * (x > y)],
     "clip": [lambda x, y: 1.0 * (x >= y), lambda x, y: 1.0 * (x < y)],  # the second is the lower limit
     "power": [slope, growth],
+    "matmul": [lambda x, y: y, lambda x, y: x],  # of 1 x 1 matrices
+    "where": [one, lambda x, y: np.zeros_like(y)],
+}
+AS_ELEMENTWISE: dict[str, Function] = {
+    "matmul": lambda x, y: tg.matmul(tg.reshape(x, -1, 1, 1), tg.reshape(y, -1, 1, 1))[:, 0, 0],
+    "where": lambda x, y: tg.where(np.ones(COUNT, bool), x, y),
 }
 NUMBERS: dict[str, tuple[Function, Callable[[Array], Array]]] = {  # with a number in the place of an argument
     "x / 3": (lambda x: x / 3.0, lambda x: one(x) / 3),
@@ -140,7 +146,7 @@ def check_elementwise(function: Function, slopes: list[Any], dtype: Any, seed: i
 @some
 @given(seeds)
 def test_elementwise_ops(name: str, dtype: Any, seed: int) -> None:
-    check_elementwise(getattr(tg, name), SLOPES[name], dtype, seed)
+    check_elementwise(AS_ELEMENTWISE.get(name, getattr(tg, name)), SLOPES[name], dtype, seed)
 
 
 @floats
@@ -190,7 +196,7 @@ def test_sums_of_many_halves() -> None:
     assert tg.matmul(ones[:, 0], ones[:, 1]).item() == 4096
 
 
-@pytest.mark.parametrize("count", [65_504, 70_000, 400_000])
+@pytest.mark.parametrize("count", [65_504, 70_000])
 def test_means_of_many_halves(count: int) -> None:
     x, g = np.full(count, 0.5, np.float16), np.array(1000, np.float16)
     assert tg.mean(x).item() == 0.5
@@ -252,3 +258,84 @@ def test_softmax_of_many_halves(name: str) -> None:
     g = np.asarray(cotangents(np.float16, np.random.default_rng(0), out.shape))
     found, true = (gradients(getattr(tg, name), [v], g.astype(v.dtype))[0] for v in (x, x.astype(np.float64)))
     check(found, true, ulps=4)
+
+
+# Ops that move, select or compare -------------------------------------------------------------------------------------
+MOVING: dict[
+    str, Function
+] = {  # of an array of shape (6, 6): every entry of the gradient is one of the cotangent's, or 0
+    "astype": lambda x: tg.astype(x, np.longdouble),
+    "broadcast_to": lambda x: tg.broadcast_to(x, (1, 6, 6)),
+    "col2im": lambda x: tg.col2im(x, (1, 1, 4, 9), (2, 3), (2, 3)),
+    "concatenate": lambda x: tg.concatenate([x, x[:0]]),
+    "dropout": lambda x: tg.dropout(x, 0.4, rng=np.random.default_rng(0), rescale="test"),
+    "expand_dims": lambda x: tg.expand_dims(x, 1),
+    "getitem": lambda x: x[[3, 1, 0]],
+    "im2col": lambda x: tg.im2col(tg.reshape(x, 1, 1, 6, 6), 2, 2),
+    "max": lambda x: tg.max(x, 1),
+    "max_pool2d": lambda x: tg.max_pool2d(tg.reshape(x, 1, 1, 6, 6), 2),
+    "min": lambda x: tg.min(x, 0),
+    "pad": lambda x: tg.pad(x, 1),
+    "reshape": lambda x: tg.reshape(x, 4, 9),
+    "squeeze": lambda x: tg.squeeze(tg.expand_dims(x, 0)),
+    "stack": lambda x: tg.stack([x, x.detach()]),
+    "sum": lambda x: tg.sum(x, 1),
+    "swapaxes": lambda x: tg.swapaxes(x, 0, 1),
+    "transpose": lambda x: tg.transpose(x),
+}
+SUMMING = {"avg_pool2d", "conv2d", "mean", "sum_to"}  # above, and conv2d among the kernels
+STEPS = {"argmax", "equal", "greater", "greater_equal", "less", "less_equal", "logical_and", "not_equal"}
+
+
+@floats
+@pytest.mark.parametrize("name", MOVING)
+def test_what_is_moved_or_selected_is_exact(name: str, dtype: Any) -> None:
+    rng = np.random.default_rng(0)
+    x = numbers(dtype, rng, 36).reshape(6, 6)
+    shape = MOVING[name](Tensor(x)).shape
+    g = cotangents(dtype, rng, shape)
+    (found,) = gradients(MOVING[name], [x], g)
+    assert found.any() and np.isin(found, [*g.ravel(), 0]).all()
+
+
+@pytest.mark.parametrize("name", ops.__all__)
+def test_every_op_is_tested_over_the_whole_range(name: str) -> None:
+    if name not in {*SLOPES, *SOFT, *MOVING, *SUMMING, *STEPS}:
+        pytest.fail(
+            f"tests/ops/test_range.py: state in SLOPES the derivative of tg.{name} by each argument, so that its rules "
+            "are compared over the whole exponent range (or list it in MOVING, SUMMING or STEPS)",
+            pytrace=False,
+        )
+
+
+# Wrong rules ----------------------------------------------------------------------------------------------------------
+def half(values: Any) -> Tensor:
+    return tg.astype(values, np.float16)
+
+
+WRONG: dict[str, tuple[str, int, Callable[..., Tensor]]] = {  # right for ordinary numbers: op, argument, rule
+    "the square of y first": ("divide", 1, lambda right, g, out, x, y: -g * x / (y * y)),
+    "the square of y last": ("divide", 1, lambda right, g, out, x, y: -(g * x) / y / y),
+    "the reciprocal first": ("divide", 0, lambda right, g, out, x, y: g * (1 / y)),
+    "1 minus the square": ("tanh", 0, lambda right, g, out, x: g * (1 - out * out)),
+    "cosh squared": ("tanh", 0, lambda right, g, out, x: g / Tensor(np.cosh(x.data) ** 2)),
+    "1 minus the output": ("sigmoid", 0, lambda right, g, out, x: g * out * (1 - out)),
+    "times the output": ("exp", 0, lambda right, g, out, x: g * out),
+    "the square of the root": ("sqrt", 0, lambda right, g, out, x: g * out / (2 * x)),
+    "the reciprocal": ("log", 0, lambda right, g, out, x: g * (1 / x)),
+    "the power below": ("power", 0, lambda right, g, out, x, y: g * y * x ** (y - 1)),
+    "the output over x": ("power", 0, lambda right, g, out, x, y: g * y * out / x),
+    "times the logarithm": ("power", 1, lambda right, g, out, x, y: g * out * tg.log(x)),
+    "by the sum of squares": ("abs", 0, lambda right, g, out, x: g * x / tg.sqrt(x * x)),
+    "subnormal numbers are flushed": ("multiply", 0, lambda right, *rest: tg.where(tg.abs(right) < 1e-38, 0, right)),
+    "in half precision": ("sin", 0, lambda right, g, *rest: tg.astype(half(right), g.dtype)),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_rule_that_is_right_for_ordinary_numbers_alone_is_found(name: str) -> None:
+    op, argument, rule = WRONG[name]
+    right: Function = getattr(tg, op)
+    check_elementwise(right, SLOPES[op], np.float32, seed=0)
+    with pytest.raises(AssertionError, match="are wrong"):
+        check_elementwise(with_rule(right, rule, argument), SLOPES[op], np.float32, seed=0)

@@ -162,9 +162,7 @@ def power_by_base(g: Array, x: Array, y: Any) -> Any:
     wide, exponent = _at_least_double(g, x, y)
     regular = np.isfinite(wide) & (wide != 0)
     base, lower = np.where(regular, wide, 1), exponent - 1
-    exact = (lower + 1 == exponent) & (
-        np.abs(exponent) < 2**50
-    )  # else x ** lower would be off by up to 100 units in the last place
+    exact = (lower + 1 == exponent) & (np.abs(exponent) < 2**50)  # else x ** lower would be off by up to 100 ulps
     divisor = np.where(exact, 1, base)
     scaled = _scaled_power([g, exponent], base, np.where(exact, lower, exponent), [divisor])
     if not regular.all():

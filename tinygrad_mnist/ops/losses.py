@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from .. import kernels
 from ..record import astype, primitive
 from ..tensor import Operand, Tensor, as_tensor, attach
-from .elementwise import exp, log, where
+from .elementwise import exp, in_rules, log, where
 from .indexing import getitem
 from .reduction import Axis, max, mean, sum
 
@@ -34,12 +35,22 @@ def _shift(x: Any, top: Any, /, *, axis: Axis) -> Any:
     return x - top
 
 
+@primitive
+def _balance(g: Any, heavy: Any, /, *, axis: Axis) -> Any:
+    """Replace a heavy element by the negative sum of the others along `axis`."""
+    return np.where(heavy, -kernels.add_up(np.where(heavy, 0, g), axis, keepdims=True), g)
+
+
 def _shift_gradient(g: Tensor, out: Tensor, x: Tensor, top: Tensor, axis: Axis) -> Tensor:
     e = np.exp(out.data)
-    heavy = 2 * e > np.sum(e, axis=axis, keepdims=True)
-    return where(heavy, -sum(where(heavy, 0.0, g), axis, keepdims=True), g) if heavy.any() else g
+    heavy = 2 * e > kernels.add_up(e, axis, keepdims=True)
+    return _balanced(g, heavy, axis=axis) if np.count_nonzero(heavy) else g
 
 
+_balanced = in_rules(_balance)
+_balance.defvjp(
+    lambda h, out, g, heavy, axis: where(heavy, 0.0, h - sum(where(heavy, h, 0.0), axis, keepdims=True)), None
+)
 _shift.defvjp(_shift_gradient, None)
 
 

@@ -17,7 +17,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, overload
 import numpy as np
 import numpy.typing as npt
 
-from . import hooks
+from . import hooks, kernels
 from .arguments import NUMBERS, as_array, as_inputs, explained, stacked, wrong_arguments
 from .tensor import Array, Operand, Tensor, wrap
 from .walk import Named
@@ -267,7 +267,7 @@ def _broadcast_to(x: Any, /, *, shape: tuple[int, ...]) -> Array:
 def _sum_to(x: Any, /, *, shape: tuple[int, ...]) -> Array:
     new = x.ndim - len(shape)
     stretched = tuple(i for i in range(x.ndim) if i < new or x.shape[i] != shape[i - new])
-    return np.sum(x, axis=stretched).reshape(shape)  # type: ignore[no-any-return]  # np.sum is typed Any
+    return kernels.add_up(x, stretched).reshape(shape)  # type: ignore[no-any-return]  # typed Any
 
 
 _broadcast_to.defvjp(lambda g, out, x, shape: sum_to(g, x.shape))

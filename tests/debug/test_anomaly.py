@@ -292,7 +292,7 @@ def test_second_order_names_the_rule_that_made_the_node() -> None:
         slope.sum().backward()  # second
 
     summary, *details = caught(call)
-    assert summary == "infinity first appeared in the backward of power, gradient by input 0: 1 of 2 values"
+    assert summary == "infinity first appeared in the backward of base_gradient, gradient by input 1: 1 of 2 values"
     assert "              in the backward of power" in details
     assert [line for line in details if "# first" in line] and [line for line in details if "# second" in line]
     with tg.detect_anomaly():

@@ -12,8 +12,24 @@ from typing import Any
 from . import compiled, reference
 from .geometry import Geometry, Pair, Size, make_geometry, pair, shortest
 from .products import Array
+from .scaling import add_up, power_by_base, power_by_exponent, quotient_sum, times_exp, times_sech2, times_sigmoids
 
-__all__ = ["Array", "Geometry", "Pair", "Size", "make_geometry", "pair", "shortest"]
+__all__ = [
+    "Array",
+    "Geometry",
+    "Pair",
+    "Size",
+    "add_up",
+    "make_geometry",
+    "pair",
+    "power_by_base",
+    "power_by_exponent",
+    "quotient_sum",
+    "shortest",
+    "times_exp",
+    "times_sech2",
+    "times_sigmoids",
+]
 
 
 def _backend(plan: bool, *arrays: Array) -> ModuleType:

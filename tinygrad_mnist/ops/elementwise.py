@@ -67,6 +67,18 @@ def select(g: Any, mask: Any, /) -> Any:
 select.defvjp(lambda h, out, g, mask: unbroadcast(select(h, mask), g), None)
 
 
+def in_rules(op: Primitive[P]) -> Callable[P, Tensor]:
+    """Make a short cut of an op for rules, where usually nothing is recorded (1 of 2 µs)."""
+
+    def call(*args: P.args, **keywords: P.kwargs) -> Tensor:
+        if mode.recording or hooks.active is not None:
+            return op(*args, **keywords)
+        arrays = [a._array if type(a) is Tensor else a for a in args]
+        return wrap(np.asarray(op.forward(*arrays, **keywords)))
+
+    return call
+
+
 # Arithmetic -----------------------------------------------------------------------------------------------------------
 @_of_ufunc(np.subtract)
 def subtract(x: Any, y: Any, /) -> Any:
@@ -112,9 +124,34 @@ def negative(x: Any, /) -> Any:
     """
 
 
+@primitive
+def _quotients(g: Any, x: Any, y: Any, /, *, n: int, shape: tuple[int, ...]) -> Any:
+    """``g * x / y`` (n is 1), its (n - 1)-th derivative by y, or ``g * x`` (n is 0), summed down to `shape`."""
+    return kernels.quotient_sum(g, x, y, n, shape)
+
+
+_quotient_sum = in_rules(_quotients)
+
+
+def _product(g: Tensor, x: Any, shape: tuple[int, ...]) -> Tensor:
+    return g * x if g.data.shape == shape else _quotient_sum(g, x, 1.0, n=0, shape=shape)
+
+
+def _quotient(g: Tensor, y: Any, shape: tuple[int, ...]) -> Tensor:
+    return g / y if g.data.shape == shape else _quotient_sum(g, 1.0, y, n=1, shape=shape)
+
+
 subtract.defvjp(lambda g, out, x, y: unbroadcast(g, x), lambda g, out, x, y: unbroadcast(-g, y))
-multiply.defvjp(lambda g, out, x, y: unbroadcast(g * y, x), lambda g, out, x, y: unbroadcast(g * x, y))
-divide.defvjp(lambda g, out, x, y: unbroadcast(g / y, x), lambda g, out, x, y: unbroadcast(-g * x / (y * y), y))
+multiply.defvjp(lambda g, out, x, y: _product(g, y, x.data.shape), lambda g, out, x, y: _product(g, x, y.data.shape))
+divide.defvjp(
+    lambda g, out, x, y: _quotient(g, y, x.data.shape),
+    lambda g, out, x, y: _quotient_sum(g, x, y, n=2, shape=y.data.shape),
+)
+_quotients.defvjp(
+    lambda h, out, g, x, y, n, shape: _quotient_sum(h, x, y, n=n, shape=g.shape),
+    lambda h, out, g, x, y, n, shape: _quotient_sum(h, g, y, n=n, shape=x.shape),
+    lambda h, out, g, x, y, n, shape: _quotient_sum(h * g, x, y, n=n + 1, shape=y.shape),
+)
 negative.defvjp(lambda g, out, x: -g)
 
 
@@ -244,13 +281,41 @@ def _where_positive(g: Any, x: Any, /) -> Any:
     return kernels.relu_gradient(g, x)
 
 
-exp.defvjp(lambda g, out, x: g * out)
+@primitive
+def _exp_gradient(g: Any, x: Any, e: Any, /) -> Any:
+    """``g * exp(x)``, where ``e`` is ``exp(x)``."""
+    return kernels.times_exp(g, x, e)
+
+
+@primitive
+def _tanh_gradient(g: Any, x: Any, /) -> Any:
+    """``g / cosh(x)**2``."""
+    return kernels.times_sech2(g, x)
+
+
+@primitive
+def _sigmoid_gradient(g: Any, x: Any, /) -> Any:
+    """``g * sigmoid(x) * sigmoid(-x)``."""
+    return kernels.times_sigmoids(g, x)
+
+
+_times_exp = in_rules(_exp_gradient)
+_times_sech2 = in_rules(_tanh_gradient)
+_times_sigmoids = in_rules(_sigmoid_gradient)
+exp.defvjp(lambda g, out, x: _times_exp(g, x, out))
+_exp_gradient.defvjp(lambda h, out, g, x, e: _times_exp(h, x, e), lambda h, out, g, x, e: _times_exp(h * g, x, e), None)
 log.defvjp(lambda g, out, x: g / x)
 sqrt.defvjp(lambda g, out, x: g / (2 * out))
 sin.defvjp(lambda g, out, x: g * cos(x))
 cos.defvjp(lambda g, out, x: -g * sin(x))
-tanh.defvjp(lambda g, out, x: g * (1 - out * out))
-sigmoid.defvjp(lambda g, out, x: g * out * (1 - out))
+tanh.defvjp(lambda g, out, x: _times_sech2(g, x))
+_tanh_gradient.defvjp(
+    lambda h, out, g, x: _times_sech2(h, x), lambda h, out, g, x: _times_sech2(-2 * h * tanh(x), x) * g
+)
+sigmoid.defvjp(lambda g, out, x: _times_sigmoids(g, x))
+_sigmoid_gradient.defvjp(
+    lambda h, out, g, x: _times_sigmoids(h, x), lambda h, out, g, x: _times_sigmoids(-h * tanh(x / 2), x) * g
+)
 abs.defvjp(lambda g, out, x: _with_sign(g, x))
 _with_sign.defvjp(lambda h, out, g, x: _with_sign(h, x), None)
 sign.defvjp(lambda g, out, x: select(g, False))
@@ -427,35 +492,45 @@ def power(x: Any, y: Any, /) -> Any:
 
 
 @primitive
-def _product(x: Any, y: Any, /) -> Any:
-    """``x * y``, and exactly 0 where one of them is 0, whatever the other is."""
-    with np.errstate(invalid="ignore"):
-        out = x * y + 0  # so that no zero is negative
-    return kernels.select(out, np.not_equal(x, 0) & np.not_equal(y, 0)) if np.isnan(out).any() else out
+def _base_gradient(g: Any, x: Any, y: Any, /) -> Any:
+    """``g * y * x**(y - 1)``, and 0 where ``y`` is 0."""
+    return kernels.power_by_base(g, x, y)
 
 
-_product.defvjp(
-    lambda g, out, x, y: unbroadcast(_product(g, y), x),
-    lambda g, out, x, y: unbroadcast(_product(g, x), y),
+@primitive
+def _exponent_gradient(g: Any, x: Any, y: Any, /) -> Any:
+    """``g * x**y * log(x)``, and 0 where ``x`` is 0."""
+    return kernels.power_by_exponent(g, x, y)
+
+
+_power_by_base = in_rules(_base_gradient)
+_power_by_exponent = in_rules(_exponent_gradient)
+
+
+def _lower(y: Any) -> Any:
+    """``y - 1``, and 0 where y is 0: the power is constant there."""
+    return where(y == 0, 1.0, y) - 1 if isinstance(y, Tensor) else y - 1 if y else y
+
+
+def _below(x: Any, y: Any) -> Tensor:
+    """``x ** (y - 1)``; where x and y are both 0, the base is replaced by 1, so that 0 * 0 ** -1 is 0."""
+    return power(where(logical_and(equal(x, 0), equal(y, 0)), 1.0, x), y - 1)
+
+
+power.defvjp(
+    lambda g, out, x, y: unbroadcast(_power_by_base(g, x, y), x),
+    lambda g, out, x, y: unbroadcast(_power_by_exponent(g, x, y), y),
 )
-
-
-def _power_base(g: Tensor, out: Tensor, x: Tensor, y: Any) -> Tensor:
-    if isinstance(y, Tensor):  # where x and y are both 0, 0 ** -1 is not formed
-        slope = _product(where(logical_and(x == 0, y == 0), 1.0, x) ** (y - 1), y)
-    elif y == 0:
-        return select(g, False)
-    else:
-        slope = y * x ** (y - 1)
-    return unbroadcast(_product(g, slope), x)
-
-
-def _power_exponent(g: Tensor, out: Tensor, x: Any, y: Tensor) -> Tensor:
-    mask = not_equal(x, 0)  # what is selected first keeps derivatives of every order finite elsewhere
-    return unbroadcast(select(g, mask) * (select(out, mask) * log(where(mask, x, 1.0))), y)
-
-
-power.defvjp(_power_base, _power_exponent)
+_base_gradient.defvjp(
+    lambda h, out, g, x, y: _power_by_base(h, x, y),
+    lambda h, out, g, x, y: unbroadcast(_power_by_base(h * g * y, x, _lower(y)), x),
+    lambda h, out, g, x, y: unbroadcast(h * g * _below(x, y) + _power_by_exponent(h * g * y, x, y - 1), y),
+)
+_exponent_gradient.defvjp(
+    lambda h, out, g, x, y: _power_by_exponent(h, x, y),
+    lambda h, out, g, x, y: unbroadcast(h * g * _below(x, y) + _power_by_exponent(h * g * y, x, y - 1), x),
+    lambda h, out, g, x, y: unbroadcast(_power_by_exponent(h * g * log(where(equal(x, 0), 1.0, x)), x, y), y),
+)
 
 
 def clip(x: Operand, low: Operand | None = None, high: Operand | None = None) -> Tensor:

@@ -1,25 +1,57 @@
-"""Softmax and what is computed with it. All are compositions: none of them states a gradient."""
+"""Softmax and what is computed with it. All are compositions: none of them states a gradient of its own.
+
+Half precision is computed in single precision, as in PyTorch: a sum of exponentials may exceed 65,504.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from ..record import as_tensor, astype
+from .. import kernels
+from ..record import as_tensor, astype, primitive
 from ..tensor import Operand, Tensor, attach
-from .elementwise import exp, log, where
+from .elementwise import exp, in_rules, log, where
 from .indexing import getitem
 from .reduction import Axis, max, mean, sum
 
 __all__ = ["cross_entropy", "log_softmax", "logsumexp", "softmax"]
 
 
-def _shifted(x: Tensor, axis: Axis) -> tuple[Tensor, Tensor]:
-    """Return `x` minus its maximum, so that no exponential overflows, and the maximum, as a constant (the shift cancels
-    out).
-    """
+def _top(x: Tensor, axis: Axis) -> Tensor:
+    """Return the maximum as a constant, to subtract it, so that no exponential overflows: the shift cancels out."""
     top = max(x.detach(), axis=axis, keepdims=True)
-    top = where(np.isfinite(top.data), top, 0.0)  # all -inf, or +inf: nothing to shift by
-    return x - top, top
+    return where(np.isfinite(top.data), top, 0.0)  # all -inf, or +inf: nothing to shift by
+
+
+@primitive
+def _shift(x: Any, top: Any, /, *, axis: Axis) -> Any:
+    """``x - top``, for functions that no shift of ``x`` along `axis` changes.
+
+    The gradients of such a function add up to 0. That of an element which outweighs all others is computed from theirs:
+    its own formula, as in 1 - softmax, would cancel.
+    """
+    return x - top
+
+
+@primitive
+def _balance(g: Any, heavy: Any, /, *, axis: Axis) -> Any:
+    """Replace a heavy element by the negative sum of the others along `axis`."""
+    return np.where(heavy, -kernels.add_up(np.where(heavy, 0, g), axis, keepdims=True), g)
+
+
+def _shift_gradient(g: Tensor, out: Tensor, x: Tensor, top: Tensor, axis: Axis) -> Tensor:
+    e = np.exp(out.data)
+    heavy = 2 * e > kernels.add_up(e, axis, keepdims=True)
+    return _balanced(g, heavy, axis=axis) if np.count_nonzero(heavy) else g
+
+
+_balanced = in_rules(_balance)
+_balance.defvjp(
+    lambda h, out, g, heavy, axis: where(heavy, 0.0, h - sum(where(heavy, h, 0.0), axis, keepdims=True)), None
+)
+_shift.defvjp(_shift_gradient, None)
 
 
 def logsumexp(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -30,8 +62,10 @@ def logsumexp(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
     >>> logsumexp(np.array([1000.0, 1000.0])) - 1000
     Tensor(0.69314718, dtype=float64)
     """
-    shifted, top = _shifted(as_tensor(x), axis)
-    out = log(sum(exp(shifted), axis, keepdims=True)) + top
+    if (x := as_tensor(x)).dtype == np.float16:
+        return astype(logsumexp(astype(x, np.float32), axis, keepdims), np.float16)
+    top = _top(x, axis)
+    out = log(sum(exp(x - top), axis, keepdims=True)) + top
     return out if keepdims else sum(out, axis)
 
 
@@ -44,7 +78,9 @@ def softmax(x: Operand, axis: Axis = -1) -> Tensor:
     Tensor([[0.5, 0.5],
             [1. , 0. ]], dtype=float64)
     """
-    e = exp(_shifted(as_tensor(x), axis)[0])
+    if (x := as_tensor(x)).dtype == np.float16:
+        return astype(softmax(astype(x, np.float32), axis), np.float16)
+    e = exp(_shift(x, _top(x, axis), axis=axis))
     return e / sum(e, axis, keepdims=True)
 
 
@@ -56,7 +92,9 @@ def log_softmax(x: Operand, axis: Axis = -1) -> Tensor:
     >>> log_softmax(np.array([0.0, -1e4]))
     Tensor([     0., -10000.], dtype=float64)
     """
-    shifted, _ = _shifted(as_tensor(x), axis)
+    if (x := as_tensor(x)).dtype == np.float16:
+        return astype(log_softmax(astype(x, np.float32), axis), np.float16)
+    shifted = _shift(x, _top(x, axis), axis=axis)
     return shifted - log(sum(exp(shifted), axis, keepdims=True))
 
 
@@ -86,6 +124,8 @@ def cross_entropy(logits: Operand, target: Operand) -> Tensor:
     2.3026
     """
     logits, target = as_tensor(logits), as_tensor(target)
+    if logits.dtype == np.float16:
+        return astype(cross_entropy(astype(logits, np.float32), target), np.float16)
     if logits.ndim != 2 or not logits.size:
         raise ValueError(
             f"cross_entropy: logits have shape {logits.shape}; they must be (N, K) with at least one row and one class"

@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..record import broadcast_to, primitive
+from .. import kernels
+from ..record import astype, broadcast_to, primitive
 from ..tensor import Array, Tensor, attach
 from .elementwise import select
 from .shape import reshape
@@ -38,7 +39,7 @@ def sum(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
     >>> sum([[1.0, 2.0], [3.0, 4.0]], axis=0)
     Tensor([4., 6.], dtype=float64)
     """
-    return np.sum(x, axis=axis, keepdims=keepdims)
+    return kernels.add_up(x, axis, keepdims)
 
 
 @primitive
@@ -60,10 +61,15 @@ def _spread(g: Tensor, out: Tensor, x: Tensor, axis: Axis, keepdims: bool) -> Te
     return broadcast_to(reshape(g, _kept(x.shape, axis)), x.shape)
 
 
+def _share(g: Tensor, out: Tensor, x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
+    count = x.size // builtins.max(out.size, 1) or 1
+    if g.data.dtype == np.float16:  # half precision does not reach beyond 65,504
+        return _spread(astype(astype(g, np.float32) / count, np.float16), out, x, axis, keepdims)
+    return _spread(g / count, out, x, axis, keepdims)
+
+
 sum.defvjp(_spread)
-mean.defvjp(
-    lambda g, out, x, axis, keepdims: _spread(g / (x.size // builtins.max(out.size, 1) or 1), out, x, axis, keepdims)
-)
+mean.defvjp(_share)
 
 
 @primitive

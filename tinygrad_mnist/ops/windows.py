@@ -28,11 +28,12 @@ def _fold(windows: Any, /, *, axis: int, length: int, step: int) -> Any:
     """Add up overlapping windows: (..., O, ..., size) -> (..., L, ...), the adjoint of ``_unfold``."""
     *shape, size = windows.shape
     count, shape[axis] = shape[axis], length
-    out = np.zeros_like(windows[..., 0], shape=shape)
+    half = windows.dtype == np.float16  # added up in single precision, as in every sum
+    out = np.zeros_like(windows[..., 0], shape=shape, dtype=np.float32 if half else None)
     for offset in range(size):
         end = offset + (count - 1) * step + 1
         out[(slice(None),) * axis + (slice(offset, end, step),)] += windows[..., offset]
-    return out
+    return out.astype(windows.dtype, copy=False)
 
 
 _unfold.defvjp(lambda g, out, x, axis, size, step: _fold(g, axis=axis, length=x.shape[axis], step=step))

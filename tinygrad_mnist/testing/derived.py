@@ -59,6 +59,7 @@ class DerivedGradients:
                 name, rows = point.input_names[i], np.array([row[k] for row in self.rows])
                 tolerance = 1e4 * point.eps * np.abs(rows).sum(axis=0).max(initial=0.0)
                 tolerance = tolerance + 1e3 * max(self.rounding_errors) / own_magnitudes(point.values[i])
+                tolerance = tolerance + 4 * np.finfo(rows.dtype).smallest_subnormal  # small ones are rounded to these
                 if not np.allclose(again[k], rows[-1], rtol=0, atol=tolerance):
                     raise GradientMismatch(
                         f"the gradient of {name} is another one when backward is repeated on the same graph, after fn "

@@ -154,7 +154,8 @@ class Primitive(Named, Generic[P]):
         if wanted and mode.recording and (not self.incomplete or self._has_rule(inputs)):
             dtype = out._array.dtype
             if dtype is FLOAT64 or dtype is FLOAT32 or dtype.kind not in "iub":  # integers carry no gradient
-                out._requires_grad, out.op, out.inputs, out.keywords = True, self, inputs, keywords
+                out._requires_grad, out.op = True, self  # two at a time: four would make a tuple
+                out.inputs, out.keywords = inputs, keywords
         return out
 
     def _has_rule(self, inputs: tuple[Any, ...]) -> bool:

@@ -33,14 +33,17 @@ def test_data_is_kept_where_it_fits_and_converted_where_it_is_other_floats(
     assert type(w.data) is np.ndarray and w.data.dtype == own
 
 
-@given(st.data(), shapes, FLOATS)
-def test_the_textbook_step(data: Any, shape: Any, dtype: Any) -> None:
+@given(st.data(), shapes, FLOATS, st.booleans())
+def test_the_textbook_step(data: Any, shape: Any, dtype: Any, in_place: bool) -> None:
     start = data.draw(arrays(shape)).astype(dtype)
     w = Tensor(start, requires_grad=True)
     for _ in range(3):
         before = w.data.copy()
         (w * w).sum().backward()
-        w.data = w.data - 0.1 * w.grad
+        if in_place:
+            w.data -= 0.1 * w.grad
+        else:
+            w.data = w.data - 0.1 * w.grad
         assert w.data.dtype == dtype and w.shape == shape
         np.testing.assert_array_equal(w.data, before - 0.1 * (before + before))
         w.grad = None

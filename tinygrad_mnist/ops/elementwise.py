@@ -557,8 +557,11 @@ def _operator(op: Primitive[[Any, Any]]) -> Callable[[Any, Any], Tensor]:
     forward, call = op.forward, op.__call__
 
     def operator(x: Tensor, y: Any) -> Tensor:
-        plain = type(y) is Tensor and hooks.active is None
-        if plain and not (mode.recording and (x._requires_grad or y._requires_grad)):
+        if (
+            type(y) is Tensor
+            and not (mode.recording and (x._requires_grad or y._requires_grad))
+            and hooks.active is None
+        ):
             try:
                 return wrap(np.asarray(forward(x._array, y._array)))
             except (ValueError, TypeError):  # the op explains them

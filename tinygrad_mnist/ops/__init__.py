@@ -12,6 +12,7 @@ from . import (
     logic,
     losses,
     pool,
+    powers,
     protocols,
     random,
     reduction,
@@ -25,12 +26,13 @@ from .linalg import *
 from .logic import *
 from .losses import *
 from .pool import *
+from .powers import *
 from .random import *
 from .reduction import *
 from .shape import *
 from .windows import *
 
-FAMILIES = (conv, elementwise, indexing, linalg, logic, losses, pool, random, reduction, shape, windows)
+FAMILIES = (conv, elementwise, indexing, linalg, logic, losses, pool, powers, random, reduction, shape, windows)
 
 if TYPE_CHECKING:
 
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
         linalg.LinalgMethods,
         logic.LogicMethods,
         losses.LossMethods,
+        powers.PowerMethods,
         protocols.ProtocolMethods,
         reduction.ReductionMethods,
         shape.ShapeMethods,

@@ -1,37 +1,102 @@
-"""Logic, bits and whole numbers: results are booleans, integers, or floats that change in steps."""
+"""Comparisons, logic and bits: results are booleans or integers, which carry no gradient."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ..arguments import defers
-from ..record import Primitive, primitive, unbroadcast
+from ..arguments import WORDS
 from ..tensor import Tensor, attach
-from .elementwise import _of_ufunc, _operator, _reflected, where
-from .reduction import Axis
+from .operators import both_ways, of_ufunc, operator
 
 __all__ = [
-    "all",
-    "any",
     "bitwise_and",
     "bitwise_or",
     "bitwise_xor",
-    "floor_divide",
+    "equal",
+    "greater",
+    "greater_equal",
     "invert",
+    "less",
+    "less_equal",
+    "logical_and",
     "logical_not",
     "logical_or",
     "logical_xor",
-    "positive",
-    "remainder",
-    "round",
+    "not_equal",
 ]
 
 
-# Logic and bits, without a gradient -----------------------------------------------------------------------------------
-@_of_ufunc(np.bitwise_and)
+# Comparisons ----------------------------------------------------------------------------------------------------------
+@of_ufunc(np.greater)
+def greater(x: Any, y: Any, /) -> Any:
+    """``x > y``.
+
+    Examples
+    --------
+    >>> greater([1, 2], [2, 2])
+    Tensor([False, False], dtype=bool)
+    """
+
+
+@of_ufunc(np.greater_equal)
+def greater_equal(x: Any, y: Any, /) -> Any:
+    """``x >= y``.
+
+    Examples
+    --------
+    >>> greater_equal([1, 2], [2, 2])
+    Tensor([False,  True], dtype=bool)
+    """
+
+
+@of_ufunc(np.less)
+def less(x: Any, y: Any, /) -> Any:
+    """``x < y``.
+
+    Examples
+    --------
+    >>> less([1, 2], [2, 2])
+    Tensor([ True, False], dtype=bool)
+    """
+
+
+@of_ufunc(np.less_equal)
+def less_equal(x: Any, y: Any, /) -> Any:
+    """``x <= y``.
+
+    Examples
+    --------
+    >>> less_equal([1, 2], [2, 2])
+    Tensor([ True,  True], dtype=bool)
+    """
+
+
+@of_ufunc(np.equal)
+def equal(x: Any, y: Any, /) -> Any:
+    """``x == y``.
+
+    Examples
+    --------
+    >>> equal([1, 2], [2, 2])
+    Tensor([False,  True], dtype=bool)
+    """
+
+
+@of_ufunc(np.not_equal)
+def not_equal(x: Any, y: Any, /) -> Any:
+    """``x != y``.
+
+    Examples
+    --------
+    >>> not_equal([1, 2], [2, 2])
+    Tensor([ True, False], dtype=bool)
+    """
+
+
+# Logic and bits -------------------------------------------------------------------------------------------------------
+@of_ufunc(np.bitwise_and)
 def bitwise_and(x: Any, y: Any, /) -> Any:
     """``x & y``: the bits that both have; of booleans, whether both are true.
 
@@ -42,7 +107,7 @@ def bitwise_and(x: Any, y: Any, /) -> Any:
     """
 
 
-@_of_ufunc(np.bitwise_or)
+@of_ufunc(np.bitwise_or)
 def bitwise_or(x: Any, y: Any, /) -> Any:
     """``x | y``: the bits that either has; of booleans, whether one is true.
 
@@ -53,7 +118,7 @@ def bitwise_or(x: Any, y: Any, /) -> Any:
     """
 
 
-@_of_ufunc(np.bitwise_xor)
+@of_ufunc(np.bitwise_xor)
 def bitwise_xor(x: Any, y: Any, /) -> Any:
     """``x ^ y``: the bits that one has and the other has not; of booleans, whether they differ.
 
@@ -64,7 +129,7 @@ def bitwise_xor(x: Any, y: Any, /) -> Any:
     """
 
 
-@_of_ufunc(np.invert)
+@of_ufunc(np.invert)
 def invert(x: Any, /) -> Any:
     """``~x``: every bit the other way round; of booleans, whether it is false.
 
@@ -75,7 +140,18 @@ def invert(x: Any, /) -> Any:
     """
 
 
-@_of_ufunc(np.logical_or)
+@of_ufunc(np.logical_and)
+def logical_and(x: Any, y: Any, /) -> Any:
+    """Whether both are true.
+
+    Examples
+    --------
+    >>> logical_and([True, True], [False, True])
+    Tensor([False,  True], dtype=bool)
+    """
+
+
+@of_ufunc(np.logical_or)
 def logical_or(x: Any, y: Any, /) -> Any:
     """Whether one is true (not zero).
 
@@ -86,7 +162,7 @@ def logical_or(x: Any, y: Any, /) -> Any:
     """
 
 
-@_of_ufunc(np.logical_xor)
+@of_ufunc(np.logical_xor)
 def logical_xor(x: Any, y: Any, /) -> Any:
     """Whether one is true (not zero) and the other is not.
 
@@ -97,7 +173,7 @@ def logical_xor(x: Any, y: Any, /) -> Any:
     """
 
 
-@_of_ufunc(np.logical_not)
+@of_ufunc(np.logical_not)
 def logical_not(x: Any, /) -> Any:
     """Whether it is false (zero).
 
@@ -108,121 +184,36 @@ def logical_not(x: Any, /) -> Any:
     """
 
 
-@primitive
-def all(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
-    """Whether all elements over the given axes (None: all axes) are true (not zero).
-
-    Examples
-    --------
-    >>> all([[True, False], [True, True]], axis=1)
-    Tensor([False,  True], dtype=bool)
-    """
-    return np.all(x, axis=axis, keepdims=keepdims)  # type: ignore[arg-type]  # an op gets tuples, no lists
-
-
-@primitive
-def any(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
-    """Whether some element over the given axes (None: all axes) is true (not zero).
-
-    Examples
-    --------
-    >>> any([[True, False], [False, False]], axis=1)
-    Tensor([ True, False], dtype=bool)
-    """
-    return np.any(x, axis=axis, keepdims=keepdims)  # type: ignore[arg-type]  # as in all
-
-
-for _binary in (bitwise_and, bitwise_or, bitwise_xor, logical_or, logical_xor):
+for _binary in (bitwise_and, bitwise_or, bitwise_xor, logical_and, logical_or, logical_xor):
     _binary.defvjp(None, None)
-for _unary in (invert, logical_not, all, any):
-    _unary.defvjp(None)
-
-
-# Whole numbers --------------------------------------------------------------------------------------------------------
-@_of_ufunc(np.positive)
-def positive(x: Any, /) -> Any:
-    """``+x``.
-
-    Examples
-    --------
-    >>> positive([1.0, -2.0])
-    Tensor([ 1., -2.], dtype=float64)
-    """
-
-
-@_of_ufunc(np.floor_divide)
-def floor_divide(x: Any, y: Any, /) -> Any:
-    """``x // y``, the quotient rounded down; its derivatives are 0.
-
-    Examples
-    --------
-    >>> floor_divide([7.0, -7.0], 2)
-    Tensor([ 3., -4.], dtype=float64)
-    """
-
-
-@_of_ufunc(np.remainder)
-def remainder(x: Any, y: Any, /) -> Any:
-    """``x % y``, that is ``x - y * (x // y)``, with the sign of ``y``.
-
-    Examples
-    --------
-    >>> remainder([7.0, -7.0], 4)
-    Tensor([3., 1.], dtype=float64)
-    """
-
-
-@primitive
-def round(x: Any, /, decimals: int = 0) -> Any:
-    """Round to so many decimals, halves to the even neighbour; the derivative is 0.
-
-    Examples
-    --------
-    >>> round([0.5, 1.26], 1)
-    Tensor([0.5, 1.3], dtype=float64)
-    """
-    return np.round(x, decimals)
-
-
-def _nothing(g: Tensor, x: Tensor) -> Tensor:
-    """Return zeros of the shape of `x` that were made from `g`, so that they can be differentiated."""
-    return unbroadcast(where(False, g, 0), x)
-
-
-positive.defvjp(lambda g, out, x: g)
-floor_divide.defvjp(lambda g, out, x, y: _nothing(g, x), lambda g, out, x, y: _nothing(g, y))
-remainder.defvjp(lambda g, out, x, y: unbroadcast(g, x), lambda g, out, x, y: unbroadcast(-g * floor_divide(x, y), y))
-round.defvjp(lambda g, out, x, decimals: _nothing(g, x))
+for _comparison in (equal, greater, greater_equal, less, less_equal, not_equal):
+    _comparison.defvjp(None, None)
+invert.defvjp(None)
+logical_not.defvjp(None)
 
 
 # Methods of Tensor ----------------------------------------------------------------------------------------------------
-def _either_way(op: Primitive[[Any, Any]]) -> tuple[Callable[[Any, Any], Tensor], Callable[[Any, Any], Tensor]]:
-    return _operator(op), _reflected(op)
+_equals, _differs = operator(equal), operator(not_equal)
 
 
 @attach
 class LogicMethods:
     """Methods of `Tensor` that are defined here."""
 
-    __and__, __rand__ = _either_way(bitwise_and)
-    __or__, __ror__ = _either_way(bitwise_or)
-    __xor__, __rxor__ = _either_way(bitwise_xor)
-    __floordiv__, __rfloordiv__ = _either_way(floor_divide)
-    __mod__, __rmod__ = _either_way(remainder)
+    __lt__, __le__ = operator(less), operator(less_equal)
+    __gt__, __ge__ = operator(greater), operator(greater_equal)
+    __hash__ = object.__hash__
+    __and__, __rand__ = both_ways(bitwise_and)
+    __or__, __ror__ = both_ways(bitwise_or)
+    __xor__, __rxor__ = both_ways(bitwise_xor)
     __invert__ = invert
-    __pos__ = positive
-    all = all
-    any = any
-    round = round
 
-    def __divmod__(self, other: Any) -> tuple[Tensor, Tensor]:
-        return NotImplemented if defers(other) else (floor_divide(self, other), remainder(self, other))
+    # Elementwise, as in NumPy and PyTorch; a Tensor equals no string, and not None.
+    def __eq__(self: Any, other: Any) -> Tensor:  # type: ignore[override]  # no bool
+        return NotImplemented if isinstance(other, WORDS) else _equals(self, other)
 
-    def __rdivmod__(self, other: Any) -> tuple[Tensor, Tensor]:
-        return NotImplemented if defers(other) else (floor_divide(other, self), remainder(other, self))
-
-    def __round__(self, decimals: int | None = None) -> Tensor:
-        return round(self, decimals or 0)
+    def __ne__(self: Any, other: Any) -> Tensor:  # type: ignore[override]  # no bool
+        return NotImplemented if isinstance(other, WORDS) else _differs(self, other)
 
     def __bool__(self: Any) -> bool:
         if self.size != 1:
@@ -235,7 +226,7 @@ class LogicMethods:
     def __contains__(self, value: Any) -> bool:
         """Whether some element equals `value`, as in NumPy."""
         found = self == value
-        return bool(any(found)) if isinstance(found, Tensor) else False
+        return bool(found.data.any()) if isinstance(found, Tensor) else False
 
     def __index__(self: Any) -> int:
         """Return the only value, an integer, where Python wants one: ``names[t.argmax()]``, ``range(t)``."""

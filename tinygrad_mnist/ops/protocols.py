@@ -25,7 +25,7 @@ import numpy as np
 
 from ..record import as_tensor, copy
 from ..tensor import Operand, Tensor, attach
-from . import elementwise, linalg, logic, shape
+from . import elementwise, linalg, shape
 from .reduction import max, min
 
 __all__: list[str] = []
@@ -52,7 +52,7 @@ class Compositions:
 
     @staticmethod
     def divmod(x: Operand, y: Operand) -> tuple[Tensor, Tensor]:
-        return logic.floor_divide(x, y), logic.remainder(x, y)
+        return elementwise.floor_divide(x, y), elementwise.remainder(x, y)
 
     @staticmethod
     def dot(a: Operand, b: Operand) -> Tensor:

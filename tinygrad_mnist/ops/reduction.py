@@ -15,7 +15,7 @@ from ..tensor import Array, Tensor, attach
 from .elementwise import select
 from .shape import reshape
 
-__all__ = ["argmax", "max", "mean", "min", "sum"]
+__all__ = ["all", "any", "argmax", "max", "mean", "min", "sum"]
 
 Axis: TypeAlias = int | Sequence[int] | None
 
@@ -120,6 +120,30 @@ def argmax(x: Any, /, axis: int | None = None) -> Any:
     return np.argmax(x, axis=axis)
 
 
+@primitive
+def all(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Whether all elements over the given axes (None: all axes) are true (not zero).
+
+    Examples
+    --------
+    >>> all([[True, False], [True, True]], axis=1)
+    Tensor([False,  True], dtype=bool)
+    """
+    return np.all(x, axis=axis, keepdims=keepdims)  # type: ignore[arg-type]  # an op gets tuples, no lists
+
+
+@primitive
+def any(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Whether some element over the given axes (None: all axes) is true (not zero).
+
+    Examples
+    --------
+    >>> any([[True, False], [False, False]], axis=1)
+    Tensor([ True, False], dtype=bool)
+    """
+    return np.any(x, axis=axis, keepdims=keepdims)  # type: ignore[arg-type]  # as in all
+
+
 _first_extreme.defvjp(None)
 max.defvjp(
     lambda g, out, x, axis, keepdims: select(
@@ -132,12 +156,16 @@ min.defvjp(
     )
 )
 argmax.defvjp(None)
+all.defvjp(None)
+any.defvjp(None)
 
 
 @attach
 class ReductionMethods:
     """Methods of `Tensor` that are defined here."""
 
+    all = all
+    any = any
     sum = sum
     mean = mean
     max = max

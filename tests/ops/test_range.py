@@ -298,14 +298,31 @@ def test_what_is_moved_or_selected_is_exact(name: str, dtype: Any) -> None:
     assert found.any() and np.isin(found, [*g.ravel(), 0]).all()
 
 
-@pytest.mark.parametrize("name", ops.__all__)
-def test_every_op_is_tested_over_the_whole_range(name: str) -> None:
-    if name not in {*SLOPES, *SOFT, *MOVING, *SUMMING, *STEPS}:
-        pytest.fail(
-            f"tests/ops/test_range.py: state in SLOPES the derivative of tg.{name} by each argument, so that its rules "
-            "are compared over the whole exponent range (or list it in MOVING, SUMMING or STEPS)",
-            pytrace=False,
-        )
+def check_by_precision(name: str, function: Function, arrays: int | None) -> None:
+    """Compare the rules of an elementwise op with the same rules in extended precision."""
+    rng = np.random.default_rng(0)
+    xs, g = [numbers(np.float32, rng) for _ in range(arrays or 1)], cotangents(np.float32, rng)
+    with np.errstate(all="ignore"):
+        try:
+            found, true = gradients(function, xs, g), gradients(function, long(*xs), long(g)[0])
+        except (TypeError, ValueError, RuntimeError, IndexError) as error:
+            pytest.fail(f"tests/ops/test_range.py: list tg.{name} in MOVING, SUMMING or STEPS: {error}", pytrace=False)
+        for pair in zip(found, true, strict=True):
+            check(*pair, given=[g, *xs])
+
+
+def test_ops_that_are_not_listed_here() -> None:
+    for name in {*ops.__all__} - {*SLOPES, *SOFT, *MOVING, *SUMMING, *STEPS}:
+        check_by_precision(name, getattr(tg, name), getattr(getattr(tg, name), "arrays", 1))
+
+
+@pytest.mark.skipif(not EXTENDED, reason="no oracle")
+def test_the_comparison_of_precisions_finds_a_wrong_rule() -> None:
+    check_by_precision("divide", tg.divide, 2)
+    with pytest.raises(AssertionError, match="are wrong"):
+        check_by_precision("divide", with_rule(tg.divide, WRONG["the square of y first"][2], 1), 2)
+    with pytest.raises(pytest.fail.Exception, match=r"list tg\.sum in MOVING"):
+        check_by_precision("sum", tg.sum, 1)
 
 
 # Wrong rules ----------------------------------------------------------------------------------------------------------

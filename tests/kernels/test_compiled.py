@@ -115,14 +115,14 @@ FAR_APART = [np.nan, np.inf, -np.inf, 0.0, 1e-45, 1e-38, 1e-20, 1e-4, 1e4, -1e10
 def within_rounding(actual: Array, expected: Array, magnitude: Array, terms: int) -> None:
     """Sums of `terms` terms are right to rounding, each in proportion to its own `magnitude`, and NaN where they are.
 
-    What float32 cannot hold is left out.
+    Winograd's points round, too, as some more terms. What float32 cannot hold is left out.
     """
     assert actual.dtype == np.float32 and actual.shape == expected.shape
     finite = np.isfinite(magnitude)
     np.testing.assert_array_equal(actual[~finite], expected[~finite])
     held = magnitude < float(np.finfo(np.float32).max) / 4
     error = np.abs(actual[held] - expected[held])
-    bound = 4 * terms * (EPS * magnitude[held] + float(np.finfo(np.float32).smallest_subnormal))
+    bound = 4 * (terms + 12) * (EPS * magnitude[held] + float(np.finfo(np.float32).smallest_subnormal))
     assert (error <= bound).all(), (error / bound).max()
 
 
@@ -173,6 +173,8 @@ def test_numbers_far_apart_do_not_disturb_each_other_by_definition(
         define = getattr(reference, name)
         with np.errstate(invalid="ignore", over="ignore"):
             expected, magnitude = define(*exact, window, *extent), define(*absolute, window, *extent)
+        if name == "conv_weight" and not count:  # weights share what their row sees, unless it is unusually large
+            magnitude = np.broadcast_to(magnitude.max(axis=3, keepdims=True), magnitude.shape).copy()
         magnitude[~np.isfinite(expected)] = np.inf
         within_rounding(actual, expected, magnitude, terms)
 

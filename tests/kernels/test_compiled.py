@@ -28,7 +28,6 @@ from models.deep_convnet import DeepConvNet
 from tinygrad_mnist.kernels import Geometry, compiled, reference
 from tinygrad_mnist.testing import check_gradients
 
-some = settings(max_examples=max(settings().max_examples // 4, 8))
 Array = npt.NDArray[Any]
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "tinygrad_mnist" / "kernels" / "c" / "native.c"
@@ -116,20 +115,20 @@ FAR_APART = [np.nan, np.inf, -np.inf, 0.0, 1e-45, 1e-38, 1e-20, 1e-4, 1e4, -1e10
 def within_rounding(actual: Array, expected: Array, magnitude: Array, terms: int) -> None:
     """Sums of `terms` terms are right to rounding, each in proportion to its own `magnitude`, and NaN where they are.
 
-    What float32 cannot hold is left out.
+    Winograd's points round, too, as some more terms. What float32 cannot hold is left out.
     """
     assert actual.dtype == np.float32 and actual.shape == expected.shape
     finite = np.isfinite(magnitude)
     np.testing.assert_array_equal(actual[~finite], expected[~finite])
     held = magnitude < float(np.finfo(np.float32).max) / 4
     error = np.abs(actual[held] - expected[held])
-    bound = 4 * terms * (EPS * magnitude[held] + float(np.finfo(np.float32).smallest_subnormal))
+    bound = 4 * (terms + 12) * (EPS * magnitude[held] + float(np.finfo(np.float32).smallest_subnormal))
     assert (error <= bound).all(), (error / bound).max()
 
 
 @needs_kernels
 @levels
-@some
+@settings(max_examples=5 * settings().max_examples)  # they are small
 @given(
     st.tuples(
         st.sampled_from([7, 16, 17, 33, 40]), *[st.sampled_from([3, 4, 9])] * 2, st.tuples(st.integers(3, 8), sides)
@@ -138,16 +137,21 @@ def within_rounding(actual: Array, expected: Array, magnitude: Array, terms: int
     st.sampled_from([(1, 1), (1, 1), (2, 1), (1, 2)]),
     st.tuples(st.integers(0, 2), st.integers(1, 2)),
     st.sampled_from([0, 1, 2]),
-    st.integers(1, 3),
+    st.integers(0, 3),
     seeds,
 )
 def test_numbers_far_apart_do_not_disturb_each_other_by_definition(
     level: int, shape: Any, kernel: Any, stride: Any, padding: Any, where: int, count: int, seed: int
 ) -> None:
-    """Winograd's columns share sums, but an output must not show what only its neighbours see."""
+    """Winograd's columns share sums, but an output must not show what only its neighbours see.
+
+    A `count` of 0 stands for a column of numbers.
+    """
     (n, c, f, size), rng, window = shape, np.random.default_rng(seed), Geometry(stride, padding)
     sizes = ((n, c, *size), (f, c, *kernel), (n, f, *window.output_size(size, kernel)))
     operands = [drawn(rng, one, "batch innermost") for one in sizes]
+    if not count:
+        operands[where][..., rng.integers(operands[where].shape[3])] *= np.float32(rng.choice([1e-8, 1e6, 1e15]))
     for _ in range(count):
         at = tuple(rng.integers(0, operands[where].shape))
         operands[where][at] = rng.choice(FAR_APART)
@@ -155,6 +159,8 @@ def test_numbers_far_apart_do_not_disturb_each_other_by_definition(
     x64, w64, g64 = (a.astype(float) for a in operands)
     absolute_w = np.where(np.isfinite(w64), np.abs(w64), 0)  # with weights that are not finite, sums are plain ones
     heaviest = [np.broadcast_to(absolute_w.max(axes, keepdims=True), w.shape) for axes in ((1, 2, 3), (0, 2, 3))]
+    if count == 1 and where != 1:  # one number among normal ones: in proportion to the weights that it meets
+        heaviest = [absolute_w, absolute_w]
     cases: list[tuple[str, Any, Any, Any, int]] = [
         ("conv_output", (x, w, None), (x64, w64, None), (np.abs(x64), heaviest[0], None), w[0].size),
         ("conv_input", (g, w), (g64, w64), (np.abs(g64), heaviest[1]), w[:, 0].size),
@@ -167,6 +173,8 @@ def test_numbers_far_apart_do_not_disturb_each_other_by_definition(
         define = getattr(reference, name)
         with np.errstate(invalid="ignore", over="ignore"):
             expected, magnitude = define(*exact, window, *extent), define(*absolute, window, *extent)
+        if name == "conv_weight" and not count:  # weights share what their row sees, unless it is unusually large
+            magnitude = np.broadcast_to(magnitude.max(axis=3, keepdims=True), magnitude.shape).copy()
         magnitude[~np.isfinite(expected)] = np.inf
         within_rounding(actual, expected, magnitude, terms)
 
@@ -500,8 +508,7 @@ PLANTED = {
         "1; lane < LANES; lane++)\n        sum",
     ),
     "an image too few": ("kernels.h", "min(width - t % tiles * TILE, TILE)", "min(width - t % tiles * TILE, TILE) - 1"),
-    "rounding of zeros": ("kernels.h", "mask[j][v] = sum[j] != 0", "mask[j][v] = sum[j] == sum[j]"),
-    "the sign of zeros": ("kernels.h", "(INT)v & 0x7fffffff", "(INT)v"),
+    "rounding of zeros": ("kernels.h", "seeing & ZEROS ? mask : NULL", "NULL"),
     "what a neighbour sees": ("kernels.h", "all <= sum[j] * p->ratio", "all == all"),
     "one number among small ones": ("kernels.h", "all * all > p->single * sum[COLUMNS]", "all * all > 0"),
     "the wrong column again": (
@@ -509,10 +516,10 @@ PLANTED = {
         "j - s->left;\n    enum",
         "j + 1 - s->left;\n    enum",
     ),
-    "all lanes again": ("kernels.h", "(new & wanted) | (old & ~wanted)", "old"),
-    "uneven columns of weights": ("kernels.h", "even &= number(column[l]) * EVEN_COLUMNS >= largest", "even &= 1"),
+    "all lanes again": ("kernels.h", "(new & wanted) | (old & ~wanted)", "(old & wanted) | (new & ~wanted)"),
+    "uneven columns of weights": ("kernels.h", "EVEN_COLUMNS >= largest", "EVEN_COLUMNS >= 0"),
     "weights that are not finite": ("kernels.h", "return NOT_FINITE;", "return 0;"),
-    "a gradient that cancels": ("kernels.h", "fabsf(d[l]) >= least && ", ""),
+    "a gradient that cancels": ("kernels.h", "OUTLIER * usual", "OUTLIER * usual * LARGEST"),
     "a gradient at the edge": ("kernels.h", "begin * s->sw + l < s->left", "begin * s->sw + l + 1 < s->left"),
     "a total that is not folded": ("kernels.h", "unfolded >= (few ? FOLD * FOLD : FOLD)", "0"),
     "less precision": ("native.c", "G0 = 64 / 81.f", "G0 = 0.79015f"),

@@ -52,7 +52,7 @@ def mean(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
     Tensor([[1.5],
             [3.5]], dtype=float64)
     """
-    if not all(x.shape[i] for i in _normalized(axis, x.ndim)):
+    if not builtins.all(x.shape[i] for i in _normalized(axis, x.ndim)):
         raise ValueError(f"axis {axis} is empty, and the mean of nothing is undefined; give it at least one element")
     return np.mean(x, axis=axis, keepdims=keepdims)
 

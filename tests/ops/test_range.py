@@ -284,7 +284,8 @@ MOVING: dict[
     "transpose": lambda x: tg.transpose(x),
 }
 SUMMING = {"avg_pool2d", "conv2d", "mean", "sum_to"}  # above, and conv2d among the kernels
-STEPS = {"argmax", "equal", "greater", "greater_equal", "less", "less_equal", "logical_and", "not_equal"}
+STEPS = {name for name in ops.__all__ if not any(getattr(getattr(tg, name), "rules", [True]))}  # without a gradient
+STEPS |= {"floor_divide", "round"}  # or with one that is 0
 
 
 @floats

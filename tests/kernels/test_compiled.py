@@ -181,6 +181,16 @@ def test_numbers_far_apart_do_not_disturb_each_other_by_definition(
 
 @needs_kernels
 @levels
+def test_a_large_number_that_meets_a_small_weight_leaves_no_rounding_error_by_definition(level: int) -> None:
+    x, w = np.ones((32, 4, 3, 8), np.float32), np.ones((4, 4, 3, 3), np.float32)
+    x[:, 0, 1, 6], w[:, 0, 1, 2] = 1e10, 1e-6
+    with patch.object(compiled, "LEVEL", level):
+        out = compiled.conv_output(x, w, None, Geometry())
+    np.testing.assert_allclose(out[..., 4], 1e4 + 35, rtol=1e-6)
+
+
+@needs_kernels
+@levels
 @pytest.mark.parametrize(
     "geometry",
     [

@@ -155,6 +155,14 @@ def _quotient(g: Tensor, y: Any, shape: tuple[int, ...]) -> Tensor:
     return g / y if g.data.shape == shape else _quotient_sum(g, 1.0, y, n=1, shape=shape)
 
 
+def _remainder_by_divisor(g: Tensor, out: Tensor, x: Any, y: Tensor) -> Tensor:
+    """``-g * floor(x / y)``, also where the quotient overflows."""
+    quotient = floor_divide(x, y)
+    if np.isfinite(quotient._array).all():
+        return unbroadcast(-g * quotient, y)
+    return -_quotient_sum(g, x - out, y, n=1, shape=y.shape)
+
+
 subtract.defvjp(lambda g, out, x, y: unbroadcast(g, x), lambda g, out, x, y: unbroadcast(-g, y))
 multiply.defvjp(lambda g, out, x, y: _product(g, y, x.data.shape), lambda g, out, x, y: _product(g, x, y.data.shape))
 divide.defvjp(
@@ -171,7 +179,7 @@ positive.defvjp(lambda g, out, x: g)
 floor_divide.defvjp(
     lambda g, out, x, y: unbroadcast(select(g, False), x), lambda g, out, x, y: unbroadcast(select(g, False), y)
 )
-remainder.defvjp(lambda g, out, x, y: unbroadcast(g, x), lambda g, out, x, y: unbroadcast(-g * floor_divide(x, y), y))
+remainder.defvjp(lambda g, out, x, y: unbroadcast(g, x), _remainder_by_divisor)
 round.defvjp(lambda g, out, x, decimals: select(g, False))
 
 

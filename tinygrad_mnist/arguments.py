@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .tensor import Array, Tensor, numeric, wrap
+from .tensor import NUMERIC, Array, Tensor, numeric, wrap
 
 __all__ = ["NUMBERS", "WORDS", "as_array", "as_inputs", "defers", "describe", "explained", "stacked", "wrong_arguments"]
 
@@ -25,9 +25,17 @@ def as_inputs(args: Sequence[Any], as_tensor: Callable[[Any], Tensor]) -> tuple[
     NumPy's scalars and 0-d arrays become Python's numbers, which never change a dtype; floating-point ones decide the
     dtype themselves where no other floating-point array does. Numbers alone become Tensors.
     """
-    inputs: list[Any] = [a if type(a) is Tensor or type(a) in NUMBERS else as_tensor(a) for a in args]
-    special = [i for i, a in enumerate(inputs) if a is not args[i] and not (a._array is args[i] and a._array.ndim)]
-    if special:  # other than an ndarray with axes
+    inputs: list[Any] = []
+    special = []
+    for i, a in enumerate(args):
+        kind = type(a)
+        if kind is np.ndarray and a.ndim and a.dtype.kind in NUMERIC:  # nearly always
+            a = wrap(a)
+        elif kind is not Tensor and kind not in NUMBERS:
+            a = as_tensor(a)
+            special.append(i)
+        inputs.append(a)
+    if special:
         scalars = [i for i in special if inputs[i]._array.ndim == 0 and not isinstance(args[i], Tensor)]
         floating = any(isinstance(a, Tensor) and a.dtype.kind == "f" and i not in scalars for i, a in enumerate(inputs))
         for i in scalars:

@@ -29,6 +29,7 @@ Array: TypeAlias = npt.NDArray[Any]
 Operand: TypeAlias = "Tensor | npt.ArrayLike"  # what every op takes
 Class = TypeVar("Class", bound=type)
 
+NUMERIC = "biuf"  # kinds of dtypes: booleans, integers, floating-point numbers
 NO_KEYWORDS: dict[str, Any] = {}  # shared by all leaves, never written to
 _serial = itertools.count()  # a Tensor has a higher number than everything that it was made from
 
@@ -177,7 +178,7 @@ def wrap(data: Array) -> Tensor:
 def numeric(x: Any) -> Array:
     """Return the values of `x` as an ndarray (not a copy); refuse what holds no numbers."""
     array = x._array if isinstance(x, Tensor) else np.asarray(x)
-    if array.dtype.kind not in "biuf":  # booleans, integers, floating-point numbers
+    if array.dtype.kind not in NUMERIC:
         raise TypeError(f"cannot compute with {type(x).__name__} of {array.dtype}; pass Tensors, arrays or numbers")
     return array
 

@@ -10,7 +10,7 @@ from .. import kernels
 from ..arguments import defers
 from ..record import add, as_tensor, primitive, unbroadcast
 from ..tensor import Operand, Tensor, attach
-from .logic import greater, greater_equal, less, less_equal, logical_not
+from .logic import greater, greater_equal, less, less_equal
 from .operators import both_ways, in_rules, of_ufunc
 
 __all__ = [
@@ -39,13 +39,22 @@ __all__ = [
 ]
 
 
+# Selection, for rules: ``g * mask`` is NaN where ``g`` is infinite and not passed on ----------------------------------
 @primitive
-def select(g: Any, mask: Any, /) -> Any:
-    """``g`` where the mask holds, else exactly 0: for rules, because ``g * mask`` is NaN where ``g`` is infinite."""
+def _select(g: Any, mask: Any, /) -> Any:
+    """``g`` where the mask holds, else exactly 0."""
     return kernels.select(g, mask)
 
 
-select.defvjp(lambda h, out, g, mask: unbroadcast(select(h, mask), g), None)
+@primitive
+def _omit(g: Any, mask: Any, /) -> Any:
+    """``g``, and exactly 0 where the mask holds."""
+    return kernels.select(g, np.logical_not(mask))
+
+
+select, omit = in_rules(_select), in_rules(_omit)
+_select.defvjp(lambda h, out, g, mask: unbroadcast(select(h, mask), g), None)
+_omit.defvjp(lambda h, out, g, mask: unbroadcast(omit(h, mask), g), None)
 
 
 # Arithmetic -----------------------------------------------------------------------------------------------------------
@@ -298,13 +307,13 @@ def relu(x: Any, /) -> Any:
 
 
 @primitive
-def _with_sign(g: Any, x: Any, /) -> Any:
+def _signed(g: Any, x: Any, /) -> Any:
     """``g`` times the sign of ``x``, and 0 where ``x`` is 0 or NaN."""
     return kernels.select(g, np.greater(x, 0)) - kernels.select(g, np.less(x, 0))
 
 
 @primitive
-def _where_positive(g: Any, x: Any, /) -> Any:
+def _relu_gradient(g: Any, x: Any, /) -> Any:
     """``g``, and 0 where ``x`` is 0 or negative."""
     return kernels.relu_gradient(g, x)
 
@@ -344,11 +353,13 @@ sigmoid.defvjp(lambda g, out, x: _times_sigmoids(g, x))
 _sigmoid_gradient.defvjp(
     lambda h, out, g, x: _times_sigmoids(h, x), lambda h, out, g, x: _times_sigmoids(-h * tanh(x / 2), x) * g
 )
+_with_sign = in_rules(_signed)
 abs.defvjp(lambda g, out, x: _with_sign(g, x))
-_with_sign.defvjp(lambda h, out, g, x: _with_sign(h, x), None)
+_signed.defvjp(lambda h, out, g, x: _with_sign(h, x), None)
 sign.defvjp(lambda g, out, x: select(g, False))
+_where_positive = in_rules(_relu_gradient)
 relu.defvjp(lambda g, out, x: _where_positive(g, x))
-_where_positive.defvjp(lambda h, out, g, x: _where_positive(h, x), None)
+_relu_gradient.defvjp(lambda h, out, g, x: _where_positive(h, x), None)
 
 
 # Choices ------------------------------------------------------------------------------------------------------------
@@ -397,12 +408,12 @@ def where(condition: Any, x: Any, y: Any, /) -> Any:
 
 
 maximum.defvjp(
-    lambda g, out, x, y: unbroadcast(select(g, logical_not(less(x, y))), x),
-    lambda g, out, x, y: unbroadcast(select(g, logical_not(greater_equal(x, y))), y),
+    lambda g, out, x, y: unbroadcast(omit(g, less(x, y)), x),
+    lambda g, out, x, y: unbroadcast(omit(g, greater_equal(x, y)), y),
 )
 minimum.defvjp(
-    lambda g, out, x, y: unbroadcast(select(g, logical_not(greater(x, y))), x),
-    lambda g, out, x, y: unbroadcast(select(g, logical_not(less_equal(x, y))), y),
+    lambda g, out, x, y: unbroadcast(omit(g, greater(x, y)), x),
+    lambda g, out, x, y: unbroadcast(omit(g, less_equal(x, y)), y),
 )
 _at_least.defvjp(
     lambda g, out, x, low: unbroadcast(select(g, greater_equal(x, low)), x),
@@ -415,7 +426,7 @@ _at_most.defvjp(
 where.defvjp(
     None,
     lambda g, out, condition, x, y: unbroadcast(select(g, condition), x),
-    lambda g, out, condition, x, y: unbroadcast(select(g, logical_not(condition)), y),
+    lambda g, out, condition, x, y: unbroadcast(omit(g, condition), y),
 )
 
 

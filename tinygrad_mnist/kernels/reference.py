@@ -249,7 +249,7 @@ def pad2d(x: Array, padding: Size, value: float) -> Array:
 
 
 # ReLU and selection ---------------------------------------------------------------------------------------------------
-BITS = {2: np.int16, 4: np.int32, 8: np.int64}  # integers by their size, to handle the bits of floats
+BITS = {np.dtype(f"f{n}"): np.dtype(f"i{n}") for n in (2, 4, 8)}  # integers as large as floats, for their bits
 
 
 def relu(x: Any) -> Any:
@@ -272,7 +272,5 @@ def select(g: Array, mask: Any) -> Any:
 
     The bits of ``g``, as integers, are multiplied by 0 or 1: as fast as ``g * mask``, a tenth of the time of np.where.
     """
-    mask = np.asarray(mask, np.bool_)
-    if g.dtype.kind != "f" or g.dtype.itemsize not in BITS:
-        return np.where(mask, g, g.dtype.type(0))
-    return np.multiply(g.view(BITS[g.dtype.itemsize]), mask).view(g.dtype)
+    mask, bits = np.asarray(mask, np.bool_), BITS.get(g.dtype)
+    return np.where(mask, g, g.dtype.type(0)) if bits is None else np.multiply(g.view(bits), mask).view(g.dtype)

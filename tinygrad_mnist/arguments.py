@@ -10,9 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from .tensor import NUMERIC, Array, Tensor, numeric, wrap
+from .tensor import NUMERIC, Tensor, wrap
 
-__all__ = ["NUMBERS", "WORDS", "as_array", "as_inputs", "defers", "describe", "explained", "stacked", "wrong_arguments"]
+__all__ = [
+    "NUMBERS",
+    "WORDS",
+    "as_inputs",
+    "defers",
+    "describe",
+    "explained",
+    "holds_tensors",
+    "stacked",
+    "wrong_arguments",
+]
 
 NUMBERS = (float, int, bool)  # Python's own; np.float64 is a float, too, but not one of them
 WORDS = (str, bytes, type(None))  # what nothing can be computed with: the op says so
@@ -56,17 +66,14 @@ def _leaves(nest: Sequence[Any]) -> Iterator[Any]:
             yield part
 
 
-def as_array(x: Any) -> Array | None:
-    """Return array_like `x` as an ndarray; None if it is a list or tuple with Tensors in it, at any depth."""
-    return None if isinstance(x, (list, tuple)) and _holds_tensors(x) else numeric(x)
-
-
-def _holds_tensors(nest: Sequence[Any]) -> bool:
-    kinds = set(map(type, nest))  # long lists hold few types
+def holds_tensors(x: Any) -> bool:
+    """Whether this is a list or tuple with Tensors in it, at any depth."""
+    if not isinstance(x, (list, tuple)):
+        return False
+    kinds = set(map(type, x))  # long lists hold few types
     if any(issubclass(kind, Tensor) for kind in kinds):
         return True
-    nested = any(issubclass(kind, (list, tuple)) for kind in kinds)
-    return nested and any(_holds_tensors(part) for part in nest if isinstance(part, (list, tuple)))
+    return any(issubclass(kind, (list, tuple)) for kind in kinds) and any(map(holds_tensors, x))
 
 
 def stacked(nest: Any, as_tensor: Callable[[Any], Tensor], stack: Callable[..., Tensor]) -> Tensor:
@@ -94,7 +101,7 @@ def _join(part: Any, leaves: Iterator[Tensor], stack: Callable[..., Tensor]) -> 
 
 
 def _has_no_ufuncs(a: Any) -> bool:
-    """Whether it is an object that NumPy's arrays do not compute with, by its own wish."""
+    """Whether it sets ``__array_ufunc__`` to None, so that NumPy's arrays do not compute with it."""
     return getattr(type(a), "__array_ufunc__", type) is None and not isinstance(a, Tensor)
 
 

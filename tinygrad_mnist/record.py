@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from . import hooks, kernels
-from .arguments import NUMBERS, as_array, as_inputs, explained, stacked, wrong_arguments
-from .tensor import Array, Operand, Tensor, wrap
-from .walk import Named
+from .arguments import NUMBERS, as_inputs, explained, holds_tensors, stacked, wrong_arguments
+from .pickling import PickledByName
+from .tensor import Array, Operand, Tensor, numeric, wrap
 
 __all__ = ["Primitive", "add", "as_tensor", "astype", "broadcast_to", "no_grad", "primitive", "sum_to"]
 
@@ -65,7 +65,7 @@ def no_grad() -> Iterator[None]:
 
 
 # Ops ------------------------------------------------------------------------------------------------------------------
-class Primitive(Named, Generic[P]):
+class Primitive(PickledByName, Generic[P]):
     """A differentiable function on arrays, with one vector-Jacobian product (VJP) rule for each array argument.
 
     Made by `primitive`; called with Tensors, ndarrays or numbers it returns a Tensor.
@@ -251,8 +251,7 @@ def as_tensor(x: Operand) -> Tensor:
     """
     if isinstance(x, Tensor):  # a subclass may change without notice: its values are recorded as they are now
         return x if type(x) is Tensor or x._requires_grad else wrap(np.array(x._array))
-    array = as_array(x)
-    return stacked(x, as_tensor, stack) if array is None else wrap(array)
+    return stacked(x, as_tensor, stack) if holds_tensors(x) else wrap(numeric(x))
 
 
 copy.defvjp(lambda g, out, x: g)

@@ -1,22 +1,16 @@
-"""How a model is walked: any object, by its attributes, lists, tuples and dicts. No base class, no registration.
-
-What is a value of its own among that, such as an op, is `Named`.
-"""
+"""How a model is walked: any object, by its attributes, lists, tuples and dicts. No base class, no registration."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pickle import PicklingError
-from pkgutil import resolve_name
 from types import ModuleType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from .tensor import Tensor
 
-__all__ = ["Named", "Parameters", "leaves", "walk"]
+__all__ = ["Parameters", "leaves", "walk"]
 
 
 def walk(model: Any) -> Iterator[tuple[str, Any]]:
@@ -70,39 +64,3 @@ class Parameters(dict[str, Tensor]):
     """The trained parameters of a model by name. `left_out` names what a file of them would lack."""
 
     left_out: tuple[str, ...] = ()
-
-
-class Named:
-    """A value that is copied as itself and pickled by name, as Python's functions are."""
-
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, memo: Any) -> Self:
-        return self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return resolve_name, (_global_name(self),)
-
-
-def _global_name(value: Any) -> str:
-    """Return where a function or an op stands, as in ``"package.module:name"``, which ``pkgutil.resolve_name`` reads.
-
-    Raises
-    ------
-    PicklingError
-        If it stands in no module under the name that it was defined by.
-    """
-    name, own = value.__qualname__, f"{value.__module__}:{value.__qualname__}"
-    try:
-        if resolve_name(own) is value:
-            return own
-    except (AttributeError, ImportError, ValueError):  # "<locals>", or none of that name
-        pass
-    for module, there in sys.modules.copy().items():  # a NumPy function made an op does not know where it stands
-        if getattr(there, "__dict__", {}).get(name) is value:
-            return f"{module}:{name}"
-    raise PicklingError(
-        f"cannot pickle {value!r}: it is pickled by name, as functions are, and {own} is not it; define it at the top "
-        "level of a module, where its function is decorated with @tg.primitive"
-    )

@@ -27,7 +27,7 @@ LONG = (  # what the fast subset leaves out: the files that take most of the tim
     "project/test_readme",
     "testing/test_planted",
     "testing/test_strategies",
-    "train/test_going_on",
+    "train/test_continued_runs",
     "train/test_runs",
     "train/test_trainer",
 )

@@ -44,7 +44,7 @@ def learned(x: Any, labels: Any) -> Any:
     return loss, grads["w"].tolist()
 
 
-DOORS: dict[str, Callable[[Any, Any], Any]] = {
+ENTRANCES: dict[str, Callable[[Any, Any], Any]] = {
     "accuracy": lambda x, labels: tg.training.accuracy(tg.Tensor, x, labels),
     "predict": lambda x, labels: tg.training.predict(tg.Tensor, x).tolist(),
     "evaluate": lambda x, labels: tg.training.evaluate(tg.Tensor, x, labels),
@@ -60,18 +60,18 @@ DOORS: dict[str, Callable[[Any, Any], Any]] = {
 
 
 @pytest.mark.parametrize("alike", ALIKE)
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("entrance", ENTRANCES)
 @some
 @given(st.integers(3, 7), st.integers(0, 99))
-def test_rows_and_labels_are_paired_by_position(door: str, alike: str, n: int, seed: int) -> None:
+def test_rows_and_labels_are_paired_by_position(entrance: str, alike: str, n: int, seed: int) -> None:
     x, labels = RNG(seed).normal(size=(n, 3)), RNG(seed).integers(0, 3, n)
-    if door == "encode_idx":
+    if entrance == "encode_idx":
         labels = labels.astype(np.int32)
         if alike in ("list", "nullable"):
             return  # which have no int32
-    expected = DOORS[door](x, labels)
+    expected = ENTRANCES[entrance](x, labels)
     images = ALIKE[alike](x) if alike != "nullable" else as_pandas(x)  # whole numbers would become integers
-    assert DOORS[door](images, ALIKE[alike](labels)) == expected
+    assert ENTRANCES[entrance](images, ALIKE[alike](labels)) == expected
 
 
 def test_images_of_any_kind_are_converted() -> None:
@@ -84,12 +84,12 @@ def test_images_of_any_kind_are_converted() -> None:
 @pytest.mark.parametrize(
     "wrong", [None, {}, {1, 2}, "ab", ["a", "b"], [[1], [1, 2]], np.ma.masked_array([0, 1], [0, 1])]
 )
-@pytest.mark.parametrize("door", [name for name in DOORS if name not in ("cross_entropy", "predict")])
-def test_labels_that_cannot_be_converted_are_refused_by_name(door: str, wrong: Any) -> None:
+@pytest.mark.parametrize("entrance", [name for name in ENTRANCES if name not in ("cross_entropy", "predict")])
+def test_labels_that_cannot_be_converted_are_refused_by_name(entrance: str, wrong: Any) -> None:
     with pytest.raises(
-        TypeError, match=rf"^{door}: (labels|array|array 1 of the batch), of type {type(wrong).__name__}, "
+        TypeError, match=rf"^{entrance}: (labels|array|array 1 of the batch), of type {type(wrong).__name__}, "
     ):
-        DOORS[door](np.ones((2, 3)), wrong)
+        ENTRANCES[entrance](np.ones((2, 3)), wrong)
 
 
 def test_labels_of_several_axes_are_not_held_out() -> None:

@@ -70,8 +70,8 @@ class Tensor(Methods):
 
     __slots__ = ("__weakref__", "_array", "_grad", "_requires_grad", "inputs", "keywords", "op", "serial")
 
-    # The engine reads these three; data, grad and requires_grad are properties that check what is set. It is not _data,
-    # because numpy.ma takes an attribute of that name for the values, and with it drops the history.
+    # The engine reads these three; data, grad and requires_grad are properties (ops/assignment.py) that check what is
+    # set. The name is not _data: numpy.ma would take an attribute of that name for the values, without their history.
     _array: Array
     _grad: Tensor | None
     _requires_grad: bool

@@ -170,7 +170,7 @@ def test_membership_as_in_numpy(x: Any, value: int) -> None:
 
 
 @pytest.mark.parametrize("make", [np.int64, np.uint8, lambda n: np.array([n]), lambda n: np.array([[n]], np.int32)])
-def test_an_integer_tensor_is_a_position(make: Callable[[int], Any]) -> None:
+def test_an_integer_tensor_is_an_index(make: Callable[[int], Any]) -> None:
     t, names = Tensor(make(2)), ["a", "b", "c"]
     assert names[t] == "c" and list(range(t)) == [0, 1] and names[:t] == ["a", "b"] and operator.index(t) == 2
     assert names[Tensor([0.1, 0.7, 0.2]).argmax()] == "b"
@@ -178,8 +178,8 @@ def test_an_integer_tensor_is_a_position(make: Callable[[int], Any]) -> None:
 
 
 @pytest.mark.parametrize("wrong", [1.0, [1, 2], [], [1.0]])
-def test_no_other_tensor_is_a_position(wrong: Any) -> None:
-    with pytest.raises(TypeError, match="only an integer one with a single value"):
+def test_no_other_tensor_is_an_index(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="cannot be used as an index; only a single integer can"):
         range(Tensor(wrong))
 
 

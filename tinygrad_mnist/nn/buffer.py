@@ -21,12 +21,12 @@ class Buffer(Tensor):
     """State that is saved with a model, but is no parameter: running means, counts, tables.
 
     A call computes with it as with any Tensor, and changes it by setting `data` (or in place: ``buffer.data += 1``).
-    An op records its value at that time, so a later change does not change a gradient.
+    An op records the value that the buffer has at that time, so a later change does not affect gradients.
 
     Each shard of `tinygrad_mnist.parallel.value_and_grad` begins with the value before the step and sees its own
     changes. After the step the value is ``old + sum(n / N * (new - old))`` over the shards (of n of the N examples), in
-    their order: the same bits for any number of threads. Integers and booleans must then be the same in all shards.
-    In `map_shards`, and so in inference (`predict`, `evaluate`), nothing may change.
+    their order: the same bits for any number of threads. A buffer of integers or booleans must end up the same in all
+    shards. In `map_shards`, and so in inference (`predict`, `evaluate`), no buffer may change.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ class Buffer(Tensor):
 
 
 class BufferChangeError(ValueError):
-    """A change of a buffer that cannot be right."""
+    """A buffer was changed where that is not allowed, or differently by the shards of a batch."""
 
     def __init__(self, buffer: Buffer, problem: str, name: str = "") -> None:
         kind = f"{buffer.dtype} {buffer.shape}"

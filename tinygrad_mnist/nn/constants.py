@@ -1,4 +1,4 @@
-"""Plain arrays of a model. No file holds them, for they are constants: one that a call changes is found and refused."""
+"""Plain arrays of a model are constants, which no file of weights holds: one that a call has changed is refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REMEDY = "no file would hold that; make it a tg.nn.Buffer and set its .data, or 
 
 
 class Owner(NamedTuple):
-    """An object of a model, and what its attributes hold, directly or in lists, dicts and the like."""
+    """An object of a model, and what its attributes hold, directly or in lists, tuples and dicts."""
 
     prefix: str  # of the paths of its attributes
     value: Any
@@ -79,13 +79,13 @@ def digests(model: Any) -> dict[str, bytes]:
 
 
 def changes(before: Mapping[str, bytes], now: Mapping[str, bytes], prefix: str = "") -> list[str]:
-    """List the arrays that are new or other ones."""
+    """List the arrays that are new or have changed."""
     names = {name: "has changed" if name in before else "is new" for name in now if before.get(name) != now[name]}
     return [f"{prefix}{name}, a plain array, {how}" for name, how in names.items()]
 
 
 def note(model: Any) -> None:
-    """Remember what the objects of a model hold, as long as they live, unless they are remembered already."""
+    """Remember what the objects of a model hold, for as long as they live; what is remembered already stays."""
     for owner in _owners(model):
         key = id(owner.value)
         if key not in _noted:
@@ -94,7 +94,7 @@ def note(model: Any) -> None:
 
 
 def check(model: Any, caller: str) -> None:
-    """Raise a ValueError if plain arrays of a model have changed since they were noted, or Tensors become results."""
+    """Raise a ValueError if plain arrays have changed since `note`, or results of ops have replaced Tensors."""
     wrong: list[str] = []
     for owner in _owners(model):
         _, arrays, leaves = _noted.get(id(owner.value), (None, None, set()))

@@ -56,7 +56,14 @@ def parameters(model: Any) -> dict[str, Tensor]:
 
 
 def buffers(model: Any) -> dict[str, Buffer]:
-    """Find the buffers of a model, by path, as `parameters` finds its parameters."""
+    """Find the buffers of a model, by path, as `parameters` finds its parameters.
+
+    Examples
+    --------
+    >>> import tinygrad_mnist as tg
+    >>> buffers([tg.nn.Linear(3, 2), tg.nn.Buffer(0)])
+    {'1': Buffer(0, dtype=int64)}
+    """
     return {name: t for name, t in leaves(model, "buffers").items() if isinstance(t, Buffer)}
 
 
@@ -99,8 +106,8 @@ def load_state_dict(model: Any, mapping: Mapping[str, Operand]) -> None:
     ----------
     model : object
     mapping : dict of str to array_like
-        What `state_dict` returned. Floats are converted to each dtype of the model; nothing is aliased. It does not
-        matter what was frozen when it was saved.
+        What `state_dict` returned. Floats are converted to the dtype of each Tensor; nothing is aliased. What was
+        frozen when it was saved makes no difference.
 
     Raises
     ------
@@ -120,16 +127,28 @@ def load_state_dict(model: Any, mapping: Mapping[str, Operand]) -> None:
 
 
 def load_parameters(model: Any, mapping: Mapping[str, Operand]) -> None:
-    """Set the parameters of `model` to the values of `mapping`, floats converted to each parameter's dtype; all of them
-    or none.
+    """Set the parameters of `model` to the values of `mapping`; all of them or none.
 
-    Besides the trained parameters, the mapping may hold all frozen ones, and all buffers.
+    Parameters
+    ----------
+    model : object
+    mapping : dict of str to array_like
+        All trained parameters; besides them all frozen ones, or all buffers, or both. Floats are converted to the dtype
+        of each parameter; nothing is aliased.
 
     Raises
     ------
     ValueError
         Listing every name that is missing or unknown, every shape that differs, what is no array of floats, and every
         value that has a history; the model is then unchanged.
+
+    Examples
+    --------
+    >>> import numpy as np, tinygrad_mnist as tg
+    >>> layer = tg.nn.Linear(2, 1)
+    >>> load_parameters(layer, {"weight": np.ones((2, 1)), "bias": np.zeros(1)})
+    >>> layer(np.ones((1, 2), np.float32)).item()
+    2.0
     """
     known = leaves(model, "load_parameters")
     kinds = {name: Buffer if isinstance(t, Buffer) else t.requires_grad for name, t in known.items()}

@@ -1,4 +1,4 @@
-"""Comparisons, logic and bits: results are booleans or integers, which carry no gradient."""
+"""Comparisons, logic and bits, whose results carry no gradient; a Tensor as a truth value and as an index."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ class LogicMethods:
     def __bool__(self: Any) -> bool:
         if self.size != 1:
             raise ValueError(
-                f"a Tensor of shape {self.shape} has {self.size} values, which are not true or false together; use "
+                f"the truth value of a Tensor of shape {self.shape} is ambiguous: it has {self.size} values; use "
                 ".any() or .all()"
             )
         return bool(self.item())
@@ -232,7 +232,7 @@ class LogicMethods:
         """Return the only value, an integer, where Python wants one: ``names[t.argmax()]``, ``range(t)``."""
         if self.size != 1 or self.dtype.kind not in "biu":
             raise TypeError(
-                f"a Tensor of {self.dtype} and shape {self.shape} is no position; only an integer one with a single "
-                "value is: use int(...), or .astype(int) for arrays of positions"
+                f"a Tensor of {self.dtype} and shape {self.shape} cannot be used as an index; only a single integer "
+                "can: use int(...), or .astype(int) for arrays of indices"
             )
         return int(self.item())

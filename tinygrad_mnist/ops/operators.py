@@ -74,6 +74,7 @@ def operator(op: Binary) -> Operator:
 
 
 def reflected(op: Binary) -> Operator:
+    """Make the operator that Python calls for ``y + x`` where ``y`` is no Tensor."""
     call = op.__call__
 
     def call_op(x: Tensor, y: Any) -> Tensor:

@@ -42,12 +42,12 @@ _power_by_base = in_rules(_base_gradient)
 _power_by_exponent = in_rules(_exponent_gradient)
 
 
-def _lower(y: Any) -> Any:
+def _one_less(y: Any) -> Any:
     """``y - 1``, and 0 where y is 0: the power is constant there."""
     return where(y == 0, 1.0, y) - 1 if isinstance(y, Tensor) else y - 1 if y else y
 
 
-def _below(x: Any, y: Any) -> Tensor:
+def _lower_power(x: Any, y: Any) -> Tensor:
     """``x ** (y - 1)``; where x and y are both 0, the base is replaced by 1, so that 0 * 0 ** -1 is 0."""
     return power(where(logical_and(equal(x, 0), equal(y, 0)), 1.0, x), y - 1)
 
@@ -58,12 +58,12 @@ power.defvjp(
 )
 _base_gradient.defvjp(
     lambda h, out, g, x, y: _power_by_base(h, x, y),
-    lambda h, out, g, x, y: unbroadcast(_power_by_base(h * g * y, x, _lower(y)), x),
-    lambda h, out, g, x, y: unbroadcast(h * g * _below(x, y) + _power_by_exponent(h * g * y, x, y - 1), y),
+    lambda h, out, g, x, y: unbroadcast(_power_by_base(h * g * y, x, _one_less(y)), x),
+    lambda h, out, g, x, y: unbroadcast(h * g * _lower_power(x, y) + _power_by_exponent(h * g * y, x, y - 1), y),
 )
 _exponent_gradient.defvjp(
     lambda h, out, g, x, y: _power_by_exponent(h, x, y),
-    lambda h, out, g, x, y: unbroadcast(h * g * _below(x, y) + _power_by_exponent(h * g * y, x, y - 1), x),
+    lambda h, out, g, x, y: unbroadcast(h * g * _lower_power(x, y) + _power_by_exponent(h * g * y, x, y - 1), x),
     lambda h, out, g, x, y: unbroadcast(_power_by_exponent(h * g * log(where(equal(x, 0), 1.0, x)), x, y), y),
 )
 

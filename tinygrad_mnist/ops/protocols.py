@@ -115,14 +115,14 @@ def _tensors(arguments: Any) -> Iterator[Tensor]:
             yield from _tensors(argument)
 
 
-def _values(arguments: Any, sealed: bool) -> Any:
-    """Replace Tensors by read-only views of their values; if `sealed`, make all arrays read-only."""
+def _values(arguments: Any, read_only: bool) -> Any:
+    """Replace Tensors by read-only views of their values; if `read_only`, so are plain arrays."""
     if isinstance(arguments, (list, tuple)):
-        parts = [_values(argument, sealed) for argument in arguments]
+        parts = [_values(argument, read_only) for argument in arguments]
         return parts if isinstance(arguments, list) else tuple(parts)
     if isinstance(arguments, dict):
-        return {name: _values(argument, sealed) for name, argument in arguments.items()}
-    if not isinstance(arguments, Tensor) and not (sealed and isinstance(arguments, np.ndarray)):
+        return {name: _values(argument, read_only) for name, argument in arguments.items()}
+    if not isinstance(arguments, Tensor) and not (read_only and isinstance(arguments, np.ndarray)):
         return arguments
     view = (arguments.data if isinstance(arguments, Tensor) else arguments).view()
     view.flags.writeable = False
@@ -147,11 +147,11 @@ def _refusal(function: Function, problem: str) -> TypeError:
 
 def _on_values(function: Function, args: Any, keywords: dict[str, Any]) -> Any:
     """Compute a function that has no op here, if its result carries no derivative."""
-    sealed = any(t.requires_grad for t in _tensors([args, keywords]))
+    read_only = any(t.requires_grad for t in _tensors([args, keywords]))
     if any(t.requires_grad for t in _tensors([args[1:], keywords])) and function in LIKE:
         raise _refusal(function, "a Tensor that requires a gradient cannot fill an array")
     try:
-        result = function(*_values(args, sealed), **_values(keywords, sealed))
+        result = function(*_values(args, read_only), **_values(keywords, read_only))
     except ValueError as error:
         if "read-only" not in str(error):
             raise

@@ -129,10 +129,8 @@ def broadcastable_shapes(count: int = 2, max_dims: int = 3, min_side: int = 0, m
     ...     assert sum(map(np.ones, shapes)).shape == np.broadcast_shapes(*shapes)
     >>> test_sum()
     """
-    count, max_dims = (
-        integer("broadcastable_shapes", "count", count, 1),
-        integer("broadcastable_shapes", "max_dims", max_dims),
-    )
+    count = integer("broadcastable_shapes", "count", count, 1)
+    max_dims = integer("broadcastable_shapes", "max_dims", max_dims)
     min_side = integer("broadcastable_shapes", "min_side", min_side)
     max_side = integer("broadcastable_shapes", "max_side", max_side, min_side)
     return hnp.mutually_broadcastable_shapes(

@@ -260,10 +260,8 @@ class ProfileSteps(Callback):
     def __init__(
         self, steps: int = 20, *, warm_up: int = 5, report: Callable[[Profile, int], object] | None = None
     ) -> None:
-        self.steps, self.warm_up = (
-            integer("ProfileSteps", "steps", steps, 1),
-            integer("ProfileSteps", "warm_up", warm_up),
-        )
+        self.steps = integer("ProfileSteps", "steps", steps, 1)
+        self.warm_up = integer("ProfileSteps", "warm_up", warm_up)
         self.done, self.begun = 0, 0
         self.report = report or (lambda profile, steps: print(profile.table(steps) if steps else "no profile"))
         self.profile, self._context = Profile(), ExitStack()

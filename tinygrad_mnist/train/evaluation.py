@@ -101,13 +101,24 @@ def evaluate(
 
 
 def accuracy(model: Any, images: npt.ArrayLike, labels: npt.ArrayLike, threads: int | None = None) -> float:
-    """Return the fraction of images whose largest logit is that of their label."""
+    """Return the fraction of images whose largest logit is that of their label.
+
+    Parameters
+    ----------
+    model, images, labels, threads
+        See `evaluate`.
+
+    Examples
+    --------
+    >>> accuracy(Tensor, np.array([[0.0, 2.0], [3.0, 1.0]]), np.array([1, 1]))  # a model whose input are the logits
+    0.5
+    """
     images, labels = as_labelled("accuracy", images, labels)
-    return np.count_nonzero(predict(model, images, threads) == labels) / len(labels)
+    return float(np.mean(predict(model, images, threads) == labels))
 
 
 def as_images(caller: str, images: Any, name: str = "images") -> npt.NDArray[Any]:
-    """Convert images to an array, by position; one of anything but objects stays as it is."""
+    """Convert images to an array, by position; an ndarray is returned as it is, unless it holds objects."""
     whole = type(images) is np.ndarray and images.dtype != object
     return images if whole else as_array(caller, name, images)
 

@@ -66,7 +66,7 @@ class Trainer:
     average : float, optional
         Below 1. Measure, select and return a moving average of the weights, which keeps this share of itself in each
         step (less in the first ones), in place of the weights of the last step: with a high learning rate it is better
-        than any of them (Polyak and Juditsky, 1992). Buffers of floats are averaged, too; of integers it has the
+        than any of them (Polyak and Juditsky, 1992). Floating-point buffers are averaged, too; integer ones are the
         latest.
     monitor : dict of str to (images, labels), optional
         What to measure after each epoch. Images called ``"validation"`` select the best weights.
@@ -255,8 +255,9 @@ class Trainer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from the `state_dict` of a trainer that was made in the same way, but for the number of epochs.
 
-        With more epochs, training goes on beyond the end of the saved one. That is, to the bit, what training with so
-        many from the beginning does, unless a schedule gives the steps that are done another learning rate.
+        With more epochs, training continues beyond the end of the saved one. The result is to the bit that of training
+        with so many epochs from the beginning, unless a schedule would have given the earlier steps another learning
+        rate.
 
         Raises
         ------
@@ -313,10 +314,8 @@ class Trainer:
 
     def _expected_state(self, epoch: int, batch: int) -> dict[str, Any]:
         """Return a template of the state dict after some batches of an epoch; None stands for what is checked apart."""
-        weights, scores = (
-            self.model_state.arrays(),
-            [f"{name}_{kind}" for name in self.monitor for kind in Evaluation._fields],
-        )
+        weights = self.model_state.arrays()
+        scores = [f"{name}_{kind}" for name in self.monitor for kind in Evaluation._fields]
         row = dict.fromkeys(["epoch", "mean_loss", *scores], 0.0)
         return {
             **dict.fromkeys(["optimizer", "order", "rng"]),

@@ -5,10 +5,10 @@ import re
 
 import numpy as np
 import pytest
+from array_likes import Labelled
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from images import Labelled
 
 import tinygrad_mnist as tg
 from tinygrad_mnist.data.conversion import as_array

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from array_likes import Labelled
 from hypothesis import given
 from hypothesis import strategies as st
-from images import Labelled
 from op_checks import some
 
 import tinygrad_mnist as tg

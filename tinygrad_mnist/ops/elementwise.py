@@ -165,11 +165,14 @@ def _quotient(g: Tensor, y: Any, shape: tuple[int, ...]) -> Tensor:
 
 
 def _remainder_by_divisor(g: Tensor, out: Tensor, x: Any, y: Tensor) -> Tensor:
-    """``-g * floor(x / y)``, also where the quotient overflows."""
+    """``-g * floor(x / y)``, also where the quotient overflows; exactly 0 where it is 0."""
     quotient = floor_divide(x, y)
-    if np.isfinite(quotient._array).all():
-        return unbroadcast(-g * quotient, y)
-    return -_quotient_sum(g, x - out, y, n=1, shape=y.shape)
+    overflow = np.isinf(quotient.data) & np.isfinite(out.data)
+    gradient = unbroadcast(omit(-g * quotient, np.logical_or(overflow, quotient.data == 0)), y)
+    if not overflow.any():
+        return gradient
+    excess, divisor = select(x - out, overflow), where(overflow, y, 1.0)
+    return gradient - _quotient_sum(select(g, overflow), excess, divisor, n=1, shape=y.shape)
 
 
 subtract.defvjp(lambda g, out, x, y: unbroadcast(g, x), lambda g, out, x, y: unbroadcast(-g, y))

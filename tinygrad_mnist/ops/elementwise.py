@@ -11,7 +11,7 @@ from ..arguments import defers
 from ..record import add, as_tensor, primitive, unbroadcast
 from ..tensor import Operand, Tensor, attach
 from .logic import greater, greater_equal, less, less_equal
-from .operators import both_ways, in_rules, of_ufunc
+from .operators import both_ways, in_rules, in_single, of_ufunc
 
 __all__ = [
     "abs",
@@ -184,7 +184,7 @@ divide.defvjp(
 _quotients.defvjp(
     lambda h, out, g, x, y, n, shape: _quotient_sum(h, x, y, n=n, shape=g.shape),
     lambda h, out, g, x, y, n, shape: _quotient_sum(h, g, y, n=n, shape=x.shape),
-    lambda h, out, g, x, y, n, shape: _quotient_sum(h * g, x, y, n=n + 1, shape=y.shape),
+    in_single(lambda h, out, g, x, y, n, shape: _quotient_sum(h * g, x, y, n=n + 1, shape=y.shape)),
 )
 negative.defvjp(lambda g, out, x: -g)
 positive.defvjp(lambda g, out, x: g)
@@ -343,18 +343,20 @@ _times_exp = in_rules(_exp_gradient)
 _times_sech2 = in_rules(_tanh_gradient)
 _times_sigmoids = in_rules(_sigmoid_gradient)
 exp.defvjp(lambda g, out, x: _times_exp(g, x, out))
-_exp_gradient.defvjp(lambda h, out, g, x, e: _times_exp(h, x, e), lambda h, out, g, x, e: _times_exp(h * g, x, e), None)
+_exp_gradient.defvjp(
+    lambda h, out, g, x, e: _times_exp(h, x, e), in_single(lambda h, out, g, x, e: _times_exp(h * g, x, e)), None
+)
 log.defvjp(lambda g, out, x: g / x)
 sqrt.defvjp(lambda g, out, x: g / (2 * out))
 sin.defvjp(lambda g, out, x: g * cos(x))
 cos.defvjp(lambda g, out, x: -g * sin(x))
 tanh.defvjp(lambda g, out, x: _times_sech2(g, x))
 _tanh_gradient.defvjp(
-    lambda h, out, g, x: _times_sech2(h, x), lambda h, out, g, x: _times_sech2(-2 * h * tanh(x), x) * g
+    lambda h, out, g, x: _times_sech2(h, x), in_single(lambda h, out, g, x: _times_sech2(-2 * h * g * tanh(x), x))
 )
 sigmoid.defvjp(lambda g, out, x: _times_sigmoids(g, x))
 _sigmoid_gradient.defvjp(
-    lambda h, out, g, x: _times_sigmoids(h, x), lambda h, out, g, x: _times_sigmoids(-h * tanh(x / 2), x) * g
+    lambda h, out, g, x: _times_sigmoids(h, x), in_single(lambda h, out, g, x: _times_sigmoids(-h * g * tanh(x / 2), x))
 )
 _with_sign = in_rules(_signed)
 abs.defvjp(lambda g, out, x: _with_sign(g, x))

@@ -73,9 +73,9 @@ def test_other_floats_pass_the_gradient(start: Any, between: Any) -> None:
 @pytest.mark.parametrize("dtype", [complex, object, str, "M8[s]", "V8"])
 def test_only_real_numbers_are_results_of_a_conversion(dtype: Any) -> None:
     x = Tensor([0.7, 2.6], requires_grad=True)
-    for given in (x, x.detach()):
+    for tensor in (x, x.detach()):
         with pytest.raises((TypeError, ValueError), match="astype"):
-            given.astype(dtype)
+            tensor.astype(dtype)
 
 
 # Numbers --------------------------------------------------------------------------------------------------------------

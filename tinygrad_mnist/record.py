@@ -217,14 +217,14 @@ def copy(x: Any, /) -> Array:
 
 @primitive
 def astype(x: Any, /, dtype: npt.DTypeLike) -> Array:
-    """Convert to another data type; the gradient is converted back.
+    """Convert to another data type, of floats, integers or booleans; the gradient is converted back.
 
     Examples
     --------
     >>> astype([1.0], np.float32)
     Tensor([1.], dtype=float32)
     """
-    return np.asarray(x, dtype)
+    return numeric(np.asarray(x, dtype))
 
 
 @primitive

@@ -70,6 +70,14 @@ def test_other_floats_pass_the_gradient(start: Any, between: Any) -> None:
     assert g.dtype == start and g.data.tolist() == [2.0, 3.0]
 
 
+@pytest.mark.parametrize("dtype", [complex, object, str, "M8[s]", "V8"])
+def test_only_real_numbers_are_results_of_a_conversion(dtype: Any) -> None:
+    x = Tensor([0.7, 2.6], requires_grad=True)
+    for tensor in (x, x.detach()):
+        with pytest.raises((TypeError, ValueError), match="astype"):
+            tensor.astype(dtype)
+
+
 # Numbers --------------------------------------------------------------------------------------------------------------
 def in_place(x: Tensor, s: Any) -> Tensor:
     x = +x

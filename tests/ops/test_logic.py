@@ -86,6 +86,19 @@ def test_gradients_of_remainder_and_of_steps(x: Any, y: Any) -> None:
         assert gradients_of_sum(step, x, y) == [[0.0] * 3] * 2
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_remainder_does_not_depend_on_a_divisor_that_fits_no_time() -> None:
+    """Also beside quotients that overflow, and where x or y is infinite."""
+    tiny, g = np.float32(1e-38), np.array([np.inf, np.nan, 1, 2, 2**-10], np.float32)
+    x = Tensor(np.array([0, 2, -2, -7, 3e3], np.float32), requires_grad=True)
+    y = Tensor(np.array([3, 3, np.inf, 2, tiny], np.float32), requires_grad=True)
+    for count in (3, 4, 5):
+        found = tg.grad((x % y)[:count], [y], gradient=g[:count])[0].data
+        expected = [0, 0, 1, 8, -(2**-10) * (3e3 / float(tiny))][:count]
+        np.testing.assert_allclose(found, [*expected, *[0] * (5 - count)], rtol=1e-6)
+    assert gradients_of_sum(lambda x, y: tg.sqrt(x % y), 0.0, 3.0) == [np.inf, 0.0]
+
+
 def test_steps_hide_what_is_not_finite() -> None:
     x = Tensor([1.5, 2.5], requires_grad=True)
     for y in (x // 1, round(x)):

@@ -100,6 +100,19 @@ def test_nothing_but_minus_infinity() -> None:
         assert tg.logsumexp(x, axis=1).data.tolist() == [-np.inf, -np.inf]
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_no_class_has_a_probability_where_one_is_infinite(dtype: Any) -> None:
+    """As in PyTorch: a finite loss or gradient would hide that something has overflowed."""
+    x = Tensor(np.array([[np.inf, 1, 2], [0, 0, 0]], dtype), requires_grad=True)
+    for op in (tg.softmax, tg.log_softmax):
+        out = op(x)
+        assert np.isnan(out.data[0]).all() and np.isfinite(out.data[1]).all()
+        assert np.isnan(tg.grad(out[:, 2].sum(), [x])[0].data).tolist() == [[True] * 3, [False] * 3]
+    assert np.isnan(tg.cross_entropy(x, [2, 0]).item())
+    assert tg.logsumexp(x, -1).data[0] == np.inf
+
+
 # Cross entropy --------------------------------------------------------------------------------------------------------
 
 

@@ -158,6 +158,34 @@ def test_elementwise_ops_with_a_number(name: str, dtype: Any, seed: int) -> None
     check_elementwise(function, [slope], dtype, seed)
 
 
+CURVATURES: dict[str, tuple[Function, Callable[[Array], Array]]] = {  # the second derivative
+    "exp": (tg.exp, np.exp),
+    "tanh": (tg.tanh, lambda x: -2 * np.tanh(x) / np.cosh(x) ** 2),
+    "sigmoid": (tg.sigmoid, lambda x: -np.tanh(x / 2) * logistic(x)),
+    "3 / x": (lambda x: 3.0 / x, lambda x: 6 / x / x / x),
+    "x ** 3": (lambda x: x**3, lambda x: 6 * x),
+    "x ** -2": (lambda x: x**-2, lambda x: 6 / x / x / x / x),
+    "2 ** x": (lambda x: 2.0**x, lambda x: np.exp2(x) * np.log(np.longdouble(2)) ** 2),
+}
+
+
+@floats
+@pytest.mark.parametrize("name", CURVATURES)
+@some
+@given(seeds)
+def test_second_derivatives(name: str, dtype: Any, seed: int) -> None:
+    """In half precision the product of both cotangents may overflow or underflow where the result does not."""
+    function, curvature = CURVATURES[name]
+    rng = np.random.default_rng(seed)
+    x, g, h = numbers(dtype, rng), cotangents(dtype, rng), cotangents(dtype, rng)
+    x = np.where(np.abs(x) < 2 * np.finfo(dtype).tiny, dtype(0.5), x)  # of sigmoid: x / 2 is rounded there
+    with np.errstate(all="ignore"):
+        leaf = Tensor(x, requires_grad=True)
+        (first,) = tg.grad(function(leaf), [leaf], create_graph=True, gradient=g)
+        (found,) = tg.grad(first, [leaf], gradient=h)
+        check(found.data, long(g)[0] * long(h)[0] * curvature(*long(x)), ulps=2 * ULPS, given=[g, h, x])
+
+
 # Sums -----------------------------------------------------------------------------------------------------------------
 def positive(dtype: Any, rng: np.random.Generator, shape: Any) -> Array:
     return np.abs(numbers(dtype, rng, int(np.prod(shape)))).reshape(shape)

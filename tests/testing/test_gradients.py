@@ -255,6 +255,18 @@ def test_single_precision(x: Any, seed: int) -> None:
             check_gradients(low, x, rng=seed)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_what_overflows_in_single_precision() -> None:
+    assert check_gradients(lambda x: 1 / x, np.float32([1e-25, 2])).verdict == "pass"  # the gradient does
+    assert check_gradients(tg.multiply, np.float16([300, 1]), np.float16([0.1, 2]), order=2).verdict == "pass"
+    with pytest.warns(InconclusiveWarning, match="an output is not finite"):
+        assert check_gradients(tg.exp, np.float32([100, 1])).verdict == "inconclusive"
+    for off in (np.nan, np.inf):
+        low = wrong(np.tanh, lambda g, out, x, off=off: g * (1 - out * out) + (off if x.dtype == np.float32 else 0))
+        with pytest.raises(GradientMismatch, match="in float32 differs from that in float64"):
+            check_gradients(low, np.float32([0.5, 1]))
+
+
 # Diagnosis ------------------------------------------------------------------------------------------------------------
 TWICE = wrong(np.multiply, lambda g, out, x, y: g * y, lambda g, out, x, y: g * x * 2)
 

@@ -11,7 +11,7 @@ from ..arguments import defers
 from ..record import add, as_tensor, primitive, unbroadcast
 from ..tensor import Operand, Tensor, attach
 from .logic import greater, greater_equal, less, less_equal
-from .operators import both_ways, in_rules, of_ufunc
+from .operators import both_ways, in_rules, in_single, of_ufunc
 
 __all__ = [
     "abs",
@@ -165,11 +165,14 @@ def _quotient(g: Tensor, y: Any, shape: tuple[int, ...]) -> Tensor:
 
 
 def _remainder_by_divisor(g: Tensor, out: Tensor, x: Any, y: Tensor) -> Tensor:
-    """``-g * floor(x / y)``, also where the quotient overflows."""
+    """``-g * floor(x / y)``, also where the quotient overflows; exactly 0 where it is 0."""
     quotient = floor_divide(x, y)
-    if np.isfinite(quotient._array).all():
-        return unbroadcast(-g * quotient, y)
-    return -_quotient_sum(g, x - out, y, n=1, shape=y.shape)
+    overflow = np.isinf(quotient.data) & np.isfinite(out.data)
+    gradient = unbroadcast(omit(-g * quotient, np.logical_or(overflow, quotient.data == 0)), y)
+    if not overflow.any():
+        return gradient
+    excess, divisor = select(x - out, overflow), where(overflow, y, 1.0)
+    return gradient - _quotient_sum(select(g, overflow), excess, divisor, n=1, shape=y.shape)
 
 
 subtract.defvjp(lambda g, out, x, y: unbroadcast(g, x), lambda g, out, x, y: unbroadcast(-g, y))
@@ -181,7 +184,7 @@ divide.defvjp(
 _quotients.defvjp(
     lambda h, out, g, x, y, n, shape: _quotient_sum(h, x, y, n=n, shape=g.shape),
     lambda h, out, g, x, y, n, shape: _quotient_sum(h, g, y, n=n, shape=x.shape),
-    lambda h, out, g, x, y, n, shape: _quotient_sum(h * g, x, y, n=n + 1, shape=y.shape),
+    in_single(lambda h, out, g, x, y, n, shape: _quotient_sum(h * g, x, y, n=n + 1, shape=y.shape)),
 )
 negative.defvjp(lambda g, out, x: -g)
 positive.defvjp(lambda g, out, x: g)
@@ -340,18 +343,20 @@ _times_exp = in_rules(_exp_gradient)
 _times_sech2 = in_rules(_tanh_gradient)
 _times_sigmoids = in_rules(_sigmoid_gradient)
 exp.defvjp(lambda g, out, x: _times_exp(g, x, out))
-_exp_gradient.defvjp(lambda h, out, g, x, e: _times_exp(h, x, e), lambda h, out, g, x, e: _times_exp(h * g, x, e), None)
+_exp_gradient.defvjp(
+    lambda h, out, g, x, e: _times_exp(h, x, e), in_single(lambda h, out, g, x, e: _times_exp(h * g, x, e)), None
+)
 log.defvjp(lambda g, out, x: g / x)
 sqrt.defvjp(lambda g, out, x: g / (2 * out))
 sin.defvjp(lambda g, out, x: g * cos(x))
 cos.defvjp(lambda g, out, x: -g * sin(x))
 tanh.defvjp(lambda g, out, x: _times_sech2(g, x))
 _tanh_gradient.defvjp(
-    lambda h, out, g, x: _times_sech2(h, x), lambda h, out, g, x: _times_sech2(-2 * h * tanh(x), x) * g
+    lambda h, out, g, x: _times_sech2(h, x), in_single(lambda h, out, g, x: _times_sech2(-2 * h * g * tanh(x), x))
 )
 sigmoid.defvjp(lambda g, out, x: _times_sigmoids(g, x))
 _sigmoid_gradient.defvjp(
-    lambda h, out, g, x: _times_sigmoids(h, x), lambda h, out, g, x: _times_sigmoids(-h * tanh(x / 2), x) * g
+    lambda h, out, g, x: _times_sigmoids(h, x), in_single(lambda h, out, g, x: _times_sigmoids(-h * g * tanh(x / 2), x))
 )
 _with_sign = in_rules(_signed)
 abs.defvjp(lambda g, out, x: _with_sign(g, x))

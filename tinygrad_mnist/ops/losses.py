@@ -20,10 +20,13 @@ from .reduction import Axis, max, mean, sum
 __all__ = ["cross_entropy", "log_softmax", "logsumexp", "softmax"]
 
 
-def _top(x: Tensor, axis: Axis) -> Tensor:
-    """Return the maximum as a constant, to subtract it, so that no exponential overflows: the shift cancels out."""
+def _top(x: Tensor, axis: Axis, infinite: float) -> Tensor:
+    """Return the maximum as a constant, to subtract it, so that no exponential overflows: the shift cancels out.
+
+    `infinite` stands for a maximum that is not finite.
+    """
     top = max(x.detach(), axis=axis, keepdims=True)
-    return where(np.isfinite(top.data), top, 0.0)  # all -inf, or +inf: nothing to shift by
+    return where(np.isfinite(top.data), top, infinite)
 
 
 @primitive
@@ -65,7 +68,7 @@ def logsumexp(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """
     if (x := as_tensor(x)).dtype == np.float16:
         return astype(logsumexp(astype(x, np.float32), axis, keepdims), np.float16)
-    top = _top(x, axis)
+    top = _top(x, axis, infinite=0.0)
     out = log(sum(exp(x - top), axis, keepdims=True)) + top
     return out if keepdims else sum(out, axis)
 
@@ -81,7 +84,7 @@ def softmax(x: Operand, axis: Axis = -1) -> Tensor:
     """
     if (x := as_tensor(x)).dtype == np.float16:
         return astype(softmax(astype(x, np.float32), axis), np.float16)
-    e = exp(_shift(x, _top(x, axis), axis=axis))
+    e = exp(_shift(x, _top(x, axis, infinite=np.nan), axis=axis))
     return e / sum(e, axis, keepdims=True)
 
 
@@ -95,7 +98,7 @@ def log_softmax(x: Operand, axis: Axis = -1) -> Tensor:
     """
     if (x := as_tensor(x)).dtype == np.float16:
         return astype(log_softmax(astype(x, np.float32), axis), np.float16)
-    shifted = _shift(x, _top(x, axis), axis=axis)
+    shifted = _shift(x, _top(x, axis, infinite=np.nan), axis=axis)
     return shifted - log(sum(exp(shifted), axis, keepdims=True))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import hooks
 from ..arguments import defers
-from ..record import Primitive, mode, primitive
+from ..record import Primitive, astype, mode, primitive
 from ..tensor import Tensor, wrap
 
 __all__: list[str] = []
@@ -41,6 +41,19 @@ def in_rules(op: Primitive[P]) -> Callable[P, Tensor]:
             return op(*args, **keywords)
         arrays = [a._array if type(a) is Tensor else a for a in args]
         return wrap(np.asarray(op.forward(*arrays, **keywords)))
+
+    return call
+
+
+def in_single(rule: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Let a rule that multiplies two cotangents, of the first and the second derivative, compute halves as float32.
+
+    In half precision their product may overflow or underflow.
+    """
+
+    def call(*args: Any, **keywords: Any) -> Tensor:
+        wide = [astype(a, np.float32) if isinstance(a, Tensor) and a.dtype == np.float16 else a for a in args]
+        return rule(*wide, **keywords)
 
     return call
 

@@ -9,7 +9,7 @@ from ..record import primitive, unbroadcast
 from ..tensor import Tensor, attach
 from .elementwise import log, where
 from .logic import equal, logical_and
-from .operators import both_ways, in_rules
+from .operators import both_ways, in_rules, in_single
 
 __all__ = ["power"]
 
@@ -58,13 +58,19 @@ power.defvjp(
 )
 _base_gradient.defvjp(
     lambda h, out, g, x, y: _power_by_base(h, x, y),
-    lambda h, out, g, x, y: unbroadcast(_power_by_base(h * g * y, x, _one_less(y)), x),
-    lambda h, out, g, x, y: unbroadcast(h * g * _lower_power(x, y) + _power_by_exponent(h * g * y, x, y - 1), y),
+    in_single(lambda h, out, g, x, y: unbroadcast(_power_by_base(h * g * y, x, _one_less(y)), x)),
+    in_single(
+        lambda h, out, g, x, y: unbroadcast(h * g * _lower_power(x, y) + _power_by_exponent(h * g * y, x, y - 1), y)
+    ),
 )
 _exponent_gradient.defvjp(
     lambda h, out, g, x, y: _power_by_exponent(h, x, y),
-    lambda h, out, g, x, y: unbroadcast(h * g * _lower_power(x, y) + _power_by_exponent(h * g * y, x, y - 1), x),
-    lambda h, out, g, x, y: unbroadcast(_power_by_exponent(h * g * log(where(equal(x, 0), 1.0, x)), x, y), y),
+    in_single(
+        lambda h, out, g, x, y: unbroadcast(h * g * _lower_power(x, y) + _power_by_exponent(h * g * y, x, y - 1), x)
+    ),
+    in_single(
+        lambda h, out, g, x, y: unbroadcast(_power_by_exponent(h * g * log(where(equal(x, 0), 1.0, x)), x, y), y)
+    ),
 )
 
 

@@ -140,9 +140,7 @@ def _without_derivative(result: Any) -> bool:
 def _refusal(function: Function, problem: str) -> TypeError:
     similar = get_close_matches(function.__name__, OPS, 1, 0.75)
     ours = f"use tg.{similar[0]} or other ops of tg" if similar else "write it with ops of tg"
-    return TypeError(
-        f"{_name(function)}: {problem}; {ours}, or call .numpy() on Tensors to compute without gradients"
-    )
+    return TypeError(f"{_name(function)}: {problem}; {ours}, or call .numpy() on Tensors to compute without gradients")
 
 
 def _on_values(function: Function, args: Any, keywords: dict[str, Any]) -> Any:

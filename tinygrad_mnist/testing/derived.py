@@ -82,8 +82,8 @@ class DerivedGradients:
         return bool((change > 10 * np.ptp(near, axis=0)).any())
 
 
-def gradients(point: Point, combination: Array) -> tuple[list[Array], float]:
-    """Return the derived gradients of one combination of the outputs by the active inputs.
+def gradients(point: Point, combination: Array, finite: bool = True) -> tuple[list[Array], float]:
+    """Return the derived gradients of one combination of the outputs by the active inputs, `finite` or else an error.
 
     Also returns how far rounding errors in all intermediate results may change that combination (to first order).
     """
@@ -109,7 +109,7 @@ def gradients(point: Point, combination: Array) -> tuple[list[Array], float]:
     rounding_error = point.eps * norm(np.array(changes))  # these errors are independent, more or less
     _check_nothing_was_modified(point, before)
     for i, total in zip(point.active, found, strict=True):
-        if not np.isfinite(total).all():
+        if finite and not np.isfinite(total).all():
             raise GradientMismatch(
                 f"the derived gradient of {point.input_names[i]} is {first_nonfinite(total)}, though all outputs are "
                 "finite"

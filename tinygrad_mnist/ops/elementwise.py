@@ -11,7 +11,7 @@ from ..arguments import defers
 from ..record import add, as_tensor, primitive, unbroadcast
 from ..tensor import Operand, Tensor, attach
 from .logic import greater, greater_equal, less, less_equal
-from .operators import both_ways, in_rules, of_ufunc
+from .operators import both_ways, in_place, in_rules, of_ufunc
 
 __all__ = [
     "abs",
@@ -455,6 +455,8 @@ class ElementwiseMethods:
     __truediv__, __rtruediv__ = both_ways(divide)
     __floordiv__, __rfloordiv__ = both_ways(floor_divide)
     __mod__, __rmod__ = both_ways(remainder)
+    __iadd__, __isub__, __imul__, __itruediv__ = map(in_place, (add, subtract, multiply, divide))
+    __ifloordiv__, __imod__ = map(in_place, (floor_divide, remainder))
     __neg__ = negative
     __pos__ = positive
     abs = abs

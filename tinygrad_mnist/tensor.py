@@ -178,6 +178,8 @@ def wrap(data: Array) -> Tensor:
 def numeric(x: Any) -> Array:
     """Return the values of `x` as an ndarray (not a copy); refuse what holds no numbers."""
     array = x._array if isinstance(x, Tensor) else np.asarray(x)
+    if array is not x and isinstance(x, np.ndarray) and np.ma.is_masked(x):
+        raise TypeError("cannot compute with masked values; replace them first: array.filled(...)")
     if array.dtype.kind not in NUMERIC:
         raise TypeError(f"cannot compute with {type(x).__name__} of {array.dtype}; pass Tensors, arrays or numbers")
     return array

@@ -167,8 +167,7 @@ _new = Tensor.__new__
 def wrap(data: Array) -> Tensor:
     """Make a Tensor around an array that nobody else will write to: no copy, no checks."""
     out = _new(Tensor)
-    out._array = data
-    out._requires_grad = False
+    out._array, out._requires_grad = data, False
     out.op = out._grad = None
     out.inputs, out.keywords = (), NO_KEYWORDS
     out.serial = next(_serial)

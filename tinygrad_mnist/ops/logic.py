@@ -212,6 +212,9 @@ def _comparison(op: Binary, of_arrays: Callable[[Any, Any], Any]) -> Operator:
     return call_op
 
 
+_equals, _differs = _comparison(equal, lambda x, y: x == y), _comparison(not_equal, lambda x, y: x != y)
+
+
 @attach
 class LogicMethods:
     """Methods of `Tensor` that are defined here."""
@@ -224,8 +227,11 @@ class LogicMethods:
     __xor__, __rxor__ = both_ways(bitwise_xor)
     __invert__ = invert
 
-    __eq__ = _comparison(equal, lambda x, y: x == y)  # type: ignore[assignment]  # no bool
-    __ne__ = _comparison(not_equal, lambda x, y: x != y)  # type: ignore[assignment]  # no bool
+    def __eq__(self: Any, other: Any) -> Tensor:  # type: ignore[override]  # no bool
+        return _equals(self, other)
+
+    def __ne__(self: Any, other: Any) -> Tensor:  # type: ignore[override]  # no bool
+        return _differs(self, other)
 
     def __bool__(self: Any) -> bool:
         if self.size != 1:

@@ -151,7 +151,7 @@ class Tensor(Methods):
 
     def __len__(self) -> int:
         if not self.shape:
-            raise TypeError("len: a Tensor of shape () has no axis to count")
+            raise TypeError("len: a Tensor of shape () has no axis to count; .item() is its value, .numpy() its array")
         return self.shape[0]
 
     def __float__(self) -> float:

@@ -53,8 +53,8 @@ def as_inputs(args: Sequence[Any], as_tensor: Callable[[Any], Tensor]) -> tuple[
                 inputs[i] = inputs[i].item()
             elif floating:
                 inputs[i] = float(inputs[i].item())  # the item of a longdouble is one
-        if opaque := [a for a in (args[i] for i in special) if _has_no_ufuncs(a)]:
-            raise TypeError(f"cannot compute with {type(opaque[0]).__name__}: its __array_ufunc__ is None")
+        if own := [a for a in (args[i] for i in special) if _computes_itself(a)]:
+            raise TypeError(f"cannot compute with {type(own[0]).__name__}: it has its own rules; pass np.asarray(...)")
     return tuple(inputs if any(isinstance(a, Tensor) for a in inputs) else map(as_tensor, args))
 
 
@@ -100,8 +100,14 @@ def _join(part: Any, leaves: Iterator[Tensor], stack: Callable[..., Tensor]) -> 
     return stack(*parts, axis=0)
 
 
-def _has_no_ufuncs(a: Any) -> bool:
-    """Whether it sets ``__array_ufunc__`` to None, so that NumPy's arrays do not compute with it."""
+def _computes_itself(a: Any) -> bool:
+    """Whether it is an object that is more than its values: NumPy's arrays leave computing to it, too.
+
+    Its ``__array_ufunc__`` is None, or it is an array with one of its own, such as a quantity with a unit, or with
+    other operators (np.matrix).
+    """
+    if isinstance(a, np.ndarray):
+        return type(a).__array_ufunc__ is not np.ndarray.__array_ufunc__ or isinstance(a, np.matrix)
     return getattr(type(a), "__array_ufunc__", type) is None and not isinstance(a, Tensor)
 
 
@@ -109,9 +115,9 @@ def defers(other: Any) -> bool:
     """Whether an operator of a Tensor returns NotImplemented, so that the other operand has its turn.
 
     It does where that is no array, sequence or number but an object of its own kind (which may have a ``__radd__``),
-    and where that sets ``__array_ufunc__`` to None, by which NumPy's arrays know such an operand, too.
+    and where that wants to compute itself, as NumPy's arrays know it, too.
     """
-    if _has_no_ufuncs(other):
+    if _computes_itself(other):
         return True
     if isinstance(other, (Tensor, Sequence, Number, *WORDS)) or hasattr(other, "__array__"):
         return False

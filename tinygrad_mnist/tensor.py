@@ -151,7 +151,7 @@ class Tensor(Methods):
 
     def __len__(self) -> int:
         if not self.shape:
-            raise TypeError("len: a Tensor of shape () has no axis to count")
+            raise TypeError("len: a Tensor of shape () has no axis to count; .item() is its value, .numpy() its array")
         return self.shape[0]
 
     def __float__(self) -> float:
@@ -167,8 +167,7 @@ _new = Tensor.__new__
 def wrap(data: Array) -> Tensor:
     """Make a Tensor around an array that nobody else will write to: no copy, no checks."""
     out = _new(Tensor)
-    out._array = data
-    out._requires_grad = False
+    out._array, out._requires_grad = data, False
     out.op = out._grad = None
     out.inputs, out.keywords = (), NO_KEYWORDS
     out.serial = next(_serial)
@@ -178,6 +177,8 @@ def wrap(data: Array) -> Tensor:
 def numeric(x: Any) -> Array:
     """Return the values of `x` as an ndarray (not a copy); refuse what holds no numbers."""
     array = x._array if isinstance(x, Tensor) else np.asarray(x)
+    if array is not x and isinstance(x, np.ndarray) and np.ma.is_masked(x):
+        raise TypeError("cannot compute with masked values; replace them first: array.filled(...)")
     if array.dtype.kind not in NUMERIC:
         raise TypeError(f"cannot compute with {type(x).__name__} of {array.dtype}; pass Tensors, arrays or numbers")
     return array

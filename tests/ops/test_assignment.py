@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -47,6 +48,37 @@ def test_the_textbook_step(data: Any, shape: Any, dtype: Any, in_place: bool) ->
         assert w.data.dtype == dtype and w.shape == shape
         np.testing.assert_array_equal(w.data, before - 0.1 * (before + before))
         w.grad = None
+
+
+STEPS = [operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ifloordiv, operator.imod]
+
+
+@pytest.mark.parametrize("step", [*STEPS, operator.ipow])
+def test_the_step_of_pytorch_code_is_refused_where_it_would_change_nothing(step: Callable[[Any, Any], Any]) -> None:
+    """There ``p -= lr * p.grad`` in no_grad changes the parameter; here the name alone would get another Tensor."""
+    w, g = Tensor([1.0, 2.0], requires_grad=True), Tensor([0.5, 0.5])
+    with tg.no_grad(), pytest.raises(TypeError, match=r"leave the parameter as it is; write w\.data -= "):
+        step(w, g)
+    recorded, plain = step(w, g), step(g, g)
+    assert recorded.op is not None and recorded is not w and plain.op is None
+    with tg.no_grad():
+        assert np.array_equal(step(recorded, g).data, step(recorded.data.copy(), g.data))
+    assert w.data.tolist() == [1.0, 2.0] and g.data.tolist() == [0.5, 0.5]
+
+
+def test_elements_are_not_assigned() -> None:
+    for t in (Tensor([1.0, 2.0], requires_grad=True), Tensor([1.0, 2.0])):
+        with pytest.raises(TypeError, match=r"tg\.where.*t\.data\[index\] = "):
+            t[0] = 5.0  # type: ignore[index]
+        t.data[0] = 5.0
+        assert t.data.tolist() == [5.0, 2.0]
+
+
+def test_read_only_data_is_copied_so_that_the_next_step_can_write() -> None:
+    w, values = Tensor(np.ones((2, 3)), requires_grad=True), np.broadcast_to(np.arange(3.0), (2, 3))
+    w.data = values
+    w.data -= 1.0
+    assert np.array_equal(w.data, values - 1) and not np.shares_memory(w.data, values)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
 
@@ -158,6 +160,31 @@ def test_a_tensor_equals_nothing_that_is_no_array(other: Any) -> None:
             op(t, other)
     with pytest.raises(TypeError):
         divmod(t, other)
+
+
+NO_NUMBERS = [
+    ["a", "b"],
+    np.array(["a", "b"]),
+    1j,
+    [1, 2j],
+    Decimal(2),
+    Fraction(1, 2),
+    np.datetime64("2020"),
+    [2.0, None],
+]
+
+
+@pytest.mark.parametrize("other", NO_NUMBERS, ids=repr)
+@pytest.mark.parametrize("requires_grad", [True, False])
+def test_what_is_no_number_is_compared_as_numpy_compares_it(other: Any, requires_grad: bool) -> None:
+    values = np.array([2.0, 0.5])
+    t = Tensor(values, requires_grad=requires_grad)
+    for compare in (operator.eq, operator.ne):
+        found, expected = compare(t, other), compare(values, other)
+        assert isinstance(found, Tensor) and found.dtype == bool and np.array_equal(found.data, expected)
+    assert (other in t) == (other in values)
+    with pytest.raises(TypeError):
+        _ = t < other
 
 
 @pytest.mark.parametrize("x", [[1.0, 2.0], (1.0, 2.0), range(1, 3), memoryview(np.array([1.0, 2.0]))])

@@ -369,6 +369,26 @@ def test_others_get_their_turn() -> None:
     assert type(array + t) is Tensor
 
 
+class Quantity(np.ndarray):
+    """An array with a unit, which computes itself."""
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **keywords: Any) -> str:  # type: ignore[override]
+        return f"{ufunc.__name__} of a quantity"
+
+
+@pytest.mark.parametrize("op", OPERATORS + COMPARISONS)
+@pytest.mark.parametrize("grad", [False, True])
+def test_arrays_that_are_more_than_their_values_are_not_taken_for_those(op: Any, grad: bool) -> None:
+    """Units, masks and the product of np.matrix would be lost without a word."""
+    t, quantity = Tensor([0.5, 2.0], grad), np.array([1.0, 2.0]).view(Quantity)
+    assert op(t, quantity) == op(t.data, quantity) and op(quantity, t) == op(quantity, t.data)
+    with pytest.raises(TypeError, match=r"cannot compute with masked values.*\.filled"):
+        op(t, np.ma.array([1.0, 2.0], mask=[False, True]))
+    assert np.array_equal(op(t, np.ma.array([1.0, 2.0])).data, op(t.data, np.array([1.0, 2.0])))
+    with pytest.raises(TypeError, match="cannot compute with matrix: it has its own rules; pass np.asarray"):
+        tg.multiply(t, np.ones((1, 2)).view(np.matrix))
+
+
 def test_frames_compute_with_values_or_refuse() -> None:
     pandas = pytest.importorskip("pandas")
     t, series = leaf(0.5, 2.0), pandas.Series([1.0, 2.0])

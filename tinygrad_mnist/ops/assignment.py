@@ -5,7 +5,7 @@ The engine reads the slots behind them (`_array`, `_grad`, `_requires_grad`), wh
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class AssignmentMethods:
 
     @property
     def data(self: Any) -> Array:
-        """The values. An ndarray that is assigned is kept, not copied; one of other floats is converted."""
+        """The values. An ndarray that is assigned is kept; one of other floats is converted, a read-only one copied."""
         return self._array  # type: ignore[no-any-return]  # self is typed Any, as in all methods
 
     @data.setter
@@ -52,7 +52,8 @@ class AssignmentMethods:
                 "data: cannot assign a Tensor that requires a gradient, for its history would be lost; compute it in "
                 "no_grad(), or assign its .detach()"
             )
-        self._array = _checked("data", self, value, "an ndarray or a Tensor of the same shape")._array
+        found = _checked("data", self, value, "an ndarray or a Tensor of the same shape")._array
+        self._array = found if found.flags.writeable else np.array(found)
 
     @property
     def grad(self: Any) -> Tensor | None:
@@ -89,3 +90,11 @@ class AssignmentMethods:
                 f"requires_grad: a Tensor that {self.op.__name__} has made keeps its history; use .detach()"
             )
         self._requires_grad = bool(value)
+
+    if not TYPE_CHECKING:  # type checkers refuse it without this
+
+        def __setitem__(self, index: Any, value: Any) -> None:
+            raise TypeError(
+                "a Tensor's elements cannot be assigned, for gradients would not know of it; choose between Tensors by "
+                "tg.where, join them by tg.stack or tg.concatenate, or write into the values: t.data[index] = ..."
+            )

@@ -11,7 +11,7 @@ from ..arguments import defers
 from ..record import add, as_tensor, primitive, unbroadcast
 from ..tensor import Operand, Tensor, attach
 from .logic import greater, greater_equal, less, less_equal
-from .operators import both_ways, in_rules, in_single, of_ufunc
+from .operators import both_ways, in_place, in_rules, in_single, of_ufunc
 
 __all__ = [
     "abs",
@@ -312,7 +312,7 @@ def relu(x: Any, /) -> Any:
 @primitive
 def _signed(g: Any, x: Any, /) -> Any:
     """``g`` times the sign of ``x``, and 0 where ``x`` is 0 or NaN."""
-    return kernels.select(g, np.greater(x, 0)) - kernels.select(g, np.less(x, 0))
+    return kernels.select(g * np.copysign(1, x), np.abs(x) > 0)
 
 
 @primitive
@@ -460,6 +460,8 @@ class ElementwiseMethods:
     __truediv__, __rtruediv__ = both_ways(divide)
     __floordiv__, __rfloordiv__ = both_ways(floor_divide)
     __mod__, __rmod__ = both_ways(remainder)
+    __iadd__, __isub__, __imul__, __itruediv__ = map(in_place, (add, subtract, multiply, divide))
+    __ifloordiv__, __imod__ = map(in_place, (floor_divide, remainder))
     __neg__ = negative
     __pos__ = positive
     abs = abs

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ..arguments import WORDS
-from ..tensor import Tensor, attach
-from .operators import both_ways, of_ufunc, operator
+from ..tensor import NUMERIC, Tensor, attach, wrap
+from .operators import Binary, Operator, both_ways, of_ufunc, operator
 
 __all__ = [
     "bitwise_and",
@@ -186,14 +187,32 @@ def logical_not(x: Any, /) -> Any:
 
 for _binary in (bitwise_and, bitwise_or, bitwise_xor, logical_and, logical_or, logical_xor):
     _binary.defvjp(None, None)
-for _comparison in (equal, greater, greater_equal, less, less_equal, not_equal):
-    _comparison.defvjp(None, None)
+for _compare in (equal, greater, greater_equal, less, less_equal, not_equal):
+    _compare.defvjp(None, None)
 invert.defvjp(None)
 logical_not.defvjp(None)
 
 
 # Methods of Tensor ----------------------------------------------------------------------------------------------------
-_equals, _differs = operator(equal), operator(not_equal)
+def _comparison(op: Binary, of_arrays: Callable[[Any, Any], Any]) -> Operator:
+    """Make ``==`` or ``!=``, elementwise as in NumPy and PyTorch; a Tensor equals no string, and not None."""
+    compare = operator(op)
+
+    def call_op(x: Tensor, y: Any) -> Tensor:
+        if isinstance(y, WORDS):
+            return NotImplemented  # type: ignore[no-any-return]  # Python's operators know it
+        try:
+            return compare(x, y)
+        except TypeError:
+            values = np.asarray(y)
+            if values.dtype.kind in NUMERIC:
+                raise
+            return wrap(np.asarray(of_arrays(x._array, values)))  # text, complex numbers, dates
+
+    return call_op
+
+
+_equals, _differs = _comparison(equal, lambda x, y: x == y), _comparison(not_equal, lambda x, y: x != y)
 
 
 @attach
@@ -208,12 +227,11 @@ class LogicMethods:
     __xor__, __rxor__ = both_ways(bitwise_xor)
     __invert__ = invert
 
-    # Elementwise, as in NumPy and PyTorch; a Tensor equals no string, and not None.
     def __eq__(self: Any, other: Any) -> Tensor:  # type: ignore[override]  # no bool
-        return NotImplemented if isinstance(other, WORDS) else _equals(self, other)
+        return _equals(self, other)
 
     def __ne__(self: Any, other: Any) -> Tensor:  # type: ignore[override]  # no bool
-        return NotImplemented if isinstance(other, WORDS) else _differs(self, other)
+        return _differs(self, other)
 
     def __bool__(self: Any) -> bool:
         if self.size != 1:

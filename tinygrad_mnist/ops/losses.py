@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import kernels
 from ..record import as_tensor, astype, primitive
-from ..tensor import Operand, Tensor, attach
+from ..tensor import Operand, Tensor, attach, wrap
 from .elementwise import exp, log, where
 from .indexing import getitem
 from .operators import in_rules
@@ -25,8 +25,8 @@ def _top(x: Tensor, axis: Axis, infinite: float) -> Tensor:
 
     `infinite` stands for a maximum that is not finite.
     """
-    top = max(x.detach(), axis=axis, keepdims=True)
-    return where(np.isfinite(top.data), top, infinite)
+    top = max(x.detach(), axis=axis, keepdims=True).data
+    return wrap(np.where(np.isfinite(top), top, infinite))
 
 
 @primitive
@@ -47,8 +47,10 @@ def _balance(g: Any, heavy: Any, /, *, axis: Axis) -> Any:
 
 def _shift_gradient(g: Tensor, out: Tensor, x: Tensor, top: Tensor, axis: Axis) -> Tensor:
     e = np.exp(out.data)
-    heavy = 2 * e > kernels.add_up(e, axis, keepdims=True)
-    return _balanced(g, heavy, axis=axis) if np.count_nonzero(heavy) else g
+    total = kernels.add_up(e, axis, keepdims=True)
+    if np.count_nonzero(total < 2):  # the largest e is 1: it may outweigh the others
+        return _balanced(g, 2 * e > total, axis=axis)
+    return g
 
 
 _balanced = in_rules(_balance)

@@ -104,3 +104,21 @@ def reflected(op: Binary) -> Operator:
 def both_ways(op: Binary) -> tuple[Operator, Operator]:
     """Return the operators for ``x + y`` and, where ``x`` is no Tensor, ``y + x``."""
     return operator(op), reflected(op)
+
+
+def in_place(op: Binary) -> Operator:
+    """Make the operator for ``x += y``: a new Tensor, as from ``x + y``.
+
+    In `no_grad`, a parameter is refused: PyTorch would change it, here it would silently stay as it is.
+    """
+    new = operator(op)
+
+    def call_op(x: Tensor, y: Any) -> Tensor:
+        if not mode.recording and x._requires_grad and x.op is None:
+            raise TypeError(
+                f"{op.__name__}: an augmented assignment (w -= ...) makes a new Tensor and would leave the parameter "
+                "as it is; write w.data -= ... to change it, or y = w - ... for a new Tensor"
+            )
+        return new(x, y)
+
+    return call_op

@@ -9,7 +9,7 @@ from ..record import primitive, unbroadcast
 from ..tensor import Tensor, attach
 from .elementwise import log, where
 from .logic import equal, logical_and
-from .operators import both_ways, in_rules, in_single
+from .operators import both_ways, in_place, in_rules, in_single
 
 __all__ = ["power"]
 
@@ -79,3 +79,4 @@ class PowerMethods:
     """Methods of `Tensor` that are defined here."""
 
     __pow__, __rpow__ = both_ways(power)
+    __ipow__ = in_place(power)

@@ -42,6 +42,7 @@ class Compositions:
 
     amax = max
     amin = min
+    around = elementwise.round
     copy = copy
 
     @staticmethod

@@ -176,9 +176,9 @@ def wrap(data: Array) -> Tensor:
 
 
 def numeric(x: Any) -> Array:
-    """Return the values of `x` as an ndarray (not a copy); refuse what holds no numbers."""
+    """Return the values of `x` as an ndarray (not a copy); refuse what holds no numbers, or masked ones."""
     array = x._array if isinstance(x, Tensor) else np.asarray(x)
-    if array.dtype.kind not in NUMERIC:
+    if array.dtype.kind not in NUMERIC or (isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x)):
         raise TypeError(f"cannot compute with {type(x).__name__} of {array.dtype}; pass Tensors, arrays or numbers")
     return array
 

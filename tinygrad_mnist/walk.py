@@ -6,6 +6,7 @@ What is a value of its own among that, such as an op, is `Named`.
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Iterator
 from pickle import PicklingError
 from pkgutil import resolve_name
@@ -37,7 +38,7 @@ def walk(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _children(value: Any) -> Iterator[tuple[Any, Any]]:
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, deque)):
         yield from enumerate(value)
     elif isinstance(value, dict):
         yield from value.items()

@@ -273,7 +273,7 @@ class Trainer:
         epoch, batch, step = counts
         wrong, unchecked = list[str](), {"optimizer", "order", "rng"}  # these three are checked below
         if not (
-            type(epoch) is type(batch) is type(step) is int
+            all(isinstance(count, (int, np.integer)) and not isinstance(count, bool) for count in counts)
             and 1 <= epoch <= self.epochs + 1
             and 0 <= batch < len(self.cuts)
             and step == (epoch - 1) * len(self.cuts) + batch
@@ -306,7 +306,7 @@ class Trainer:
         self.model_state.remember()
         self.optimizer.load_state_dict(state["optimizer"])
         self.rng.bit_generator.state = state["rng"]
-        self.epoch, self.batch, self.step, self.lr = epoch, batch, step, state["lr"]
+        self.epoch, self.batch, self.step, self.lr = int(epoch), int(batch), int(step), float(state["lr"])
         self.order = None if order is None else order.astype(np.intp)
         self.losses, self.history = state["losses"].tolist(), [dict(row) for row in state["history"]]
         self.best, self.averaged = state["best"], state["averaged"]

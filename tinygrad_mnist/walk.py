@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pickle import PicklingError
 from pkgutil import resolve_name
 from types import ModuleType
@@ -68,9 +68,16 @@ def leaves(model: Any, caller: str) -> dict[str, Tensor]:
 
 
 class Parameters(dict[str, Tensor]):
-    """The trained parameters of a model by name. `left_out` names what a file of them would lack."""
+    """The trained parameters of a model by name. `left_out` names what a file of them would lack.
+
+    `check` raises an error, in the name of its caller, if the model has other state that no file would hold.
+    """
 
     left_out: tuple[str, ...] = ()
+    check: Callable[[str], None] = staticmethod(lambda caller: None)
+
+    def __getstate__(self) -> dict[str, Any]:  # a copy is of no model
+        return {"left_out": self.left_out}
 
 
 class Named:

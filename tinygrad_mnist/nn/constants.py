@@ -95,8 +95,8 @@ def warn_of_numbers(caller: str, before: Mapping[str, float], now: Mapping[str, 
     """Warn of numbers that are other ones; new ones may be a growing list of results."""
     if changed := [name for name, value in now.items() if before.get(name, value) != value]:
         warnings.warn(
-            f"{caller}: plain numbers of the model have changed, and no file holds them: {', '.join(changed[:5])}; make "
-            "them tg.nn.Buffer, and set its .data, where results depend on them",
+            f"{caller}: plain numbers of the model have changed, and no file holds them: {', '.join(changed[:5])}; "
+            "make them tg.nn.Buffer, and set its .data, where results depend on them",
             stacklevel=4,
         )
 
@@ -132,3 +132,9 @@ def check(model: Any, caller: str) -> None:
     if wrong:
         raise ValueError(f"{caller}: {'; '.join(wrong)} since the parameters were first asked for; {REMEDY}")
     warn_of_numbers(caller, before, now)
+
+
+def later_check(model: Any) -> Callable[[str], None]:
+    """Return a function that checks a model, if it still exists, in the name of its caller."""
+    reference = _weak(model) or (lambda: model)
+    return lambda caller: None if reference() is None else check(reference(), caller)

@@ -152,7 +152,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with stop:
             if complete(run, trainer):
-                show("this run is complete")
+                early = f": it stopped early, after epoch {trainer.epoch - 1}" * (trainer.epoch <= trainer.epochs)
+                show(f"this run is complete{early}")
             else:
                 train(session, settings, data, run, trainer, stop)
             finish(session, settings, run, trainer)

@@ -146,7 +146,7 @@ class Optimizer:
             )
         for name in (*self.settings, "steps"):
             setattr(self, name, saved[name])
-        self.updates = {**self._with_updates(saved)["updates"]}
+        self.updates = {name: int(count) for name, count in self._with_updates(saved)["updates"].items()}
         self.state = {  # in the memory order of the parameters
             name: {
                 slot: np.positive(saved["state"][name][slot], out=np.empty_like(self.params[name].data))

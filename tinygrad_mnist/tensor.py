@@ -175,7 +175,7 @@ def wrap(data: Array) -> Tensor:
 
 
 def numeric(x: Any) -> Array:
-    """Return the values of `x` as an ndarray (not a copy); refuse what holds no numbers."""
+    """Return the values of `x` as an ndarray (not a copy); refuse what holds no numbers, or masked ones."""
     array = x._array if isinstance(x, Tensor) else np.asarray(x)
     if array is not x and isinstance(x, np.ndarray) and np.ma.is_masked(x):
         raise TypeError("cannot compute with masked values; replace them first: array.filled(...)")

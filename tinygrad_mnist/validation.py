@@ -209,10 +209,12 @@ def state_mismatches(
                 return differs(path, saved, f"a list of {len(live)}")
             for position, parts in enumerate(zip(live, saved, strict=True)):
                 compare(*parts, _join(path, position))
-        elif path not in equal and isinstance(live, Real) and not isinstance(live, bool):
+        elif isinstance(live, Real) and not isinstance(live, bool):
             least = " of at least 0" if path in nonnegative else ""
             kind, name = (Integral, "an integer") if isinstance(live, Integral) else (Real, "a finite number")
-            if not _is_number(saved, kind) or (least and saved < 0):
+            if path in equal and _is_number(saved, kind) and saved != live:
+                wrong.append(f"{path} is {_short(saved)}, {owner}'s is {_short(live)}")
+            elif not _is_number(saved, kind) or (least and saved < 0):
                 differs(path, saved, name + least)
         elif not isinstance(saved, type(live)) or saved != live:
             wrong.append(f"{path} is {_short(saved)}, {owner}'s is {_short(live)}")

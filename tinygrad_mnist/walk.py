@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -31,7 +32,7 @@ def walk(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _children(value: Any) -> Iterator[tuple[Any, Any]]:
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, deque)):
         yield from enumerate(value)
     elif isinstance(value, dict):
         yield from value.items()
@@ -61,6 +62,13 @@ def leaves(model: Any, caller: str) -> dict[str, Tensor]:
 
 
 class Parameters(dict[str, Tensor]):
-    """The trained parameters of a model by name. `left_out` names what a file of them would lack."""
+    """The trained parameters of a model by name. `left_out` names what a file of them would lack.
+
+    `check` raises an error, in the name of its caller, if the model has other state that no file would hold.
+    """
 
     left_out: tuple[str, ...] = ()
+    check: Callable[[str], None] = staticmethod(lambda caller: None)
+
+    def __getstate__(self) -> dict[str, Any]:  # a copy is of no model
+        return {"left_out": self.left_out}

@@ -143,6 +143,9 @@ def weights_file(run: Run | None, session: Session) -> tuple[Path | None, dict[s
         file = None
     if file is None:
         return None, {}
+    if not file.is_file():  # reading from a pipe or a device may never end
+        problem = "is not a file" if file.exists() else "does not exist"
+        raise FileNotFoundError(f"{file}, the weights to begin with, {problem}; pass a .safetensors or .npz file")
     with open(file, "rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     if stated not in (None, digest):

@@ -37,6 +37,7 @@ LAYOUTS: dict[str, Callable[[str], str]] = {
     "Kaggle, unpacked here": lambda name: f"archive/{dotted(name)}",
     "Kaggle, a folder each": lambda name: f"archive/{name}/{name}",
     "a folder each": lambda name: f"{dotted(name)}/{dotted(name)}",
+    "a folder each, spelled otherwise": lambda name: f"{dotted(name)}/{name}.gz",
 }
 
 
@@ -135,7 +136,7 @@ WRONG: dict[str, tuple[bytes, str]] = {
     "HTML": (b"<html>", "not an .npz file"),
     "other names": (npz(images=ARRAYS[0]), "lacks x_train, y_train, x_test, y_test; it holds 'images'"),
     "no arrays": (npz(), "it holds nothing|cannot be read"),
-    "one is missing": (npz(**{name: GOOD[name] for name in KERAS[:3]}), "lacks y_test"),
+    "one is missing": (npz(**{name: GOOD[name] for name in KERAS[:3]}), ": lacks y_test; it holds 'x_train'"),
     "cut off": (npz(**GOOD)[:-60], "cannot be read as arrays"),
     "floats": (npz(**GOOD | {"x_train": ARRAYS[0] / 255}), "x_train: found float64"),
     "swapped": (npz(**GOOD | {"x_train": ARRAYS[1], "y_train": ARRAYS[0]}), "they are swapped"),

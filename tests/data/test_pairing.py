@@ -95,3 +95,27 @@ def test_labels_that_cannot_be_converted_are_refused_by_name(entrance: str, wron
 def test_labels_of_several_axes_are_not_held_out() -> None:
     with pytest.raises(ValueError, match=r"hold_out: labels have shape \(4, 2\)"):
         tg.data.hold_out(np.eye(4)[:, :2], 1, RNG(0))
+
+
+MASKED = np.ma.masked_array([0.0, 1.0, 2.0], [False, True, False])
+MASK_USES: dict[str, Callable[[], Any]] = {
+    "exp": lambda: tg.exp(MASKED),
+    "mul": lambda: tg.Tensor([1.0, 2.0, 3.0]) * MASKED,
+    "cross_entropy": lambda: tg.cross_entropy(np.zeros((3, 3)), MASKED.astype(int)),
+    "Tensor": lambda: tg.Tensor(MASKED),
+    "Buffer": lambda: tg.nn.Buffer(MASKED),
+    "load_state_dict": lambda: tg.nn.load_state_dict({"a": tg.Tensor(np.zeros(3))}, {"a": MASKED}),
+}
+
+
+@pytest.mark.parametrize("use", MASK_USES)
+def test_masked_values_are_not_computed_with(use: str) -> None:
+    with pytest.raises(TypeError, match="cannot compute with MaskedArray"):
+        MASK_USES[use]()
+    assert tg.exp(np.ma.masked_array([0.0])).item() == 1.0  # none of them is masked
+
+
+@pytest.mark.parametrize("door", ["accuracy", "evaluate"])
+def test_labels_that_are_missing_are_refused(door: str) -> None:
+    with pytest.raises(ValueError, match=f"^{door}: labels hold NaN"):
+        DOORS[door](np.ones((2, 3)), [1.0, np.nan])

@@ -467,7 +467,7 @@ WHICH = {
 
 @pytest.mark.parametrize("how", WHICH)
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_a_plain_array_that_a_call_has_changed_is_refused_at_save(how: str, wrapped: bool) -> None:
+def test_a_plain_array_that_a_call_has_changed_is_refused_at_save(tmp_path: Any, how: str, wrapped: bool) -> None:
     layer = Hidden(how)
     model: Any = [SimpleNamespace(inner=[nn.Linear(2, 2), layer])] if wrapped else layer
     params = nn.parameters(model)
@@ -482,6 +482,13 @@ def test_a_plain_array_that_a_call_has_changed_is_refused_at_save(how: str, wrap
         with pytest.raises(ValueError, match=f"state_dict: {WHICH[how]}, a plain array"):
             nn.state_dict(layer)
     assert list(nn.parameters(model)) == list(params), "which asks for no arrays"
+    for trained in (params, nn.parameters(model)):
+        with pytest.raises(ValueError, match=rf"^save_weights: {name}, a plain array, {verb}"):
+            save_weights(tmp_path / "w.npz", trained)
+        with pytest.raises(ValueError, match=rf"^save_checkpoint: {name}, a plain array, {verb}"):
+            save_checkpoint(tmp_path / "w.safetensors", {"model": trained})
+        for copied in (dict(trained), pickle.loads(pickle.dumps(trained)), copy.deepcopy(trained)):
+            save_weights(tmp_path / "w.npz", copied)
 
 
 @pytest.mark.parametrize("make", [nn.Buffer, tg.Tensor], ids=["Buffer", "Tensor"])

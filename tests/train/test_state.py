@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import itertools
+from collections import deque
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -323,8 +324,39 @@ class Wrapped:
 def test_constants_and_counters_are_not_refused() -> None:
     made = trainer(Wrapped(Changing(lambda m: None)))
     list(made.steps())
+    for use in (made.selected, made.state_dict, lambda: nn.state_dict(made.model)):
+        with pytest.warns(UserWarning, match=r"plain numbers of the model have changed.*: layer.calls.0; make them"):
+            use()
+    made.model.layer.calls[0] = 0
     nn.load_state_dict(made.model, made.selected())
     assert made.selected().keys() == made.state_dict()["weights"].keys() >= {"layer.scale", "layer.stats"}
+
+
+def test_a_history_in_a_deque_is_state_too() -> None:
+    model = SimpleNamespace(past=deque([nn.Buffer(np.zeros(2))]), means=deque([np.ones(2)], maxlen=2))
+    assert nn.state_dict(model).keys() == {"past.0"}
+    model.means.append(np.ones(2))
+    with pytest.raises(ValueError, match="means.1, a plain array, is new"):
+        nn.state_dict(model)
+
+
+def test_a_state_with_numbers_of_numpy_is_loaded_as_one_of_pythons() -> None:
+    whole, first, second = trainer(), trainer(), trainer()
+    list(whole.steps())
+    steps = first.steps()
+    for _ in range(4):
+        next(steps)
+
+    def numpys(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: numpys(part) for key, part in value.items()}
+        return {int: np.int32, float: np.float64}.get(type(value), lambda same: same)(value)
+
+    state = first.state_dict()
+    second.load_state_dict({key: value if key == "rng" else numpys(value) for key, value in state.items()})
+    assert repr(flat(second.state_dict())) == repr(flat(state))
+    list(second.steps())
+    assert flat(second.state_dict()) == flat(whole.state_dict())
 
 
 @pytest.mark.parametrize("threads", [1, 2])

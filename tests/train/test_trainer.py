@@ -567,9 +567,17 @@ def test_a_trainer_refuses_what_makes_no_sense(how, words):
         )
 
 
+@pytest.mark.parametrize("monitor", [[(IMAGES, LABELS)], {"validation": IMAGES}, {"validation": (IMAGES,)}])
+def test_what_is_monitored_has_names_and_labels(monitor):
+    model = SmallNet(np.float32, 0)
+    how = {"epochs": 1, "rng": np.random.default_rng(0), "monitor": monitor}
+    with pytest.raises(TypeError, match=r"monitor must be a dict of name to \(images, labels\)"):
+        Trainer(model, tg.optim.SGD(tg.nn.parameters(model)), IMAGES, LABELS, **how)
+
+
 @pytest.mark.parametrize("factor", [-0.1, float("nan"), float("inf")])
 def test_a_schedule_that_makes_no_sense_is_named(factor):
-    with pytest.raises(ValueError, match=f"the schedule returned {factor} for step 0"):
+    with pytest.raises(ValueError, match=f"what the schedule returned for step 0 is {factor}"):
         next(small_trainer(schedule=lambda step, steps: factor).steps())
     for schedule in (tg.schedules.cosine, tg.schedules.step_decay):
         with pytest.raises(ValueError, match="count from 0"):

@@ -27,8 +27,9 @@ def files(folder: Path, name: str) -> Iterator[Path]:
 
     With dash or dot before "idx", raw or gzip, directly or in a folder of the same name (as Kaggle unpacks them).
     """
-    for variant in (name, name.replace("-idx", ".idx")):
-        for place in (folder, folder / variant):
+    variants = (name, name.replace("-idx", ".idx"))
+    for place in (folder, *(folder / variant for variant in variants)):
+        for variant in variants:
             yield from (file for file in (place / variant, place / f"{variant}.gz") if os.path.isfile(file))
 
 
@@ -85,10 +86,10 @@ def _read_npz(file: Path) -> Found:
             if start.read(2) != b"PK":
                 raise IdxError(f"{file}: not an .npz file; fetch it again")
         with open_arrays(file, MAX_BYTES) as archive:
-            if lacking := [name for name in KERAS if name not in archive.entries]:
-                held = ", ".join(map(repr, list(archive.entries)[:8])) or "nothing"
-                raise IdxError(f"{file}: lacks {', '.join(lacking)}; it holds {held}")
-            arrays = [archive.read(name) for name in KERAS]
+            held = list(archive.entries)
+            arrays = [archive.read(name) for name in KERAS] if {*KERAS} <= {*held} else []
     except CheckpointError as error:
         raise IdxError(f"{file}: cannot be read as arrays {', '.join(KERAS)} ({error})") from error
+    if lacking := [name for name in KERAS if name not in held]:
+        raise IdxError(f"{file}: lacks {', '.join(lacking)}; it holds {', '.join(map(repr, held[:8])) or 'nothing'}")
     return arrays, [f"{file}: {name}" for name in KERAS], file

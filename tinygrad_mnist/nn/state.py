@@ -51,7 +51,7 @@ def parameters(model: Any) -> dict[str, Tensor]:
                 )
             else:
                 found[path] = value
-    found.left_out = tuple(left_out)
+    found.left_out, found.check = tuple(left_out), constants.later_check(model)
     return found
 
 

@@ -41,7 +41,7 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Operand]) -
     ------
     ValueError
         If the name ends in something else, or a value is NaN or infinite, or if these are the ``tg.nn.parameters`` of a
-        model that also has frozen ones or buffers.
+        model that also has frozen ones or buffers, or a plain array that has changed (see ``tg.nn.state_dict``).
     OSError
         If the file cannot be written; an old file is then unchanged.
 
@@ -54,7 +54,7 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Operand]) -
     ...     load_weights(path)
     {'bias': array([0., 0., 0.])}
     """
-    _check_whole("save_weights: these", weights)
+    _check_whole("save_weights", "these", weights)
     path, arrays = Path(path), {name: numeric(value) for name, value in weights.items()}
     if path.suffix not in ENCODERS:
         raise ValueError(f"save_weights: {path.name} has no known format; use a name that ends in .safetensors or .npz")
@@ -63,13 +63,16 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Operand]) -
     write_atomically(path, ENCODERS[path.suffix](arrays))
 
 
-def _check_whole(what: str, weights: Any) -> None:
-    """Raise a ValueError for trained parameters of a model that has others."""
-    if isinstance(weights, Parameters) and weights.left_out:
+def _check_whole(caller: str, what: str, weights: Any) -> None:
+    """Raise a ValueError for trained parameters of a model that has other state."""
+    if not isinstance(weights, Parameters):
+        return
+    if weights.left_out:
         raise ValueError(
-            f"{what} are the trained parameters alone, without {', '.join(weights.left_out)}; save "
+            f"{caller}: {what} are the trained parameters alone, without {', '.join(weights.left_out)}; save "
             "tg.nn.state_dict(model), or dict(...) of them if that is meant"
         )
+    weights.check(caller)
 
 
 def load_weights(path: str | os.PathLike[str], like: Any = None, *, max_bytes: int = MAX_BYTES) -> dict[str, Array]:
@@ -279,7 +282,7 @@ def _flatten_state(value: Any, path: str, arrays: dict[str, Array]) -> Any:
         arrays[path] = check_storable(f"save_checkpoint: {path!r}", path, array)
         return {ARRAY: path}
     if isinstance(value, Mapping):
-        _check_whole(f"save_checkpoint: {path or 'these'}", value)
+        _check_whole("save_checkpoint", path or "these", value)
         if wrong := [key for key in value if not isinstance(key, str) or key in (ARRAY, STATE)]:
             raise TypeError(
                 f"save_checkpoint: the key {wrong[0]!r} in {path or 'the state'} cannot be stored; use other strings"

@@ -131,6 +131,8 @@ def as_labelled(caller: str, images: Any, labels: Any, which: str = "") -> tuple
         raise ValueError(
             f"{caller}: {count} {which}images, and labels of shape {labels.shape}; pass one class index for each image"
         )
+    if labels.dtype.kind == "f" and np.isnan(labels).any():
+        raise ValueError(f"{caller}: {which}labels hold NaN, for missing ones; leave those examples out")
     return images, labels
 
 

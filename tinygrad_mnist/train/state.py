@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..nn.buffer import Buffer
-from ..nn.constants import REMEDY, changes, digest, digests
+from ..nn.constants import REMEDY, changes, digest, digests, numbers, warn_of_numbers
 from ..nn.state import set_values
 from ..tensor import Array
 from ..walk import leaves
@@ -33,7 +33,7 @@ class ModelState:
         self.model, self.tensors = model, leaves(model, "Trainer")
         self.trained = [name for name, t in self.tensors.items() if t.requires_grad]
         self.buffers = {name: t for name, t in self.tensors.items() if isinstance(t, Buffer)}
-        self.constants = digests(model)
+        self.constants, self.numbers = digests(model), numbers(model)
         self.remember()
 
     def remember(self) -> None:
@@ -56,6 +56,7 @@ class ModelState:
         wrong += changes(self.constants, digests(self.model))
         if wrong:
             raise ValueError(f"Trainer: {'; '.join(wrong)} since the trainer was made; {REMEDY}")
+        warn_of_numbers("Trainer", self.numbers, numbers(self.model))
 
     def arrays(self) -> dict[str, Array]:
         """Return the values, not copied: a step gives what it changes new arrays."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -151,13 +151,16 @@ class Trainer:
             None if value is None else integer("Trainer", name, value, 1)
             for name, value in {"patience": patience, "shard_size": shard_size, "threads": threads}.items()
         )
-        if patience and "validation" not in (monitor or {}):
+        monitor = monitor or {}
+        if not isinstance(monitor, Mapping) or any(
+            not isinstance(v, Sequence) or len(v) != 2 for v in monitor.values()
+        ):
+            raise TypeError("Trainer: monitor must be a dict of name to (images, labels)")
+        if patience and "validation" not in monitor:
             raise ValueError(f"Trainer: patience is {patience}, so monitor must have images called 'validation'")
         self.model, self.optimizer, self.images, self.labels, self.rng = model, optimizer, images, labels, rng
         self.epochs, self.patience = epochs, patience
-        self.monitor = {
-            name: as_labelled("Trainer", *labelled, which=f"{name} ") for name, labelled in (monitor or {}).items()
-        }
+        self.monitor = {name: as_labelled("Trainer", *labelled, which=f"{name} ") for name, labelled in monitor.items()}
         self.loss, self.schedule, self.augment, self.average = loss, schedule, augment, average
         self.shard_size, self.threads = shard_size, threads
         self.weights, self.lr = parameters(model), optimizer.lr
@@ -183,12 +186,8 @@ class Trainer:
             index = self.order[self.cuts[self.batch]]
             if self.schedule is not None:
                 factor = self.schedule(self.step, self.epochs * len(self.cuts))
-                if not (math.isfinite(factor) and factor >= 0):
-                    raise ValueError(
-                        f"Trainer: the schedule returned {factor} for step {self.step}; it must be finite and at "
-                        "least 0"
-                    )
-                self.optimizer.lr = self.lr * factor
+                words = f"what the schedule returned for step {self.step}"
+                self.optimizer.lr = self.lr * real("Trainer", words, factor, least=0)
             self.losses.append(self._update(index))
             if self.average is not None and self.averaged is not None:
                 fresh = 1 - min(self.average, (self.step + 1) / (self.step + 10))
@@ -274,7 +273,7 @@ class Trainer:
         epoch, batch, step = counts
         wrong, unchecked = list[str](), {"optimizer", "order", "rng"}  # these three are checked below
         if not (
-            type(epoch) is type(batch) is type(step) is int
+            all(isinstance(count, (int, np.integer)) and not isinstance(count, bool) for count in counts)
             and 1 <= epoch <= self.epochs + 1
             and 0 <= batch < len(self.cuts)
             and step == (epoch - 1) * len(self.cuts) + batch
@@ -307,7 +306,7 @@ class Trainer:
         self.model_state.remember()
         self.optimizer.load_state_dict(state["optimizer"])
         self.rng.bit_generator.state = state["rng"]
-        self.epoch, self.batch, self.step, self.lr = epoch, batch, step, state["lr"]
+        self.epoch, self.batch, self.step, self.lr = int(epoch), int(batch), int(step), float(state["lr"])
         self.order = None if order is None else order.astype(np.intp)
         self.losses, self.history = state["losses"].tolist(), [dict(row) for row in state["history"]]
         self.best, self.averaged = state["best"], state["averaged"]

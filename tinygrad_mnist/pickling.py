@@ -1,4 +1,4 @@
-"""How ops are pickled: by name, as functions are, so that models that hold ops can be copied and sent to processes."""
+"""How ops and Tensors are copied and pickled, and so models that hold them: ops by name, Tensors without a history."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import sys
 from pickle import PicklingError
 from pkgutil import resolve_name
 from typing import Any, Self
+
+from .tensor import attach
 
 __all__ = ["PickledByName"]
 
@@ -44,3 +46,16 @@ def _global_name(value: Any) -> str:
         f"cannot pickle {value!r}: it is pickled by name, as functions are, and {own} is not it; define it at the top "
         "level of a module, where its function is decorated with @tg.primitive"
     )
+
+
+@attach
+class PicklingMethods:
+    """Methods of `Tensor` that are defined here."""
+
+    def __reduce__(self: Any) -> tuple[Any, ...]:  # for copy, too: the new Tensor has a serial number of its own
+        if self.op is not None:
+            raise TypeError(
+                f"a Tensor that {self.op.__name__} has made would lose its history in a copy or a pickle; use .detach()"
+            )
+        state = getattr(self, "__dict__", None), {"_grad": self._grad}  # a subclass has a __dict__
+        return type(self), (self._array, self._requires_grad), state

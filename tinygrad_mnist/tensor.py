@@ -137,10 +137,6 @@ class Tensor(Methods):
                 )
             return np.array(self._array, dtype=dtype, copy=copy)
 
-    def __reduce__(self) -> tuple[Any, ...]:  # for copy and pickle: without history, and with a serial of its own
-        state = getattr(self, "__dict__", None), {"_grad": self._grad}  # a subclass has a __dict__
-        return type(self), (self._array, self._requires_grad and self.op is None), state
-
     def __repr__(self) -> str:
         body = np.array2string(self._array, separator=", ", prefix="Tensor(")
         made = f", op={self.op.__name__}" if self.op else ", requires_grad=True" if self._requires_grad else ""

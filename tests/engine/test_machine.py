@@ -392,10 +392,14 @@ class Machine(RuleBasedStateMachine):
 
     @rule(data=st.data(), way=st.sampled_from([copy.copy, copy.deepcopy, lambda t: pickle.loads(pickle.dumps(t))]))
     def clone(self, data: Any, way: Callable[[Tensor], Tensor]) -> None:
-        """Copy a Tensor; deeply, if it has a gradient, because a shallow copy shares that."""
+        """Copy a Tensor; deeply, if it has a gradient, because a shallow copy shares that. A history is refused."""
         if x := self.pick(data, [y for y in self.live if (y.grad is None) == (way is not copy.deepcopy)]):
+            if x.tensor.op is not None:
+                with pytest.raises(TypeError, match="would lose its history"):
+                    way(x.tensor)
+                return
             node = Node(len(self.made), way(x.tensor), x.seed)
-            assert node.bytes == x.bytes and node.requires_grad == (x.requires_grad and not x.parents)
+            assert node.bytes == x.bytes and node.requires_grad == x.requires_grad
             assert node.tensor.op is None and not np.shares_memory(node.tensor.data, x.tensor.data)
             node.grad, node.scale = x.grad, x.scale
             self.made.append(node)

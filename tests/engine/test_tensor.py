@@ -86,7 +86,7 @@ def test_numbers_come_out_of_tensors_of_one_value() -> None:
     assert (x.item(), float(x), int(x), bool(x), bool(Tensor(0.0))) == (2.5, 2.5, 2, True, False)
     assert type(x.item()) is float
     for function in (Tensor.item, float, bool):
-        with pytest.raises(ValueError, match=r"shape \(2,\) has 2 values"):
+        with pytest.raises(ValueError, match=r"shape \(2,\).* has 2 values"):
             function(leaf(1.0, 2.0))
     with pytest.raises(TypeError, match=r"shape \(\)"):
         len(Tensor(1.0))

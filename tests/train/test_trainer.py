@@ -742,7 +742,7 @@ def test_logits_that_are_not_finite_are_no_prediction(bad):
     logits = np.zeros((3, 4))
     logits[1, 2] = bad
     words = (
-        "a logit is NaN: input 0 of multiply is NaN already" if np.isnan(bad) else "the loss is inf; no op produced it"
+        "a logit is NaN: input 0 of multiply is NaN already" if np.isnan(bad) else "the loss is nan; no op produced it"
     )
     with pytest.raises(FloatingPointError, match=words):
         trainer_module.evaluate(lambda x: tg.multiply(x, 1.0), logits, np.zeros(3, int))

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import kernels
 from ..record import as_tensor, astype, primitive
-from ..tensor import Operand, Tensor, attach, wrap
+from ..tensor import Operand, Tensor, attach
 from .elementwise import exp, log, where
 from .indexing import getitem
 from .operators import in_rules
@@ -20,13 +20,9 @@ from .reduction import Axis, max, mean, sum
 __all__ = ["cross_entropy", "log_softmax", "logsumexp", "softmax"]
 
 
-def _top(x: Tensor, axis: Axis, infinite: float) -> Tensor:
-    """Return the maximum as a constant, to subtract it, so that no exponential overflows: the shift cancels out.
-
-    `infinite` stands for a maximum that is not finite.
-    """
-    top = max(x.detach(), axis=axis, keepdims=True).data
-    return wrap(np.where(np.isfinite(top), top, infinite))
+def _top(x: Tensor, axis: Axis) -> Tensor:
+    """Return the maximum as a constant, to subtract it, so that no exponential overflows: the shift cancels out."""
+    return max(x.detach(), axis=axis, keepdims=True)
 
 
 @primitive
@@ -70,7 +66,8 @@ def logsumexp(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """
     if (x := as_tensor(x)).dtype == np.float16:
         return astype(logsumexp(astype(x, np.float32), axis, keepdims), np.float16)
-    top = _top(x, axis, infinite=0.0)
+    top = _top(x, axis).data
+    top = np.where(np.isfinite(top), top, 0)  # all -inf, or +inf: nothing to shift by
     out = log(sum(exp(x - top), axis, keepdims=True)) + top
     return out if keepdims else sum(out, axis)
 
@@ -86,7 +83,7 @@ def softmax(x: Operand, axis: Axis = -1) -> Tensor:
     """
     if (x := as_tensor(x)).dtype == np.float16:
         return astype(softmax(astype(x, np.float32), axis), np.float16)
-    e = exp(_shift(x, _top(x, axis, infinite=np.nan), axis=axis))
+    e = exp(_shift(x, _top(x, axis), axis=axis))
     return e / sum(e, axis, keepdims=True)
 
 
@@ -100,7 +97,7 @@ def log_softmax(x: Operand, axis: Axis = -1) -> Tensor:
     """
     if (x := as_tensor(x)).dtype == np.float16:
         return astype(log_softmax(astype(x, np.float32), axis), np.float16)
-    shifted = _shift(x, _top(x, axis, infinite=np.nan), axis=axis)
+    shifted = _shift(x, _top(x, axis), axis=axis)
     return shifted - log(sum(exp(shifted), axis, keepdims=True))
 
 

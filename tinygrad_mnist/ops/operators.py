@@ -67,11 +67,7 @@ def operator(op: Binary) -> Operator:
     forward, call = op.forward, op.__call__
 
     def call_op(x: Tensor, y: Any) -> Tensor:
-        if (
-            type(y) is Tensor
-            and not (mode.recording and (x._requires_grad or y._requires_grad))
-            and hooks.active is None
-        ):
+        if type(y) is Tensor and not (mode.recording and (x._requires_grad or y._requires_grad)) and not hooks.active:
             try:
                 return wrap(np.asarray(forward(x._array, y._array)))
             except (ValueError, TypeError):  # the op explains them

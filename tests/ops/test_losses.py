@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,15 @@ def test_no_class_has_a_probability_where_one_is_infinite(dtype: Any) -> None:
         assert np.isnan(tg.grad(out[:, 2].sum(), [x])[0].data).tolist() == [[True] * 3, [False] * 3]
     assert np.isnan(tg.cross_entropy(x, [2, 0]).item())
     assert tg.logsumexp(x, -1).data[0] == np.inf
+
+
+@pytest.mark.parametrize("function", [tg.softmax, tg.log_softmax, tg.logsumexp])
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, np.bool_])
+def test_scores_may_be_integers(function: Callable[..., Tensor], dtype: Any) -> None:
+    """Their differences, -200 among them, do not wrap around."""
+    scores = np.array([[-100, 100, 3], [1, 0, 1]]).astype(dtype)
+    found, expected = (function(x, axis=1) for x in (scores, scores.astype(np.float64)))
+    np.testing.assert_array_equal(found.data, expected.data, strict=True)
 
 
 # Cross entropy --------------------------------------------------------------------------------------------------------

@@ -20,14 +20,15 @@ from .reduction import Axis, max, mean, sum
 __all__ = ["cross_entropy", "log_softmax", "logsumexp", "softmax"]
 
 
-def _top(x: Tensor, axis: Axis) -> Tensor:
-    """Return the maximum as a constant, to subtract it, so that no exponential overflows: the shift cancels out."""
-    return max(x.detach(), axis=axis, keepdims=True)
+def _scores(x: Operand) -> Tensor:
+    """Return scores as floats: differences of small integers would wrap around."""
+    x = as_tensor(x)
+    return x if x.dtype.kind == "f" else astype(x, np.float64)
 
 
 @primitive
 def _shift(x: Any, top: Any, /, *, axis: Axis) -> Any:
-    """``x - top``, for functions that no shift of ``x`` along `axis` changes.
+    """``x - top``, so that no exponential overflows, for functions that no shift of ``x`` along `axis` changes.
 
     The gradients of such a function add up to 0. That of an element which outweighs all others is computed from theirs:
     its own formula, as in 1 - softmax, would cancel.
@@ -64,9 +65,9 @@ def logsumexp(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
     >>> logsumexp(np.array([1000.0, 1000.0])) - 1000
     Tensor(0.69314718, dtype=float64)
     """
-    if (x := as_tensor(x)).dtype == np.float16:
+    if (x := _scores(x)).dtype == np.float16:
         return astype(logsumexp(astype(x, np.float32), axis, keepdims), np.float16)
-    top = _top(x, axis).data
+    top = max(x.detach(), axis=axis, keepdims=True).data
     top = np.where(np.isfinite(top), top, 0)  # all -inf, or +inf: nothing to shift by
     out = log(sum(exp(x - top), axis, keepdims=True)) + top
     return out if keepdims else sum(out, axis)
@@ -81,9 +82,9 @@ def softmax(x: Operand, axis: Axis = -1) -> Tensor:
     Tensor([[0.5, 0.5],
             [1. , 0. ]], dtype=float64)
     """
-    if (x := as_tensor(x)).dtype == np.float16:
+    if (x := _scores(x)).dtype == np.float16:
         return astype(softmax(astype(x, np.float32), axis), np.float16)
-    e = exp(_shift(x, _top(x, axis), axis=axis))
+    e = exp(_shift(x, max(x.detach(), axis=axis, keepdims=True), axis=axis))
     return e / sum(e, axis, keepdims=True)
 
 
@@ -95,9 +96,9 @@ def log_softmax(x: Operand, axis: Axis = -1) -> Tensor:
     >>> log_softmax(np.array([0.0, -1e4]))
     Tensor([     0., -10000.], dtype=float64)
     """
-    if (x := as_tensor(x)).dtype == np.float16:
+    if (x := _scores(x)).dtype == np.float16:
         return astype(log_softmax(astype(x, np.float32), axis), np.float16)
-    shifted = _shift(x, _top(x, axis), axis=axis)
+    shifted = _shift(x, max(x.detach(), axis=axis, keepdims=True), axis=axis)
     return shifted - log(sum(exp(shifted), axis, keepdims=True))
 
 

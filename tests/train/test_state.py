@@ -229,6 +229,18 @@ def partial_state(state: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def test_a_parameter_that_is_frozen_on_the_way_is_trained_no_more() -> None:
+    made = trainer(network(frozen=False))
+    weight, *others = nn.parameters(made.model).values()
+    for step in made.steps():
+        if step.step == 2:
+            weight.requires_grad = False
+            before = [p.data for p in (weight, *others)]
+    assert weight.data is before[0] and not any(p.data is old for p, old in zip(others, before[1:], strict=True))
+    with pytest.raises(ValueError, match="value_and_grad: w requires no gradient; leave it out"):
+        tg.parallel.value_and_grad(lambda x, rng: x.sum(), {"w": weight}, X)
+
+
 @pytest.mark.parametrize("average", [None, 0.9])
 @pytest.mark.parametrize("stop", [0, 2, 4])
 def test_checkpoints_with_trained_parameters_alone_still_load(average: float | None, stop: int) -> None:

@@ -71,6 +71,8 @@ def value_and_grad(
     >>> value_and_grad(lambda x, rng: (x * w).sum() / len(x), {"w": w}, np.ones((4, 2)), shard_size=2)
     (3.0, {'w': array([1., 1.])})
     """
+    if frozen := [name for name, p in params.items() if not p.requires_grad]:
+        raise ValueError(f"value_and_grad: {', '.join(frozen)} requires no gradient; leave it out of params")
     wanted = list(params.values())
     pieces = _batch("value_and_grad", arrays)
     seed = None if rng is None else rng.integers(2**63, size=2)

@@ -360,7 +360,7 @@ class Trainer:
         def value_and_gradients(threads: int | None) -> tuple[float, dict[str, Array]]:
             return value_and_grad(
                 self._loss,
-                self.weights,
+                {name: p for name, p in self.weights.items() if p.requires_grad},  # some may have been frozen since
                 self.images[index],
                 self.labels[index],
                 rng=self.rng,

@@ -191,6 +191,16 @@ def test_a_large_number_that_meets_a_small_weight_leaves_no_rounding_error_by_de
 
 @needs_kernels
 @levels
+def test_a_heavy_column_of_weights_that_meets_zeros_leaves_no_rounding_error_by_definition(level: int) -> None:
+    x, w = np.zeros((32, 4, 3, 8), np.float32), np.ones((4, 4, 3, 3), np.float32)
+    x[..., [1, 2, 5, 6]], w[..., 0] = 1, 2**20
+    with patch.object(compiled, "LEVEL", level):
+        out = compiled.conv_output(x, w, None, Geometry())
+    np.testing.assert_allclose(out[..., [0, 4]], 2 * 4 * 3, rtol=1e-6)
+
+
+@needs_kernels
+@levels
 @pytest.mark.parametrize(
     "geometry",
     [

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from damage import peak_below
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -580,6 +581,17 @@ def test_decoded_arrays_of_another_kind_are_replaced(
     caplog.clear()
     assert_is(load_mnist(mirrors=()))
     assert not caplog.records
+
+
+def test_decoded_arrays_larger_than_mnist_are_not_unpacked(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(cache)
+    monkeypatch.setattr(mnist, "MAX_BYTES", 100_000)
+    np.savez_compressed(cache / "mnist.npz", **SET | {IMAGES: np.zeros((8000, 28, 28), np.uint8)})
+    with peak_below(2 << 20):
+        assert_is(load_mnist(mirrors=()))
+    assert "holds more than the 100000 bytes accepted" in caplog.text
 
 
 def test_a_cache_that_cannot_be_created_only_gives_a_warning(

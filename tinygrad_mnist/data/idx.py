@@ -75,10 +75,11 @@ def read_idx(path: str | os.PathLike[str], max_bytes: int = 1 << 32) -> npt.NDAr
         return decode_idx(file, str(path), max_bytes)
 
 
-def read_header(path: str | os.PathLike[str]) -> Header:
-    """Read the shape and the dtype that an IDX file promises; errors are those of `read_idx`."""
+def read_header(path: str | os.PathLike[str], max_bytes: int = 1 << 32) -> Header:
+    """Read the shape and the dtype that an IDX file promises, no values; errors are those of `read_idx`."""
     with _open(path) as file:
-        return _header(_reader(file, str(path))[0], str(path))
+        _, (shape, dtype) = _begin(file, str(path), max_bytes)
+        return shape, dtype.newbyteorder("=")
 
 
 def _open(path: str | os.PathLike[str]) -> io.BufferedReader:
@@ -97,16 +98,8 @@ def decode_idx(file: io.BufferedIOBase, name: str, max_bytes: int = 1 << 32) -> 
     >>> decode_idx(io.BytesIO(encode_idx(np.array([[0.5, 2]]))), "in memory")
     array([[0.5, 2. ]])
     """
-    max_bytes = integer("read_idx", "max_bytes", max_bytes)
-    size = file.seek(0, os.SEEK_END)
-    read, ratio = _reader(file, name)
-    shape, dtype = _header(read, name)
-    needed = math.prod(shape) * dtype.itemsize
-    promise = f"{name}: the header promises {needed} bytes ({dtype.name} {shape})"
-    if needed > max_bytes:
-        raise IdxError(f"{promise}, more than the {max_bytes} accepted; raise max_bytes if that is meant")
-    if needed > size * ratio:
-        raise IdxError(f"{promise}, more than a file of this size can hold; fetch the file again")
+    read, (shape, dtype) = _begin(file, name, max_bytes)
+    needed, promise = _promise(name, shape, dtype)
     values = bytearray()  # grows as data is read; frombuffer keeps it writable
     while len(values) < needed and (chunk := read(min(CHUNK, needed - len(values)))):
         values += chunk
@@ -120,12 +113,26 @@ def decode_idx(file: io.BufferedIOBase, name: str, max_bytes: int = 1 << 32) -> 
         raise IdxError(f"{name}: NumPy holds no array of shape {shape} ({error})") from error
 
 
-def _reader(file: io.BufferedIOBase, name: str) -> tuple[Callable[[int], bytes], int]:
-    """Return a function that reads the next `n` bytes of the content, and how many times a file's size it can have."""
+def _promise(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, str]:
+    """Return how many bytes an array needs, and the beginning of an error that says so."""
+    needed = math.prod(shape) * dtype.itemsize
+    return needed, f"{name}: the header promises {needed} bytes ({dtype.name} {shape})"
+
+
+def _begin(file: io.BufferedIOBase, name: str, max_bytes: int) -> tuple[Callable[[int], bytes], Header]:
+    """Read the header; return it and a function that reads the next so many bytes of the values."""
+    max_bytes, size = integer("read_idx", "max_bytes", max_bytes), file.seek(0, os.SEEK_END)
     file.seek(0)
     compressed = file.read(2) == b"\x1f\x8b"
     file.seek(0)
-    return (_Gunzip(file, name).read, DEFLATE_RATIO) if compressed else (file.read, 1)
+    read = _Gunzip(file, name).read if compressed else file.read
+    shape, dtype = _header(read, name)
+    needed, promise = _promise(name, shape, dtype)
+    if needed > max_bytes:
+        raise IdxError(f"{promise}, more than the {max_bytes} accepted; raise max_bytes if that is meant")
+    if needed > size * (DEFLATE_RATIO if compressed else 1):
+        raise IdxError(f"{promise}, more than a file of this size can hold; fetch the file again")
+    return read, (shape, dtype)
 
 
 def _header(read: Callable[[int], bytes], name: str) -> Header:

@@ -8,13 +8,14 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ..storage.files import write_atomically
+from ..storage.files import leftovers, lock_folder, write_atomically
 from ..validation import real
 from .download import download
 from .folders import files, read_folder, read_npz
@@ -99,7 +100,8 @@ def find_mnist(
     Fashion-MNIST, of at most 700,000 images for training and for test (550 MB each). Data from the cache or a mirror is
     MNIST itself, verified by SHA-256, and takes 64 MiB at most; a download is stored in the cache if that is writable.
     A file whose header promises anything else is refused before memory is allocated for its values. What is no regular
-    file, such as a pipe, is not opened.
+    file, such as a pipe, is not opened. Symbolic links in the cache are read, never written through. Temporary files
+    that killed processes have left there are deleted, unless a process writes to it at the moment (not on Windows).
 
     Parameters
     ----------
@@ -223,6 +225,7 @@ def _check_headers(headers: Sequence[Header], names: Sequence[str]) -> None:
 
 
 def _from_cache_or_mirrors(folder: Path, mirrors: Sequence[str], timeout: float) -> Dataset:
+    _remove_leftovers(folder)
     decoded, cached = folder / "mnist.npz", f"MNIST from {folder} (the per-user cache)"
     try:
         found = read_npz(decoded, list(DIGESTS), _check_headers, MAX_BYTES)[0]
@@ -254,6 +257,15 @@ def _from_cache_or_mirrors(folder: Path, mirrors: Sequence[str], timeout: float)
     return Dataset._make([*(arrays[name] for name in DIGESTS), source, False])
 
 
+def _remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files of `_save` in processes that were killed, unless some process is writing now."""
+    names = {"mnist.npz", *(f"{name}.gz" for name in DIGESTS)}
+    with suppress(OSError), lock_folder(folder, exclusive=True):
+        for part in leftovers(folder):
+            if part.name.rsplit(".", 2)[0] in names and part.is_file():
+                part.unlink()
+
+
 def _cached(folder: Path, name: str) -> Array | None:
     for file in files(folder, name):
         try:
@@ -274,9 +286,10 @@ def _verified(name: str, array: npt.NDArray[Any], where: str) -> Array:
 
 
 def _save(path: Path, data: bytes | memoryview) -> None:
-    """Write a file of the cache atomically, best effort: a failure is only logged."""
+    """Write a file of the cache atomically, best effort: a failure is only logged. A link is replaced, not followed."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, data)
+        with lock_folder(path.parent):
+            write_atomically(path, data, follow_links=False)
     except OSError as error:
         log.warning("cannot write %s (%s); the data is used from memory", path, error)

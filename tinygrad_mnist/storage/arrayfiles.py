@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -67,7 +67,7 @@ class ArrayFile(NamedTuple):
 
 
 @contextmanager
-def open_arrays(path: Path, max_bytes: int, max_arrays: int | None = None) -> Iterator[ArrayFile]:
+def open_arrays(path: Path, max_bytes: int, max_arrays: float = math.inf) -> Iterator[ArrayFile]:
     """Open a file of either format, detected by content.
 
     Headers are read, and compared with the limits; arrays are unpacked when they are asked for.
@@ -105,9 +105,7 @@ def open_arrays(path: Path, max_bytes: int, max_arrays: int | None = None) -> It
 
 
 @contextmanager
-def _safetensors(
-    path: Path, file: io.BufferedReader, size: int, max_bytes: int, max_arrays: int | None
-) -> Iterator[ArrayFile]:
+def _safetensors(path: Path, file: BinaryIO, size: int, max_bytes: int, max_arrays: float) -> Iterator[ArrayFile]:
     start = file.read(8)
     length = int.from_bytes(start, "little")
     if len(start) < 8 or length > min(size - 8, HEADER_LIMIT):
@@ -131,7 +129,7 @@ def _safetensors(
 
 
 @contextmanager
-def _npz(path: Path, file: io.BufferedReader, size: int, max_bytes: int, max_arrays: int | None) -> Iterator[ArrayFile]:
+def _npz(path: Path, file: BinaryIO, size: int, max_bytes: int, max_arrays: float) -> Iterator[ArrayFile]:
     file.seek(max(size - 22 - len(CHECKSUM_KEY + BLANK), 0))
     end = file.read()
     if _resembles(end[22:], CHECKSUM_KEY):
@@ -141,7 +139,7 @@ def _npz(path: Path, file: io.BufferedReader, size: int, max_bytes: int, max_arr
         raise CheckpointError(f"{path} is damaged: it is truncated; restore it, or train again")
     with zipfile.ZipFile(file) as archive:
         headers, members = {}, archive.infolist()
-        if max_arrays is not None and len(members) > max_arrays:
+        if len(members) > max_arrays:
             raise CheckpointError(f"{path} holds {len(members)} arrays, more than the {max_arrays} accepted")
         for member in members:
             name = member.filename.removesuffix(".npy")
@@ -188,7 +186,7 @@ def _npz(path: Path, file: io.BufferedReader, size: int, max_bytes: int, max_arr
         yield ArrayFile({name: (h[2], h[4].newbyteorder("=")) for name, h in headers.items()}, values)
 
 
-def _check_digest(path: Path, file: io.BufferedReader, offset: int) -> None:
+def _check_digest(path: Path, file: BinaryIO, offset: int) -> None:
     """Compare the SHA-256 that a file contains at an offset with that of its bytes."""
     digest = hashlib.sha256()
     file.seek(0)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import os
 import pickle
 import re
+import struct
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +17,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from damage import peak_below
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinygrad_mnist.data import IdxError, encode_idx, find_mnist
+from tinygrad_mnist.data import IdxError, encode_idx, find_mnist, mnist
 
 REAL = os.environ.get("TINYGRAD_MNIST_DATA")
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -157,6 +161,88 @@ def test_a_file_that_is_damaged_or_malicious_is_refused(
             find_mnist(path)
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "unpickled").exists()
+
+
+def packed_npz(arrays: dict[str, tuple[int, ...]], method: int = zipfile.ZIP_DEFLATED, claim: int = 0) -> bytes:
+    """An .npz file of zeros; a header that states other sizes than the data has, if `claim` says so."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, shape in arrays.items():
+            header = io.BytesIO()
+            np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            archive.writestr(f"{name}.npy", header.getvalue() + bytes(claim or math.prod(shape)))
+    return buffer.getvalue()
+
+
+def idx_header(*shape: int) -> bytes:
+    return struct.pack(f">4B{len(shape)}I", 0, 0, 8, len(shape), *shape)
+
+
+SHAPES = dict(zip(KERAS, [array.shape for array in ARRAYS], strict=True))
+MANY = 8_000  # images: 6 MB, packed in 6 kB
+HONEST: dict[
+    str, tuple[Callable[[], dict[str, bytes]], str]
+] = {  # with a limit of 5,000 images and the data that the header states
+    "images": (
+        lambda: {f"{NAMES[0]}.gz": gzip.compress(idx_header(MANY, 28, 28) + bytes(784 * MANY))},
+        "at most 5000 are",
+    ),
+    "large images": (
+        lambda: {f"{NAMES[0]}.gz": gzip.compress(idx_header(5, 1000, 1000) + bytes(5_000_000))},
+        "expected images",
+    ),
+    "labels": (
+        lambda: {f"{NAMES[3]}.gz": gzip.compress(idx_header(784 * MANY) + bytes(784 * MANY))},
+        "3 images, .* labels",
+    ),
+    "npz of images": (lambda: {"mnist.npz": packed_npz(SHAPES | {"x_train": (MANY, 28, 28)})}, "at most 5000 are"),
+    "npz of labels": (lambda: {"mnist.npz": packed_npz(SHAPES | {"y_train": (784 * MANY,)})}, "5 images, .* labels"),
+    "npz in LZMA": (
+        lambda: {"mnist.npz": packed_npz(SHAPES, zipfile.ZIP_LZMA, 10_000)},
+        "another method than NumPy's",
+    ),
+    "npz in bzip2": (
+        lambda: {"mnist.npz": packed_npz(SHAPES, zipfile.ZIP_BZIP2, 10_000)},
+        "another method than NumPy's",
+    ),
+    "npz of more than it says": (lambda: {"mnist.npz": packed_npz(SHAPES, claim=784 * MANY)}, "needs .* bytes"),
+    "npz of many": (
+        lambda: {"mnist.npz": packed_npz({str(i): (0,) for i in range(2000)})},
+        "2000 arrays, more than the 100",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_files_that_hold_more_than_the_loader_wants_are_refused_by_their_headers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(mnist, "MAX_IMAGES", 5000)
+    build, words = HONEST[name]
+    files = build()
+    if "mnist.npz" not in files:
+        put(tmp_path, str)
+    for file, content in files.items():
+        (tmp_path / file.removesuffix(".gz")).unlink(missing_ok=True)
+        (tmp_path / file).write_bytes(content)
+    begin = time.process_time()
+    with peak_below(3 << 20), pytest.raises(IdxError, match=words):
+        find_mnist(tmp_path)
+    assert time.process_time() - begin < 0.5
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("name", ["mnist.npz", NAMES[0], f"{NAMES[2]}.gz"])
+def test_what_is_no_file_is_not_opened(tmp_path: Path, name: str) -> None:
+    if "npz" not in name:
+        put(tmp_path, str)
+    (tmp_path / name.removesuffix(".gz")).unlink(missing_ok=True)
+    for make in (os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to(path)):
+        make(tmp_path / name)
+        for path in (tmp_path, tmp_path / name):
+            with pytest.raises(FileNotFoundError, match=r"lacks|is not a folder"):
+                find_mnist(path)
+        (tmp_path / name).rename(tmp_path / f"other {len(os.listdir(tmp_path))}")
 
 
 @settings(max_examples=settings().max_examples // 2)

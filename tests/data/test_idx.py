@@ -5,8 +5,12 @@ from __future__ import annotations
 import doctest
 import gzip
 import io
+import itertools
+import os
 import re
+import socket
 import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +167,48 @@ def test_a_gzip_bomb_is_not_unpacked() -> None:
         decode_idx(io.BytesIO(zeros), "a.idx", max_bytes=1000)
 
 
+START = b"\x1f\x8b\x08%c\0\0\0\0\0\xff"  # of a gzip member, with its flags
+EMPTY = gzip.compress(b"", mtime=0)
+PACKED = gzip.compress(encode_idx(SMALL), mtime=0)
+COSTLY = {  # about 4 MB each, of which the standard library reads every byte by itself
+    "a name without end": START % 8 + b"n" * (4 << 20),
+    "a long name": START % 8 + b"n" * (4 << 20) + b"\0" + PACKED[10:],
+    "a comment without end": START % 16 + b"n" * (4 << 20),
+    "extra fields": (START % 4 + b"\xff\xff" + bytes(65535) + EMPTY[10:]) * 64 + PACKED,
+    "empty members": EMPTY * 200_000 + PACKED,
+    "empty members at the end": PACKED + EMPTY * 200_000,
+    "empty blocks": PACKED[:10] + b"\0\0\0\xff\xff" * 800_000 + PACKED[10:],
+    "zeros at the end": PACKED + bytes(4 << 20),
+    "members of a byte": b"".join(gzip.compress(bytes([b]), 0, mtime=0) for b in encode_idx(np.zeros(256, np.uint8)))
+    * 600,
+}
+
+
+@pytest.mark.parametrize("kind", COSTLY)
+def test_gzip_data_that_holds_nothing_is_not_read_to_its_end(kind: str) -> None:
+    begin = time.process_time()
+    with peak_below(1 << 20), pytest.raises(IdxError, match=r"^a\.idx: the gzip data is damaged: \d+ bytes of it"):
+        decode(COSTLY[kind])
+    assert time.process_time() - begin < 0.5
+
+
+@given(st.lists(st.integers(0, 30), max_size=8), st.integers(0, 9), st.integers(0, 100))
+def test_several_members_are_one_file(cuts: list[int], level: int, zeros: int) -> None:
+    data, edges = encode_idx(np.arange(20, dtype=np.uint8)), [0, *sorted(cuts), 30]
+    members = [gzip.compress(data[a:b], level) for a, b in itertools.pairwise(edges)]
+    assert encode_idx(decode(b"".join(members) + bytes(zeros))) == data
+
+
+@pytest.mark.parametrize("level", [0, 6])
+def test_what_gzip_programs_write_is_read(level: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, 1 << 20, np.uint8)  # grows by compression
+    for array in (noise, noise // 255 * 255, np.zeros(1 << 20, np.uint8)):
+        data = encode_idx(array)
+        blocks = b"".join(gzip.compress(data[at : at + 65280], level) for at in range(0, len(data), 65280))  # as bgzip
+        for packed in (gzip.compress(data, level), blocks):
+            np.testing.assert_array_equal(decode(packed), array)
+
+
 @pytest.mark.parametrize("name", ["raw-named.gz", "gzip-named-idx3-ubyte"])
 def test_a_file_is_told_by_its_content(tmp_path: Path, name: str) -> None:
     data = encode_idx(SMALL)
@@ -171,11 +217,20 @@ def test_a_file_is_told_by_its_content(tmp_path: Path, name: str) -> None:
     np.testing.assert_array_equal(read_idx(str(tmp_path / name)), SMALL)
 
 
-def test_what_is_no_file_or_no_idx_file_is_named(tmp_path: Path) -> None:
+def test_what_is_no_file_or_no_idx_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FileNotFoundError, match=re.escape(f"{tmp_path / 'none'}: no such file; give")):
         read_idx(tmp_path / "none")
     with pytest.raises(FileNotFoundError, match=re.escape(f"{tmp_path}: not a file; give")):
         read_idx(tmp_path)
+    if os.name == "posix":  # to open them would wait for ever
+        os.mkfifo(tmp_path / "pipe")
+        (tmp_path / "link").symlink_to("pipe")
+        with socket.socket(socket.AF_UNIX) as server, monkeypatch.context() as patch:
+            patch.chdir(tmp_path)  # the address of a socket is short
+            server.bind("socket")
+            for special in (tmp_path / "pipe", tmp_path / "link", tmp_path / "socket", Path("/dev/zero")):
+                with pytest.raises(FileNotFoundError, match=re.escape(f"{special}: not a file; give")):
+                    read_idx(special)
     for content, complaint in {
         b"": "begins with nothing (it is empty), expected 00 00",
         b"<html>": "not an IDX file; it begins with 3c 68 74 6d, expected 00 00, one of 08 09 0b 0c 0d 0e",

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from damage import peak_below
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -37,6 +38,8 @@ from tinygrad_mnist.data import (
     load_mnist,
     mnist,
 )
+from tinygrad_mnist.storage import files
+from tinygrad_mnist.storage.files import leftovers
 
 REAL = os.environ.get("TINYGRAD_MNIST_DATA")  # the tests below run without it
 NAMES = tuple(mnist.DIGESTS)
@@ -507,8 +510,49 @@ def test_a_process_killed_while_it_writes_damages_nothing(cache: Path, mirrors: 
     assert len(left) == len(intact) + (point != "renamed")
     for addresses in ([mirrors["good"]], ()):
         assert_is(load_mnist(mirrors=addresses))
+    assert sorted(listing(cache)) == sorted([*BODIES, "mnist.npz"])  # what it left is deleted
     assert len(mirrors.requests) == min(nth, 4) + 4 - len(intact)  # only what is missing is fetched
     assert {name: body for name, body in listing(cache).items() if name in BODIES} == BODIES
+
+
+@posix
+def test_the_temporary_files_of_a_process_that_still_writes_are_not_deleted(
+    cache: Path, mirrors: Mirrors, tmp_path: Path
+) -> None:
+    waiting = f"[time.sleep(0.01) for _ in iter(lambda: os.path.exists({str(tmp_path / 'go')!r}), True)]"
+    with process(mirrors["good"], f"files._reached = lambda point: {waiting}") as child:
+        deadline = time.monotonic() + 20
+        while not (cache.is_dir() and leftovers(cache)):
+            assert time.monotonic() < deadline and child.poll() is None
+            time.sleep(0.01)
+        (other := cache / "run.bin.0123456789ab.part").touch()  # not ours
+        (killed := cache / f"{LABELS}.gz.0123456789ab.part").touch()
+        assert find_mnist(mirrors=()).synthetic
+        assert killed.exists() and len(leftovers(cache)) == 3
+        (tmp_path / "go").touch()
+        out, err = child.communicate()
+        assert out == LOADED and not err.count(b"cannot write"), err.decode()
+    assert_is(load_mnist(mirrors=()))
+    assert leftovers(cache) == [other]
+
+
+def test_a_cache_that_stays_locked_only_gives_warnings(
+    cache: Path, mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr(files, "LOCK_SECONDS", 0.05)
+    cache.mkdir()
+    descriptor = os.open(cache, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        assert_is(load_mnist(mirrors=[mirrors["good"]]))
+    finally:
+        os.close(descriptor)
+    assert caplog.text.count("locked by another process") == 5 and not listing(cache)
+    monkeypatch.setattr(fcntl, "flock", lambda *args: os.stat("/nowhere"))  # a file system without locks
+    (left := cache / f"{LABELS}.gz.0123456789ab.part").touch()
+    assert_is(load_mnist(mirrors=[mirrors["good"]]))
+    assert sorted(listing(cache)) == sorted([*BODIES, "mnist.npz", left.name])
 
 
 # The cache ------------------------------------------------------------------------------------------------------------
@@ -516,6 +560,50 @@ def test_idx_files_put_into_the_cache_serve(cache: Path) -> None:
     put(cache, name=dotted)
     assert find_mnist(mirrors=()).source == f"MNIST from {cache} (the per-user cache)"
     assert (cache / "mnist.npz").exists()
+
+
+@posix
+@pytest.mark.parametrize("kind", ["file", "nothing", "folder", "device", "itself"])
+def test_links_in_the_cache_are_replaced_and_not_written_through(
+    cache: Path, mirrors: Mirrors, tmp_path: Path, kind: str
+) -> None:
+    (tmp_path / "file").write_bytes(b"precious")
+    (tmp_path / "file").chmod(0o400)
+    (tmp_path / "folder").mkdir()
+    cache.mkdir()
+    for name in (*BODIES, "mnist.npz"):
+        target = cache / name if kind == "itself" else Path(os.devnull) if kind == "device" else tmp_path / kind
+        (cache / name).symlink_to(target)
+    assert_is(load_mnist(mirrors=[mirrors["good"]]))
+    assert not any(file.is_symlink() for file in cache.iterdir())
+    assert {name: body for name, body in listing(cache).items() if name != "mnist.npz"} == BODIES
+    assert (tmp_path / "file").read_bytes() == b"precious" and not (tmp_path / "nothing").exists()
+    assert not list((tmp_path / "folder").iterdir()) and not os.path.isfile(os.devnull)
+
+
+@posix
+def test_links_to_the_right_data_serve_and_stay(cache: Path, tmp_path: Path) -> None:
+    put(cache)
+    load_mnist(mirrors=())
+    cache.rename(tmp_path / "shared")
+    cache.mkdir()
+    (cache / "mnist.npz").symlink_to(tmp_path / "shared" / "mnist.npz")
+    assert_is(load_mnist(mirrors=()))
+    assert (cache / "mnist.npz").is_symlink()
+
+
+@posix
+def test_pipes_and_folders_in_the_cache_are_not_opened(
+    cache: Path, mirrors: Mirrors, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache.mkdir()
+    for name in (*BODIES, "mnist.npz"):
+        (os.mkdir if name.startswith(LABELS) else os.mkfifo)(cache / name)
+    assert_is(load_mnist(mirrors=[mirrors["good"]]))
+    assert caplog.text.count("not a file that can be replaced") == 5
+    shutil.rmtree(cache)
+    os.mkfifo(cache)
+    assert_is(load_mnist(mirrors=[mirrors["good"]]))
 
 
 def test_only_mnist_is_taken_from_the_cache(cache: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -580,6 +668,17 @@ def test_decoded_arrays_of_another_kind_are_replaced(
     caplog.clear()
     assert_is(load_mnist(mirrors=()))
     assert not caplog.records
+
+
+def test_decoded_arrays_larger_than_mnist_are_not_unpacked(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(cache)
+    monkeypatch.setattr(mnist, "MAX_BYTES", 100_000)
+    np.savez_compressed(cache / "mnist.npz", **SET | {IMAGES: np.zeros((8000, 28, 28), np.uint8)})
+    with peak_below(2 << 20):
+        assert_is(load_mnist(mirrors=()))
+    assert "holds more than the 100000 bytes accepted" in caplog.text
 
 
 def test_a_cache_that_cannot_be_created_only_gives_a_warning(

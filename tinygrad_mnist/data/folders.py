@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
 from ..storage.arrayfiles import CheckpointError, open_arrays
-from .idx import IdxError, read_idx
+from .idx import Header, IdxError, read_header, read_idx
 
-__all__ = ["files", "read_folder"]
+__all__ = ["files", "read_folder", "read_npz"]
 
 KERAS = ("x_train", "y_train", "x_test", "y_test")  # in mnist.npz
 PLACES = ("", "raw", "MNIST/raw", "archive")  # below the folder given; torchvision's, and an unpacked Kaggle archive
 ARCHIVES = ("mnist.npz", "datasets/mnist.npz")  # below ~/.keras
 MAX_BYTES = 1 << 32  # of all arrays in mnist.npz; read_idx has the same limit for one file
+MAX_ARRAYS = 100  # in mnist.npz
 
+Check = Callable[[Sequence[Header], Sequence[str]], None]
 Found = tuple[list[npt.NDArray[Any]], list[str], Path]
 
 
@@ -33,7 +35,7 @@ def files(folder: Path, name: str) -> Iterator[Path]:
             yield from (file for file in (place / variant, place / f"{variant}.gz") if os.path.isfile(file))
 
 
-def read_folder(given: Path, names: Sequence[str]) -> Found:
+def read_folder(given: Path, names: Sequence[str], check: Check) -> Found:
     """Read images and labels, for training and test, from where they are found first.
 
     Parameters
@@ -41,11 +43,12 @@ def read_folder(given: Path, names: Sequence[str]) -> Found:
     given : Path
     names : sequence of str
         The usual names of the four IDX files, in the order of `KERAS`.
+    check : callable
+        Called with shapes and dtypes, as the headers state them, and with names for errors, before any array is read.
 
     Returns
     -------
     arrays : list of ndarray
-        Neither shapes nor dtypes are checked.
     names : list of str
         Where each comes from, for errors.
     place : Path
@@ -59,18 +62,20 @@ def read_folder(given: Path, names: Sequence[str]) -> Found:
         If a file is damaged or holds something else.
     """
     if given.is_file() and given.suffix == ".npz":
-        return _read_npz(given)
+        return read_npz(given, KERAS, check)
     if not given.is_dir():
         raise FileNotFoundError("is not a folder, nor an .npz file")
     missing: list[list[str]] = []
     for place in (given / name for name in PLACES):
         found = {name: file for name in names if (file := next(files(place, name), None))}
         if len(found) == len(names):
-            return [read_idx(file) for file in found.values()], list(map(str, found.values())), place
+            shown = list(map(str, found.values()))
+            check([read_header(file) for file in found.values()], shown)
+            return [read_idx(file) for file in found.values()], shown, place
         missing.append([name for name in names if name not in found])
     for file in (given / name for name in ARCHIVES):
         if file.is_file():
-            return _read_npz(file)
+            return read_npz(file, KERAS, check)
     nearest = min(range(len(PLACES)), key=lambda i: len(missing[i]))
     where = f" in {PLACES[nearest]}" if PLACES[nearest] else ""
     raise FileNotFoundError(
@@ -79,17 +84,26 @@ def read_folder(given: Path, names: Sequence[str]) -> Found:
     )
 
 
-def _read_npz(file: Path) -> Found:
-    """Read the arrays that Keras stores. The file is untrusted: no pickled objects, every size is checked."""
+def read_npz(file: Path, names: Sequence[str], check: Check, max_bytes: int = MAX_BYTES) -> Found:
+    """Read arrays from an .npz file, such as the one of Keras; see `read_folder`.
+
+    The file is untrusted. It is refused by its headers, before anything is unpacked, if its arrays take more than
+    `max_bytes`, if there are more than 100, or if `check` raises an error.
+    """
+    if not file.is_file():  # opening a pipe may never end
+        raise FileNotFoundError(f"{file} is not a file")
+    shown = [f"{file}: {name}" for name in names]
     try:
         with open(file, "rb") as start:
             if start.read(2) != b"PK":
                 raise IdxError(f"{file}: not an .npz file; fetch it again")
-        with open_arrays(file, MAX_BYTES) as archive:
-            held = list(archive.entries)
-            arrays = [archive.read(name) for name in KERAS] if {*KERAS} <= {*held} else []
+        with open_arrays(file, max_bytes, MAX_ARRAYS) as archive:
+            held = archive.entries
+        if lacking := [name for name in names if name not in held]:
+            found = ", ".join(map(repr, list(held)[:8])) or "nothing"
+            raise IdxError(f"{file}: lacks {', '.join(lacking)}; it holds {found}")
+        check([held[name] for name in names], shown)
+        with open_arrays(file, max_bytes, MAX_ARRAYS) as archive:
+            return [archive.read(name) for name in names], shown, file
     except CheckpointError as error:
-        raise IdxError(f"{file}: cannot be read as arrays {', '.join(KERAS)} ({error})") from error
-    if lacking := [name for name in KERAS if name not in held]:
-        raise IdxError(f"{file}: lacks {', '.join(lacking)}; it holds {', '.join(map(repr, held[:8])) or 'nothing'}")
-    return arrays, [f"{file}: {name}" for name in KERAS], file
+        raise IdxError(f"{file}: cannot be read as arrays {', '.join(names)} ({error})") from error

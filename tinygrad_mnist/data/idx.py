@@ -6,12 +6,12 @@ order; all big-endian.
 
 from __future__ import annotations
 
-import gzip
 import io
 import math
 import os
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,15 @@ import numpy.typing as npt
 from ..validation import integer
 from .conversion import as_array
 
-__all__ = ["IdxError", "decode_idx", "encode_idx", "read_idx"]
+__all__ = ["IdxError", "decode_idx", "encode_idx", "read_header", "read_idx"]
 
 DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 CODES = {np.dtype(dtype).newbyteorder("="): code for code, dtype in DTYPES.items()}
 DEFLATE_RATIO = 1032  # no deflate stream expands to more than this many times its size
 CHUNK = 1 << 20
+GZIP_PIECE, GZIP_MEMBER, GZIP_SLACK = 1 << 16, 4096, 1 << 20  # bytes; see `_Gunzip`
+
+Header = tuple[tuple[int, ...], np.dtype[Any]]
 
 
 class IdxError(ValueError):
@@ -36,7 +39,9 @@ class IdxError(ValueError):
 def read_idx(path: str | os.PathLike[str], max_bytes: int = 1 << 32) -> npt.NDArray[Any]:
     """Read the array in an IDX file, raw or gzip-compressed (detected by content, not by name).
 
-    Memory is allocated only for values that exist, so that a false header or a compression bomb allocates none.
+    Memory is allocated only for values that exist, and for at most `max_bytes` of them; a gzip file that promises more
+    is refused by its header. Of a gzip file, at most 1/64 more bytes are read than values come out, and 1 MiB (each
+    member counts as 4096 bytes more): header fields or empty members without end are refused there.
 
     Parameters
     ----------
@@ -54,7 +59,8 @@ def read_idx(path: str | os.PathLike[str], max_bytes: int = 1 << 32) -> npt.NDAr
     FileNotFoundError
         If `path` does not exist or is not a file.
     IdxError
-        If the file is empty, truncated, damaged, longer than its header says, larger than `max_bytes`, or not IDX.
+        If the file is empty, truncated, damaged, longer than its header says, larger than `max_bytes`, or not IDX, or
+        if its gzip data is longer than what it holds.
 
     Examples
     --------
@@ -65,12 +71,23 @@ def read_idx(path: str | os.PathLike[str], max_bytes: int = 1 << 32) -> npt.NDAr
     ...     read_idx(path)
     array([7, 2, 1], dtype=uint8)
     """
+    with _open(path) as file:
+        return decode_idx(file, str(path), max_bytes)
+
+
+def read_header(path: str | os.PathLike[str], max_bytes: int = 1 << 32) -> Header:
+    """Read the shape and the dtype that an IDX file promises, no values; errors are those of `read_idx`."""
+    with _open(path) as file:
+        _, (shape, dtype) = _begin(file, str(path), max_bytes)
+        return shape, dtype.newbyteorder("=")
+
+
+def _open(path: str | os.PathLike[str]) -> io.BufferedReader:
     path = Path(path)
-    if not path.is_file():
+    if not path.is_file():  # reading from a pipe or a device may never end
         problem = "not a file" if path.exists() else "no such file"
         raise FileNotFoundError(f"{path}: {problem}; give one IDX file, raw or gzip")
-    with open(path, "rb") as file:
-        return decode_idx(file, str(path), max_bytes)
+    return open(path, "rb")
 
 
 def decode_idx(file: io.BufferedIOBase, name: str, max_bytes: int = 1 << 32) -> npt.NDArray[Any]:
@@ -81,48 +98,110 @@ def decode_idx(file: io.BufferedIOBase, name: str, max_bytes: int = 1 << 32) -> 
     >>> decode_idx(io.BytesIO(encode_idx(np.array([[0.5, 2]]))), "in memory")
     array([[0.5, 2. ]])
     """
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    compressed = file.read(2) == b"\x1f\x8b"
-    file.seek(0)
-    if not compressed:
-        return _decode(file, name, size, max_bytes)
-    try:
-        with gzip.GzipFile(fileobj=file) as unpacked:
-            return _decode(unpacked, name, size * DEFLATE_RATIO, max_bytes)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise IdxError(f"{name}: the gzip data is damaged or cut off ({error}); fetch the file again") from error
-
-
-def _decode(file: io.BufferedIOBase, name: str, available: int, max_bytes: int) -> npt.NDArray[Any]:
-    max_bytes, magic = integer("read_idx", "max_bytes", max_bytes), file.read(4)
-    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in DTYPES or magic[3] == 0:
-        raise IdxError(
-            f"{name}: not an IDX file; it begins with {magic.hex(' ') or 'nothing (it is empty)'}, expected 00 00, "
-            f"one of {' '.join(f'{code:02x}' for code in DTYPES)}, and the number of dimensions"
-        )
-    dtype, ndim = np.dtype(DTYPES[magic[2]]), magic[3]
-    header = file.read(4 * ndim)
-    if len(header) < 4 * ndim:
-        raise IdxError(f"{name}: cut off in the header ({ndim} dimensions promised); fetch the file again")
-    shape = struct.unpack(f">{ndim}I", header)
-    needed = math.prod(shape) * dtype.itemsize
-    promise = f"{name}: the header promises {needed} bytes ({dtype.name} {shape})"
-    if needed > max_bytes:
-        raise IdxError(f"{promise}, more than the {max_bytes} accepted; raise max_bytes if that is meant")
-    if needed > available:
-        raise IdxError(f"{promise}, more than a file of this size can hold; fetch the file again")
+    read, (shape, dtype) = _begin(file, name, max_bytes)
+    needed, promise = _promise(name, shape, dtype)
     values = bytearray()  # grows as data is read; frombuffer keeps it writable
-    while len(values) < needed and (chunk := file.read(min(CHUNK, needed - len(values)))):
+    while len(values) < needed and (chunk := read(min(CHUNK, needed - len(values)))):
         values += chunk
     if len(values) < needed:
         raise IdxError(f"{promise}, only {len(values)} follow; fetch the file again")
-    if file.read(1):  # at the end of a gzip file, this also compares the checksum
+    if read(1):  # at the end of a gzip file, this also compares the checksum
         raise IdxError(f"{promise}, more follow; fetch the file again")
     try:
         return np.frombuffer(values, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
     except ValueError as error:  # more than 64 dimensions, or an empty array of impossible extent
         raise IdxError(f"{name}: NumPy holds no array of shape {shape} ({error})") from error
+
+
+def _promise(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, str]:
+    """Return how many bytes an array needs, and the beginning of an error that says so."""
+    needed = math.prod(shape) * dtype.itemsize
+    return needed, f"{name}: the header promises {needed} bytes ({dtype.name} {shape})"
+
+
+def _begin(file: io.BufferedIOBase, name: str, max_bytes: int) -> tuple[Callable[[int], bytes], Header]:
+    """Read the header; return it and a function that reads the next so many bytes of the values."""
+    max_bytes, size = integer("read_idx", "max_bytes", max_bytes), file.seek(0, os.SEEK_END)
+    file.seek(0)
+    compressed = file.read(2) == b"\x1f\x8b"
+    file.seek(0)
+    read = _Gunzip(file, name).read if compressed else file.read
+    shape, dtype = _header(read, name)
+    needed, promise = _promise(name, shape, dtype)
+    if needed > max_bytes:
+        raise IdxError(f"{promise}, more than the {max_bytes} accepted; raise max_bytes if that is meant")
+    if needed > size * (DEFLATE_RATIO if compressed else 1):
+        raise IdxError(f"{promise}, more than a file of this size can hold; fetch the file again")
+    return read, (shape, dtype)
+
+
+def _header(read: Callable[[int], bytes], name: str) -> Header:
+    magic = read(4)
+    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in DTYPES or magic[3] == 0:
+        raise IdxError(
+            f"{name}: not an IDX file; it begins with {magic.hex(' ') or 'nothing (it is empty)'}, expected 00 00, "
+            f"one of {' '.join(f'{code:02x}' for code in DTYPES)}, and the number of dimensions"
+        )
+    ndim = magic[3]
+    if len(header := read(4 * ndim)) < 4 * ndim:
+        raise IdxError(f"{name}: cut off in the header ({ndim} dimensions promised); fetch the file again")
+    return struct.unpack(f">{ndim}I", header), np.dtype(DTYPES[magic[2]])
+
+
+class _Gunzip:
+    """Unpack a gzip file, of one member or several, at a cost that what comes out bounds.
+
+    The cost is the number of bytes read, and GZIP_MEMBER for each member; it may exceed the number of bytes that came
+    out by 1/64 and GZIP_SLACK. What no gzip program writes is refused there: names without end, empty members.
+    """
+
+    def __init__(self, file: io.BufferedIOBase, name: str) -> None:
+        self.file, self.name = file, name
+        self.member: Any = None  # the decompressor of the member that has begun
+        self.rest = b""
+        self.cost = self.produced = 0
+
+    def read(self, n: int) -> bytes:
+        """Return `n` bytes, fewer only at the end."""
+        data = bytearray()
+        try:
+            while len(data) < n and (self.rest or self._fetch()):
+                part = self._unpack(n - len(data))
+                data += part
+                self.produced += len(part)
+                if self.cost > GZIP_SLACK + self.produced + self.produced // 64:
+                    raise IdxError(
+                        f"{self.name}: the gzip data is damaged: {self.cost} bytes of it (with {GZIP_MEMBER} more for "
+                        f"each member) hold only {self.produced}; fetch the file again"
+                    )
+        except (EOFError, zlib.error) as error:
+            raise IdxError(
+                f"{self.name}: the gzip data is damaged or cut off ({error}); fetch the file again"
+            ) from error
+        return bytes(data)
+
+    def _fetch(self) -> bool:
+        """Read a piece of the file; return whether there was one."""
+        self.rest = self.file.read(GZIP_PIECE)
+        self.cost += len(self.rest)
+        if not self.rest and self.member is not None:
+            raise EOFError("it ends within a member")
+        return bool(self.rest)
+
+    def _unpack(self, n: int) -> bytes:
+        """Return at most `n` bytes of what `rest` holds; keep the remainder."""
+        if self.member is None:
+            self.rest = self.rest.lstrip(b"\0")  # zeros may follow a member
+            if not self.rest:
+                return b""
+            self.member = zlib.decompressobj(wbits=31)  # 31: with the header and the checksum of gzip
+            self.cost += GZIP_MEMBER
+        part: bytes = self.member.decompress(self.rest, n)
+        if self.member.eof:
+            self.rest, self.member = self.member.unused_data, None
+        else:
+            self.rest = self.member.unconsumed_tail
+        return part
 
 
 def encode_idx(array: npt.ArrayLike) -> bytes:

@@ -8,17 +8,18 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ..storage.files import write_atomically
+from ..storage.files import leftovers, lock_folder, write_atomically
 from ..validation import real
 from .download import download
-from .folders import files, read_folder
-from .idx import IdxError, decode_idx, encode_idx, read_idx
+from .folders import files, read_folder, read_npz
+from .idx import Header, IdxError, decode_idx, encode_idx, read_idx
 from .synthetic import synthetic_digits
 
 __all__ = ["MIRRORS", "DataUnavailableError", "Dataset", "cache_dir", "find_mnist", "load_mnist"]
@@ -34,7 +35,8 @@ DIGESTS = {  # SHA-256 of the uncompressed files; their order is that of Dataset
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
-MAX_BYTES = 64 << 20  # of one MNIST file, compressed or not
+MAX_BYTES = 64 << 20  # of one MNIST file, compressed or not, and of all arrays of MNIST together
+MAX_IMAGES = 700_000  # in one file of a folder: 550 MB
 MAX_TIMEOUT = 86_400.0  # a day
 REMEDY = (
     "Pass path=FOLDER with the four IDX files, or set TINYGRAD_MNIST_DATA to the folder; "
@@ -95,8 +97,11 @@ def find_mnist(
 
     If a folder is given, no other source is tried, and nothing is written to it. The files may lie in it as
     torchvision, Kaggle and Keras leave them. It may hold any data set of 28×28 images with labels 0 to 9, such as
-    Fashion-MNIST. Data from the cache or a mirror is MNIST itself, verified by SHA-256; a download is stored in the
-    cache if that is writable.
+    Fashion-MNIST, of at most 700,000 images for training and for test (550 MB each). Data from the cache or a mirror is
+    MNIST itself, verified by SHA-256, and takes 64 MiB at most; a download is stored in the cache if that is writable.
+    A file whose header promises anything else is refused before memory is allocated for its values. What is no regular
+    file, such as a pipe, is not opened. Symbolic links in the cache are read, never written through. Temporary files
+    that killed processes have left there are deleted, unless a process writes to it at the moment (not on Windows).
 
     Parameters
     ----------
@@ -182,40 +187,52 @@ def _synthetic(reason: str) -> Dataset:
 
 def _from_folder(folder: Path, how: str) -> Dataset:
     try:
-        arrays, names, place = read_folder(folder, list(DIGESTS))
+        arrays, names, place = read_folder(folder, list(DIGESTS), _check_headers)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{folder} (the MNIST folder {how}) {error}. {REMEDY}") from None
-    for i in (0, 2):
-        _check_pair(arrays[i], arrays[i + 1], names[i], names[i + 1])
-    original = all(_sha256(array) == digest for array, digest in zip(arrays, DIGESTS.values(), strict=True))
+    _check_headers([(array.shape, array.dtype) for array in arrays], names)  # files may change while they are read
+    for labels, name in zip(arrays[1::2], names[1::2], strict=True):
+        if labels.max() > 9:
+            worst = int(labels.argmax())
+            raise IdxError(f"{name}: label {labels[worst]} at position {worst}; expected 0 to 9")
+    original = all(
+        array.nbytes <= MAX_BYTES and _sha256(array) == digest
+        for array, digest in zip(arrays, DIGESTS.values(), strict=True)
+    )
     kind = "MNIST" if original else "DATA OF THE SHAPE OF MNIST, not MNIST itself,"
     return Dataset._make([*arrays, f"{kind} from {place} (the folder {how})", False])
 
 
-def _check_pair(images: npt.NDArray[Any], labels: npt.NDArray[Any], images_file: str, labels_file: str) -> None:
-    if images.ndim == 1 and labels.ndim == 3:
-        raise IdxError(f"{images_file} holds labels and {labels_file} images: they are swapped; swap their names")
-    if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (28, 28) or not len(images):
-        raise IdxError(f"{images_file}: found {images.dtype} {images.shape}; expected images, uint8 (n > 0, 28, 28)")
-    if labels.dtype != np.uint8 or labels.ndim != 1:
-        raise IdxError(f"{labels_file}: found {labels.dtype} {labels.shape}; expected labels, uint8 (n,)")
-    if len(images) != len(labels):
-        raise IdxError(
-            f"{images_file} holds {len(images)} images, {labels_file} {len(labels)} labels; expected one each"
-        )
-    if labels.max() > 9:
-        worst = int(labels.argmax())
-        raise IdxError(f"{labels_file}: label {labels[worst]} at position {worst}; expected 0 to 9")
+def _check_headers(headers: Sequence[Header], names: Sequence[str]) -> None:
+    """Raise an IdxError unless these are images and labels, for training and test, that belong together."""
+    for i in (0, 2):
+        (images, images_dtype), (labels, labels_dtype) = headers[i : i + 2]
+        images_file, labels_file = names[i : i + 2]
+        if len(images) == 1 and len(labels) == 3:
+            raise IdxError(f"{images_file} holds labels and {labels_file} images: they are swapped; swap their names")
+        if images_dtype != np.uint8 or images[1:] != (28, 28) or not images[0]:
+            raise IdxError(f"{images_file}: found {images_dtype} {images}; expected images, uint8 (n > 0, 28, 28)")
+        if images[0] > MAX_IMAGES:
+            raise IdxError(
+                f"{images_file}: found {images[0]} images; at most {MAX_IMAGES} are loaded from a folder: keep fewer"
+            )
+        if labels_dtype != np.uint8 or len(labels) != 1:
+            raise IdxError(f"{labels_file}: found {labels_dtype} {labels}; expected labels, uint8 (n,)")
+        if images[0] != labels[0]:
+            raise IdxError(
+                f"{images_file} holds {images[0]} images, {labels_file} {labels[0]} labels; expected one each"
+            )
 
 
 def _from_cache_or_mirrors(folder: Path, mirrors: Sequence[str], timeout: float) -> Dataset:
+    _remove_leftovers(folder)
     decoded, cached = folder / "mnist.npz", f"MNIST from {folder} (the per-user cache)"
     try:
-        with open(decoded, "rb") as file, np.load(file, allow_pickle=False) as members:
-            return Dataset._make([*(_verified(name, members[name], str(decoded)) for name in DIGESTS), cached, False])
+        found = read_npz(decoded, list(DIGESTS), _check_headers, MAX_BYTES)[0]
+        return Dataset._make([*map(_verified, DIGESTS, found, [str(decoded)] * len(DIGESTS)), cached, False])
     except FileNotFoundError:
         pass
-    except Exception as error:  # on damaged bytes, NumPy's and zipfile's parsers raise nearly anything
+    except (OSError, IdxError) as error:
         log.warning("%s is unusable and will be replaced (%s: %s)", decoded, type(error).__name__, error)
 
     arrays: dict[str, Any] = {name: array for name in DIGESTS if (array := _cached(folder, name)) is not None}
@@ -240,6 +257,15 @@ def _from_cache_or_mirrors(folder: Path, mirrors: Sequence[str], timeout: float)
     return Dataset._make([*(arrays[name] for name in DIGESTS), source, False])
 
 
+def _remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files of `_save` in processes that were killed, unless some process is writing now."""
+    names = {"mnist.npz", *(f"{name}.gz" for name in DIGESTS)}
+    with suppress(OSError), lock_folder(folder, exclusive=True):
+        for part in leftovers(folder):
+            if part.name.rsplit(".", 2)[0] in names and part.is_file():
+                part.unlink()
+
+
 def _cached(folder: Path, name: str) -> Array | None:
     for file in files(folder, name):
         try:
@@ -260,9 +286,10 @@ def _verified(name: str, array: npt.NDArray[Any], where: str) -> Array:
 
 
 def _save(path: Path, data: bytes | memoryview) -> None:
-    """Write a file of the cache atomically, best effort: a failure is only logged."""
+    """Write a file of the cache atomically, best effort: a failure is only logged. A link is replaced, not followed."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, data)
+        with lock_folder(path.parent):
+            write_atomically(path, data, follow_links=False)
     except OSError as error:
         log.warning("cannot write %s (%s); the data is used from memory", path, error)

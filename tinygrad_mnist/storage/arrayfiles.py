@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -67,15 +67,18 @@ class ArrayFile(NamedTuple):
 
 
 @contextmanager
-def open_arrays(path: Path, max_bytes: int) -> Iterator[ArrayFile]:
+def open_arrays(path: Path, max_bytes: int, max_arrays: float = math.inf) -> Iterator[ArrayFile]:
     """Open a file of either format, detected by content.
+
+    Headers are read, and compared with the limits; arrays are unpacked when they are asked for.
 
     Raises
     ------
     FileNotFoundError
         If it does not exist, or is not a regular file.
     CheckpointError
-        If anything is wrong with its content, or it is larger than `max_bytes`.
+        If anything is wrong with its content, it or its arrays are larger than `max_bytes`, or there are more than
+        `max_arrays` (of .npz only: each takes time).
     """
     max_bytes = integer("open_arrays", "max_bytes", max_bytes)
     if not path.is_file():  # reading from a pipe or a device may never end
@@ -90,7 +93,7 @@ def open_arrays(path: Path, max_bytes: int) -> Iterator[ArrayFile]:
         format_ = _npz if file.read(2) == b"PK" else _safetensors
         file.seek(0)
         try:
-            with format_(path, file, size, max_bytes) as found:
+            with format_(path, file, size, max_bytes, max_arrays) as found:
                 yield ArrayFile(found.entries, lambda name: _check_finite(f"{path}: {name}", found.read(name)))
         except (CheckpointError, ImportError):
             raise
@@ -102,7 +105,7 @@ def open_arrays(path: Path, max_bytes: int) -> Iterator[ArrayFile]:
 
 
 @contextmanager
-def _safetensors(path: Path, file: io.BufferedReader, size: int, max_bytes: int) -> Iterator[ArrayFile]:
+def _safetensors(path: Path, file: BinaryIO, size: int, max_bytes: int, max_arrays: float) -> Iterator[ArrayFile]:
     start = file.read(8)
     length = int.from_bytes(start, "little")
     if len(start) < 8 or length > min(size - 8, HEADER_LIMIT):
@@ -126,7 +129,7 @@ def _safetensors(path: Path, file: io.BufferedReader, size: int, max_bytes: int)
 
 
 @contextmanager
-def _npz(path: Path, file: io.BufferedReader, size: int, max_bytes: int) -> Iterator[ArrayFile]:
+def _npz(path: Path, file: BinaryIO, size: int, max_bytes: int, max_arrays: float) -> Iterator[ArrayFile]:
     file.seek(max(size - 22 - len(CHECKSUM_KEY + BLANK), 0))
     end = file.read()
     if _resembles(end[22:], CHECKSUM_KEY):
@@ -135,9 +138,15 @@ def _npz(path: Path, file: io.BufferedReader, size: int, max_bytes: int) -> Iter
     if record >= 0 and record + 22 + int.from_bytes(end[record + 20 : record + 22], "little") != len(end):
         raise CheckpointError(f"{path} is damaged: it is truncated; restore it, or train again")
     with zipfile.ZipFile(file) as archive:
-        headers = {}
-        for member in archive.infolist():
+        headers, members = {}, archive.infolist()
+        if len(members) > max_arrays:
+            raise CheckpointError(f"{path} holds {len(members)} arrays, more than the {max_arrays} accepted")
+        for member in members:
             name = member.filename.removesuffix(".npy")
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without limit
+                raise CheckpointError(
+                    f"{path}: {name} is compressed by another method than NumPy's; save it with np.savez_compressed"
+                )
             with archive.open(member) as opened:
                 version = np.lib.format.read_magic(opened)
                 if version != (1, 0):  # which is enough for arrays of numbers; later ones allow headers of gigabytes
@@ -177,7 +186,7 @@ def _npz(path: Path, file: io.BufferedReader, size: int, max_bytes: int) -> Iter
         yield ArrayFile({name: (h[2], h[4].newbyteorder("=")) for name, h in headers.items()}, values)
 
 
-def _check_digest(path: Path, file: io.BufferedReader, offset: int) -> None:
+def _check_digest(path: Path, file: BinaryIO, offset: int) -> None:
     """Compare the SHA-256 that a file contains at an offset with that of its bytes."""
     digest = hashlib.sha256()
     file.seek(0)

@@ -6,26 +6,39 @@ import errno
 import os
 import re
 import stat
+import sys
+import time
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..validation import integer
 
-__all__ = ["leftovers", "read_whole", "write_atomically"]
+if sys.platform != "win32":
+    import fcntl
+
+__all__ = ["leftovers", "lock_folder", "read_whole", "write_atomically"]
+
+LOCK_SECONDS = 5.0  # deleting some files takes less
 
 
-def write_atomically(path: str | os.PathLike[str], data: bytes | bytearray | memoryview) -> None:
+def write_atomically(
+    path: str | os.PathLike[str], data: bytes | bytearray | memoryview, *, follow_links: bool = True
+) -> None:
     """Write a file atomically: at any moment, also after a power failure, it is complete, with old or new content.
 
     The data is written to a temporary file in the same folder (``NAME.….part``), which is synced and then renamed. A
-    process that is killed leaves the temporary file; it is never read, and may be deleted (see `leftovers`).
+    process that is killed leaves the temporary file; it is never read, and may be deleted (see `leftovers`,
+    `lock_folder`).
 
     Parameters
     ----------
     path : str or PathLike
-        Its folder must exist. The target of a link is written. An existing file keeps its permissions.
+        Its folder must exist. An existing file keeps its permissions.
     data : bytes-like
+    follow_links : bool
+        If `path` is a symbolic link, write its target (True), or replace the link by a file (False).
 
     Raises
     ------
@@ -40,15 +53,16 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | bytearray | mem
     ...     [(file.name, file.read_bytes()) for file in Path(folder).iterdir()]
     [('a.txt', b'all of it')]
     """
-    path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_file():  # a folder, or a device, which would be replaced
+    path = Path(os.path.realpath(path) if follow_links else path)
+    if not path.is_symlink() and path.exists() and not path.is_file():  # a folder, or a device, which would be replaced
         raise OSError(errno.EINVAL, "not a file that can be replaced", str(path))
     part = path.parent / f"{path.name[:50]}.{uuid.uuid4().hex[:12]}.part"
     try:
         try:
             with open(part, "xb") as file:
                 with suppress(FileNotFoundError):
-                    os.chmod(part, stat.S_IMODE(os.stat(path).st_mode))
+                    if not path.is_symlink():
+                        os.chmod(part, stat.S_IMODE(os.stat(path).st_mode))
                 half = len(data) // 2
                 file.write(data[:half])
                 _reached("half written")
@@ -70,6 +84,41 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | bytearray | mem
 def leftovers(folder: str | os.PathLike[str]) -> list[Path]:
     """List the temporary files that killed processes have left in a folder."""
     return [file for file in Path(folder).iterdir() if re.fullmatch(r".+\.[0-9a-f]{12}\.part", file.name)]
+
+
+@contextmanager
+def lock_folder(folder: str | os.PathLike[str], exclusive: bool = False) -> Iterator[None]:
+    """Lock a folder that several processes write to, so that none of them deletes another's temporary files.
+
+    Any number of processes may write at once, under a lock that is not exclusive; leftovers are deleted under one that
+    is. The lock ends with the block or with the process. File systems without locks, and Windows, have no exclusive
+    ones, and the others do nothing there.
+
+    Raises
+    ------
+    OSError
+        If there is no such folder, no exclusive lock, or others hold it: for 5 seconds, or, if `exclusive`, now.
+    """
+    if sys.platform == "win32":
+        if exclusive:
+            raise OSError(errno.ENOTSUP, "folders cannot be locked", str(folder))
+        yield
+        return
+    deadline = time.monotonic() + (0 if exclusive else LOCK_SECONDS)
+    with _opened(folder) as descriptor:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_NB | (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH))
+            except BlockingIOError:
+                if time.monotonic() < deadline:
+                    time.sleep(0.01)
+                    continue
+                raise OSError(errno.EBUSY, "locked by another process", str(folder)) from None
+            except OSError:  # a file system without locks
+                if exclusive:
+                    raise
+            break
+        yield
 
 
 def read_whole(path: str | os.PathLike[str], max_bytes: int) -> bytes:
@@ -97,9 +146,15 @@ def _sync_folder(folder: Path) -> None:
     """Make a rename survive a power failure, where folders can be synced."""
     if os.name != "posix":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
+    with _opened(folder) as descriptor:
         os.fsync(descriptor)
+
+
+@contextmanager
+def _opened(folder: str | os.PathLike[str]) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)
 

@@ -1,4 +1,4 @@
-"""What the command lines of this project share: options from a dataclass, one-line errors, signals, output."""
+"""What the command lines of this project share: options from a dataclass, one-line errors, signals."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (--help lists all options)\n")
 
 
-# Signals, output, data ------------------------------------------------------------------------------------------------
+# Signals, data --------------------------------------------------------------------------------------------------------
 class Stop:
     """Note SIGINT, SIGTERM and SIGHUP, so that a step can be finished; a second one ends it at once."""
 
@@ -194,20 +194,10 @@ def missing_extras(wanted: Iterable[tuple[str, str, str]]) -> str | None:
     return None
 
 
-def show(text: str, write: Callable[[str], None] = print) -> None:
-    """Print; that nobody reads it any more (a closed pipe, a full disk) is no failure of the run."""
-    try:
-        write(text)
-        if sys.stdout:
-            sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def show_source(data: tg.data.Dataset) -> None:
     """Say which data it is, loudly if it is not real."""
     name, _, why = data.source.partition(" (")
-    show(f"{'!' * 24} {name} {'!' * 24} ({why}" if data.synthetic else f"data: {data.source}")
+    print(f"{'!' * 24} {name} {'!' * 24} ({why}" if data.synthetic else f"data: {data.source}")
 
 
 def data_place(given: str | None) -> str | None:

@@ -7,11 +7,20 @@ stop with Ctrl-C, go on with --resume, add experiments or seeds in the same way.
 
 from __future__ import annotations
 
+import os
+import sys
+
+here = os.path.dirname(os.path.realpath(__file__))
+sys.path[:0] = here, os.path.dirname(here)  # works from any folder, installed or not
+
+if __name__ == "__main__":  # the other imports take a while
+    from terminal import call, prepare
+
+    prepare("reproduce_paper.py")
+
 import itertools
 import multiprocessing
-import os
 import signal
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -19,12 +28,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])  # works from any folder, installed or not
-
 for library in ("OPENBLAS", "MKL", "OMP"):  # runs go on side by side: one thread each for their matrix products
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
-from command_line import Parser, Stop, add_options, fingerprint, missing_extras, show, show_source
+from command_line import Parser, Stop, add_options, fingerprint, missing_extras, show_source
 from reproduction import running
 from reproduction.experiments import EXPERIMENTS
 from reproduction.options import Options, check_size, complete_options, keep_options, kept_options, new_folder
@@ -150,7 +157,7 @@ def main(argv: list[str] | None = None) -> int:
         complain(f"a process that was training has been killed (by a lack of memory?); {go_on}, or with fewer --jobs")
         return 1
     except (OSError, ValueError, MemoryError, FloatingPointError) as error:
-        complain(f"{error or 'out of memory'}; mend that, then {go_on}")
+        complain(f"{str(error) or 'out of memory'}; mend that, then {go_on}")
         return 1
     finally:
         lock.release()
@@ -163,12 +170,12 @@ def reproduce(options: Options, data: tg.data.Dataset, out: Path, configs: list[
     jobs = running.wanted(configs, data, sha256)
     results = running.stored(out / "results", complain)
     missing = {key: job for key, job in jobs.items() if key not in results}
-    show(f"{len(jobs)} runs, {len(jobs) - len(missing)} of them done; folder {out}")
+    print(f"{len(jobs)} runs, {len(jobs) - len(missing)} of them done; folder {out}")
     if missing and not options.report_only:
         run_missing(options, data, out / "results", missing, stop)
     if stop.signal:
         return False
-    show("writing the report ...")
+    print("writing the report ...")
     results = running.stored(out / "results", complain)
     of_data = [r for key, r in results.items() if running.key(r["config"], sha256, r["code"]) == key]
     current = [r for r in of_data if r["code"] == version]
@@ -178,11 +185,9 @@ def reproduce(options: Options, data: tg.data.Dataset, out: Path, configs: list[
     if options.report_only:  # where there is one of each, that of the code of now, which comes last
         current = [r for r in of_data if r["code"] != version] + current
     for path in write_report(out, current, data, options.epochs, options.quick):
-        show(f"report: {path}")
+        print(f"report: {path}")
     return True
 
 
 if __name__ == "__main__":
-    for stream in filter(None, (sys.stdout, sys.stderr)):  # each may be closed
-        stream.reconfigure(errors="backslashreplace")  # a folder may have any name
-    sys.exit(main())
+    sys.exit(call(main, "reproduce_paper.py"))

@@ -8,20 +8,27 @@ read once, at the end.
 from __future__ import annotations
 
 import os
-import signal
 import sys
+
+here = os.path.dirname(os.path.realpath(__file__))
+sys.path[:0] = here, os.path.dirname(here)  # works from any folder, installed or not
+
+if __name__ == "__main__":  # the other imports take a while
+    from terminal import call, prepare
+
+    prepare("train_mnist.py")
+
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])  # works from any folder, installed or not
-
 for library in ("OPENBLAS", "MKL", "OMP"):  # shards run side by side: one thread each for their matrix products
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
-from command_line import Parser, Stop, add_options, missing_extras, peak_memory, show
+from command_line import Parser, Stop, add_options, missing_extras, peak_memory
 from training.opening import Session, open_run
 from training.settings import Settings
 
@@ -33,7 +40,7 @@ from tinygrad_mnist.train.runs import Run
 PAPER = "  [PAPER PROTOCOL: the test images are looked at during training]"
 WARM_UP = 5  # steps that are not profiled: the first ones still ask the system for memory
 EXIT_CODES = (
-    "exit codes: 0 done; 1 failed (numbers no longer finite, disk full: the last checkpoint is whole); 2 bad "
+    "exit codes: 0 done; 1 failed (numbers no longer finite, disk or memory full: the last checkpoint is whole); 2 bad "
     "arguments or data; 129, 130, 143 stopped by SIGHUP, SIGINT (Ctrl-C), SIGTERM: the step was finished and saved, "
     "go on with --resume"
 )
@@ -68,7 +75,7 @@ def train(session: Session, settings: Settings, data: tg.data.Dataset, run: Run,
     if not session.quiet:
         from tqdm import tqdm
 
-        write = partial(show, write=tqdm.write if sys.stdout else print)
+        write = tqdm.write if sys.stdout else print
         callbacks += [tg.training.ProgressBar(), tg.training.EpochLines(write, note, run.elapsed)]
     if session.profile:
         report = partial(report_profile, run.folder, write)
@@ -90,7 +97,7 @@ def train(session: Session, settings: Settings, data: tg.data.Dataset, run: Run,
     if trainer.epoch <= settings.epochs:
         which += f"; stopped early, after epoch {trainer.epoch - 1}"
     result = f"test accuracy {test:.4f} on all {len(data.test_labels):,} images ({which})"
-    show(f"{result}; {run.elapsed():.1f} s; peak memory {peak_memory()}{note}")
+    print(f"{result}; {run.elapsed():.1f} s; peak memory {peak_memory()}{note}")
 
 
 def report_profile(folder: Path, write: Any, profile: tg.Profile, steps: int) -> None:
@@ -110,7 +117,7 @@ def finish(session: Session, settings: Settings, run: Run, trainer: Trainer) -> 
     if not session.no_plots and run.rows:
         title = f"{run.folder.name}, {run.rows[-1]['data']}{PAPER * settings.paper_protocol}"
         plot_curves(run.rows, run.folder / "curves.png", title)
-    show(f"run folder: {run.folder}")
+    print(f"run folder: {run.folder}")
 
 
 def complete(run: Run, trainer: Trainer) -> bool:
@@ -138,22 +145,22 @@ def main(argv: list[str] | None = None) -> int:
     except (KeyError, TypeError) as error:  # from a folder that something else has written
         complain(f"{session.resume} is not a run of this script ({error!r})")
         return 2
-    except KeyboardInterrupt:
-        complain("interrupted before training")
-        return 128 + signal.SIGINT
+    except MemoryError as error:
+        complain(f"{str(error) or 'out of memory'}; free memory, or use a smaller --limit")
+        return 1
     if not session.quiet:
         count = sum(p.size for p in trainer.weights.values())
         network = f"model: {len(trainer.model.layers)} layers, {count:,} parameters"
         begun = f"; weights from {run.config['weights']}" if "weights" in run.config else ""
-        show(f"{network}; {settings.optimizer}, learning rate {settings.lr:g}{begun}")
+        print(f"{network}; {settings.optimizer}, learning rate {settings.lr:g}{begun}")
         if trainer.step:
-            show(f"going on after step {trainer.step}")
+            print(f"going on after step {trainer.step}")
     go_on, stop = f"go on with --resume {run.folder}", Stop()
     try:
         with stop:
             if complete(run, trainer):
                 early = f": it stopped early, after epoch {trainer.epoch - 1}" * (trainer.epoch <= trainer.epochs)
-                show(f"this run is complete{early}")
+                print(f"this run is complete{early}")
             else:
                 train(session, settings, data, run, trainer, stop)
             finish(session, settings, run, trainer)
@@ -166,8 +173,14 @@ def main(argv: list[str] | None = None) -> int:
     except FloatingPointError as error:
         complain(f"{error}\nuse a smaller --lr; {last_checkpoint(run)}")
         return 1
-    except (OSError, ValueError) as error:  # the latter: a state that is too large for a checkpoint
+    except (OSError, ValueError, ImportError) as error:  # ValueError: a state that is too large for a checkpoint
         complain(f"{error}; {last_checkpoint(run)}: free space or mend that, then {go_on}")
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "new thread" not in str(error):
+            raise  # a mistake in the program
+        problem = f"{str(error) or 'out of memory'}; {last_checkpoint(run)}"
+        complain(f"{problem}: free memory or use fewer --threads, then {go_on}")
         return 1
     finally:
         run.close()
@@ -175,12 +188,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def last_checkpoint(run: Run) -> str:
-    """Say what there is to go back to."""
-    files = run.checkpoints.files()
-    return f"the last good checkpoint is {files[0]}" if files else "there is no checkpoint yet"
+    """Say what there is to go back to, also where the folder is gone or cannot be listed."""
+    try:
+        files = run.checkpoints.files()
+    except OSError:
+        files = [file for file in [run.checkpoints.newest] if file and os.path.exists(file)]
+    if files:
+        return f"the last good checkpoint is {files[0]}"
+    if run.folder.is_dir():
+        return "there is no checkpoint yet"
+    return f"{run.folder} is no folder any more, put it back if it was moved"
 
 
 if __name__ == "__main__":
-    for stream in filter(None, (sys.stdout, sys.stderr)):  # each may be closed
-        stream.reconfigure(errors="backslashreplace")  # a folder may have any name
-    sys.exit(main())
+    sys.exit(call(main, "train_mnist.py"))

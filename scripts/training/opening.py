@@ -176,7 +176,7 @@ def open_run(
         if run is None:
             origin = {"data": data_place(place), "data source": data.source, "data sha256": fingerprint(data)}
             folder = session.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
-            run = Run.create(folder, {**asdict(settings), **origin, **about_weights, "begun with": begun_with()})
+            run = Run.create(folder, {**asdict(settings), **origin, **about_weights, "begun with": begun_with()}, log)
         else:
             if run.state is not None:
                 trainer.load_state_dict(run.state["trainer"])

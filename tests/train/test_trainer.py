@@ -239,7 +239,7 @@ def test_a_folder_of_any_name_will_do(folder, tmp_path, name):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="another system's shell does this in another way")
-@pytest.mark.parametrize("end", ["| head -1", "| sleep 0.1", ">&- 2>&-", ">/dev/full"])
+@pytest.mark.parametrize("end", ["2>&1 | head -1", "| sleep 0.1", ">&- 2>&-", ">/dev/full 2>&1"])
 def test_that_nobody_reads_what_is_printed_is_no_failure(folder, tmp_path, end):
     if "/dev/" in end and not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")

@@ -209,6 +209,11 @@ class CheckpointManager:
     keep : int
         How many checkpoints to keep, at least 1.
 
+    Attributes
+    ----------
+    newest : Path or None
+        The file that was saved or restored last.
+
     Examples
     --------
     >>> import tempfile
@@ -222,6 +227,7 @@ class CheckpointManager:
 
     def __init__(self, folder: str | os.PathLike[str], keep: int = 2) -> None:
         self.folder, self.keep = Path(folder), integer("CheckpointManager", "keep", keep, 1)
+        self.newest: Path | None = None
 
     def files(self) -> list[Path]:
         """List the checkpoints, the newest first."""
@@ -234,6 +240,7 @@ class CheckpointManager:
         """Save a checkpoint, then delete the oldest ones, so that `keep` remain."""
         path = self.folder / f"checkpoint-{integer('CheckpointManager', 'step', step):08d}.safetensors"
         save_checkpoint(path, state)
+        self.newest = path
         for old in [file for file in self.files() if file != path][self.keep - 1 :]:
             old.unlink(missing_ok=True)
         return path
@@ -259,6 +266,7 @@ class CheckpointManager:
             for damaged, reason in reasons.items():
                 os.replace(damaged, damaged.with_suffix(".damaged"))
                 warn(f"{reason}; going on from the one before, {file.name}")
+            self.newest = file
             return state
         if reasons:
             raise CheckpointError(

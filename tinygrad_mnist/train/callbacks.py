@@ -146,7 +146,10 @@ class EpochLines(Callback):
 
 
 class ProgressBar(Callback):
-    """Show a bar over all images of all epochs, with the loss and the time left (tqdm, from the ``train`` extra)."""
+    """Show a bar over all images of all epochs, with the loss and the time left (tqdm, from the ``train`` extra).
+
+    Training goes on where standard error cannot be written any more (a closed pipe, a full disk).
+    """
 
     bar: Any = None
 
@@ -163,6 +166,7 @@ class ProgressBar(Callback):
             mininterval=0.5,
             initial=(trainer.epoch - 1) * len(trainer.images) + trainer.batch * trainer.batch_size,
             disable=sys.stderr is None,
+            file=_Forgiving(sys.stderr),
         )
 
     def on_step(self, trainer: Trainer, step: Step) -> None:
@@ -172,6 +176,27 @@ class ProgressBar(Callback):
 
     def on_end(self, trainer: Trainer, error: BaseException | None) -> None:
         self.bar.close()
+
+
+class _Forgiving:
+    """A stream that drops what cannot be written."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def __eq__(self, other: object) -> bool:  # tqdm.write asks whether a bar is on standard error
+        return bool(self.stream == other)
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self.stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self.stream.flush()
 
 
 class Record(Callback):

@@ -49,14 +49,16 @@ class Run:
         That training took in earlier sessions.
     state : dict or None
         What was saved last, by `save`.
+    log : callable
+        Gets a line for each file that something else has deleted or changed, and that `save` writes again.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, log: Callable[[str], None] = LOG.warning) -> None:
         try:
             from filelock import FileLock, Timeout
         except ImportError as error:
             raise ImportError("a run folder needs filelock; pip install 'tinygrad_mnist[train]'") from error
-        self.folder, self.seconds = folder, 0.0
+        self.folder, self.seconds, self.log = folder, 0.0, log
         self._begun: float | None = None
         self.config: dict[str, Any] = {}
         self.rows: list[dict[str, Any]] = []
@@ -72,10 +74,16 @@ class Run:
             ) from None
 
     @classmethod
-    def create(cls, folder: str | os.PathLike[str], config: Mapping[str, Any]) -> Run:
+    def create(
+        cls,
+        folder: str | os.PathLike[str],
+        config: Mapping[str, Any],
+        log: Callable[[str], None] = LOG.warning,
+    ) -> Run:
         """Make a folder for a new run; one that exists must be empty.
 
-        What a run leaves that was killed before its first line is ignored.
+        What a run leaves that was killed before its first line is ignored. `log` gets a line for each file that is
+        found deleted or changed later.
 
         Raises
         ------
@@ -89,7 +97,7 @@ class Run:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OSError(f"the run folder {folder} cannot be made ({error.strerror}); choose another") from error
-        run = cls(folder)
+        run = cls(folder, log)
         try:
             cls._check_new(folder)  # once more: another process may have begun a run meanwhile
             run.config = json.loads(_json(config))
@@ -107,7 +115,7 @@ class Run:
     def resume(cls, folder: str | os.PathLike[str], log: Callable[[str], None] = LOG.warning) -> Run:
         """Continue a run from its newest checkpoint that can be read; `state` is None if it has none yet.
 
-        `log` gets a line for each checkpoint that is damaged, and if there is none.
+        `log` gets a line for each checkpoint that is damaged, and if there is none; later as in `create`.
 
         Raises
         ------
@@ -121,7 +129,7 @@ class Run:
         folder = Path(folder)
         if not folder.is_dir() or not any((folder / name).exists() for name in (LOCK, "config.json")):
             raise FileNotFoundError(f"{folder} is no run folder; name the folder of an interrupted run")
-        run = cls(folder)
+        run = cls(folder, log)
         try:
             for part in leftovers(folder):
                 part.unlink()
@@ -149,12 +157,17 @@ class Run:
 
         What came after the checkpoint comes once more.
         """
-        path, config = self.folder / "config.json", _json(self.config, indent=2)
-        if not path.is_file() or path.read_bytes() != config:
-            write_atomically(path, config)
+        self._keep_config()
         self._metrics.begin()
         self._times.begin()
         self._begun = time.perf_counter()
+
+    def _keep_config(self) -> bool:
+        """Write ``config.json`` unless it is as it should be; return whether that was needed."""
+        path, config = self.folder / "config.json", _json(self.config, indent=2)
+        if missing := not _holds(path, config):
+            write_atomically(path, config)
+        return missing
 
     def reconfigure(self, step: int, **changes: Any) -> None:
         """Change the configuration of a run that is resumed, before `begin`, and save it with the state at this step.
@@ -195,11 +208,23 @@ class Run:
         self._times.add({**values, "seconds": round(seconds, 3)})
 
     def save(self, step: int, seconds: float, **state: Any) -> Path:
-        """Write a checkpoint of `state`, with configuration, metrics and times."""
+        """Write a checkpoint of `state`, with configuration, metrics and times.
+
+        Their own files are written again if something else has deleted, cut or changed them, and `log` is told.
+        """
         step, seconds = integer("Run.save", "step", step), real("Run.save", "seconds", seconds, least=0)
         metrics, times = (np.frombuffer(bytes(lines.data), np.uint8) for lines in (self._metrics, self._times))
         run = {"config": self.config, "metrics": metrics, "seconds": seconds, "times": times}
-        return self.checkpoints.save(step, {"run": run, **state})
+        path = self.checkpoints.save(step, {"run": run, **state})
+        if self._begun is not None:
+            again = ["config.json"] * self._keep_config()
+            for lines in (self._metrics, self._times):
+                if not _holds(lines.path, lines.data):
+                    lines.begin()
+                    again.append(lines.path.name)
+            if again:
+                self.log(f"{self.folder}: something else deleted or changed {', '.join(again)}; written again")
+        return path
 
     def close(self) -> None:
         """Close the files and unlock the folder."""
@@ -216,6 +241,7 @@ class _Lines:
         self._file: io.FileIO | None = None
 
     def begin(self) -> None:
+        self.close()
         write_atomically(self.path, self.data)
         self._file = open(self.path, "ab", buffering=0)
 
@@ -233,6 +259,14 @@ class _Lines:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def _holds(path: Path, data: bytes | bytearray) -> bool:
+    """Whether a file is there and holds exactly this."""
+    try:
+        return read_whole(path, len(data)) == data
+    except (OSError, ValueError):
+        return False
 
 
 def _json(value: Mapping[str, Any], indent: int | None = None) -> bytes:

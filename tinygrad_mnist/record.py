@@ -126,7 +126,7 @@ class Primitive(PickledByName, Generic[P]):
         if len(given) != self.arrays or ((keywords or self.settings) and len(keywords) != len(self.settings)):
             given, keywords = self._bind(given, keywords)  # type: ignore[assignment]  # not P.kwargs
         if keywords and list in map(type, keywords.values()):  # a list could be changed after it was recorded
-            keywords = {k: tuple(v) if type(v) is list else v for k, v in keywords.items()}  # type: ignore[assignment]
+            keywords = {k: tuple(v) if type(v) is list else v for k, v in keywords.items()}  # type: ignore[assignment]  # as above
         inputs = given
         arrays, found, wanted = [], False, False
         try:

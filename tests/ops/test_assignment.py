@@ -69,7 +69,7 @@ def test_the_step_of_pytorch_code_is_refused_where_it_would_change_nothing(step:
 def test_elements_are_not_assigned() -> None:
     for t in (Tensor([1.0, 2.0], requires_grad=True), Tensor([1.0, 2.0])):
         with pytest.raises(TypeError, match=r"tg\.where.*t\.data\[index\] = "):
-            t[0] = 5.0  # type: ignore[index]
+            t[0] = 5.0  # type: ignore[index]  # on purpose
         t.data[0] = 5.0
         assert t.data.tolist() == [5.0, 2.0]
 

@@ -112,7 +112,7 @@ def note(model: Any) -> None:
     for owner in _owners(model):
         key = id(owner.value)
         if key not in _noted:
-            reference = _weak(owner.value, lambda _, key=key: _noted.pop(key, None))  # type: ignore[misc]
+            reference = _weak(owner.value, lambda _, key=key: _noted.pop(key, None))  # type: ignore[misc]  # its default
             _noted[key] = reference, _digests(owner.arrays), owner.numbers, owner.leaves
 
 

@@ -22,14 +22,13 @@ def _getitem(x: Any, /, *, index: Any) -> Any:
 @primitive
 def _put_at(x: Any, /, *, index: Any, shape: tuple[int, ...]) -> Array:
     """Add ``x`` into zeros of `shape` at `index`, repeated positions adding up: the adjoint of ``_getitem``."""
-    out = np.zeros(shape, x.dtype)
+    half = x.dtype == np.float16  # added up in single precision, as in every sum
+    out = np.zeros(shape, np.float32 if half else x.dtype)
     if any(isinstance(part, np.ndarray) and part.dtype != np.bool_ for part in index):
-        if x.dtype == np.float16:  # added up in single precision, as in every sum
-            return _put_at.forward(x.astype(np.float32), index=index, shape=shape).astype(np.float16)  # type: ignore[no-any-return]
         np.add.at(out, index, x)
     else:
         out[index] = x
-    return out
+    return out.astype(x.dtype, copy=False)
 
 
 _getitem.defvjp(lambda g, out, x, index: _put_at(g, index=index, shape=x.shape))

@@ -23,6 +23,7 @@ BOUNDS: dict[str, dict[str, float]] = {
     "eps": {"above": 0},
     "weight_decay": {"least": 0},
 }
+SMALLEST = {np.dtype(kind): float(np.finfo(kind).smallest_subnormal) for kind in (np.float16, np.float32, np.float64)}
 
 
 class Optimizer:
@@ -53,7 +54,7 @@ class Optimizer:
         }
 
     def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, self._checked(name, value))
+        super().__setattr__(name, self._checked(name, value) if name in BOUNDS or name == "steps" else value)
 
     def _checked(self, name: str, value: Any) -> Any:
         """Return what to set an attribute to: hyperparameters as Python's numbers, within their bounds."""
@@ -107,7 +108,7 @@ class Optimizer:
             change = self.update(g.astype(p.dtype, copy=False), state)
             if self.weight_decay:
                 change = change + self.lr * self.weight_decay * p.data
-            p.data = np.asarray(p.data - change, p.dtype)
+            p._array = np.asarray(p._array - change, p.dtype)  # right as it is: no check is needed
             for slot, value in state.items():  # a setting of dtype float64 has promoted it
                 state[slot] = np.asarray(value, p.dtype)
 
@@ -184,7 +185,7 @@ class Optimizer:
 
 def _nonzero(eps: float, g: Array) -> float:
     """Return `eps` so that it is not 0 in the dtype of a gradient: 0 would be divided by 0 (1e-8 is 0 in float16)."""
-    return max(eps, float(np.finfo(g.dtype).smallest_subnormal))
+    return max(eps, SMALLEST.get(g.dtype, 0.0))
 
 
 class SGD(Optimizer):

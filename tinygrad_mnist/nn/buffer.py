@@ -198,20 +198,20 @@ def merge(shards: Sequence[tuple[int, Shard]]) -> None:
                 "in all shards: use floats, which are averaged, or shard_size=len(batch)",
             )
         else:
-            new = _weighted(old, [(count / total, value) for (count, _), value in zip(shards, values, strict=True)])
+            new = _weighted(old, [(count, value) for (count, _), value in zip(shards, values, strict=True)], total)
         merged.append((buffer, new))
     for buffer, new in merged:
         buffer._array = new
 
 
-def _weighted(old: Array, parts: Sequence[tuple[float, Array]]) -> Array:
-    """Add the weighted changes to the old value, in a higher precision."""
+def _weighted(old: Array, parts: Sequence[tuple[int, Array]], total: int) -> Array:
+    """Add the changes, weighted by counts of examples out of `total`, to the old value, in a higher precision."""
     precise: Any = np.longdouble if old.dtype.itemsize >= 8 else np.float64
     start = np.where(np.isfinite(old), old, 0).astype(precise)  # from infinity there is no change: the new ones count
-    result = start.copy()
-    for share, new in parts:
-        result += share * (new.astype(precise) - start)
-    return result.astype(old.dtype)
+    change = np.zeros_like(start)
+    for count, new in parts:
+        change += count * (new.astype(precise) - start)
+    return (start + change / total).astype(old.dtype)
 
 
 def _same(a: Array, b: Array) -> bool:

@@ -23,6 +23,7 @@ from .directions import (
     tolerances_along,
     variations,
 )
+from .magnitudes import norm
 from .mismatch import GradientMismatch
 from .point import Point
 
@@ -31,6 +32,7 @@ __all__ = ["Comparison"]
 EXTRAPOLATIONS = 9  # to try for one derivative; half as many for functions of many entries
 NEGLIGIBLE = 1e-6  # smaller errors, relative to the largest derivative by an input, are not reported as kinks
 ENOUGH = 3  # directions with kinks in such a function, before it is compared a little way off instead
+JUMP = 1e5  # changes are more than rounding if they are so many times as large
 DISTANCES = tuple(2.0**-n for n in range(20, 37, 4))  # at which gradients are compared with those at the point itself
 MEANINGS = {
     -1.0: "the sign is wrong",
@@ -87,6 +89,8 @@ class Comparison:
             self._compare_tied_entries()
         if self.mistakes or self.notes:
             point.check_repeatable()
+        if len(point.singles) == point.row.size and not any(m.single_output for m in self.mistakes):
+            self.mistakes = []  # backward is linear, and all that is mixed is right: rounding in a mixture misleads
         if self.mistakes:
             raise GradientMismatch(self._diagnosis())
 
@@ -128,6 +132,8 @@ class Comparison:
             if len(directions) > 1 and not self.mistakes:
                 variation = tied_variation(self.point, directions)
                 derived, tolerance, numerical = self._differentiate(variation, np.array([r]))
+                parts = [abs(derivatives_along(self.point, one, [self.derived.rows[r]])[0]) for one in directions]
+                numerical.error += 1e3 * self.point.eps * max(parts)  # which may cancel each other
                 if numerical.resolved[0] and numerical.contradict(derived)[0]:
                     self._judge(r, variation, derived[0], tolerance[0], numerical, 0)
 
@@ -179,9 +185,9 @@ class Comparison:
                     k, near
                 ).any()  # then the one-sided ones are all there are
                 mistaken = off > tolerance and (one_kink or off > spread / 2 + tolerance)
-            if mistaken:
+            right_nearby = resolved and float(np.abs(near - numerical.value[k]).max()) < change / 16
+            if mistaken and not (right_nearby and self.derived.uncertain[r]) and not self._jumps(r, direction):
                 value, error = numerical.value[k] / factor, numerical.error[k] / abs(factor)
-                right_nearby = resolved and float(np.abs(near - numerical.value[k]).max()) < change / 16
                 score, shown = change / numerical.error[k], "" if resolved else sides
                 self.mistakes.append(
                     Mistake(score, output, by, derived / factor, value, error, shown, right_nearby, single_output)
@@ -191,6 +197,19 @@ class Comparison:
             self.notes.append(f"{output} by {by}: {sides}, derived {derived / factor + 0.0:.6g}")
         if single_output and entry:
             self.kinks.setdefault(r, []).append(direction)
+
+    def _jumps(self, r: int, direction: Direction) -> bool:
+        """Whether a combination of outputs jumps at the point, as far as numbers next to it can tell."""
+        f, sizes = outputs_along(self.point, direction, np.array([r])), []
+        for i, d in direction:
+            least = 4 * np.spacing(np.abs(self.point.values[i][d] if isinstance(d, tuple) else self.point.values[i]))
+            sizes.append(float(np.max(least if isinstance(d, tuple) else least / np.where(d, np.abs(d), np.inf))))
+        far, near = (
+            max(abs(float(f(sign * max(sizes) * factor)[0] - self.middle[r])) for sign in (1.0, -1.0))
+            for factor in (4.0, 1.0)
+        )
+        size, expected = norm(self.point.combinations[r] * self.point.row), self.derived.rounding_errors[r]
+        return near > 0.9 * far and near > JUMP * (self.point.eps * size if self.derived.uncertain[r] else expected)
 
     def _gradients_near(self, r: int, distances: Sequence[float]) -> list[list[Array]]:
         """Return gradients of a combination of outputs at points at these distances."""

@@ -7,7 +7,7 @@ import numpy as np
 from ..backward import grad
 from ..tensor import Array, Tensor
 from .magnitudes import draw_signed, norm, own_magnitudes
-from .mismatch import GradientMismatch, first_nonfinite
+from .mismatch import GradientMismatch, OutOfRange, first_nonfinite
 from .point import Point
 
 __all__ = ["DerivedGradients", "gradients", "gradients_near"]
@@ -42,6 +42,13 @@ class DerivedGradients:
             self.rounding_errors.append(rounding_error)
         if self.rows:
             self._check_linear_and_repeatable()
+
+    @property
+    def uncertain(self) -> list[bool]:
+        """For each combination, whether rounding errors may be larger than the outputs themselves."""
+        sizes = [norm(combination * self.point.row) for combination in self.point.combinations]
+        least = self.point.tiny ** (5 / 6)
+        return [error > max(size, least) for error, size in zip(self.rounding_errors, sizes, strict=True)]
 
     def _check_linear_and_repeatable(self) -> None:
         """Check that gradients are linear in the cotangent, and the same after the function was called elsewhere."""
@@ -78,6 +85,8 @@ class DerivedGradients:
 
     def _exceeds_noise(self, k: int, combination: Array, change: Array) -> bool:
         """Whether a change of the gradient by the k-th active input exceeds its variation next to the point."""
+        if self.point.extreme or any(self.uncertain):  # then numbers on the way may underflow, or mean nothing
+            return False
         near = np.array([found[k] for found in gradients_near(self.point, combination, NEXT_TO, 4)])
         return bool((change > 10 * np.ptp(near, axis=0)).any())
 
@@ -104,17 +113,34 @@ def gradients(point: Point, combination: Array, finite: bool = True) -> tuple[li
                 )
             _check_arrays(point, derived[: len(leaves)], cotangent)
             found = [total + g.data for total, g in zip(found, derived, strict=False)]
-            changes += [norm(g.data * node.data) for g, node in zip(derived, nodes, strict=True)]
+            sizes = [np.maximum(np.abs(node.data), point.tiny) for node in nodes]  # smaller ones have absolute errors
+            changes += [norm(g.data * size) for g, size in zip(derived, sizes, strict=True)]
             point.infinite |= not all(np.isfinite(g.data).all() for g in derived)
     rounding_error = point.eps * norm(np.array(changes))  # these errors are independent, more or less
     _check_nothing_was_modified(point, before)
     for i, total in zip(point.active, found, strict=True):
         if finite and not np.isfinite(total).all():
-            raise GradientMismatch(
+            raise (OutOfRange if _overflows(point, combination) else GradientMismatch)(
                 f"the derived gradient of {point.input_names[i]} is {first_nonfinite(total)}, though all outputs are "
                 "finite"
             )
     return found, rounding_error
+
+
+def _overflows(point: Point, combination: Array) -> bool:
+    """Whether gradients are as infinite next to the point, and numbers in the function are tiny or huge."""
+    if not point.extreme:
+        return False
+    for _ in range(4):
+        near = point.perturbed(NEXT_TO)
+        try:
+            near.trace()
+            found, _ = gradients(near, combination, finite=False)
+        except Exception:  # as in `gradients_near`
+            continue
+        if all(np.isfinite(g).all() for g in found):
+            return False
+    return True
 
 
 def gradients_near(point: Point, combination: Array, distance: float, count: int) -> list[list[Array]]:

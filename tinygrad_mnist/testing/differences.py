@@ -25,7 +25,8 @@ __all__ = ["NumericalDerivatives", "derivatives_at_zero", "rounding_noise"]
 STEP_RATIO = 32.0  # between the steps of two extrapolations; a power of 2, as all steps are, so that x + h is exact
 ROUNDING = 30.0  # safety factor over the rounding noise that was measured
 NOISY = 6.0  # errors of up to so many times the rounding noise are taken for rounding errors
-UNDERFLOW = 2.0**-1000  # below, errors are no longer relative
+UNDERFLOW = 2.0**-1070  # below, errors are no longer relative
+LEAST = 2.0**-1072  # the smallest step: a quarter of it is the smallest number
 RESOLVED = 1e-5  # an error below this part of the derivative is good enough
 COARSE = 1e-3  # and one above that part is worth a remark
 PROBES = np.array([-2.83, -1.94, -0.71, 0.38, 1.27, 2.09, 3.17])  # uneven: rounding errors of even ones can cancel out
@@ -134,7 +135,7 @@ def _extrapolation(f: Callable[[float], Array], middle: Array, noise: Array, ste
     up, down = (np.array([f(sign * float(one)) for one in h[:, 0]]) for sign in (1.0, -1.0))
     with np.errstate(all="ignore"):
         first, second = _richardson((up - down) / (2 * h), 4)
-        bends = (up + down - 2 * middle) / h
+        bends = ((up - middle) + (down - middle)) / h
         kink = np.maximum(np.abs(2 * bends[1] - bends[0]), np.abs(2 * bends[2] - bends[1]))
         largest = np.maximum(np.abs(up).max(axis=0), np.abs(down).max(axis=0))
         rounding = (ROUNDING * np.maximum(noise, np.finfo(np.float64).eps * largest) + UNDERFLOW) / step
@@ -145,7 +146,7 @@ def _extrapolation(f: Callable[[float], Array], middle: Array, noise: Array, ste
             early, late = _richardson(slopes, 2)
             sides.append((4 * late - early) / 3)
             side_errors.append(np.abs(late - early) + rounding)
-        known = np.isfinite(error)
+        known = np.isfinite(error) & np.isfinite(value)
         sides_known = np.isfinite(side_errors).all(axis=0) & np.isfinite(sides).all(axis=0)
     return _Extrapolation(
         step,
@@ -175,14 +176,15 @@ def _next_step(
     rough = imprecise & ~noisy
     smallest, biggest = tried[0], tried[-1]
     small, first, largest = steps
-    if (rough[0] | (change > 4 * STEP_RATIO * smallest.noise)).any():  # there, a kink that was stepped over would show
-        return min(small, smallest.step / STEP_RATIO) if smallest.step == first else smallest.step / STEP_RATIO
+    doubtful = rough[0] | (change > 4 * STEP_RATIO * smallest.noise)  # there, a kink that was stepped over would show
+    if doubtful.any() and smallest.step > LEAST:
+        return max(min(small if smallest.step == first else first, smallest.step / STEP_RATIO), LEAST)
     hidden = (noisy[-1] & ~biggest.constant).any() or (change.any() and biggest.step == first)
     if hidden and biggest.step < largest:
         return min(biggest.step * STEP_RATIO, largest)
     for lower, upper, noisy_below, rough_above in zip(tried, tried[1:], noisy, rough[1:], strict=False):
         if (noisy_below & rough_above).any() and upper.step > 4 * lower.step:
-            return float(2.0 ** round(np.log2(lower.step * upper.step) / 2))
+            return float(np.ldexp(1.0, round((np.log2(lower.step) + np.log2(upper.step)) / 2)))
     return None
 
 

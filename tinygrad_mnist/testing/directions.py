@@ -10,7 +10,7 @@ import numpy as np
 from ..tensor import Array
 from .derived import DerivedGradients
 from .differences import rounding_noise
-from .magnitudes import draw_signed, magnitudes, own_magnitudes
+from .magnitudes import draw_signed, magnitudes, own_magnitudes, power_of_2
 from .point import Point, place
 
 __all__ = [
@@ -70,8 +70,9 @@ def variations(point: Point, derived: DerivedGradients) -> Iterator[Variation]:
             chosen = list(np.ndindex(x.shape))
         for index in chosen:
             size = float(sizes[index])
-            own = float(2.0 ** np.floor(np.log2(abs(x[index])))) if x[index] else size
-            steps = (first * own, first * size, max(size, 1.0) / 4)
+            own = float(power_of_2(abs(x[index]))) if x[index] else size
+            least = 4 * float(np.spacing(abs(x[index])))  # a quarter of it still changes the entry, exactly
+            steps = (max(first * own, least), max(first * size, least), max(size, 1.0) / 4)
             yield Variation([(i, index)], point.input_names[i], place(index), steps)
 
 
@@ -135,7 +136,8 @@ def tolerances_along(point: Point, direction: Direction, derived: DerivedGradien
         1 / own_magnitudes(point.values[i][d]) if isinstance(d, tuple) else np.abs(d) / own_magnitudes(point.values[i])
         for i, d in direction
     ]
-    return 32 * max(float(np.max(speed, initial=0.0)) for speed in speeds) * np.array(derived.rounding_errors)
+    fastest = min(max(float(np.max(speed, initial=0.0)) for speed in speeds), np.finfo(np.float64).max)
+    return 32 * np.array(derived.rounding_errors) * fastest
 
 
 def output_noise(point: Point, derived: DerivedGradients) -> Array:

@@ -6,14 +6,28 @@ import numpy as np
 
 from ..tensor import Array
 
-__all__ = ["draw_signed", "magnitudes", "norm", "own_magnitudes"]
+__all__ = ["draw_signed", "magnitudes", "norm", "own_magnitudes", "power_of_2"]
+
+
+PROPORTION = 2.0**-300
+HUGE = 2.0**30
+LARGEST = float(np.finfo(np.float64).max)
+
+
+def power_of_2(x: Array) -> Array:
+    """Return the largest power of 2 that is not larger than a positive number, exactly, be it subnormal or huge."""
+    return np.asarray(np.ldexp(1.0, np.frexp(x)[1] - 1))
 
 
 def magnitudes(x: Array) -> Array:
-    """Return the size of each entry as a power of 2: its own or, if that is larger, the median of the others."""
+    """Return the size of each entry as a power of 2: its own or, if that is larger, the median of the others.
+
+    A median that is out of all proportion, to 1 for zeros, does not count.
+    """
     sizes = np.abs(x)
-    median = np.median(sizes[sizes > 0]) if sizes.any() else 1.0
-    return np.asarray(2.0 ** np.floor(np.log2(np.maximum(sizes, median))))
+    median = min(float(np.median(sizes[sizes > 0])), LARGEST) if sizes.any() else 1.0
+    own = np.where(sizes > 0, sizes, min(median, 1.0) if median > HUGE else median)
+    return power_of_2(np.where(own < median * PROPORTION, own, np.where(sizes > 0, np.maximum(own, median), own)))
 
 
 def own_magnitudes(x: Array) -> Array:

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..tensor import Array
 
-__all__ = ["GradientMismatch", "first_nonfinite"]
+__all__ = ["GradientMismatch", "OutOfRange", "first_nonfinite"]
 
 
 class GradientMismatch(AssertionError):  # noqa: N818  # the name is part of the public contract
@@ -25,6 +25,10 @@ class GradientMismatch(AssertionError):  # noqa: N818  # the name is part of the
     inputs: tuple[Array, ...] = ()
     order: int = 1
     seed: int = 0
+
+
+class OutOfRange(Exception):  # noqa: N818  # no error: it ends a comparison, and is reported as a note
+    """Numbers that are to be compared overflow, though there may be nothing wrong with them."""
 
 
 def first_nonfinite(array: Array) -> str:

@@ -11,7 +11,7 @@ from ..backward import grad, topological_order
 from ..record import mode, recording
 from ..tensor import Array, Tensor
 from .magnitudes import draw_signed, own_magnitudes
-from .mismatch import first_nonfinite
+from .mismatch import OutOfRange, first_nonfinite
 
 __all__ = ["PERTURBATION", "Point", "place"]
 
@@ -52,6 +52,7 @@ class Point:
         self.fn, self.values, self.active, self.rng = fn, values, active, rng
         self.input_names, self.output_names = input_names, output_names
         self.record = True  # whether evaluations need the graph, because the function differentiates something itself
+        self.level = 1  # how often the function was differentiated, plus 1
         self.infinite = False  # whether a gradient inside is not finite, which a mask may keep from the inputs
 
     # Evaluation -------------------------------------------------------------------------------------------------------
@@ -87,7 +88,15 @@ class Point:
         self.intermediates = [node for node in nodes if node.op is not None]
         dtypes = [np.dtype(np.float64), *(node.dtype for node in nodes)]
         lowest = max(dtypes, key=lambda dtype: float(np.finfo(dtype).eps))
-        self.eps, self.first_step = float(np.finfo(lowest).eps), FIRST_STEPS.get(lowest.type, FIRST_STEPS[np.float64])
+        self.eps, self.tiny = float(np.finfo(lowest).eps), float(np.finfo(lowest).tiny)
+        self.first_step = FIRST_STEPS.get(lowest.type, FIRST_STEPS[np.float64])
+
+    @property
+    def extreme(self) -> bool:
+        """Whether numbers in the function are so tiny or huge that products of a few of them may underflow or overflow."""
+        sizes = (np.abs(a[a != 0]) for a in [*self.row[None], *(node.data for node in self.intermediates + self.leaves)])
+        least = self.tiny ** (1 / 6)
+        return any(size.min(initial=1.0) < least or size.max(initial=1.0) > 1 / least for size in sizes)
 
     def prepare(self) -> None:
         """Evaluate the function, check that its gradients can be checked, and draw combinations of outputs."""
@@ -96,7 +105,7 @@ class Point:
             self.output_names = [f"output {i}" for i in range(len(self.outputs))]
         for name, out in zip(self.output_names, self.outputs, strict=True):
             if not np.isfinite(out.data).all():
-                raise ValueError(
+                raise (ValueError if self.level == 1 else OutOfRange)(
                     f"check_gradients: {name} of fn is {first_nonfinite(out.data)}; finite differences need finite "
                     "numbers"
                 )
@@ -197,7 +206,7 @@ class Point:
             [f"gradient of {self.input_names[i]}" for i in active],
             self.rng,
         )
-        point.infinite = self.infinite
+        point.infinite, point.level = self.infinite, self.level + 1
         return point
 
 

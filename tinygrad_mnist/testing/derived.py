@@ -24,6 +24,8 @@ class DerivedGradients:
         For each combination of outputs, its gradients by the active inputs.
     rounding_errors : list of float
         For each combination, how far rounding errors may change its value.
+    tolerances : list of ndarray
+        For each active input, how far rounding errors may change its gradients.
 
     Raises
     ------
@@ -59,15 +61,19 @@ class DerivedGradients:
         ]
         mixture = factors @ point.combinations
         mixed, _ = gradients(point, mixture)
+        self.tolerances = []
+        for k, i in enumerate(point.active):
+            rows = np.array([row[k] for row in self.rows])
+            tolerance = 1e4 * point.eps * np.abs(rows).sum(axis=0).max(initial=0.0)
+            tolerance = tolerance + 1e3 * max(self.rounding_errors) / own_magnitudes(point.values[i])
+            tolerance = tolerance + 4 * np.finfo(rows.dtype).smallest_subnormal  # small ones are rounded to these
+            self.tolerances.append(tolerance)
         for elsewhere in (np.negative, np.flip):
             point.outputs_at([np.asarray(elsewhere(v)) if i in point.active else v for i, v in enumerate(point.values)])
             again, _ = gradients(point, point.combinations[-1])
             for k, i in enumerate(point.active):
-                name, rows = point.input_names[i], np.array([row[k] for row in self.rows])
-                tolerance = 1e4 * point.eps * np.abs(rows).sum(axis=0).max(initial=0.0)
-                tolerance = tolerance + 1e3 * max(self.rounding_errors) / own_magnitudes(point.values[i])
-                tolerance = tolerance + 4 * np.finfo(rows.dtype).smallest_subnormal  # small ones are rounded to these
-                if not np.allclose(again[k], rows[-1], rtol=0, atol=tolerance):
+                name, tolerance = point.input_names[i], self.tolerances[k]
+                if not np.allclose(again[k], self.rows[-1][k], rtol=0, atol=tolerance):
                     raise GradientMismatch(
                         f"the gradient of {name} is another one when backward is repeated on the same graph, after fn "
                         "was called with other inputs; a rule must depend on its arguments alone, not on what was "
@@ -97,13 +103,12 @@ def gradients(point: Point, combination: Array, finite: bool = True) -> tuple[li
     Also returns how far rounding errors in all intermediate results may change that combination (to first order).
     """
     found = [np.zeros_like(point.values[i]) for i in point.active]
-    before, start = [out.data.copy() for out in point.outputs], 0
+    before = [out.data.copy() for out in point.outputs]
     leaves = [point.leaves[i] for i in point.active]
     nodes = leaves + point.intermediates
     changes = [norm(combination * point.row)]
-    for name, out in zip(point.output_names, point.outputs, strict=True):
-        cotangent = Tensor(combination[start : start + out.size].reshape(out.shape))
-        start += out.size
+    for name, out, part in zip(point.output_names, point.outputs, point.split(combination), strict=True):
+        cotangent = Tensor(part)
         if out.requires_grad:
             given = cotangent.data.copy()
             derived = grad(out, nodes, gradient=cotangent)

@@ -20,6 +20,7 @@ from .directions import large_inputs
 from .magnitudes import own_magnitudes
 from .mismatch import GradientMismatch, OutOfRange, first_nonfinite
 from .point import PERTURBATION, Point
+from .variants import Variants
 
 __all__ = ["GradientMismatch", "InconclusiveWarning", "Report", "check_gradients"]
 
@@ -152,6 +153,7 @@ def check_gradients(
                     point.prepare()
                 comparison = Comparison(point)
                 compared += comparison.compared
+                Variants(point, comparison.derived)
                 if comparison.notes:
                     compared += _compare_off_the_kink(point)
                 notes += [note if level == 1 else f"order {level}: {note}" for note in comparison.notes]

@@ -59,6 +59,10 @@ class Point:
     def run(self, values: list[Array], record: bool = True) -> tuple[list[Tensor], list[Tensor]]:
         """Return leaves and floating-point outputs."""
         leaves = [Tensor(v, requires_grad=i in self.active) for i, v in enumerate(values)]
+        return leaves, self.call(leaves, record)
+
+    def call(self, leaves: list[Tensor], record: bool = True) -> list[Tensor]:
+        """Return floating-point outputs."""
         with recording(record):
             out = self.fn(*leaves)
         outputs = list(out) if isinstance(out, (tuple, list)) else [out]
@@ -67,7 +71,7 @@ class Point:
                 raise TypeError(
                     f"check_gradients: fn returned {type(one).__name__}; it must return a Tensor or a tuple of Tensors"
                 )
-        return leaves, [one for one in outputs if one.dtype.kind == "f"]
+        return [one for one in outputs if one.dtype.kind == "f"]
 
     def outputs_at(self, values: list[Array]) -> Array:
         """Return all outputs at other inputs in one row.
@@ -142,6 +146,12 @@ class Point:
     def combine(self, row: Array) -> Array:
         """Return the combinations of these outputs that are compared: some outputs alone, then mixtures."""
         return np.concatenate([row[self.singles] * self.factors, self.mixtures @ row])
+
+    def split(self, combination: Array) -> list[Array]:
+        """Return a combination of outputs as cotangents of the outputs."""
+        ends = np.cumsum([out.size for out in self.outputs])
+        parts = np.split(combination, ends[:-1])
+        return [part.reshape(out.shape) for part, out in zip(parts, self.outputs, strict=True)]
 
     def output_of(self, combination: int) -> tuple[float, str]:
         """Return the factor and the name of an output that is compared alone, or 1 and a name for a mixture."""

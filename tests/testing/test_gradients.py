@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 import tinygrad_mnist as tg
 from tinygrad_mnist import Tensor
+from tinygrad_mnist.record import mode
 from tinygrad_mnist.testing import (
     GradientMismatch,
     InconclusiveWarning,
@@ -265,6 +266,141 @@ def test_what_overflows_in_single_precision() -> None:
         low = wrong(np.tanh, lambda g, out, x, off=off: g * (1 - out * out) + (off if x.dtype == np.float32 else 0))
         with pytest.raises(GradientMismatch, match="in float32 differs from that in float64"):
             check_gradients(low, np.float32([0.5, 1]))
+
+
+# The whole range of floats --------------------------------------------------------------------------------------------
+EXTREMES = [0.0, -0.0, 5e-324, 2.2e-308, 1e-160, 1.8e154, 1e292, np.finfo(np.float64).max, -np.finfo(np.float64).max]
+anything = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from(EXTREMES)
+UNARY: list[Callable[..., Any]] = [
+    *(tg.negative, tg.relu, tg.abs, tg.tanh, tg.sigmoid, tg.exp, tg.sin, tg.sum, tg.max, tg.softmax, tg.logsumexp),
+    *(lambda x: x * x, lambda x: 1 / x, lambda x: tg.clip(x, -1, 1), lambda x: tg.log(tg.abs(x)), tg.mean),
+]
+BINARY: list[Callable[..., Any]] = [tg.add, tg.multiply, tg.divide, tg.maximum, lambda x, y: tg.sum(x * y)]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy, about overflow
+@given(st.data(), st.sampled_from(UNARY + BINARY), st.integers(1, 2), seeds)
+def test_the_whole_range_of_floats_raises_no_alarm(data: Any, fn: Any, order: int, seed: int) -> None:
+    size = data.draw(st.integers(1, 3))
+    xs = [np.array(data.draw(st.lists(anything, min_size=size, max_size=size))) for _ in range(1 + (fn in BINARY))]
+    try:
+        report = check_gradients(fn, *xs, order=order, rng=seed, inconclusive="ignore")
+        assert report.verdict == "inconclusive" or not report.notes
+    except ValueError as error:
+        assert "of fn is" in str(error)  # an output is not finite
+
+
+@pytest.mark.parametrize(
+    ("fn", "x"),
+    [
+        (tg.relu, [2.2e-308]),
+        (tg.max, [1e-160, 1e-160]),
+        (lambda x: x * x, 5e-324),
+        (tg.softmax, [1e154, 2.2e-308, 1e154]),
+        (tg.softmax, np.full((2, 2), 3e38)),
+        (lambda x: tg.clip(x, -1, 1), [1.7e308, 0.0, 2.0]),
+        (tg.log, [1e-310]),
+        (lambda x: 1 / x, np.float32([3e38, 1])),
+        (tg.multiply, [1.7e308, 1.0]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_points_at_the_ends_of_the_range(fn: Any, x: Any) -> None:
+    check_gradients(fn, *([x, [2.0**-1, 1.0]] if fn is tg.multiply else [x]), order=2, inconclusive="ignore")
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-120, 1.0, 1e120, 1e300])
+def test_mistakes_are_found_at_both_ends_of_the_range(size: float) -> None:
+    op = wrong(lambda x: np.maximum(x, 0), lambda g, out, x: 1.1 * g * (x > 0))
+    with pytest.raises(GradientMismatch):
+        check_gradients(op, [size, -size])
+
+
+def test_what_overflows_is_inconclusive_and_what_is_infinite_is_a_mistake() -> None:
+    with pytest.warns(InconclusiveWarning, match="inconclusive: not compared: the derived gradient of input 0 is -inf"):
+        assert check_gradients(lambda x: 1 / x, [1e-200, 1.0]).verdict == "inconclusive"
+    with pytest.raises(GradientMismatch, match="is inf"):
+        check_gradients(wrong(np.sin, lambda g, out, x: g / (x - x)), [0.5, 0.7])
+
+
+# Variants -------------------------------------------------------------------------------------------------------------
+X, M = np.random.default_rng(3).normal(size=4), np.random.default_rng(4).normal(size=(3, 4))
+LONG = np.random.default_rng(5).normal(size=4099)
+
+
+def sine(change: Callable[..., Any]) -> tg.Primitive:
+    """Make a sine whose right gradient is multiplied by ``change(g, x)``."""
+    return wrong(np.sin, lambda g, out, x: g * tg.cos(x) * change(g, x))
+
+
+def product(change: Callable[..., Any]) -> tg.Primitive:
+    return wrong(np.multiply, lambda g, out, x, y: g * y * change(x, y), lambda g, out, x, y: g * x)
+
+
+def contiguous(x: Tensor) -> bool:
+    return x.data.flags.c_contiguous
+
+
+HIDDEN: dict[str, tuple[Any, list[Any], str]] = {
+    "clipped at 2": (wrong(np.sin, lambda g, out, x: tg.clip(g, -2, 2) * tg.cos(x)), [X], r"2\*\*20 times as large"),
+    "lost below 1e-3": (sine(lambda g, x: np.abs(g.data) >= 1e-3), [X], r"2\*\*-20 times as large"),
+    "stride 0": (sine(lambda g, x: 2 if 0 in g.data.strides else 1), [X], "stride 0"),
+    "recorded": (sine(lambda g, x: 1.1 if mode.recording else 1), [X], "with create_graph=True"),
+    "gaps": (sine(lambda g, x: 1 if contiguous(x) else 2), [X], "not C-contiguous"),
+    "Fortran": (sine(lambda g, x: 2 if x.data.flags.fnc else 1), [M], "not C-contiguous"),
+    "gaps, of two": (product(lambda x, y: 1 if contiguous(y) else 2), [M, M + 1], "not C-contiguous"),
+    "the other constant": (product(lambda x, y: 1 if y.requires_grad else 2), [X, X + 1], "no other input requires"),
+    "one Tensor": (product(lambda x, y: 2 if x is y else 1), [X, X + 1], "the same Tensor"),
+    "float32": (sine(lambda g, x: 1.001 if x.dtype == np.float32 else 1), [M.astype(np.float32)], "in float32 differs"),
+    "entry 1000": (sine(lambda g, x: 1 + (np.arange(x.size) >= 1000)), [LONG[:1003]], "is wrong"),
+    "the last entry": (sine(lambda g, x: 1 + (np.arange(x.size) > 4097)), [LONG], "is wrong"),
+    "at 0": (wrong(np.square, lambda g, out, x: g * (2 * x + (x == 0))), [[0.0, 1.0]], r"input 0\[0\] is wrong"),
+    "at -0": (wrong(np.square, lambda g, out, x: g * (2 * x + (x == 0))), [-0.0], "is wrong"),
+    "g.data": (wrong(np.sin, lambda g, out, x: Tensor(g.data) * tg.cos(x)), [X], "does not depend on the cotangent"),
+    "x.data": (wrong(np.sin, lambda g, out, x: g * np.cos(x.data)), [X], "does not depend on input 0, though"),
+    "out.data": (wrong(np.tanh, lambda g, out, x: g * (1 - out.data**2)), [np.zeros(3)], "depend on input 0, though"),
+    "y.data": (
+        wrong(np.matmul, lambda g, out, x, y: g @ y.data.T, lambda g, out, x, y: x.T @ g),
+        [M, M.T],
+        "does not depend on input 0 or input 1, though",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_mistakes_that_show_in_other_circumstances_only(name: str) -> None:
+    op, inputs, pattern = HIDDEN[name]
+    with pytest.raises(GradientMismatch, match=pattern):
+        check_gradients(op, *inputs)
+
+
+@pytest.mark.parametrize("name", ["clipped at 2", "lost below 1e-3", "stride 0", "recorded"])
+def test_such_mistakes_of_second_derivatives(name: str) -> None:
+    op, (x,), pattern = HIDDEN[name]
+    cosine = wrong(np.cos, lambda g, out, x: -g * tg.sin(x))
+    first = tg.primitive(lambda g, x: g * np.cos(x))
+    first.defvjp(lambda h, out, g, x: h * cosine(x), lambda h, out, g, x: vjp(op, h, g, x))
+    outer = wrong(np.sin, lambda g, out, x: first(g, x))
+    assert check_gradients(outer, x).verdict == "pass"
+    with pytest.raises(GradientMismatch, match=pattern):
+        check_gradients(outer, x, order=2)
+
+
+def vjp(op: tg.Primitive, h: Tensor, g: Tensor, x: Tensor) -> Tensor:
+    """Return the gradient of ``g * cos(x)`` by x, with the rule of a wrong sine applied to the cotangent `h`."""
+    shifted = x + np.pi / 2  # the derivative of cos is cos(x + pi/2)
+    return op.rule(0)(h, None, shifted) * g
+
+
+def test_kinks_and_rounding_hide_nothing_and_raise_no_alarm_in_other_circumstances() -> None:
+    for fn, *xs in (
+        (tg.maximum, [1.0, 2.0], [1.0, 3.0]),
+        (lambda x, y: tg.relu(x @ y), [[1.0, -1.0], [2.0, -1.0]], [[1.0, 2.0], [1.0, 2.0]]),
+        (lambda x, y: tg.divide(x - y, x + y), [1.0, 2.0], [2.0, 3.0]),
+        (lambda x: tg.relu(x) * tg.sign(x), [[0.0, 1.0], [-2.0, 1e-9]]),
+        (lambda x, y: x.detach() * 0 + y * 2, [1.0], [3.0]),
+    ):
+        check_gradients(fn, *xs, inconclusive="ignore")
 
 
 # Diagnosis ------------------------------------------------------------------------------------------------------------

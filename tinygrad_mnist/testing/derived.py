@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..backward import grad
@@ -163,17 +165,27 @@ def gradients_near(point: Point, combination: Array, distance: float, count: int
 
 def _check_arrays(point: Point, derived: list[Tensor], cotangent: Tensor) -> None:
     """Check shapes and dtypes, and that gradients share no memory with each other or anything else."""
-    others = [cotangent.data, *(leaf.data for leaf in point.leaves), *(out.data for out in point.outputs)]
-    for position, (i, g) in enumerate(zip(point.active, derived, strict=True)):
+    owned: dict[int, list[Array]] = {}  # arrays by what owns their memory
+    for other in (cotangent, *point.leaves, *point.outputs):
+        owned.setdefault(_owner(other.data), []).append(other.data)
+    for i, g in zip(point.active, derived, strict=True):
         leaf = point.leaves[i]
         if g.shape != leaf.shape or g.dtype != leaf.dtype:
             raise GradientMismatch(
                 f"the gradient of {point.input_names[i]} is {g.dtype} {g.shape}, not {leaf.dtype} {leaf.shape}"
             )
-        if any(np.may_share_memory(g.data, other) for other in [*others, *(d.data for d in derived[:position])]):
+        others = owned.setdefault(_owner(g.data), [])
+        if any(np.may_share_memory(g.data, other) for other in others):
             raise GradientMismatch(
                 f"the derived gradient of {point.input_names[i]} shares memory with an input, output or other gradient"
             )
+        others.append(g.data)
+
+
+def _owner(a: Any) -> int:
+    while (base := getattr(a, "base", None)) is not None:
+        a = base
+    return id(a)
 
 
 def _check_nothing_was_modified(point: Point, outputs: list[Array]) -> None:

@@ -30,6 +30,7 @@ __all__ = [
 ENTRIES = 64  # up to so many entries of an input each is varied on its own; beyond, random directions are
 TOTAL = 512  # up to so many entries of all inputs together
 FEW = 8  # with more than that in all, only inputs of so many
+COST = 40_000.0  # entries times operations, with which a check of each entry takes seconds
 DIRECTIONS = 16  # for all larger inputs together, and half as many single entries of them
 PROBE = 2.0**-40  # how far rounding errors are looked for
 
@@ -92,9 +93,10 @@ def is_single_entry(direction: Direction) -> bool:
 
 
 def large_inputs(point: Point) -> list[int]:
-    """Return the inputs that have too many entries to vary each of them."""
+    """Return the inputs that have too many entries to vary each of them; all do where that would take too long."""
     total = sum(point.values[i].size for i in point.active)
-    return [i for i in point.active if point.values[i].size > (ENTRIES if total <= TOTAL else FEW)]
+    most = 0 if total * point.weight > COST else ENTRIES if total <= TOTAL else FEW
+    return [i for i in point.active if point.values[i].size > most]
 
 
 # Along a direction ----------------------------------------------------------------------------------------------------

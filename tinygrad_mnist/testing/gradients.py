@@ -166,10 +166,16 @@ def check_gradients(
         error.inputs, error.order, error.seed = tuple(originals), level, seed
         raise error from None
     if notes and inconclusive == "warn":
+        kink = " at a kink" if any("one-sided" in note or "both sides" in note for note in notes) else ""
+        remedy = "Keep inputs " + (
+            "off kinks and ties (tinygrad_mnist.testing.arrays with away_from= and distinct=)"
+            if kink
+            else "where numbers neither overflow nor underflow"
+        )
         more = f" (and {len(notes) - SHOWN} more)" if len(notes) > SHOWN else ""
         warnings.warn(
-            f"check_gradients: inconclusive at a kink: {'; '.join(notes[:SHOWN])}{more}. Keep inputs off kinks and "
-            "ties (tinygrad_mnist.testing.arrays with away_from= and distinct=), or pass inconclusive='ignore'",
+            f"check_gradients: inconclusive{kink}: {'; '.join(notes[:SHOWN])}{more}. {remedy}, or pass "
+            "inconclusive='ignore'",
             InconclusiveWarning,
             stacklevel=2,
         )

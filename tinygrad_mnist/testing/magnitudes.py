@@ -47,4 +47,4 @@ def norm(a: Array) -> float:
     """Return the root of the sum of squares of what is finite, without overflow."""
     sizes = np.abs(a[np.isfinite(a)], dtype=np.float64)
     largest = float(sizes.max(initial=0.0))
-    return largest * float(np.linalg.norm(sizes / largest)) if largest else 0.0
+    return largest * float(np.sqrt(np.square(sizes / largest).sum())) if largest else 0.0

@@ -96,9 +96,16 @@ class Point:
         self.first_step = FIRST_STEPS.get(lowest.type, FIRST_STEPS[np.float64])
 
     @property
+    def weight(self) -> float:
+        """What an evaluation costs, in operations on small arrays."""
+        return sum(1 + node.size / 1000 for node in self.intermediates)
+
+    @property
     def extreme(self) -> bool:
-        """Whether numbers in the function are so tiny or huge that products of a few of them may underflow or overflow."""
-        sizes = (np.abs(a[a != 0]) for a in [*self.row[None], *(node.data for node in self.intermediates + self.leaves)])
+        """Whether numbers in the function are so tiny or huge that products of a few may underflow or overflow."""
+        sizes = (
+            np.abs(a[a != 0]) for a in [*self.row[None], *(node.data for node in self.intermediates + self.leaves)]
+        )
         least = self.tiny ** (1 / 6)
         return any(size.min(initial=1.0) < least or size.max(initial=1.0) > 1 / least for size in sizes)
 

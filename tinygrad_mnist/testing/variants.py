@@ -18,7 +18,7 @@ __all__ = ["Variants"]
 NEARBY = 2.0**-36  # gradients at this distance differ by rounding, or because of a kink
 DISTANCES = tuple(2.0**-n for n in range(10, 14))  # at which a gradient is looked at that seems to be constant
 CUT = "a rule cuts it off by .data, .numpy(), .detach() or no_grad(), and second derivatives would be wrong"
-ALONE = 3  # so many inputs at most are differentiated while the others are constant
+FEW = 3  # so many inputs at most are differentiated while the others are constant
 
 
 class Variants:
@@ -110,39 +110,42 @@ class Variants:
         """
         inputs = set(range(len(self.leaves)))
         signs = [draw_signed(self.rng, leaf.shape) for leaf in self.leaves]
-        for missing in {frozenset(inputs - found): None for found in reached if inputs - found}:
+        groups = dict.fromkeys(frozenset(inputs - found) for found in reached if inputs - found)
+        for missing in list(groups)[:FEW]:
             concerned = [k for k in inputs if inputs - reached[k] == missing]
-            changes: list[list[Array]] = []  # for each distance and gradient
+            changes: list[list[Array]] = []  # for each gradient that is concerned, at each distance
             for distance in DISTANCES:
                 values = list(self.point.values)
                 for i, sign in ((self.point.active[j], signs[j]) for j in missing):
                     values[i] = np.asarray(values[i] + distance * own_magnitudes(values[i]) * sign)
                 found = self._gradients_at(values, [i in self.point.active for i in range(len(values))])
-                changes += [[np.abs(found[k] - self.expected[k]) for k in concerned]] if found else []
-                if not found or not any(self._stands_out(k, c).any() for k, c in zip(concerned, changes[-1])):
+                if not found or not any(self._stands_out(k, found[k]).any() for k in concerned):
                     break
-            else:
-                for k, *sizes in zip(concerned, *changes, strict=True):
-                    ratios = np.array([far / near for far, near in zip(sizes, sizes[1:], strict=False)])
-                    smooth = (ratios > 1.6).all(axis=0) & (np.ptp(ratios, axis=0) < 0.2 * ratios[0])
-                    if (smooth & self._stands_out(k, sizes[-1])).any():
-                        others = " or ".join(self.names[j] for j in sorted(missing))
-                        raise GradientMismatch(
-                            f"the recorded gradient of {self.names[k]} (create_graph=True) does not depend on "
-                            f"{others}, though it changes there: {CUT}"
-                        )
+                changes.append([np.abs(found[k] - self.expected[k]) for k in concerned])
+            if len(changes) < len(DISTANCES):
+                continue
+            for k, sizes in zip(concerned, zip(*changes, strict=True), strict=True):
+                ratios = np.array([far / near for far, near in zip(sizes, sizes[1:], strict=False)])
+                smooth = (ratios > 1.6).all(axis=0) & (np.ptp(ratios, axis=0) < 0.2 * ratios[0])
+                if (smooth & (sizes[-1] > 100 * self._tolerance(k))).any():
+                    others = " or ".join(self.names[j] for j in sorted(missing))
+                    raise GradientMismatch(
+                        f"the recorded gradient of {self.names[k]} (create_graph=True) does not depend on {others}, "
+                        f"though it changes there: {CUT}"
+                    )
 
-    def _stands_out(self, k: int, change: Array) -> Array:
-        """Where a change of a gradient is certainly more than rounding."""
+    def _stands_out(self, k: int, found: Array) -> Array:
+        """Where a gradient differs by what is certainly more than rounding."""
         known = not self.point.extreme and not any(self.derived.uncertain)
-        return np.asarray(known & (change > 100 * self._tolerance(k, float(np.abs(self.expected[k]).max(initial=0.0)))))
+        return np.asarray(known & (np.abs(found - self.expected[k]) > 100 * self._tolerance(k)))
 
     # Inputs -----------------------------------------------------------------------------------------------------------
     def _store_differently(self) -> None:
         """Compare for inputs that are not contiguous and, if there are several, for some of them alone."""
         point, several = self.point, len(self.leaves) > 1
-        chosen = self.rng.permutation(len(self.leaves))[:ALONE].tolist() if several else [0, 0]
-        for k, store in zip(chosen, (_with_gaps, np.asfortranarray, _with_gaps), strict=False):
+        chosen = self.rng.permutation(len(self.leaves))[:FEW].tolist() if several else [0, 0]
+        stores: list[Callable[[Array], Array]] = [_with_gaps, np.asfortranarray, _with_gaps]
+        for k, store in zip(chosen, stores, strict=False):
             required = [i == point.active[k] if several else i in point.active for i in range(len(point.values))]
             stored = [store(v) if i in point.active else v for i, v in enumerate(point.values)]
             if several or not stored[point.active[k]].flags.c_contiguous:
@@ -197,8 +200,9 @@ class Variants:
         return list(found.values())
 
     # Comparison -------------------------------------------------------------------------------------------------------
-    def _tolerance(self, k: int, size: float) -> Array:
-        return self.derived.tolerances[k] + 1e4 * self.point.eps * size
+    def _tolerance(self, k: int) -> Array:
+        largest = np.abs(self.expected[k]).max(initial=0.0)
+        return np.asarray(self.derived.tolerances[k] + 1e4 * self.point.eps * largest)
 
     def _compare(
         self,
@@ -221,7 +225,7 @@ class Variants:
                 return
             right = (expected or self.expected)[k]
             change = np.abs(found[k] / factor - right)
-            tolerance = self._tolerance(k, size + float(np.abs(right).max(initial=0.0)))
+            tolerance = self._tolerance(k) + 1e4 * self.point.eps * max(size, np.abs(right).max(initial=0.0))
             if (change <= tolerance).all():
                 continue
             point = self.point
@@ -233,7 +237,9 @@ class Variants:
             near = [g[k] for g in gradients_near(point, self.point.combinations[-1], NEARBY, 16)]
             if not (change <= tolerance + 10 * np.ptp(near, axis=0)).all():
                 simpler()
-                raise GradientMismatch(f"the gradient of {self.names[k]} {what}; it differs by up to {change.max():.3g}")
+                raise GradientMismatch(
+                    f"the gradient of {self.names[k]} {what}; it differs by up to {change.max():.3g}"
+                )
 
 
 def _with_gaps(x: Array) -> Array:

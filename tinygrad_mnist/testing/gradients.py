@@ -29,7 +29,7 @@ PASTED = 60  # numbers that a message shows in full
 
 
 class InconclusiveWarning(UserWarning):
-    """There is a kink where gradients were to be checked.
+    """There is a kink where gradients were to be checked, or numbers overflow.
 
     Nothing is wrong, but not everything could be verified there.
     """
@@ -44,7 +44,8 @@ class Report:
     verdict : {"pass", "inconclusive"}
         "inconclusive" if one-sided differences disagree somewhere: at a kink, such as relu at 0 or a tie in max. Also
         if `order` is 2 or 3 and a gradient inside the function is infinite, as in ``sqrt(relu(x))`` at -1: then
-        derivatives by the cotangent are left out. Also if outputs overflow in the precision of the inputs.
+        derivatives by the cotangent are left out. Also if gradients overflow, as that of ``1 / x`` at 1e-200, or
+        outputs do in the precision of the inputs.
     compared : int
         Number of derivatives that were compared.
     notes : tuple of str
@@ -71,7 +72,9 @@ def check_gradients(
     several steps and extrapolated; the tolerance is their estimated error, relative to the derivative in question, so
     that tiny and huge gradients are judged alike. Also checked: that backward is linear in the cotangent, gives the
     same when repeated (also after `fn` was called with other inputs), and modifies neither inputs nor outputs nor
-    cotangents.
+    cotangents; that it gives the same for cotangents 2**20 times as large or small and of stride 0, for inputs that are
+    not C-contiguous, for one Tensor given twice, for an input alone while others require no gradient, and with
+    ``create_graph=True``; and that gradients recorded so depend on what they change with.
 
     Parameters
     ----------
@@ -88,7 +91,7 @@ def check_gradients(
     wrt : int or sequence of int, optional
         Positions of the inputs to differentiate by; by default all floating-point ones.
     inconclusive : {"warn", "ignore"}
-        Whether to warn (`InconclusiveWarning`) where kinks leave something unverified. At a kink, the check is repeated
+        Whether to warn (`InconclusiveWarning`) where something is left unverified. At a kink, the check is repeated
         a little way off.
 
     Returns

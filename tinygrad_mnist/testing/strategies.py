@@ -25,7 +25,8 @@ __all__ = ["arrays", "axes", "broadcastable_shapes", "conv_geometries", "indices
 STEP = 0.01  # of the grid that entries lie on: far more than the steps of finite differences
 NEAR, FAR = 3.0, 20.0  # bounds that are left out: usual ones, and now and then; exp(20 * 20) is still a number
 SMALLEST = 1e-8  # how small entries become, compared with the others
-SMALL = 64  # entries of which each is varied in a check of gradients; where there are more, sizes are alike
+SMALL = 64  # entries of which each is varied in a check of gradients; where there are more, entries are ordinary
+LENGTHS = [*[None] * 12, (4, 40), (100, 400), *[(1001, 1300)] * 2]  # of one axis, now and then
 LARGEST_SIZE = 2000  # entries of what shapes broadcast to
 LAYOUTS: tuple[Callable[[Array], Array], ...] = (
     np.ascontiguousarray,
@@ -48,8 +49,8 @@ def arrays(
 ) -> Any:
     """Strategy for arrays of finite floats, mostly on a grid of hundredths; no subnormal numbers.
 
-    Now and then some entries are zeros of both signs, all are whole numbers, or (up to 64 entries) magnitudes differ by
-    up to 1e8; and the memory order is any: C, Fortran, transposed, with gaps or backwards. Shapes, dtypes and these
+    In arrays of up to 64 entries now and then some are zeros of both signs, all are whole numbers, or magnitudes differ
+    by up to 1e8. The memory order is any: C, Fortran, transposed, with gaps or backwards. Shapes, dtypes and these
     variations shrink.
     Entries come from a seed: this is much faster than to draw each of them, and they do not shrink to zeros, where
     wrong derivatives can be right.
@@ -102,9 +103,8 @@ def arrays(
             return layout(x) if shape else x
 
         ranges: list[Any] = [(*near, None)]
-        if varied:
-            ranges = [*2 * ranges, *((*near, variation) for variation in (_zeros, _whole))]
-            ranges += [(*far, None), (*near, _scales)] if size <= SMALL else []
+        if varied and size <= SMALL:
+            ranges = [*2 * ranges, (*far, None), *((*near, variation) for variation in (_zeros, _whole, _scales))]
         dtypes = dtype if isinstance(dtype, st.SearchStrategy) else st.just(dtype)
         layouts = st.sampled_from(LAYOUTS[: len(LAYOUTS) if varied else 1])
         return st.tuples(dtypes, st.sampled_from(ranges), layouts, st.integers(0, 2**32 - 1)).map(entries)
@@ -197,29 +197,38 @@ def broadcastable_shapes(count: int = 2, max_dims: int = 4, min_side: int = 0, m
     max_dims = integer("broadcastable_shapes", "max_dims", max_dims)
     min_side = integer("broadcastable_shapes", "min_side", min_side)
     most = max(3, min_side) if max_side is None else integer("broadcastable_shapes", "max_side", max_side, min_side)
-    short = hnp.mutually_broadcastable_shapes(
-        num_shapes=count, max_dims=max_dims, min_side=min_side, max_side=most
-    ).map(lambda drawn: drawn.input_shapes)
-    return st.tuples(short, LENGTHS, st.integers(0, 3)).map(_lengthened) if max_side is None else short
 
+    def short(dims: int, least: int) -> Any:
+        return hnp.mutually_broadcastable_shapes(
+            num_shapes=count,
+            min_dims=min(dims, max_dims),
+            max_dims=max_dims,
+            min_side=min(max(least, min_side), most),
+            max_side=most,
+        ).map(lambda drawn: drawn.input_shapes)
 
-LENGTHS = st.one_of(*[st.none()] * 9, st.integers(4, 40), st.integers(100, 400), st.integers(1001, 1300))
+    # in most of those without a least number or length of axes there is one without any, or one of length 0
+    usual = st.one_of(short(0, 0), *[short(1, 1), short(2, 1)] * 2)
+    lengths = st.sampled_from(LENGTHS).flatmap(lambda ends: st.integers(*ends) if ends else st.none())
+    return st.tuples(usual, lengths, st.integers(0, 3)).map(_lengthened) if max_side is None else usual
 
 
 def _lengthened(drawn: tuple[tuple[tuple[int, ...], ...], int | None, int]) -> tuple[tuple[int, ...], ...]:
-    """Make one axis of shapes that broadcast long, within the limit."""
+    """Make one axis of shapes that broadcast long; the others have length 1 where there would be too many entries."""
     shapes, length, axis = drawn
     whole = np.broadcast_shapes(*shapes)
-    if length is None or not whole:
+    if length is None or 0 in whole or not whole:
         return shapes
     axis = -1 - axis % len(whole)
-    others = math.prod(max(n, 1) for n in whole) // max(whole[axis], 1)
-    length = max(min(length, LARGEST_SIZE // others), whole[axis])
-    places = [len(shape) >= -axis and shape[axis] == whole[axis] for shape in shapes]
-    return tuple(
-        tuple(length if long and i == len(shape) + axis else n for i, n in enumerate(shape))
-        for shape, long in zip(shapes, places, strict=True)
-    )
+    others = math.prod(whole) // whole[axis]
+    most = 1 if others * length > LARGEST_SIZE else max(whole)
+
+    def changed(shape: tuple[int, ...]) -> tuple[int, ...]:
+        place = len(shape) + axis
+        long = place >= 0 and shape[place] == whole[axis]
+        return tuple(length if long and i == place else n if n <= most else 1 for i, n in enumerate(shape))
+
+    return tuple(map(changed, shapes))
 
 
 def matmul_operands(dtype: Any = np.float64, max_dims: int = 4, max_side: int = 3) -> Any:

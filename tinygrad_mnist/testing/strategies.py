@@ -214,19 +214,16 @@ def broadcastable_shapes(count: int = 2, max_dims: int = 4, min_side: int = 0, m
 
 
 def _lengthened(drawn: tuple[tuple[tuple[int, ...], ...], int | None, int]) -> tuple[tuple[int, ...], ...]:
-    """Make one axis of shapes that broadcast long; the others have length 1 where there would be too many entries."""
+    """Make an axis that all shapes have long; the others have length 1 where there would be too many entries."""
     shapes, length, axis = drawn
     whole = np.broadcast_shapes(*shapes)
-    if length is None or 0 in whole or not whole:
+    if length is None or 0 in whole or () in shapes:
         return shapes
-    axis = -1 - axis % len(whole)
-    others = math.prod(whole) // whole[axis]
-    most = 1 if others * length > LARGEST_SIZE else max(whole)
+    axis = -1 - axis % min(map(len, shapes))
+    most = 1 if math.prod(whole) // whole[axis] * length > LARGEST_SIZE else max(whole)
 
     def changed(shape: tuple[int, ...]) -> tuple[int, ...]:
-        place = len(shape) + axis
-        long = place >= 0 and shape[place] == whole[axis]
-        return tuple(length if long and i == place else n if n <= most else 1 for i, n in enumerate(shape))
+        return tuple(length if i == len(shape) + axis else n if n <= most else 1 for i, n in enumerate(shape))
 
     return tuple(map(changed, shapes))
 

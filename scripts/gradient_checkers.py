@@ -1,6 +1,7 @@
 """Gradient checks behind one signature: ours, the usual central differences, PyTorch's and HIPS autograd's.
 
-The others see functions of Tensors wrapped as operations of their own.
+The others see functions of Tensors wrapped as operations of their own. Memory order and precision of inputs and
+cotangents reach the functions as the check has them; whether gradients are recorded, and which inputs need them, too.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def plain() -> Check:
             for index in np.ndindex(x.shape):
                 values = []
                 for step in (1e-5, -1e-5):
-                    shifted = [v.copy() for v in xs]
+                    shifted = [v.copy(order="K") for v in xs]
                     shifted[i][index] += step
                     values.append(fn(*(Tensor(v, requires_grad=True) for v in shifted)).data.sum())
                 numeric[index] = (values[0] - values[1]) / 2e-5
@@ -114,7 +115,7 @@ def torch_gradcheck() -> Check:
 
     def check(fn: Function, xs: list[Array], order: int, seed: int) -> str:
         torch.manual_seed(seed)
-        inputs = [torch.tensor(x, requires_grad=True) for x in xs]
+        inputs = [torch.from_numpy(x).clone().requires_grad_() for x in xs]  # in the same memory order
         try:
             gradcheck(lambda *xs: Bridge.apply(fn, *xs), inputs)
             if order > 1:
@@ -159,7 +160,7 @@ def hips_check_grads() -> Check:
     def check(fn: Function, xs: list[Array], order: int, seed: int) -> str:
         np.random.seed(seed)  # the one that check_grads draws from
         try:
-            check_grads(bridge(fn), tuple(range(len(xs))), modes=["rev"], order=order)(*(x.copy() for x in xs))
+            check_grads(bridge(fn), tuple(range(len(xs))), modes=["rev"], order=order)(*(x.copy(order="K") for x in xs))
         except AssertionError:
             return CAUGHT
         return PASSED

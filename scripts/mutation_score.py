@@ -5,6 +5,9 @@ The planted errors are those that test files plant (see tests/helpers/planted.py
 functions, wrapped as operations of their own: PyTorch's gradcheck (with gradgradcheck for errors of higher order) and
 HIPS autograd's check_grads, each with its default settings. One that is not installed is left out. A check that raises
 at every kink "catches" the errors there, too, and is wrong about their originals.
+
+All checks get inputs in the same memory order and precision. How an op is used is up to the check: whether one asks for
+a graph of the gradients, passes one Tensor twice, or leaves an input without a gradient.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ def verdict(check: Check, fn: Function, xs: list[Array], order: int, seed: int) 
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # steps out of a logarithm's domain, and the like
         try:
-            said = check(fn, [x.copy() for x in xs], order, seed)
+            said = check(fn, [x.copy(order="K") for x in xs], order, seed)
         except Exception as error:
             said = f"{CRASHED}: {type(error).__name__}: {error}".splitlines()[0]
     return said, (time.perf_counter() - begun) * 1e3

@@ -44,6 +44,7 @@ KINDS = {
     "choice": "the wrong argument, mask or term",
     "state": "depends on other calls, or writes to what it is given",
     "precision": "off by little, or computed in low precision",
+    "use": "wrong only for unusual inputs or cotangents, or where the op is used in an unusual way",
     "second order": "right, but its own derivative is wrong",
     "third order": "right, with the right first derivative and a wrong second one",
 }
@@ -165,6 +166,11 @@ def only_at(t: Tensor, position: Any) -> Tensor:
     return t * mask
 
 
+def of_size(x: Tensor) -> Array:
+    """Return the numbers of the entries: 0, 1, ... in the shape of `x`."""
+    return np.arange(x.size).reshape(x.shape)
+
+
 # Inputs ---------------------------------------------------------------------------------------------------------------
 def normal(*shapes: tuple[int, ...]) -> Draw:
     return lambda rng: [np.asarray(rng.normal(size=shape)) for shape in shapes]
@@ -195,6 +201,11 @@ def distinct(*shapes: tuple[int, ...]) -> Draw:
         ]
 
     return draw
+
+
+def single(draw: Draw) -> Draw:
+    """The same numbers in single precision."""
+    return lambda rng: [x.astype(np.float32) for x in draw(rng)]
 
 
 def fixed(*values: Any) -> Draw:

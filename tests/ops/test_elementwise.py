@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from op_checks import Array, Function, Shape, agree, dtypes, gradients_of_sum, orders, seeds, some
-from planted import LATEST_CALL, between, distinct, fixed, normal, plants, signed
+from planted import LATEST_CALL, between, distinct, fixed, normal, of_size, plants, signed, single
 
 import tinygrad_mnist as tg
 from tinygrad_mnist import Tensor
+from tinygrad_mnist.record import mode
 from tinygrad_mnist.testing import (
     arrays,
     broadcastable_shapes,
@@ -523,3 +524,89 @@ def _(right, g, out, x):
 @plants("sin: curvature constant", tg.sin, between(0.3, 1.2, (2,)), kind="third order", order=3)
 def _(right, g, out, x):
     return (lambda c: g * (tg.cos(c) - tg.sin(c) * (x - c)))(x.detach())
+
+
+# In unusual ways of use: most of these are right for a few ordinary numbers in C order, with a cotangent of about 1
+@plants("add: cotangent clipped at 2", tg.add, normal((3,), (3,)), kind="use")
+def _(right, g, *rest):
+    return tg.clip(right, -2, 2)
+
+
+@plants("negative: cotangent dropped below a thousandth", tg.negative, normal((3,)), kind="use")
+def _(right, g, *rest):
+    return tg.where(tg.abs(g) < 1e-3, 0.0, right)
+
+
+@plants("tanh: a thousandth off in float32", tg.tanh, single(normal((4,))), kind="use")
+def _(right, g, out, x):
+    return right * 1.001 if x.dtype == np.float32 else right
+
+
+@plants("cos: another one with create_graph", tg.cos, normal((3,)), kind="use")
+def _(right, *rest):
+    return right * 1.01 if mode.recording else right
+
+
+@plants("power: whole exponents", tg.power, fixed([0.5, 1.5, 0.7], [2.0, 0.5, 3.0]), kind="use", argument=0)
+def _(right, g, out, x, y):
+    return tg.where(y.data == np.round(y.data), g * out, right)
+
+
+@plants("subtract: one Tensor twice", tg.subtract, normal((3,), (3,)), kind="use", argument=1)
+def _(right, g, out, x, y):
+    return -right if x is y else right
+
+
+@plants("sqrt: not in C order", tg.sqrt, between(0.5, 2, (2, 3)), kind="use")
+def _(right, g, out, x):
+    return right if x.data.flags.c_contiguous else right * 2
+
+
+@plants("multiply: the other input needs no gradient", tg.multiply, normal((3,), (3,)), kind="use", argument=0)
+def _(right, g, out, x, y):
+    return right if y.requires_grad else right * 2
+
+
+@plants("divide: the other input needs no gradient", tg.divide, between(0.5, 2, (3,), (3,)), kind="use", argument=1)
+def _(right, g, out, x, y):
+    return right if x.requires_grad else -right
+
+
+@plants("exp: a cotangent that is broadcast", tg.exp, normal((4,)), kind="use")
+def _(right, g, out, x):
+    return right if g.size < 2 or 0 not in g.data.strides else right * 2
+
+
+@plants("sigmoid: flat beyond 10", tg.sigmoid, fixed([0.5, 12.0, -1.0]), kind="use")
+def _(right, g, out, x):
+    return tg.where(tg.abs(x) > 10, 0.0, right)
+
+
+@plants("sin: flat below a ten thousandth", tg.sin, fixed([1e-6, 0.5, -2.0]), kind="use")
+def _(right, g, out, x):
+    return tg.where((x.data != 0) & (np.abs(x.data) < 1e-4), 0.0, right)
+
+
+@plants("sin: flat at 0", tg.sin, fixed([0.0, 0.5, -2.0]), kind="use")
+def _(right, g, out, x):
+    return right * (x.data != 0)
+
+
+@plants("sin: backwards at negative zero", tg.sin, fixed([-0.0, 0.5, -2.0]), kind="use")
+def _(right, g, out, x):
+    return tg.where((x.data == 0) & np.signbit(x.data), -right, right)
+
+
+@plants("multiply: four axes", tg.multiply, normal((2, 1, 2, 2), (2, 2)), kind="use", argument=1)
+def _(right, g, *rest):
+    return right * 2 if g.ndim == 4 else right
+
+
+@plants("sin: from the 1000th entry on", tg.sin, normal((1100,)), kind="use")
+def _(right, g, out, x):
+    return right * (of_size(x) < 1000)
+
+
+@plants("tanh: the tail of a vector", tg.tanh, normal((2, 13)), kind="use")
+def _(right, g, out, x):
+    return right * (1 + 0.1 * (of_size(x) >= max(x.size // 8 * 8, 8)))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from op_checks import Array, Shape, agree, dtypes, many, seeds, shapes
-from planted import normal, plants
+from planted import normal, plants, vjp
 
 import tinygrad_mnist as tg
 from tinygrad_mnist import Tensor
@@ -109,3 +109,13 @@ def _(right, *rest):
 @plants("matmul: cotangent constant", tg.matmul, normal((2, 2), (2, 2)), kind="second order", order=2, argument=0)
 def _(right, g, out, x, y):
     return g.detach() @ y.T
+
+
+@plants("matmul: memory read as in C order", tg.matmul, normal((2, 3), (3, 2)), kind="use", argument=1)
+def _(right, g, out, x, y):
+    return vjp(tg.matmul, 1, g, Tensor(x.data.ravel("K").reshape(x.shape)), y) if g.data.flags.c_contiguous else right
+
+
+@plants("matmul: one Tensor twice", tg.matmul, normal((2, 2), (2, 2)), kind="use", argument=0)
+def _(right, g, out, x, y):
+    return right.T if x is y else right

@@ -180,3 +180,18 @@ def _(right, g, out, x):
 @plants("mean: cotangent constant", tg.mean, normal((3,)), kind="second order", order=2, within=lambda op, x: op(x * x))
 def _(right, *rest):
     return right.detach()
+
+
+@plants("sum: axis -2 taken for 2", lambda x: tg.sum(x, -2), normal((2, 2, 2)), kind="use")
+def _(right, g, out, x):
+    return tg.broadcast_to(tg.expand_dims(g, 2), x.shape)
+
+
+@plants("mean: four axes", lambda x: tg.mean(x, (1, 3)), normal((1, 2, 2, 3)), kind="use")
+def _(right, g, out, x):
+    return right * x.shape[3] / x.shape[2]
+
+
+@plants("sum: a cotangent that is broadcast", lambda x: tg.sum(x, 1), normal((3, 2)), kind="use")
+def _(right, g, out, x):
+    return right if 0 not in g.data.strides else right / 3

@@ -59,7 +59,29 @@ def observed(fn: Function, error: PlantedError, order: int) -> list[Array]:
     elsewhere = [np.flip(v) if np.array_equal(v, w) else w for v, w in zip(values, others, strict=True)]
     fn(*(Tensor(v, requires_grad=True) for v in elsewhere))
     later = [t.data for t in (tg.grad(out, leaves, gradient=cotangent) if out.requires_grad else leaves)]
-    return [first, *found, *later, out.data, g.data, *(t.data for t in leaves)]
+    in_use = used_otherwise(fn, values) if error.kind == "use" else []
+    return [first, *found, *later, out.data, g.data, *(t.data for t in leaves), *in_use]
+
+
+def used_otherwise(fn: Function, values: list[Array]) -> list[Array]:
+    """Return gradients by other cotangents, with create_graph, by one input alone, and of other inputs."""
+
+    def gradients(xs: list[Tensor], factor: float = 1.0, flat: bool = False, again: bool = False) -> list[Array]:
+        out, wanted = fn(*xs), [x for x in dict.fromkeys(xs) if x.requires_grad]
+        cotangent = factor * np.linspace(0.6, 0.9, out.size).reshape(out.shape)
+        g = np.broadcast_to(0.7, out.shape) if flat else cotangent.astype(out.dtype)
+        return [t.data for t in tg.grad(out, wanted, again, gradient=g)]
+
+    def leaves(arrays: list[Array], alone: int | None = None) -> list[Tensor]:
+        return [Tensor(v, requires_grad=alone in (None, i)) for i, v in enumerate(arrays)]
+
+    xs = leaves(values)
+    found = [*gradients(xs, 2.0**20), *gradients(xs, 2.0**-20), *gradients(xs, flat=True), *gradients(xs, again=True)]
+    for i in range(len(values)):
+        found += gradients(leaves(values, i))
+    if len(values) == 2 and values[0].shape == values[1].shape:
+        found += gradients([xs[0], xs[0]])
+    return [*found, *gradients(leaves([np.asfortranarray(v) for v in values]))]
 
 
 @each

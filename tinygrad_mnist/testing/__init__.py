@@ -1,6 +1,7 @@
 """Check gradients, those of your own ops too.
 
-`check_gradients`, `adjoint_check`, and Hypothesis strategies for their inputs; the manual is in README.md here.
+`check_gradients`, `check_model`, `adjoint_check`, and Hypothesis strategies for their inputs; the manual is in
+README.md here.
 """
 
 from importlib import import_module as _import_module
@@ -9,8 +10,10 @@ from typing import Any as _Any
 
 from . import adjoint as _adjoint
 from . import gradients as _gradients
+from . import models as _models
 from .adjoint import *
 from .gradients import *
+from .models import *
 
 if TYPE_CHECKING:
     from .program import *
@@ -35,4 +38,4 @@ def __getattr__(name: str) -> _Any:  # strategies are imported when they are ask
 
 
 def __dir__() -> list[str]:
-    return sorted([*_adjoint.__all__, *_gradients.__all__, *_STRATEGIES, *_PROGRAMS])
+    return sorted([*_adjoint.__all__, *_gradients.__all__, *_models.__all__, *_STRATEGIES, *_PROGRAMS])

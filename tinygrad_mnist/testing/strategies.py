@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -22,33 +23,53 @@ except ImportError as error:
 __all__ = ["arrays", "axes", "broadcastable_shapes", "conv_geometries", "indices", "matmul_operands", "permutations"]
 
 STEP = 0.01  # of the grid that entries lie on: far more than the steps of finite differences
+NEAR, FAR = 3.0, 20.0  # bounds that are left out: usual ones, and now and then; exp(20 * 20) is still a number
+SMALLEST = 1e-8  # how small entries become, compared with the others
+SMALL = 64  # entries of which each is varied in a check of gradients; where there are more, entries are ordinary
+LENGTHS = [*[None] * 12, (4, 40), (100, 400), *[(1001, 1300)] * 2]  # of one axis, now and then
+LARGEST_SIZE = 2000  # entries of what shapes broadcast to
+LAYOUTS: tuple[Callable[[Array], Array], ...] = (
+    np.ascontiguousarray,
+    np.asfortranarray,
+    lambda x: np.swapaxes(np.swapaxes(x, 0, -1).copy(), 0, -1),  # transposed memory
+    lambda x: np.repeat(x, 2, axis=-1)[..., ::2],  # with gaps
+    lambda x: np.flip(np.flip(x).copy()),  # backwards: negative strides
+)
 
 
 # Shapes and arrays ----------------------------------------------------------------------------------------------------
 def arrays(
     shape: Any,
     dtype: Any = np.float64,
-    low: float = -3.0,
-    high: float = 3.0,
+    low: float | None = None,
+    high: float | None = None,
     distinct: bool = False,
     away_from: Sequence[float] = (),
+    varied: bool = True,
 ) -> Any:
-    """Strategy for arrays of floats on a grid of hundredths: finite, no subnormal numbers, no negative zero.
+    """Strategy for arrays of finite floats, mostly on a grid of hundredths; no subnormal numbers.
 
-    Shapes and dtypes shrink. Entries come from a seed: this is much faster than to draw each of them, and they do not
-    shrink to zeros, where wrong derivatives can be right.
+    In arrays of up to 64 entries now and then some are zeros of both signs, all are whole numbers, or magnitudes differ
+    by up to 1e8. The memory order is any: C, Fortran, transposed, with gaps or backwards. Shapes, dtypes and these
+    variations shrink.
+    Entries come from a seed: this is much faster than to draw each of them, and they do not shrink to zeros, where
+    wrong derivatives can be right.
 
     Parameters
     ----------
     shape : int, tuple of ints, or a strategy for these
     dtype : float32, float64, or a strategy for these
-    low, high : float
-        The smallest and the largest entry possible.
+    low, high : float, optional
+        The smallest and the largest entry possible; by default -3 and 3, and now and then (up to 64 entries)
+        -20 and 20.
     distinct : bool
         Let no two entries be equal, not even after a cast to float32, so that a maximum has no ties. They are at least
-        a hundredth apart, where that many fit; else the grid is finer.
+        a hundredth apart, where that many fit; else the grid is finer. Magnitudes then do not vary.
     away_from : sequence of floats
         Kinks of the function: no entry is nearer than a hundredth to any of them.
+    varied : bool
+        False leaves the variations out: all entries are on the grid between -3 and 3, without negative zeros, in C
+        order.
 
     Raises
     ------
@@ -63,23 +84,64 @@ def arrays(
     ...     assert np.abs(x).min() > 0.009
     >>> test_abs()
     """
-
-    low, high = real("arrays", "low", low), real("arrays", "high", high)
+    low, high = (None if b is None else real("arrays", name, b) for name, b in (("low", low), ("high", high)))
+    bounds = [(-most if low is None else low, most if high is None else high) for most in (NEAR, FAR)]
     away_from = each("arrays", "away_from", away_from, real)
 
     def fill(shape: Any) -> Any:
         shape = each("arrays", "shape", shape if isinstance(shape, Sequence) else (shape,), integer)
         size = math.prod(shape)
-        grid = _grid(low, high, size if distinct else 1, away_from)
+        near, far = ((*ends, _grid(*ends, size if distinct else 1, away_from)) for ends in bounds)
 
-        def entries(drawn: tuple[Any, int]) -> Array:
-            rng = np.random.default_rng(drawn[1])
-            return np.asarray(rng.choice(grid, size, replace=not distinct).reshape(shape).astype(drawn[0]))
+        def entries(drawn: tuple[Any, Any, Callable[[Array], Array], int]) -> Array:
+            dtype, (low, high, grid, variation), layout, seed = drawn
+            rng = np.random.default_rng(seed)
+            x = rng.choice(grid, size, replace=not distinct)
+            if variation is not None and size:
+                x = variation(x, rng, lambda v: _allowed(v, low, high, away_from), distinct)
+            x = np.asarray(x.reshape(shape).astype(dtype))
+            return layout(x) if shape else x
 
+        ranges: list[Any] = [(*near, None)]
+        if varied and size <= SMALL:
+            ranges = [*2 * ranges, (*far, None), *((*near, variation) for variation in (_zeros, _whole, _scales))]
         dtypes = dtype if isinstance(dtype, st.SearchStrategy) else st.just(dtype)
-        return st.tuples(dtypes, st.integers(0, 2**32 - 1)).map(entries)
+        layouts = st.sampled_from(LAYOUTS[: len(LAYOUTS) if varied else 1])
+        return st.tuples(dtypes, st.sampled_from(ranges), layouts, st.integers(0, 2**32 - 1)).map(entries)
 
     return shape.flatmap(fill) if isinstance(shape, st.SearchStrategy) else fill(shape)
+
+
+Allowed: TypeAlias = "Callable[[Any], Any]"
+
+
+def _allowed(x: Any, low: float, high: float, kinks: Sequence[float]) -> Any:
+    """Return which numbers are between the bounds and away from the kinks."""
+    return (low <= x) & (x <= high) & np.all([np.abs(x - kink) >= STEP for kink in kinks] or [True], axis=0)
+
+
+def _zeros(x: Array, rng: np.random.Generator, allowed: Allowed, distinct: bool) -> Array:
+    """Put zeros of both signs in some places; a single one if entries are distinct, for the one next to it."""
+    if not allowed(0.0):
+        return x
+    places = np.arange(x.size) == np.abs(x).argmin() if distinct else rng.random(x.size) < 0.4
+    return np.where(places, rng.choice([0.0, -0.0], x.size), x)
+
+
+def _whole(x: Array, rng: np.random.Generator, allowed: Allowed, distinct: bool) -> Array:
+    """Draw whole numbers, if there are enough."""
+    numbers = np.arange(math.ceil(x.min()), math.floor(x.max()) + 1.0) if np.ptp(x) < 1e6 else np.round(x)
+    numbers = np.unique(numbers[allowed(numbers)])
+    enough = numbers.size >= (x.size if distinct else 1)
+    return rng.choice(numbers, x.size, replace=not distinct) if enough else x
+
+
+def _scales(x: Array, rng: np.random.Generator, allowed: Allowed, distinct: bool) -> Array:
+    """Make entries smaller, by factors down to 1e-8."""
+    if distinct:
+        return x
+    scaled = x * SMALLEST ** rng.random(x.size)
+    return np.where(allowed(scaled), scaled, x)
 
 
 def _grid(low: float, high: float, count: int, away_from: Sequence[float]) -> Array:
@@ -111,15 +173,17 @@ def _grid(low: float, high: float, count: int, away_from: Sequence[float]) -> Ar
     return grid
 
 
-def broadcastable_shapes(count: int = 2, max_dims: int = 3, min_side: int = 0, max_side: int = 3) -> Any:
-    """Strategy for tuples of `count` shapes that broadcast with each other.
+def broadcastable_shapes(count: int = 2, max_dims: int = 4, min_side: int = 0, max_side: int | None = None) -> Any:
+    """Strategy for tuples of `count` shapes that broadcast with each other, to 2000 entries at most.
 
     Parameters
     ----------
     count, max_dims : int
         Number of shapes, and of axes that each has at most.
     min_side, max_side : int
-        Lengths of the axes; those that broadcast may have length 1 in any case.
+        Lengths of the axes; those that broadcast may have length 1 in any case. By default they are 3 at most, but now
+        and then one axis has some dozens, a few hundred or more than a thousand entries: enough for the vectors, blocks
+        and thresholds of what is tested.
 
     Examples
     --------
@@ -132,18 +196,36 @@ def broadcastable_shapes(count: int = 2, max_dims: int = 3, min_side: int = 0, m
     count = integer("broadcastable_shapes", "count", count, 1)
     max_dims = integer("broadcastable_shapes", "max_dims", max_dims)
     min_side = integer("broadcastable_shapes", "min_side", min_side)
-    max_side = integer("broadcastable_shapes", "max_side", max_side, min_side)
-    return hnp.mutually_broadcastable_shapes(
-        num_shapes=count, max_dims=max_dims, min_side=min_side, max_side=max_side
-    ).map(lambda drawn: drawn.input_shapes)
+    most = max(3, min_side) if max_side is None else integer("broadcastable_shapes", "max_side", max_side, min_side)
+
+    def short(dims: int, least: int) -> Any:
+        return hnp.mutually_broadcastable_shapes(
+            num_shapes=count,
+            min_dims=min(dims, max_dims),
+            max_dims=max_dims,
+            min_side=min(max(least, min_side), most),
+            max_side=most,
+        ).map(lambda drawn: drawn.input_shapes)
+
+    # in most of those without a least number or length of axes there is one without any, or one of length 0
+    usual = st.one_of(short(0, 0), *[short(1, 1), short(2, 1)] * 2)
+    lengths = st.sampled_from(LENGTHS).flatmap(lambda ends: st.integers(*ends) if ends else st.none())
+    return st.tuples(usual, lengths, st.integers(0, 3)).map(_lengthened) if max_side is None else usual
 
 
-LAYOUTS: tuple[Callable[[Array], Array], ...] = (
-    np.ascontiguousarray,
-    np.asfortranarray,
-    lambda x: np.swapaxes(np.swapaxes(x, 0, -1).copy(), 0, -1),  # transposed memory
-    lambda x: np.repeat(x, 2, axis=-1)[..., ::2],  # with gaps
-)
+def _lengthened(drawn: tuple[tuple[tuple[int, ...], ...], int | None, int]) -> tuple[tuple[int, ...], ...]:
+    """Make an axis that all shapes have long; the others have length 1 where there would be too many entries."""
+    shapes, length, axis = drawn
+    whole = np.broadcast_shapes(*shapes)
+    if length is None or 0 in whole or () in shapes:
+        return shapes
+    axis = -1 - axis % min(map(len, shapes))
+    most = 1 if math.prod(whole) // whole[axis] * length > LARGEST_SIZE else max(whole)
+
+    def changed(shape: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(length if i == len(shape) + axis else n if n <= most else 1 for i, n in enumerate(shape))
+
+    return tuple(map(changed, shapes))
 
 
 def matmul_operands(dtype: Any = np.float64, max_dims: int = 4, max_side: int = 3) -> Any:
@@ -168,12 +250,9 @@ def matmul_operands(dtype: Any = np.float64, max_dims: int = 4, max_side: int = 
     max_dims = integer("matmul_operands", "max_dims", max_dims, 2)  # matrices have two axes
     max_side = integer("matmul_operands", "max_side", max_side)
 
-    def operand(shape: tuple[int, ...]) -> Any:
-        return st.tuples(arrays(shape, dtype), st.sampled_from(LAYOUTS)).map(lambda drawn: drawn[1](drawn[0]))
-
     return hnp.mutually_broadcastable_shapes(
         signature=np.matmul.signature, max_dims=max_dims - 2, min_side=0, max_side=max_side
-    ).flatmap(lambda drawn: st.tuples(*map(operand, drawn.input_shapes)))
+    ).flatmap(lambda drawn: st.tuples(*(arrays(shape, dtype) for shape in drawn.input_shapes)))
 
 
 # Settings -------------------------------------------------------------------------------------------------------------
@@ -212,7 +291,7 @@ _geometries = st.composite(_draw_geometry)  # once, because Hypothesis reads the
 def axes(ndim: int) -> Any:
     """Strategy for the ``axis`` of reductions over an array of `ndim` axes.
 
-    It is None, an axis, or a tuple of different axes, some of them counted from the end.
+    It is None, an axis, or a tuple of different axes, many of them counted from the end.
 
     Examples
     --------
@@ -221,7 +300,7 @@ def axes(ndim: int) -> Any:
     (0, 1)
     """
     ndim = integer("axes", "ndim", ndim)
-    one = [st.integers(-ndim, ndim - 1)] if ndim else []
+    one = [st.integers(0, ndim - 1), st.integers(1, ndim).map(operator.neg)] if ndim else []
     return st.one_of(st.none(), *one, hnp.valid_tuple_axes(ndim, min_size=0))
 
 

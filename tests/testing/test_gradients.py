@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 
 import tinygrad_mnist as tg
@@ -275,10 +275,12 @@ UNARY: list[Callable[..., Any]] = [
     *(tg.negative, tg.relu, tg.abs, tg.tanh, tg.sigmoid, tg.exp, tg.sin, tg.sum, tg.max, tg.softmax, tg.logsumexp),
     *(lambda x: x * x, lambda x: 1 / x, lambda x: tg.clip(x, -1, 1), lambda x: tg.log(tg.abs(x)), tg.mean),
 ]
+LONG = np.random.default_rng(5).normal(size=4099)
 BINARY: list[Callable[..., Any]] = [tg.add, tg.multiply, tg.divide, tg.maximum, lambda x, y: tg.sum(x * y)]
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy, about overflow
+@settings(phases=[Phase.explicit, Phase.reuse, Phase.generate])  # the message shows numbers; shrinking takes minutes
 @given(st.data(), st.sampled_from(UNARY + BINARY), st.integers(1, 2), seeds)
 def test_the_whole_range_of_floats_raises_no_alarm(data: Any, fn: Any, order: int, seed: int) -> None:
     size = data.draw(st.integers(1, 3))
@@ -296,6 +298,9 @@ def test_the_whole_range_of_floats_raises_no_alarm(data: Any, fn: Any, order: in
         (tg.relu, [2.2e-308]),
         (tg.max, [1e-160, 1e-160]),
         (lambda x: x * x, 5e-324),
+        (tg.softmax, [1e12, 1e12]),  # as steep as a jump
+        (tg.logsumexp, [3170186710487899.0, 3170186710487899.0]),
+        (tg.log_softmax, np.full(3, -1e16)),
         (tg.softmax, [1e154, 2.2e-308, 1e154]),
         (tg.softmax, np.full((2, 2), 3e38)),
         (lambda x: tg.clip(x, -1, 1), [1.7e308, 0.0, 2.0]),
@@ -305,8 +310,20 @@ def test_the_whole_range_of_floats_raises_no_alarm(data: Any, fn: Any, order: in
     ],
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_points_at_the_ends_of_the_range(fn: Any, x: Any) -> None:
+def test_points_far_from_1(fn: Any, x: Any) -> None:
     check_gradients(fn, *([x, [2.0**-1, 1.0]] if fn is tg.multiply else [x]), order=2, inconclusive="ignore")
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        (LONG[:1120], -0.0),
+        (np.where(LONG[:1299] > 0, LONG[:1299], 0.0), LONG[1299:2598]),
+        (LONG[:1100] * np.logspace(-8, 1.3, 1100), LONG[1100:2200] * np.logspace(1.3, -8, 1100)),
+    ],
+)
+def test_smooth_functions_of_many_numbers_pass(x: Any, y: Any) -> None:
+    assert check_gradients(lambda x, y: tg.tanh(x) * y, x, y, order=2).verdict == "pass"
 
 
 @pytest.mark.parametrize("size", [1e-300, 1e-120, 1.0, 1e120, 1e300])
@@ -325,7 +342,6 @@ def test_what_overflows_is_inconclusive_and_what_is_infinite_is_a_mistake() -> N
 
 # Variants -------------------------------------------------------------------------------------------------------------
 X, M = np.random.default_rng(3).normal(size=4), np.random.default_rng(4).normal(size=(3, 4))
-LONG = np.random.default_rng(5).normal(size=4099)
 
 
 def sine(change: Callable[..., Any]) -> tg.Primitive:

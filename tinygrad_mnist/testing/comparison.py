@@ -19,11 +19,12 @@ from .directions import (
     large_inputs,
     output_noise,
     outputs_along,
+    summation_error,
     tied_variation,
     tolerances_along,
     variations,
 )
-from .magnitudes import norm
+from .magnitudes import magnitudes, norm
 from .mismatch import GradientMismatch
 from .point import Point
 
@@ -31,6 +32,7 @@ __all__ = ["Comparison"]
 
 EXTRAPOLATIONS = 9  # to try for one derivative; half as many for functions of many entries
 NEGLIGIBLE = 1e-6  # smaller errors, relative to the largest derivative by an input, are not reported as kinks
+TINY = 1e-9  # nor are these, relative to the outputs
 ENOUGH = 3  # directions with kinks in such a function, before it is compared a little way off instead
 JUMP = 1e5  # changes are more than rounding if they are so many times as large
 DISTANCES = tuple(2.0**-n for n in range(20, 37, 4))  # at which gradients are compared with those at the point itself
@@ -113,18 +115,28 @@ class Comparison:
             outside = numerical.contradict(derived)
             precise = (np.abs(derived) <= tolerance) | (numerical.error < np.abs(derived) / 2)
             above_noise |= bool(precise.any())
-            negligible = entry & (numerical.error <= NEGLIGIBLE * self._largest_derivatives(variation.direction))
-            for r in np.flatnonzero(outside | ~(numerical.resolved | negligible)).tolist():
+            doubtful = outside | ~numerical.resolved
+            if doubtful.any():
+                difference = np.abs(derived - numerical.value) + numerical.error - tolerance
+                doubtful &= outside | ~(difference <= self._negligible(variation.direction))
+            for r in np.flatnonzero(doubtful).tolist():
                 self._judge(r, variation, derived[r], tolerance[r], numerical, r)
             if self.large and len(self.notes) >= ENOUGH * singles and not self.thorough:
                 break
         if not above_noise and self.count:
             self.notes.append("rounding errors hide all derivatives")
 
-    def _largest_derivatives(self, direction: Direction) -> Array:
-        """Return the largest derivative of each combination of outputs by any entry of the input that is varied."""
-        k = self.point.active.index(direction[0][0])
-        return np.array([np.abs(row[k]).max() for row in self.derived.rows])
+    def _negligible(self, direction: Direction) -> Array:
+        """Return how small an error of each combination's derivative is negligible.
+
+        That is, relative to the parts that make up the derivative, or to the outputs where the input is of size 1.
+        """
+        ((i, d),) = direction
+        k, entry = self.point.active.index(i), isinstance(d, tuple)
+        parts = [float(np.abs(row[k]).max()) if entry else norm(row[k] * d) for row in self.derived.rows]
+        size = float(magnitudes(self.point.values[i])[d]) if entry else 1.0
+        outputs = [norm(combination * self.point.row) for combination in self.point.combinations]
+        return np.maximum(NEGLIGIBLE * np.array(parts), TINY * np.array(outputs) / size)
 
     def _compare_tied_entries(self) -> None:
         """Vary entries that tie together: there is no kink then, and a gradient given to all of them is too large."""
@@ -168,8 +180,12 @@ class Comparison:
             if np.isfinite(numerical.side_error[k])
             else "not defined on both sides"
         )
+        change = abs(derived - numerical.value[k])
+        if outside and resolved and not single_output:
+            sum_error = summation_error(self.point, variation, self.point.combinations[r])
+            if change <= sum_error:
+                return
         if outside and (resolved or (single_output and entry)):
-            change = abs(derived - numerical.value[k])
             if resolved:  # so near that only a kink could change the gradient by so much
                 limit = change / (1024 * max(abs(derived), change))
                 distances = [next((distance for distance in DISTANCES if distance < limit), DISTANCES[-1])]
@@ -186,7 +202,8 @@ class Comparison:
                 ).any()  # then the one-sided ones are all there are
                 mistaken = off > tolerance and (one_kink or off > spread / 2 + tolerance)
             right_nearby = resolved and float(np.abs(near - numerical.value[k]).max()) < change / 16
-            if mistaken and not (right_nearby and self.derived.uncertain[r]) and not self._jumps(r, direction):
+            excused = self.derived.jumps[r] or (right_nearby and self.derived.uncertain[r])
+            if mistaken and not excused and not self._jumps(r, direction):
                 value, error = numerical.value[k] / factor, numerical.error[k] / abs(factor)
                 score, shown = change / numerical.error[k], "" if resolved else sides
                 self.mistakes.append(

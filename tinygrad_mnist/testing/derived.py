@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,13 @@ from ..backward import grad
 from ..tensor import Array, Tensor
 from .magnitudes import draw_signed, norm, own_magnitudes
 from .mismatch import GradientMismatch, OutOfRange, first_nonfinite
-from .point import Point
+from .point import PERTURBATION, Point
 
 __all__ = ["DerivedGradients", "gradients", "gradients_near"]
 
 NEXT_TO = 2.0**-36  # at this distance, relative to the inputs, gradients differ by rounding, or because of a kink
+AT_ONCE = 2.0**-40  # at this distance, relative to the inputs, outputs change by very little unless they jump:
+JUMP = 2.0**-8  # by less than this part of what they change by at PERTURBATION
 
 
 class DerivedGradients:
@@ -47,12 +50,30 @@ class DerivedGradients:
         if self.rows:
             self._check_linear_and_repeatable()
 
+    @cached_property
+    def jumps(self) -> Array:
+        """For each combination, whether it changes at once as much as it does farther off.
+
+        A smooth function may: softmax at [1e12, 1e12], as far as differences can tell.
+        """
+        point = self.point
+        at_once, far = (
+            np.abs([point.combine(point.outputs_at(p.values) - point.row) for p in (one, point.opposite(one))]).max(
+                axis=0
+            )
+            for one in (point.perturbed(AT_ONCE), point.perturbed(PERTURBATION))
+        )
+        return np.asarray(at_once > np.maximum(JUMP * np.nan_to_num(far), 1e4 * point.eps * self._sizes))
+
+    @cached_property
+    def uncertain(self) -> Array:
+        """For each combination, whether it jumps, or rounding errors may be larger than the outputs themselves."""
+        unknown = np.array(self.rounding_errors) > np.maximum(self._sizes, self.point.tiny ** (5 / 6))
+        return np.asarray(unknown | self.jumps)
+
     @property
-    def uncertain(self) -> list[bool]:
-        """For each combination, whether rounding errors may be larger than the outputs themselves."""
-        sizes = [norm(combination * self.point.row) for combination in self.point.combinations]
-        least = self.point.tiny ** (5 / 6)
-        return [error > max(size, least) for error, size in zip(self.rounding_errors, sizes, strict=True)]
+    def _sizes(self) -> Array:
+        return np.array([norm(combination * self.point.row) for combination in self.point.combinations])
 
     def _check_linear_and_repeatable(self) -> None:
         """Check that gradients are linear in the cotangent, and the same after the function was called elsewhere."""

@@ -10,7 +10,7 @@ import numpy as np
 from ..tensor import Array
 from .derived import DerivedGradients
 from .differences import rounding_noise
-from .magnitudes import draw_signed, magnitudes, own_magnitudes, power_of_2
+from .magnitudes import draw_signed, magnitudes, norm, own_magnitudes, power_of_2
 from .point import Point, place
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "large_inputs",
     "output_noise",
     "outputs_along",
+    "summation_error",
     "tied_variation",
     "tolerances_along",
     "variations",
@@ -104,16 +105,31 @@ def outputs_along(point: Point, direction: Direction, combinations: Any = slice(
     """Return combinations of outputs as a function of how far the inputs are moved along a direction."""
 
     def f(t: float) -> Array:
-        values = list(point.values)
-        for i, along in direction:
-            if isinstance(along, tuple):
-                values[i] = values[i].copy()
-                values[i][along] += t
-            else:
-                values[i] = np.asarray(values[i] + t * along)
-        return np.asarray(point.combine(point.outputs_at(values))[combinations])
+        return np.asarray(point.combine(_row_along(point, direction, t))[combinations])
 
     return f
+
+
+def _row_along(point: Point, direction: Direction, t: float) -> Array:
+    """Return all outputs where the inputs are moved by `t` along a direction."""
+    values = list(point.values)
+    for i, along in direction:
+        if isinstance(along, tuple):
+            values[i] = values[i].copy()
+            values[i][along] += t
+        else:
+            values[i] = np.asarray(values[i] + t * along)
+    return point.outputs_at(values)
+
+
+def summation_error(point: Point, variation: Variation, combination: Array) -> float:
+    """Return how far rounding may change the derivative of a combination of outputs, which is a sum of derivatives.
+
+    These may cancel each other, and outputs may be 0, so that neither the sum nor the outputs show how large they are.
+    """
+    _, step, _ = variation.steps
+    changes = combination * (_row_along(point, variation.direction, step) - point.row)
+    return 32 * point.eps * norm(changes / step)
 
 
 def derivatives_along(point: Point, direction: Direction, rows: list[list[Array]]) -> Array:

@@ -151,8 +151,11 @@ class Point:
 
     # Combinations of outputs ------------------------------------------------------------------------------------------
     def combine(self, row: Array) -> Array:
-        """Return the combinations of these outputs that are compared: some outputs alone, then mixtures."""
-        return np.concatenate([row[self.singles] * self.factors, self.mixtures @ row])
+        """Return the combinations of these outputs that are compared: some outputs alone, then mixtures.
+
+        The sums are pairwise, as NumPy's are along contiguous axes: those of a matrix product have larger errors.
+        """
+        return np.concatenate([row[self.singles] * self.factors, (self.mixtures * row).sum(axis=1)])
 
     def split(self, combination: Array) -> list[Array]:
         """Return a combination of outputs as cotangents of the outputs."""

@@ -241,10 +241,10 @@ def test_a_function_may_differentiate_something_itself() -> None:
         assert check_gradients(penalty, [0.3, -1.2]).verdict == "pass"
 
 
-@given(
-    arrays((2, 3), np.float32, away_from=[0.0]), seeds
-)  # at 0, tanh is so straight that its differences do not show its rounding
+# At 0, tanh is so straight that its differences do not show its rounding.
+@given(arrays((2, 3), np.float32, away_from=[0.0]), seeds)
 def test_single_precision(x: Any, seed: int) -> None:
+    assume(np.abs(x).min() < 2)  # where it is flat, rounding may explain a gradient that is wrong by a hundredth
     assert check_gradients(lambda x: tg.softmax(x) * x, x, rng=seed).verdict == "pass"
     inside = check_gradients(
         lambda x: tg.astype(tg.tanh(tg.astype(x, np.float32)), np.float64), x, rng=seed, inconclusive="ignore"
@@ -281,7 +281,7 @@ BINARY: list[Callable[..., Any]] = [tg.add, tg.multiply, tg.divide, tg.maximum, 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy, about overflow
 @settings(phases=[Phase.explicit, Phase.reuse, Phase.generate])  # the message shows numbers; shrinking takes minutes
-@given(st.data(), st.sampled_from(UNARY + BINARY), st.integers(1, 2), seeds)
+@given(st.data(), st.sampled_from(UNARY + BINARY), st.sampled_from([1, 1, 1, 2]), seeds)
 def test_the_whole_range_of_floats_raises_no_alarm(data: Any, fn: Any, order: int, seed: int) -> None:
     size = data.draw(st.integers(1, 3))
     xs = [np.array(data.draw(st.lists(anything, min_size=size, max_size=size))) for _ in range(1 + (fn in BINARY))]
@@ -301,8 +301,8 @@ def test_the_whole_range_of_floats_raises_no_alarm(data: Any, fn: Any, order: in
         (tg.softmax, [1e12, 1e12]),  # as steep as a jump
         (tg.logsumexp, [3170186710487899.0, 3170186710487899.0]),
         (tg.log_softmax, np.full(3, -1e16)),
-        (tg.softmax, [1e154, 2.2e-308, 1e154]),
-        (tg.softmax, np.full((2, 2), 3e38)),
+        pytest.param(tg.softmax, [1e154, 2.2e-308, 1e154], marks=pytest.mark.slow),
+        pytest.param(tg.softmax, np.full((2, 2), 3e38), marks=pytest.mark.slow),
         (lambda x: tg.clip(x, -1, 1), [1.7e308, 0.0, 2.0]),
         (tg.log, [1e-310]),
         (lambda x: 1 / x, np.float32([3e38, 1])),

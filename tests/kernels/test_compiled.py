@@ -483,6 +483,59 @@ def test_too_little_memory_is_an_error() -> None:
         compiled._finite(1)
 
 
+# Random calls ---------------------------------------------------------------------------------------------------------
+any_dtype = st.sampled_from([*["f4"] * 12, "f8", "f2", ">f4", "i4"])
+
+
+@st.composite
+def calls(draw: Any) -> tuple[Any, list[tuple[int, ...]], dict[str, Any]]:
+    """Draw an op, shapes of its arrays and settings: about half of the calls are valid."""
+    sizes = (draw(counts | st.integers(0, 3)), draw(st.sampled_from([1, 2, 3, 4, 0])), draw(sides), draw(sides))
+    pair = st.tuples(st.sampled_from([1, 2, 2, 3, 3, 3, 0]), st.integers(1, 3))
+    op = draw(st.sampled_from([tg.conv2d, tg.max_pool2d, tg.relu]))
+    if op is tg.relu:
+        return op, [sizes], {}
+    given_ = {"stride": draw(pair), "padding": draw(st.sampled_from([0, 0, 1, 1, 2, 3, -1]))}
+    if op is tg.max_pool2d:
+        return op, [sizes], draw(st.sampled_from([{}, given_])) | {"kernel_size": draw(st.sampled_from([2, 2, 3, 0]))}
+    seen = draw(st.sampled_from([sizes[1], sizes[1], sizes[1], 2]))
+    return op, [sizes, (draw(st.integers(0, 9)), seen, *draw(pair))], given_
+
+
+@needs_kernels
+@pytest.mark.slow
+@settings(max_examples=2000)
+@given(calls(), st.tuples(any_dtype, any_dtype), layouts, seeds)
+def test_two_thousand_random_calls_give_numpys_results_or_its_errors(
+    call: Any, dtypes: tuple[str, str], layout: str, seed: int
+) -> None:
+    op, shapes, given_ = call
+    rng = np.random.default_rng(seed)
+    arrays = [drawn(rng, shape, layout).astype(d, copy=False) for shape, d in zip(shapes, dtypes, strict=False)]
+
+    def outcome() -> tuple[str, list[Array]]:
+        leaves = [tg.as_tensor(x) for x in arrays]  # in their own memory
+        for leaf in leaves:
+            leaf.requires_grad = leaf.dtype.kind == "f"
+        try:
+            out = op(*leaves, **given_)
+        except (TypeError, ValueError) as error:
+            return f"{type(error).__name__}: {error}", []
+        wanted = [leaf for leaf in leaves if leaf.requires_grad]
+        return "", [out.data, *(g.data for g in (tg.grad(out, wanted, gradient=tg.tanh(out)) if wanted else []))]
+
+    before = [x.copy() for x in arrays]
+    error, actual = outcome()
+    with patch.object(compiled, "LIBRARY", None):
+        expected_error, expected = outcome()
+    assert error == expected_error and (not error or f"Error: {op.__name__}: " in error)
+    for a, e in zip(actual, expected, strict=True):
+        assert a.dtype == e.dtype and a.shape == e.shape
+        rounding = 200 * EPS + (float(np.finfo(e.dtype).eps) if e.dtype.kind == "f" else 0) if op is tg.conv2d else 0
+        np.testing.assert_allclose(a, e, rtol=0, atol=rounding * max(np.abs(x).max(initial=1) for x in expected))
+    assert all(np.array_equal(x, b, equal_nan=True) for x, b in zip(arrays, before, strict=True))
+
+
 # Testing the tests ----------------------------------------------------------------------------------------------------
 def build(target: Path, source: Path, *options: str) -> Path:
     command = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -85,29 +86,28 @@ def arrays(
     >>> test_abs()
     """
     low, high = (None if b is None else real("arrays", name, b) for name, b in (("low", low), ("high", high)))
-    bounds = [(-most if low is None else low, most if high is None else high) for most in (NEAR, FAR)]
-    away_from = each("arrays", "away_from", away_from, real)
+    near, far = ((-most if low is None else low, most if high is None else high) for most in (NEAR, FAR))
+    away_from = tuple(sorted(each("arrays", "away_from", away_from, real)))
+    dtypes = dtype if isinstance(dtype, st.SearchStrategy) else st.just(dtype)
 
     def fill(shape: Any) -> Any:
         shape = each("arrays", "shape", shape if isinstance(shape, Sequence) else (shape,), integer)
         size = math.prod(shape)
-        near, far = ((*ends, _grid(*ends, size if distinct else 1, away_from)) for ends in bounds)
+        for ends in (near, far):
+            _grid(*ends, size if distinct else 1, away_from)  # or an error
 
-        def entries(drawn: tuple[Any, Any, Callable[[Array], Array], int]) -> Array:
-            dtype, (low, high, grid, variation), layout, seed = drawn
+        def entries(drawn: tuple[Any, tuple[float, Any], Callable[[Array], Array], int]) -> Array:
+            dtype, (most, variation), layout, seed = drawn
+            low, high = far if most == FAR else near
             rng = np.random.default_rng(seed)
-            x = rng.choice(grid, size, replace=not distinct)
+            x = rng.choice(_grid(low, high, size if distinct else 1, away_from), size, replace=not distinct)
             if variation is not None and size:
                 x = variation(x, rng, lambda v: _allowed(v, low, high, away_from), distinct)
             x = np.asarray(x.reshape(shape).astype(dtype))
             return layout(x) if shape else x
 
-        ranges: list[Any] = [(*near, None)]
-        if varied and size <= SMALL:
-            ranges = [*2 * ranges, (*far, None), *((*near, variation) for variation in (_zeros, _whole, _scales))]
-        dtypes = dtype if isinstance(dtype, st.SearchStrategy) else st.just(dtype)
-        layouts = st.sampled_from(LAYOUTS[: len(LAYOUTS) if varied else 1])
-        return st.tuples(dtypes, st.sampled_from(ranges), layouts, st.integers(0, 2**32 - 1)).map(entries)
+        variations = _varied if varied and size <= SMALL else _usual
+        return st.tuples(dtypes, variations, _layouts if varied else _in_c_order, _seeds).map(entries)
 
     return shape.flatmap(fill) if isinstance(shape, st.SearchStrategy) else fill(shape)
 
@@ -144,12 +144,19 @@ def _scales(x: Array, rng: np.random.Generator, allowed: Allowed, distinct: bool
     return np.where(allowed(scaled), scaled, x)
 
 
-def _grid(low: float, high: float, count: int, away_from: Sequence[float]) -> Array:
-    """Return numbers from low to high, away from the kinks.
+# strategies that are made once: to make and validate them takes longer than to draw
+_usual = st.just((NEAR, None))
+_varied = st.sampled_from([*[(NEAR, None)] * 2, (FAR, None), (NEAR, _zeros), (NEAR, _whole), (NEAR, _scales)])
+_in_c_order, _layouts = st.just(np.ascontiguousarray), st.sampled_from(LAYOUTS)
+_seeds = st.integers(0, 2**32 - 1)
+
+
+@lru_cache(32)
+def _grid(low: float, high: float, count: int, kinks: tuple[float, ...]) -> Array:
+    """Return numbers from low to high, away from the kinks, which are sorted.
 
     Hundredths, or finer steps where the range is short or `count` is large.
     """
-    kinks = sorted(away_from)
     starts, ends = [low, *(kink + STEP for kink in kinks)], [*(kink - STEP for kink in kinks), high]
     pieces = [(max(start, low), min(end, high)) for start, end in zip(starts, ends, strict=True)]
     pieces = [(start, end) for start, end in pieces if end - start > -STEP / 1e6]  # rounding errors put aside
@@ -159,7 +166,7 @@ def _grid(low: float, high: float, count: int, away_from: Sequence[float]) -> Ar
         step = max(min(step, span / count), 16 * float(np.finfo(np.float32).eps) * max(abs(low), abs(high)))
     lengths = [int((end - start) / step + 1e-6) + 1 if step > 0 else 1 for start, end in pieces if math.isfinite(span)]
     if sum(lengths) < max(count, 1):
-        away = f", {STEP} or more away from {kinks}," if kinks else ""
+        away = f", {STEP} or more away from {list(kinks)}," if kinks else ""
         raise ValueError(
             f"arrays: {max(count, 1)} different entries are wanted, but from {low} to {high}{away} there are "
             f"{sum(lengths)} that are far enough apart; widen the range"

@@ -14,7 +14,17 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["cpu_quota", "keep_freed_memory", "one_blas_thread", "usable_cores", "warn_of_blas_threads"]
+__all__ = [
+    "cpu_quota",
+    "keep_freed_memory",
+    "on_one_core",
+    "one_blas_thread",
+    "op_threads",
+    "usable_cores",
+    "warn_of_blas_threads",
+]
+
+VARIABLE = "TINYGRAD_MNIST_THREADS"
 
 
 def usable_cores() -> int:
@@ -29,6 +39,41 @@ def usable_cores() -> int:
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(min(cores, math.ceil(cpu_quota(cores))), 1)
+
+
+class _Here(threading.local):
+    """What holds for the thread that asks."""
+
+    threads = 0  # that an op may use; 0: as many as there are
+
+
+_here = _Here()
+
+
+def op_threads() -> int:
+    """Return how many threads an op may use where it is called: `TINYGRAD_MNIST_THREADS`, or else the usable cores.
+
+    In a shard it is 1. No bit of a result depends on it.
+    """
+    return _here.threads or _threads_of_process()
+
+
+@cache
+def _threads_of_process() -> int:
+    text = os.environ.get(VARIABLE, "")
+    if text and not (text.isascii() and text.isdigit() and int(text)):
+        raise ValueError(f"{VARIABLE} is {text!r}; it must be a number of threads, at least 1, or empty: all cores")
+    return int(text) if text else usable_cores()
+
+
+@contextmanager
+def on_one_core() -> Iterator[None]:
+    """Let the ops that this thread calls use no other thread."""
+    before, _here.threads = _here.threads, 1
+    try:
+        yield
+    finally:
+        _here.threads = before
 
 
 @cache

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..backward import grad
 from ..data.conversion import as_array
-from ..kernels.machine import keep_freed_memory, one_blas_thread, usable_cores, warn_of_blas_threads
+from ..kernels.machine import keep_freed_memory, on_one_core, one_blas_thread, usable_cores, warn_of_blas_threads
 from ..nn import buffer as buffers
 from ..record import recording
 from ..tensor import Array, Tensor
@@ -120,6 +120,7 @@ def _map(
     shard_size: int | None,
     threads: int | None,
 ) -> Iterator[Result]:
+    function = on_one_core()(function)
     size = default_shard_size(len(pieces[0])) if shard_size is None else integer(caller, "shard_size", shard_size, 1)
     threads = usable_cores() if threads is None else integer(caller, "threads", threads, 1)
     jobs = [(i, *(a[s : s + size] for a in pieces)) for i, s in enumerate(range(0, len(pieces[0]), size))]

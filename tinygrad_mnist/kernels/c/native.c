@@ -157,6 +157,8 @@ static ptrdiff_t next_strip(const struct plan *p, const struct ring *ring, ptrdi
     return min(p->strip, p->units - first);
 }
 
+#include "pool.h"
+
 #define LANES 4
 #define VECTORS 2
 #define BLOCK 4

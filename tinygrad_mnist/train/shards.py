@@ -120,10 +120,11 @@ def _map(
     shard_size: int | None,
     threads: int | None,
 ) -> Iterator[Result]:
-    function = on_one_core()(function)
     size = default_shard_size(len(pieces[0])) if shard_size is None else integer(caller, "shard_size", shard_size, 1)
     threads = usable_cores() if threads is None else integer(caller, "threads", threads, 1)
     jobs = [(i, *(a[s : s + size] for a in pieces)) for i, s in enumerate(range(0, len(pieces[0]), size))]
+    if threads == 1 or len(jobs) > 1:  # else the ops of the only shard may use all cores
+        function = on_one_core()(function)
     return _results(function, jobs, min(threads, len(jobs)))
 
 

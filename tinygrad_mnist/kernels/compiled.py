@@ -18,13 +18,14 @@ import numpy as np
 
 from . import reference
 from .geometry import Geometry, Size
+from .machine import op_threads
 from .products import Array
 
 VARIABLE = "TINYGRAD_MNIST_NATIVE"
 LEVELS = ("baseline", "avx2", "avx512")  # as numbered in native.c
-SIGNATURES = {  # the level, sizes, and arrays
-    "convolve": [ctypes.c_int, *[ctypes.c_void_p] * 5],
-    "weight_gradient": [ctypes.c_int, *[ctypes.c_void_p] * 4],
+SIGNATURES = {  # the level, threads, sizes, and arrays
+    "convolve": [ctypes.c_int, ctypes.c_ssize_t, *[ctypes.c_void_p] * 5],
+    "weight_gradient": [ctypes.c_int, ctypes.c_ssize_t, *[ctypes.c_void_p] * 4],
     "max_pool": [ctypes.c_int, *[ctypes.c_void_p] * 3],
     "max_pool_gradient": [ctypes.c_int, *[ctypes.c_void_p] * 4],
     "relu_gradient": [ctypes.c_int, ctypes.c_ssize_t, *[ctypes.c_void_p] * 3],
@@ -102,7 +103,7 @@ def conv_weight(x: Array, g: Array, geometry: Geometry, size: Size) -> Array:
     out = np.empty((g.shape[1], x.shape[1], *size), np.float32)
     sizes = _geometry(x.shape, out.shape, out.strides, geometry, (g.shape[2], g.shape[3]))
     image, gradient = _lay_out(x), _lay_out(g)
-    _finite(LIBRARY.weight_gradient(LEVEL, sizes, _address(image), _address(gradient), _address(out)))
+    _finite(LIBRARY.weight_gradient(LEVEL, op_threads(), sizes, _address(image), _address(gradient), _address(out)))
     return out
 
 
@@ -114,7 +115,7 @@ def _convolve(x: Array, w: Array, bias: Array | None, geometry: Geometry, size: 
     sizes = _geometry(x.shape, w.shape, w.strides, geometry, size)
     image = _lay_out(x)
     add = None if bias is None else _address(bias)
-    if not _finite(LIBRARY.convolve(LEVEL, sizes, _address(image), _address(w), add, _address(out))):
+    if not _finite(LIBRARY.convolve(LEVEL, op_threads(), sizes, _address(image), _address(w), add, _address(out))):
         return None
     return out.transpose(3, 1, 0, 2)  # (OH, F, OW, N) -> (N, F, OH, OW)
 

@@ -80,6 +80,28 @@ TARGET static inline void NAME(spread)(float *to, ptrdiff_t step, ptrdiff_t at, 
     }
 }
 
+/* The same for runs of `run` floats, fewer than a vector, that begin `stride` floats apart; `count` floats in all. */
+TARGET static inline void
+NAME(spread_runs)(float *to, ptrdiff_t step, ptrdiff_t at, const float *from, ptrdiff_t count, ptrdiff_t run, ptrdiff_t stride)
+{
+    for (ptrdiff_t done = 0, within = 0; done < count;) {
+        const ptrdiff_t lane = (at + done) % TILE, n = min(count - done, TILE - lane);
+        float *d = to + (at + done) / TILE * step + lane;
+        if (run == 1)
+            for (ptrdiff_t v = 0; v < n; v++)
+                d[v] = from[v * stride];
+        for (ptrdiff_t v = 0; v < n && run > 1; v++) {
+            d[v] = from[within++];
+            if (within == run) {
+                from += stride;
+                within = 0;
+            }
+        }
+        from += run == 1 ? n * stride : 0;
+        done += n;
+    }
+}
+
 /* Write the points of B d, `point` floats apart and rows a tile apart, for all channels of one vector of images; d[l] is at from[l], its next
    channel `step[l]` floats on. size[l] gets the sum of |d[l]|, *squares that of all squares; both
    are 0 without `sums`. */
@@ -134,7 +156,9 @@ NAME(lower)(const struct geometry *s, const struct plan *p, const float *x, cons
                 float *d = to + (l * s->c + c) * TILE;
                 ptrdiff_t run = s->sw == 1 ? end - begin : 1; /* output columns that see neighbours */
                 NAME(spread)(d, chunk, 0, NULL, (begin - first) * n);
-                for (ptrdiff_t j = begin; j < end; j += run)
+                if (n < LANES && s->sw > 1)
+                    NAME(spread_runs)(d, chunk, (begin - first) * n, row + (c * s->w + begin * s->sw + shift) * n, (end - begin) * n, n, s->sw * n);
+                for (ptrdiff_t j = n < LANES && s->sw > 1 ? end : begin; j < end; j += run)
                     NAME(spread)(d, chunk, (j - first) * n, row + (c * s->w + j * s->sw + shift) * n, run * n);
                 NAME(spread)(d, chunk, (end - first) * n, NULL, (first + units - end) * n);
             }
@@ -487,7 +511,7 @@ NAME(convolve)(const struct geometry *s, const float *x, const float *w, const f
     struct NAME(convolution) c = {s, make_plan(s, LANES, TILE, points, SEEN), NULL, x, w, bias, NULL, out};
     struct ring rings[MOST_WORKERS + 1];
     const ptrdiff_t blocks = (s->f + BLOCK - 1) / BLOCK, block = s->kh * c.p.rows * BLOCK;
-    threads = min(useful_threads(s, threads), MOST_WORKERS + 1);
+    threads = useful_threads(s, threads);
     cut(s, &c.p, c.p.strips % threads ? threads : 1);
     float *filters = reserve(s, &c.p, c.p.points * blocks * block, c.p.points * blocks * BLOCK * TILE, threads, rings);
     if (!filters)
@@ -776,7 +800,7 @@ TARGET static int NAME(weight_gradient)(const struct geometry *s, const float *x
     const ptrdiff_t filters = (s->f + LANES - 1) / LANES * LANES, point = s->kh * p.rows * filters;
     const int few = p.points == 1 && s->kh * p.rows < 16; /* then `part` holds vectors of sums, to be summed across */
     struct ring rings[MOST_WORKERS + 1];
-    threads = min(useful_threads(s, threads), MOST_WORKERS + 1);
+    threads = useful_threads(s, threads);
     cut(s, &c->p, min((PARTS - 1) / p.strips + 1, s->oh / 4));
     c->filters = filters;
     c->size = p.points * point;

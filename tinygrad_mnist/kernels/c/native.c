@@ -65,9 +65,10 @@ enum {
     LOWERED = 384 << 10, /* bytes in a ring: of a second-level cache of 1 MB; 256 to 768 KB are equally fast */
     SUMMED = 24 << 10,   /* bytes in the rows of a tile that are summed up at a time: they stay in the first-level cache */
     FOLDED = 1024,       /* lanes that a weight gradient sums in float32 */
-    PARTS = 8,           /* of a weight gradient, at least, if there are rows enough: more than there are cores, mostly */
-    PART = 2 << 20       /* multiplications that are worth waking a thread for */
+    PARTS = 8            /* of a weight gradient, at least, if there are rows enough: more than there are cores, mostly */
 };
+
+double worth_a_thread = 2 << 20; /* multiplications that are worth waking one for; exported for tests */
 
 enum { NO_MEMORY = 1, NOT_FINITE, UNEVEN }; /* what may be in the way of a plan; 0 if nothing is */
 enum { ZEROS = 1, APART = 2 };              /* what an output column may see */
@@ -89,6 +90,8 @@ static inline ptrdiff_t min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 static inline ptrdiff_t max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 static inline int smaller(int a, int b) { return a < b ? a : b; }
 static inline int larger(int a, int b) { return a > b ? a : b; }
+
+#include "pool.h"
 
 static inline int magnitude(float v)
 {
@@ -139,8 +142,8 @@ static struct plan make_plan(const struct geometry *s, ptrdiff_t lanes, ptrdiff_
 /* How many threads are worth it. */
 static ptrdiff_t useful_threads(const struct geometry *s, ptrdiff_t threads)
 {
-    const double multiplications = (double)(s->n * s->f * s->oh) * (double)(s->ow * s->c * s->kh) * (double)s->kw;
-    return multiplications / PART < (double)threads ? max((ptrdiff_t)(multiplications / PART), 1) : threads;
+    const double parts = (double)(s->n * s->f * s->oh) * (double)(s->ow * s->c * s->kh) * (double)s->kw / worth_a_thread;
+    return max(parts < (double)threads ? (ptrdiff_t)parts : min(threads, MOST_WORKERS + 1), 1);
 }
 
 /* Cut each strip into about as many blocks of output rows. */
@@ -182,8 +185,6 @@ static ptrdiff_t next_strip(const struct plan *p, const struct ring *ring, ptrdi
         ring->holds[at] = -1;
     return min(p->strip, p->units - first);
 }
-
-#include "pool.h"
 
 #define LANES 4
 #define VECTORS 2

@@ -86,8 +86,8 @@ static const float LEAST = 0x1p-60f, MOST = 0x1p60f;        /* the sum of what a
 
 /* Winograd's sums for the gradients of a row of weights may be this small and large. Where they are OUTLIER times as large as usual (or as
    HIGH), they may be as many times a gradient as that has multiplications and additions, but not more than CANCELLED times. */
-static const float FAINTEST = 0x1p-80f, LARGEST = 0x1p60f, HIGH = 0x1p8f, OUTLIER = 1024;
-enum { CANCELLED = 8192 };
+static const float FAINTEST = 0x1p-80f, LARGEST = 0x1p60f, HIGH = 0x1p8f, OUTLIER = 64;
+enum { CANCELLED = 128 };
 
 static inline ptrdiff_t min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 static inline ptrdiff_t max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }

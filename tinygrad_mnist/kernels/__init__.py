@@ -9,10 +9,10 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-from . import compiled, reference
+from . import compiled, reference, scaling
 from .geometry import Geometry, Pair, Size, make_geometry, pair, shortest
 from .products import Array
-from .scaling import add_up, power_by_base, power_by_exponent, quotient_sum, times_exp, times_sech2, times_sigmoids
+from .scaling import power_by_base, power_by_exponent, quotient_sum, times_exp, times_sech2, times_sigmoids
 
 __all__ = [
     "Array",
@@ -37,6 +37,10 @@ def _backend(plan: bool, *arrays: Array) -> ModuleType:
     return compiled if plan and compiled.supports(*arrays) else reference
 
 
+FEW = 8  # images: less fill no vector, and what is done for each costs more than in NumPy
+LARGE = 1 << 14  # numbers: below, a call of C costs more than it saves
+
+
 def conv_output(x: Array, w: Array, bias: Array | None, geometry: Geometry) -> Any:
     """(N, C, H, W), (F, C, KH, KW), (F,) -> (N, F, OH, OW): dT/dg of the form in reference.py, plus the bias."""
     plan = w.shape[2:] != (1, 1)  # a 1 x 1 kernel is one product: BLAS is faster
@@ -55,12 +59,12 @@ def conv_weight(x: Array, g: Array, geometry: Geometry, size: Size) -> Any:
 
 def max_pool(x: Array, kernel: Size, geometry: Geometry) -> Any:
     """(N, C, H, W) -> (N, C, OH, OW): the maximum of every window."""
-    return _backend(_side_by_side(kernel, geometry), x).max_pool(x, kernel, geometry)
+    return _backend(len(x) >= FEW, x).max_pool(x, kernel, geometry)
 
 
 def max_pool_scatter(g: Array, x: Array, top: Array, kernel: Size, geometry: Geometry) -> Any:
     """Put each element of `g` where `x` first has the maximum `top` of its window: (N, C, OH, OW) -> (N, C, H, W)."""
-    return _backend(_side_by_side(kernel, geometry), g, x).max_pool_scatter(g, x, top, kernel, geometry)
+    return _backend(len(x) >= FEW, g, x, top).max_pool_scatter(g, x, top, kernel, geometry)
 
 
 def max_pool_gather(v: Array, x: Array, top: Array, kernel: Size, geometry: Geometry) -> Any:
@@ -68,18 +72,22 @@ def max_pool_gather(v: Array, x: Array, top: Array, kernel: Size, geometry: Geom
     return reference.max_pool_gather(v, x, top, kernel, geometry)
 
 
-def _side_by_side(kernel: Size, geometry: Geometry) -> bool:
-    return kernel == (2, 2) and geometry == Geometry((2, 2), (0, 0))
-
-
 def relu(x: Array) -> Any:
     """``max(x, 0)``, of any shape."""
-    return reference.relu(x)
+    return _backend(x.size >= LARGE, x).relu(x)
 
 
 def relu_gradient(g: Array, x: Array) -> Any:
     """``g``, and 0 where ``x`` is 0 or negative; of any shape."""
     return _backend(True, g, x).relu_gradient(g, x)
+
+
+def add_up(x: Array, axis: Any = None, keepdims: bool = False) -> Any:
+    """Sum over axes, as `scaling.add_up`."""
+    if axis == (0, 2, 3) and x.ndim == 4 and x.size >= LARGE and compiled.supports(x):  # the gradient of a bias
+        out = compiled.channel_sums(x)
+        return out.reshape(1, -1, 1, 1) if keepdims else out
+    return scaling.add_up(x, axis, keepdims)
 
 
 def select(g: Array, mask: Any) -> Any:

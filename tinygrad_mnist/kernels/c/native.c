@@ -61,7 +61,8 @@ struct range {
 
 enum {
     LOWERED = 384 << 10, /* bytes in a ring: of a second-level cache of 1 MB; 256 to 768 KB are equally fast */
-    FOLD = 16            /* tiles that a weight gradient sums in float32 */
+    FOLD = 16,           /* tiles that a weight gradient sums in float32 */
+    SMALL_PART = 1 << 15 /* floats that are too few for another thread: 4 us, which is what it takes to wake it */
 };
 
 enum { NO_MEMORY = 1, NOT_FINITE, UNEVEN }; /* what may be in the way of a plan; 0 if nothing is */
@@ -188,12 +189,13 @@ static ptrdiff_t next_strip(const struct plan *p, const struct ring *ring, ptrdi
 struct kernels {
     int (*convolve)(const struct geometry *, const float *, const float *, const float *, float *, int);
     int (*weight_gradient)(const struct geometry *, const float *, const float *, float *);
-    void (*max_pool)(const ptrdiff_t *, const float *, float *);
-    void (*max_pool_gradient)(const ptrdiff_t *, const float *, const float *, float *);
-    void (*relu_gradient)(ptrdiff_t, const float *, const float *, float *);
+    void (*max_pool)(const struct geometry *, const float *, float *, ptrdiff_t);
+    void (*max_pool_gradient)(const struct geometry *, const float *, const float *, const float *, float *, ptrdiff_t);
+    void (*relu_gradient)(ptrdiff_t, const float *, const float *, float *, ptrdiff_t);
+    void (*channel_sums)(ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *, float *, ptrdiff_t);
 };
 
-#define KERNELS(set) {convolve_##set, weight_gradient_##set, max_pool_##set, max_pool_gradient_##set, relu_gradient_##set}
+#define KERNELS(set) {convolve_##set, weight_gradient_##set, max_pool_##set, max_pool_gradient_##set, relu_gradient_##set, channel_sums_##set}
 static const struct kernels levels[] = {
     KERNELS(baseline),
 #if defined(__x86_64__)
@@ -240,14 +242,23 @@ int weight_gradient(int level, const struct geometry *s, const float *x, const f
     return levels[level].weight_gradient(s, x, g, out);
 }
 
-void max_pool(int level, const ptrdiff_t *sizes, const float *x, float *out) { levels[level].max_pool(sizes, x, out); }
-
-void max_pool_gradient(int level, const ptrdiff_t *sizes, const float *g, const float *x, float *out)
+/* These are computed by up to `threads` threads. */
+void max_pool(int level, const struct geometry *s, const float *x, float *out, ptrdiff_t threads)
 {
-    levels[level].max_pool_gradient(sizes, g, x, out);
+    levels[level].max_pool(s, x, out, threads);
 }
 
-void relu_gradient(int level, ptrdiff_t count, const float *g, const float *y, float *out)
+void max_pool_gradient(int level, const struct geometry *s, const float *g, const float *x, const float *top, float *out, ptrdiff_t threads)
 {
-    levels[level].relu_gradient(count, g, y, out);
+    levels[level].max_pool_gradient(s, g, x, top, out, threads);
+}
+
+void relu_gradient(int level, ptrdiff_t count, const float *g, const float *x, float *out, ptrdiff_t threads)
+{
+    levels[level].relu_gradient(count, g, x, out, threads);
+}
+
+void channel_sums(int level, ptrdiff_t rows, ptrdiff_t channels, ptrdiff_t length, const float *x, float *out, ptrdiff_t threads)
+{
+    levels[level].channel_sums(rows, channels, length, x, out, threads);
 }

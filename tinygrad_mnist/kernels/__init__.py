@@ -43,18 +43,17 @@ LARGE = 1 << 14  # numbers: below, a call of C costs more than it saves
 
 def conv_output(x: Array, w: Array, bias: Array | None, geometry: Geometry) -> Any:
     """(N, C, H, W), (F, C, KH, KW), (F,) -> (N, F, OH, OW): dT/dg of the form in reference.py, plus the bias."""
-    plan = w.shape[2:] != (1, 1)  # a 1 x 1 kernel is one product: BLAS is faster
-    return _backend(plan, x, w, *([] if bias is None else [bias])).conv_output(x, w, bias, geometry)
+    return _backend(True, x, w, *([] if bias is None else [bias])).conv_output(x, w, bias, geometry)
 
 
 def conv_input(g: Array, w: Array, geometry: Geometry, size: Size) -> Any:
     """(N, F, OH, OW), (F, C, KH, KW) -> (N, C, H, W), where `size` is (H, W): dT/dx."""
-    return _backend(w.shape[2:] != (1, 1), g, w).conv_input(g, w, geometry, size)
+    return _backend(True, g, w).conv_input(g, w, geometry, size)
 
 
 def conv_weight(x: Array, g: Array, geometry: Geometry, size: Size) -> Any:
     """(N, C, H, W), (N, F, OH, OW) -> (F, C, KH, KW), where `size` is (KH, KW): dT/dw."""
-    return _backend(size != (1, 1), x, g).conv_weight(x, g, geometry, size)
+    return _backend(True, x, g).conv_weight(x, g, geometry, size)
 
 
 def max_pool(x: Array, kernel: Size, geometry: Geometry) -> Any:

@@ -57,20 +57,42 @@ def conv_output(x: Array, w: Array, bias: Array | None, geometry: Geometry) -> A
 
 @halves_in_float32
 def conv_input(g: Array, w: Array, geometry: Geometry, size: Size) -> Array:
-    """dT/dx, a convolution of g spread out by the stride with the flipped kernel: (N, F, OH, OW) -> (N, C, H, W)."""
+    """dT/dx, convolutions of g with the flipped kernel: (N, F, OH, OW) -> (N, C, H, W)."""
     if not np.isfinite(w).all():
         out = _zeros(len(g), w.shape[1], size, np.result_type(g, w))
         for tap, pixels, outputs in _taps(geometry, out.shape, w.shape[2:], g.shape[2:]):
             out[pixels] += np.einsum("fc,nfhw->nchw", w[tap], g[outputs], optimize=True)
         return out
-    return _correlate(*adjoint_operands(g, w, geometry), size)
+    return by_phases(_correlate_adjoint, g, w, geometry, size)
 
 
-def adjoint_operands(g: Array, w: Array, geometry: Geometry) -> tuple[Array, Array, None, Geometry]:
-    """Return the images, weights, bias and geometry of the convolution that dT/dx is."""
+def by_phases(adjoint: Callable[[Array, Array, Size, Size], Array], g: Array, w: Array, stride_padding: Geometry, size: Size) -> Array:
+    """Compute dT/dx of a convolution with strides from those of convolutions without: rows and columns of x that are a stride apart meet the same weights.
+
+    ``adjoint(g, w, padding, size)`` is dT/dx for stride 1.
+    """
+    (sh, sw), (ph, pw) = stride_padding
+    if (sh, sw) == (1, 1):
+        return adjoint(g, w, (ph, pw), size)
+    out = np.zeros((size[0], w.shape[1], size[1], len(g)), np.result_type(g, w)).transpose(3, 1, 0, 2)
+    for y in range(min(sh, size[0])):
+        for x in range(min(sw, size[1])):
+            seen = w[:, :, (y + ph) % sh :: sh, (x + pw) % sw :: sw]
+            if seen.size:
+                part = out[:, :, y::sh, x::sw]
+                part[...] = adjoint(g, seen, ((y + ph) // sh, (x + pw) // sw), part.shape[2:])
+    return out
+
+
+def _correlate_adjoint(g: Array, w: Array, padding: Size, size: Size) -> Array:
+    return _correlate(*adjoint_operands(g, w, padding), size)
+
+
+def adjoint_operands(g: Array, w: Array, padding: Size) -> tuple[Array, Array, None, Geometry]:
+    """Return the images, weights, bias and geometry of the convolution that dT/dx is where the stride is 1."""
     flipped = w[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
-    before = w.shape[2] - 1 - geometry.padding[0], w.shape[3] - 1 - geometry.padding[1]  # negative: cut off
-    return spread(g, geometry.stride), flipped, None, Geometry((1, 1), before)
+    before = w.shape[2] - 1 - padding[0], w.shape[3] - 1 - padding[1]  # negative: cut off
+    return g, flipped, None, Geometry((1, 1), before)
 
 
 @halves_in_float32
@@ -125,16 +147,6 @@ def _taps(geometry: Geometry, shape: tuple[int, ...], kernel: Size, size: Size) 
             if i0 < i1 and j0 < j1:
                 pixels = slice(y, y + (i1 - i0 - 1) * sh + 1, sh), slice(x, x + (j1 - j0 - 1) * sw + 1, sw)
                 yield (..., row, column), (..., *pixels), (..., slice(i0, i1), slice(j0, j1))
-
-
-def spread(g: Array, stride: Size) -> Array:
-    """Put stride - 1 rows and columns of zeros between those of `g`."""
-    if stride == (1, 1):
-        return g
-    n, f, oh, ow = g.shape
-    out = np.zeros(((oh - 1) * stride[0] + 1, f, (ow - 1) * stride[1] + 1, n), g.dtype).transpose(3, 1, 0, 2)
-    out[:, :, :: stride[0], :: stride[1]] = g
-    return out
 
 
 def _correlate(x: Array, w: Array, bias: Array | None, geometry: Geometry, size: Size) -> Array:

@@ -13,7 +13,7 @@ typedef void part_function(void *context, ptrdiff_t part, int worker); /* `worke
 
 static struct {
     pthread_mutex_t busy, lock; /* held by a caller for the whole call; held to look at what follows */
-    pthread_cond_t called, done;
+    pthread_cond_t called, done, turned;
     int workers, registered; /* threads that exist; whether forks are taken care of */
     unsigned long call;      /* counts the calls */
     int wanted, working;     /* how many workers the present call may have, 0 without one; how many are at it */
@@ -25,6 +25,7 @@ static struct {
     .lock = PTHREAD_MUTEX_INITIALIZER,
     .called = PTHREAD_COND_INITIALIZER,
     .done = PTHREAD_COND_INITIALIZER,
+    .turned = PTHREAD_COND_INITIALIZER,
 };
 
 static void pool_in_child(void) /* after a fork only the thread that called it is left */
@@ -33,6 +34,7 @@ static void pool_in_child(void) /* after a fork only the thread that called it i
     pthread_mutex_init(&pool.lock, NULL);
     pthread_cond_init(&pool.called, NULL);
     pthread_cond_init(&pool.done, NULL);
+    pthread_cond_init(&pool.turned, NULL);
     pool.workers = pool.wanted = pool.working = 0;
 }
 
@@ -107,7 +109,26 @@ static void in_parallel(ptrdiff_t threads, ptrdiff_t parts, part_function *funct
     pthread_mutex_unlock(&pool.lock);
     pthread_mutex_unlock(&pool.busy);
 }
+
+/* Wait until the parts before this one have taken their turns: what they add up is then the same for any number of threads. */
+static void wait_for_turn(const ptrdiff_t *turn, ptrdiff_t part)
+{
+    pthread_mutex_lock(&pool.lock);
+    while (*turn != part)
+        pthread_cond_wait(&pool.turned, &pool.lock);
+    pthread_mutex_unlock(&pool.lock);
+}
+
+static void end_turn(ptrdiff_t *turn)
+{
+    pthread_mutex_lock(&pool.lock);
+    ++*turn;
+    pthread_cond_broadcast(&pool.turned);
+    pthread_mutex_unlock(&pool.lock);
+}
 #else
+enum { MOST_WORKERS = 0 };
+
 typedef void part_function(void *context, ptrdiff_t part, int worker);
 
 static void in_parallel(ptrdiff_t threads, ptrdiff_t parts, part_function *function, void *context)
@@ -115,4 +136,8 @@ static void in_parallel(ptrdiff_t threads, ptrdiff_t parts, part_function *funct
     for (ptrdiff_t part = 0; part < parts; part++)
         function(context, part, 0);
 }
+
+static void wait_for_turn(const ptrdiff_t *turn, ptrdiff_t part) {}
+
+static void end_turn(ptrdiff_t *turn) { ++*turn; }
 #endif

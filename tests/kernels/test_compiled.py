@@ -572,7 +572,7 @@ PLANTED = {
     "a stale row in the ring": ("kernels.h", "if (ring->holds[number] != y + at)", "if (ring->holds[number] < 0)"),
     "no bias in the fourth column": ("kernels.h", "(m[5] + add)", "m[5]"),
     "every maximum": ("pooling.h", "left &= ~hit;", "left &= -1;"),
-    "the first NaN": ("pooling.h", "(nans ? last - tap : tap)", "tap"),
+    "the first NaN": ("pooling.h", "(nans ? last - tap : tap)", "(nans ? last * 0 + tap : tap)"),
     "NaN that is smaller": ("pooling.h", "(a >= b) | (a != a)", "(a >= b)"),
     "a window in the padding": (
         "pooling.h",

@@ -14,17 +14,20 @@ import numpy as np
 
 from . import compiled, reference, scaling
 from .geometry import Geometry, Pair, Size, make_geometry, pair, shortest
+from .machine import keep_freed_memory
 from .products import Array
 from .scaling import power_by_base, power_by_exponent, quotient_sum, times_exp, times_sech2, times_sigmoids
-from .threads import LARGE, elementwise, matmul, reduce_sum
+from .threads import COSTLY, LARGE, elementwise, matmul, reduce_sum
 
 __all__ = [
+    "COSTLY",
     "Array",
     "Geometry",
     "Pair",
     "Size",
     "add_up",
     "average",
+    "elementwise",
     "make_geometry",
     "matmul",
     "pair",
@@ -40,6 +43,7 @@ __all__ = [
 
 def _backend(plan: bool, *arrays: Array) -> ModuleType:
     """Return the module that computes: `compiled` if it has a plan for this, and kernels for these arrays."""
+    keep_freed_memory()  # images are as large as what glibc returns to the system, and gets back page by page
     return compiled if plan and compiled.supports(*arrays) else reference
 
 

@@ -23,7 +23,7 @@ __all__ = ["COSTLY", "LARGE", "deal", "elementwise", "matmul", "reduce_sum"]
 
 LARGE = 1 << 20  # numbers in an array from which on a call is cut: 0.2 ms or more, of which dealing takes 0.05
 COSTLY = 1 << 18  # the same for functions such as exp
-SLICES = 8  # pieces of a call
+SLICES = 16  # pieces of a call
 FEW_PRODUCTS = 1 << 18  # multiplications for which OpenBLAS takes one thread anyway
 MANY_PRODUCTS = 1 << 23  # multiplications from which on a matrix product is cut
 NARROWEST = 128  # rows or columns in a piece of one
@@ -84,7 +84,7 @@ def elementwise(function: Any, *arrays: Any, dtype: np.dtype[Any] | None = None)
     """
     shape = np.broadcast_shapes(*map(np.shape, arrays))
     model = next((a for a in arrays if np.shape(a) == shape), None)
-    if model is None or op_threads() == 1:  # no bit depends on it
+    if model is None:  # broadcasting makes the result larger than each of them
         return function(*arrays)
     kinds = [a.dtype if isinstance(a, (np.ndarray, np.generic)) else type(a) for a in arrays]
     out = np.empty_like(model, dtype or function.resolve_dtypes((*kinds, None))[-1])

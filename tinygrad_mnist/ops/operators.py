@@ -7,7 +7,7 @@ from typing import Any, ParamSpec, TypeAlias
 
 import numpy as np
 
-from .. import hooks
+from .. import hooks, kernels
 from ..arguments import defers
 from ..record import Primitive, astype, mode, primitive
 from ..tensor import Tensor, wrap
@@ -28,6 +28,20 @@ def of_ufunc(ufunc: np.ufunc) -> Callable[[Callable[P, Any]], Primitive[P]]:
     def decorate(documented: Callable[P, Any]) -> Primitive[P]:
         op = primitive(documented)
         op.forward = ufunc
+        return op
+
+    return decorate
+
+
+def of_costly_ufunc(ufunc: np.ufunc) -> Callable[[Callable[P, Any]], Primitive[P]]:
+    """Likewise for a function of one number that takes nanoseconds for each: large arrays are dealt to threads."""
+
+    def forward(x: Any) -> Any:
+        return ufunc(x) if x.size < kernels.COSTLY else kernels.elementwise(ufunc, x)
+
+    def decorate(documented: Callable[P, Any]) -> Primitive[P]:
+        op = primitive(documented)
+        op.forward = forward
         return op
 
     return decorate

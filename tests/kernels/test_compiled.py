@@ -295,7 +295,7 @@ def poolings(draw: Any) -> tuple[Any, ...]:
     kernel = draw(st.sampled_from([(2, 2), (2, 2), (3, 3)]) | st.tuples(st.integers(1, 4), st.integers(1, 4)))
     stride = draw(st.sampled_from([kernel, kernel, (2, 2)]) | st.tuples(st.integers(1, 5), st.integers(1, 5)))
     padding = draw(st.just((0, 0)) | st.tuples(*[st.integers(0, k // 2) for k in kernel]))
-    return kernel, Geometry(stride, padding), tuple(k + draw(st.integers(0, 7)) for k in kernel)
+    return kernel, Geometry(stride, padding), tuple(k + draw(st.integers(0, 5)) for k in kernel)
 
 
 @needs_kernels
@@ -329,7 +329,7 @@ def test_max_pooling_equals_its_definition(
 
 @needs_kernels
 @levels
-@given(st.integers(1, 20), st.integers(1, 3), poolings(), seeds)
+@given(st.integers(1, 20), st.integers(1, 2), poolings(), seeds)
 def test_gradients_of_overlapping_windows_are_added_up_by_definition(
     level: int, n: int, c: int, pooling: Any, seed: int
 ) -> None:
@@ -580,7 +580,7 @@ PLANTED = {
     ),
     "gradients that are not added up": ("pooling.h", "alone && !nans ? passed", "!nans ? passed"),
     "a gradient added twice": ("pooling.h", "alone && !nans ? NAME(fitted)(lane, n) : lane", "NAME(fitted)(lane, n)"),
-    "rows that are not cleared": ("pooling.h", "windows.end == s->oh ? s->h : windows.end * kh", "windows.end * kh"),
+    "rows that are not cleared": ("pooling.h", "? s->h : windows.end * kh", "? s->h - 1 : windows.end * kh"),
     "columns that are not cleared": ("pooling.h", "alone && s->ow * kw < s->w", "alone && s->ow * kw > s->w"),
     "a channel that is left out": ("pooling.h", "(part + 1) * t->lines, s->c)}", "(part + 1) * t->lines, s->c - 1)}"),
     "the gradient at 0": ("pooling.h", "(x <= 0)", "(x < 0)"),

@@ -17,17 +17,16 @@ from .geometry import Geometry, Pair, Size, make_geometry, pair, shortest
 from .machine import keep_freed_memory
 from .products import Array
 from .scaling import power_by_base, power_by_exponent, quotient_sum, times_exp, times_sech2, times_sigmoids
-from .threads import COSTLY, LARGE, elementwise, matmul, reduce_sum
+from .threads import LARGE, dealt, elementwise, matmul, reduce_sum
 
 __all__ = [
-    "COSTLY",
     "Array",
     "Geometry",
     "Pair",
     "Size",
     "add_up",
     "average",
-    "elementwise",
+    "dealt",
     "make_geometry",
     "matmul",
     "pair",

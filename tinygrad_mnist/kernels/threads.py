@@ -19,7 +19,7 @@ import numpy as np
 from .machine import keep_freed_memory, one_blas_thread_of_numpy, op_threads
 from .products import Array
 
-__all__ = ["COSTLY", "LARGE", "deal", "elementwise", "matmul", "reduce_sum"]
+__all__ = ["LARGE", "deal", "dealt", "elementwise", "matmul", "reduce_sum"]
 
 LARGE = 1 << 20  # numbers in an array from which on a call is cut: 0.2 ms or more, of which dealing takes 0.05
 COSTLY = 1 << 18  # the same for functions such as exp
@@ -55,8 +55,9 @@ def deal(function: Callable[[Any], object], pieces: Sequence[Any]) -> None:
 
     helpers = min(op_threads(), len(pieces)) - 1
     futures = []
-    with suppress(RuntimeError):  # while the interpreter, or this thread, ends
-        futures += [_pool().submit(copy_context().run, work) for _ in range(helpers)]  # with np.errstate of the caller
+    with suppress(RuntimeError):  # no thread can be started, as while the interpreter ends
+        for _ in range(helpers):
+            futures.append(_pool().submit(copy_context().run, work))  # with np.errstate of the caller
     try:
         work()
     finally:
@@ -100,6 +101,15 @@ def elementwise(function: Any, *arrays: Any, dtype: np.dtype[Any] | None = None)
 
     deal(compute, _cuts(shape[axis]))
     return out
+
+
+def dealt(ufunc: np.ufunc) -> Callable[[Any], Any]:
+    """Make a function of one array of a ufunc that takes nanoseconds for each number: large arrays are dealt out."""
+
+    def call(x: Any) -> Any:
+        return ufunc(x) if x.size < COSTLY else elementwise(ufunc, x)
+
+    return call
 
 
 def reduce_sum(x: Array, axis: Any, keepdims: bool) -> Any:

@@ -7,7 +7,7 @@ from typing import Any, ParamSpec, TypeAlias
 
 import numpy as np
 
-from .. import hooks, kernels
+from .. import hooks
 from ..arguments import defers
 from ..record import Primitive, astype, mode, primitive
 from ..tensor import Tensor, wrap
@@ -19,7 +19,7 @@ Binary: TypeAlias = Primitive[[Any, Any]]
 Operator: TypeAlias = Callable[[Any, Any], Tensor]
 
 
-def of_ufunc(ufunc: np.ufunc) -> Callable[[Callable[P, Any]], Primitive[P]]:
+def of_ufunc(ufunc: Callable[..., Any]) -> Callable[[Callable[P, Any]], Primitive[P]]:
     """Make a primitive that calls a NumPy ufunc; the decorated function gives signature and documentation.
 
     That saves a call for each op, 0.1 of 1.8 µs.
@@ -28,20 +28,6 @@ def of_ufunc(ufunc: np.ufunc) -> Callable[[Callable[P, Any]], Primitive[P]]:
     def decorate(documented: Callable[P, Any]) -> Primitive[P]:
         op = primitive(documented)
         op.forward = ufunc
-        return op
-
-    return decorate
-
-
-def of_costly_ufunc(ufunc: np.ufunc) -> Callable[[Callable[P, Any]], Primitive[P]]:
-    """Likewise for a function of one number that takes nanoseconds for each: large arrays are dealt to threads."""
-
-    def forward(x: Any) -> Any:
-        return ufunc(x) if x.size < kernels.COSTLY else kernels.elementwise(ufunc, x)
-
-    def decorate(documented: Callable[P, Any]) -> Primitive[P]:
-        op = primitive(documented)
-        op.forward = forward
         return op
 
     return decorate

@@ -350,11 +350,11 @@ NAME(seeing)(const struct geometry *s, const struct plan *p, const struct ring *
                 sum[j] += *(const VEC *)(ring->rows[at] + p->seen + (tile * SEEN + j) * TILE + v * LANES);
         }
         const VEC all = sum[0] + sum[3]; /* of all six columns */
-        const INT fit = (all >= LEAST) & (all <= MOST) & (all * all > p->single * sum[COLUMNS]);
+        const INT fit = (all >= LEAST) & (all <= MOST) & (all * all > SINGLE * sum[COLUMNS]);
         INT zeros = (INT){0}, others = (INT){0};
         for (int j = 0; j < COLUMNS; j++) {
             mask[j][v] = sum[j] != 0;
-            apart[j][v] = mask[j][v] & ~(fit & (all <= sum[j] * p->ratio));
+            apart[j][v] = mask[j][v] & ~(fit & (all <= sum[j] * RATIO));
             zeros |= ~mask[j][v];
             others |= apart[j][v];
         }
@@ -364,31 +364,35 @@ NAME(seeing)(const struct geometry *s, const struct plan *p, const struct ring *
     return found;
 }
 
-/* The textbook's sums for one output column j of all filters, and the lanes of a vector where `wanted` is not 0; reads the image where it lies. */
+/* The textbook's sums for one output column j of all filters, and the lanes of a vector where `wanted` is not 0; reads the image where it lies.
+   `w` is laid out for the textbook. */
 TARGET static void
 NAME(one_by_one)(const struct geometry *s, const float *x, const float *w, const float *bias, ptrdiff_t i, ptrdiff_t j, struct range k,
                  ptrdiff_t lane, INT wanted, float *to)
 {
-    const ptrdiff_t count = s->n - lane, y = i * s->sh - s->top, column = j - s->left;
-    enum { FILTERS = 2 * BLOCK };
-    const ptrdiff_t first = max(-column, 0), last = min(s->w - column, s->kw);
-    for (ptrdiff_t f = 0; f < s->f; f += FILTERS) {
-        const float *from[FILTERS];
-        VEC sum[FILTERS];
-        for (int b = 0; b < FILTERS; b++) {
-            from[b] = w + min(f + b, s->f - 1) * s->wf;
-            sum[b] = (VEC){0};
-        }
+    enum { TOGETHER = 2 }; /* blocks */
+    const ptrdiff_t count = s->n - lane, y = i * s->sh - s->top, column = j - s->left, block = s->kh * s->kw * s->c * BLOCK;
+    const ptrdiff_t first = max(-column, 0), last = min(s->w - column, s->kw), step = s->w * s->n, blocks = (s->f + BLOCK - 1) / BLOCK;
+    for (ptrdiff_t b = 0; b < blocks; b += TOGETHER) {
+        VEC sum[TOGETHER][BLOCK];
+        const float *own = w + b * block, *other = b + 1 < blocks ? own + block : own;
+        for (int f = 0; f < BLOCK; f++)
+            sum[0][f] = sum[1][f] = (VEC){0};
         for (ptrdiff_t at = k.begin; at < k.end; at++)
-            for (ptrdiff_t l = first; l < last; l++)
+            for (ptrdiff_t l = first; l < last; l++) {
+                const float *from = x + ((y + at) * s->c * s->w + column + l) * s->n + lane;
+                const ptrdiff_t tap = (at * s->kw + l) * s->c * BLOCK;
                 for (ptrdiff_t c = 0; c < s->c; c++) {
-                    const VEC v = NAME(load)(x + (((y + at) * s->c + c) * s->w + column + l) * s->n + lane, count);
-                    for (int b = 0; b < FILTERS; b++)
-                        sum[b] += from[b][c * s->wc + at * s->wk + l * s->wl] * v;
+                    const VEC v = NAME(load)(from + c * step, count);
+                    for (int f = 0; f < BLOCK; f++) {
+                        sum[0][f] += own[tap + c * BLOCK + f] * v;
+                        sum[1][f] += other[tap + c * BLOCK + f] * v;
+                    }
                 }
-        for (ptrdiff_t b = 0; b < min(s->f - f, FILTERS); b++) {
-            float *d = to + (f + b) * s->ow * s->n;
-            const INT old = (INT)NAME(load)(d, count), new = (INT)(sum[b] + (bias ? bias[f + b] : 0));
+            }
+        for (ptrdiff_t f = 0; f < min(s->f - b * BLOCK, TOGETHER * BLOCK); f++) {
+            float *d = to + (b * BLOCK + f) * s->ow * s->n;
+            const INT old = (INT)NAME(load)(d, count), new = (INT)(sum[f / BLOCK][f % BLOCK] + (bias ? bias[b * BLOCK + f] : 0));
             NAME(store)(d, (VEC)((new & wanted) | (old & ~wanted)), count);
         }
     }
@@ -448,8 +452,12 @@ NAME(finish)(const struct NAME(convolution) *c, const struct ring *ring, struct 
         else
             NAME(emit)(s, sums - back, point, c->bias, to - back, at.images + back, NULL, at.columns);
         for (ptrdiff_t j = 0; seeing & APART && j < at.columns; j++)
-            if (NAME(any)(apart[j][v], at.images))
-                NAME(one_by_one)(s, c->x, c->w, c->bias, i, at.column + j, k, at.image, apart[j][v], to + j * s->n);
+            if (NAME(any)(apart[j][v], at.images)) {
+                if (!*ring->laid_out)
+                    NAME(lay_out)(s, &(struct plan){.points = 1, .rows = s->c * s->kw}, c->w, ring->plain);
+                *ring->laid_out = 1;
+                NAME(one_by_one)(s, c->x, ring->plain, c->bias, i, at.column + j, k, at.image, apart[j][v], to + j * s->n);
+            }
     }
 }
 
@@ -513,7 +521,7 @@ NAME(convolve)(const struct geometry *s, const float *x, const float *w, const f
     const ptrdiff_t blocks = (s->f + BLOCK - 1) / BLOCK, block = s->kh * c.p.rows * BLOCK;
     threads = useful_threads(s, threads);
     cut(s, &c.p, c.p.strips % threads ? threads : 1);
-    float *filters = reserve(s, &c.p, c.p.points * blocks * block, c.p.points * blocks * BLOCK * TILE, threads, rings);
+    float *filters = reserve(s, &c.p, c.p.points * blocks * block, c.p.points * blocks * BLOCK * TILE, c.p.points > 1 ? blocks * block * s->kw : 0, threads, rings);
     if (!filters)
         return NO_MEMORY;
     c.rings = rings;
@@ -806,7 +814,7 @@ TARGET static int NAME(weight_gradient)(const struct geometry *s, const float *x
     c->size = p.points * point;
     c->part = few ? c->size * LANES : c->size;
     double *total = c->total = calloc((size_t)(c->size * (1 + threads)), sizeof *total);
-    float *part = total ? reserve(s, &p, c->size, c->part + p.points * p.tiles * TILE * filters, threads, rings) : NULL;
+    float *part = total ? reserve(s, &p, c->size, c->part + p.points * p.tiles * TILE * filters, 0, threads, rings) : NULL;
     if (!part) {
         free(total);
         return NO_MEMORY;

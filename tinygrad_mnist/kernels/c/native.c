@@ -45,7 +45,6 @@ struct plan {
     ptrdiff_t tiles;       /* in a strip */
     ptrdiff_t seen, slot;  /* floats in a lowered row, and with the sums of what is seen behind it */
     ptrdiff_t strips, height, blocks; /* a part of the work is a strip of so many output rows; there are strips * blocks parts */
-    float ratio, single;   /* of what a unit sees: its sum over that of a column, at most; its square over the sum of squares, at least */
 };
 
 struct ring { /* the lowered rows that one output row sees */
@@ -55,6 +54,8 @@ struct ring { /* the lowered rows that one output row sees */
     const float **rows; /* the one that each row of the kernel sees */
     float *zeros;       /* a column that is outside of the image */
     float *more;
+    float *plain; /* the filters laid out for the textbook, once `laid_out` is not 0 */
+    int *laid_out;
 };
 
 struct range {
@@ -80,6 +81,8 @@ enum { ZEROS = 1, APART = 2 };              /* what an output column may see */
 static const float EVEN_COLUMNS = 32, EVEN_ROWS = 16, ALL_ROWS = 65536; /* the largest |w| of a filter may be so many times that of each of its
                                                                            columns, the mean of its other rows', and that of each row */
 static const float LIGHTEST = 0x1p-40f, HEAVIEST = 0x1p60f; /* the largest |w| of a filter; else products may overflow or be subnormal */
+static const float RATIO = 64, SINGLE = 1.06f; /* of what a unit sees: its sum over that of a column, at most; its square over the sum of
+                                                   squares, at least: no number may be larger than all others together, times 30 */
 static const float LEAST = 0x1p-60f, MOST = 0x1p60f;        /* the sum of what a unit sees, for the same reason */
 
 /* Winograd's sums for the gradients of a row of weights may be this small and large. Where they are OUTLIER times as large as usual (or as
@@ -124,13 +127,10 @@ static int low_quantile(const ptrdiff_t *exponents)
 static struct plan make_plan(const struct geometry *s, ptrdiff_t lanes, ptrdiff_t tile, int points, int seen)
 {
     const ptrdiff_t whole = (s->n + lanes - 1) / lanes * lanes; /* else Winograd does not pay: */
-    const int winograd = points == POINTS && s->kw == 3 && s->sw == 1 && s->ow >= 3 && s->c >= 4 && s->f >= 4 && 3 * whole <= 4 * s->n;
+    const int winograd = points == POINTS && s->kw == 3 && s->sw == 1 && s->ow >= 3 && s->c >= 8 && s->f >= 4 && 3 * whole <= 4 * s->n;
     struct plan p = {.points = 1, .rows = s->c * s->kw, .columns = 1, .units = s->ow, .lanes = s->n};
     if (winograd)
         p = (struct plan){.points = POINTS, .rows = s->c, .columns = COLUMNS, .units = (s->ow + COLUMNS - 1) / COLUMNS, .lanes = whole};
-    const float terms = (float)(s->c * s->kh * s->kw);
-    p.ratio = terms < 128 ? 8 * terms : 1024;
-    p.single = 1 + 8 / terms; /* no number is larger than all others together, times a quarter of the terms */
     const ptrdiff_t bytes = (ptrdiff_t)sizeof(float) * min(s->kh, s->h) * p.points * p.rows * p.lanes;
     p.strip = (p.units - 1) / ((p.units - 1) / max(LOWERED / bytes, 1) + 1) + 1;
     p.strips = (p.units - 1) / p.strip + 1;
@@ -156,14 +156,15 @@ static void cut(const struct geometry *s, struct plan *p, ptrdiff_t blocks)
 
 static inline size_t whole_lines(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-/* Memory for `floats`, all 0, and for a ring with `more` floats for each of `threads`; NULL if there is none. */
-static float *reserve(const struct geometry *s, const struct plan *p, ptrdiff_t floats, ptrdiff_t more, ptrdiff_t threads, struct ring *rings)
+/* Memory for `floats`, all 0, and for a ring with `more` and `plain` floats for each of `threads`; NULL if there is none. */
+static float *
+reserve(const struct geometry *s, const struct plan *p, ptrdiff_t floats, ptrdiff_t more, ptrdiff_t plain, ptrdiff_t threads, struct ring *rings)
 {
     const ptrdiff_t count = min(s->kh, s->h);
     const size_t shared = whole_lines(sizeof(float) * (size_t)floats), slots = whole_lines(sizeof(float) * (size_t)(count * p->slot));
     const size_t extra = whole_lines(sizeof(float) * (size_t)more), zeros = whole_lines(sizeof(float) * (size_t)p->lanes);
-    const size_t tables = whole_lines(sizeof(ptrdiff_t) * (size_t)count + sizeof(float *) * (size_t)s->kh);
-    const size_t each = slots + extra + zeros + tables, whole = shared + (size_t)threads * each;
+    const size_t tables = whole_lines(sizeof(ptrdiff_t) * (size_t)(count + 1) + sizeof(float *) * (size_t)s->kh);
+    const size_t filters = whole_lines(sizeof(float) * (size_t)plain), each = slots + extra + zeros + tables + filters, whole = shared + (size_t)threads * each;
     char *all = aligned_alloc(64, whole);
     if (!all)
         return NULL;
@@ -174,7 +175,9 @@ static float *reserve(const struct geometry *s, const struct plan *p, ptrdiff_t 
         rings[thread].more = (float *)(own + slots);
         rings[thread].zeros = (float *)(own + slots + extra);
         rings[thread].holds = (ptrdiff_t *)(own + slots + extra + zeros);
-        rings[thread].rows = (const float **)(rings[thread].holds + count);
+        rings[thread].laid_out = (int *)(rings[thread].holds + count);
+        rings[thread].rows = (const float **)(rings[thread].holds + count + 1);
+        rings[thread].plain = (float *)(own + each - filters);
     }
     return (float *)all;
 }

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 
 import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
+from tinygrad_mnist import kernels
 from tinygrad_mnist.kernels import Geometry, compiled, reference
 from tinygrad_mnist.testing import check_gradients
 
@@ -289,22 +290,32 @@ def test_weight_gradients_are_exact_to_rounding_over_millions_of_pixels_by_defin
     np.testing.assert_allclose(out[..., width // 2], g.astype(np.float64).sum() / 4, rtol=3e-6)
 
 
+@st.composite
+def poolings(draw: Any) -> tuple[Any, ...]:
+    kernel = draw(st.sampled_from([(2, 2), (2, 2), (3, 3)]) | st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    stride = draw(st.sampled_from([kernel, kernel, (2, 2)]) | st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    padding = draw(st.just((0, 0)) | st.tuples(*[st.integers(0, k // 2) for k in kernel]))
+    return kernel, Geometry(stride, padding), tuple(k + draw(st.integers(0, 5)) for k in kernel)
+
+
 @needs_kernels
 @levels
-@given(counts, channels, sides, sides, layouts, st.booleans(), seeds)
+@given(counts.filter(lambda n: n >= kernels.FEW), channels, poolings(), layouts, st.booleans(), seeds)
 def test_max_pooling_equals_its_definition(
-    level: int, n: int, c: int, h: int, w: int, layout: str, ties: bool, seed: int
+    level: int, n: int, c: int, pooling: Any, layout: str, ties: bool, seed: int
 ) -> None:
+    kernel, window, size = pooling
     rng = np.random.default_rng(seed)
-    x = drawn(rng, (n, c, h + 1, w + 1), layout)
+    x = drawn(rng, (n, c, *size), layout)
     x = np.rint(x) if ties else np.where(rng.random(x.shape) < 0.1, np.float32(np.nan), x)
     x = np.where(rng.random(x.shape) < 0.3, rng.choice(np.float32([np.inf, -np.inf, np.nan]), x.shape), x)
-    g, probe = drawn(rng, (n, c, (h + 1) // 2, (w + 1) // 2), layout), drawn(rng, x.shape, layout)
+    g, probe = drawn(rng, (n, c, *window.output_size(size, kernel)), layout), drawn(rng, x.shape, layout)
+    g = np.rint(4 * g)  # added up exactly, in any order
     g = np.where(rng.random(g.shape) < 0.1, rng.choice(np.float32([np.inf, np.nan]), g.shape), g)
 
     def results() -> list[Array]:
         leaf, cotangent = tg.Tensor(x, requires_grad=True), tg.Tensor(g, requires_grad=True)
-        out = tg.max_pool2d(leaf, 2)
+        out = tg.max_pool2d(leaf, kernel, window.stride, window.padding)
         (first,) = tg.grad(out, [leaf], create_graph=True, gradient=cotangent)
         return [out.data, first.data, *(t.data for t in tg.grad(first, [cotangent, leaf], gradient=tg.Tensor(probe)))]
 
@@ -314,6 +325,47 @@ def test_max_pooling_equals_its_definition(
         expected = results()
     for a, e in zip(actual, expected, strict=True):
         np.testing.assert_array_equal(a, e, strict=True)
+
+
+@needs_kernels
+@levels
+@given(st.integers(1, 20), st.integers(1, 2), poolings(), seeds)
+def test_gradients_of_overlapping_windows_are_added_up_by_definition(
+    level: int, n: int, c: int, pooling: Any, seed: int
+) -> None:
+    """One window after the other, in double precision; no maximum is found twice."""
+    kernel, window, size = pooling
+    rng = np.random.default_rng(seed)
+    x = rng.permutation(n * c * size[0] * size[1]).reshape(n, c, *size).astype(np.float32)
+    g = rng.standard_normal((n, c, *window.output_size(size, kernel)), np.float32)
+    (ph, pw), (sh, sw) = window.padding, window.stride
+    top, expected, magnitude = np.empty_like(g), np.zeros(x.shape), np.zeros(x.shape)
+    for b, f, i, j in np.ndindex(g.shape):
+        y0, x0 = i * sh - ph, j * sw - pw
+        seen = x[b, f, max(y0, 0) : y0 + kernel[0], max(x0, 0) : x0 + kernel[1]]
+        k, column = np.unravel_index(np.argmax(seen), seen.shape)
+        top[b, f, i, j] = seen[k, column]
+        expected[b, f, max(y0, 0) + k, max(x0, 0) + column] += g[b, f, i, j]
+        magnitude[b, f, max(y0, 0) + k, max(x0, 0) + column] += abs(g[b, f, i, j])
+    with patch.object(compiled, "LEVEL", level):
+        np.testing.assert_array_equal(compiled.max_pool(x, kernel, window), top)
+        actual = compiled.max_pool_scatter(g, x, top, kernel, window)
+    assert (np.abs(actual - expected) <= 16 * EPS * magnitude).all()
+
+
+@needs_kernels
+@levels
+@given(counts, channels, sides, sides, layouts, seeds, st.sampled_from([1.0, 1e30, 1e-38]))
+def test_sums_of_channels_are_exact_to_rounding_by_definition(
+    level: int, n: int, c: int, h: int, w: int, layout: str, seed: int, scale: float
+) -> None:
+    x = drawn(np.random.default_rng(seed), (n, c, h, w), layout) * np.float32(scale)
+    exact = x.astype(np.longdouble)
+    with patch.object(compiled, "LEVEL", level):
+        out = compiled.channel_sums(x)
+    assert out.dtype == np.float32 and out.shape == (c,)
+    bound = 16 * EPS * np.abs(exact).sum((0, 2, 3)) + float(np.finfo(np.float32).smallest_subnormal)
+    assert (np.abs(out - exact.sum((0, 2, 3))) <= bound).all()
 
 
 @needs_kernels
@@ -333,6 +385,9 @@ def test_relu_gradients_equal_their_definition(
         for actual in (compiled.relu_gradient(g, y), reference.relu_gradient(g, y)):
             np.testing.assert_array_equal(actual, kept, strict=True)
             np.testing.assert_array_equal(np.signbit(actual), np.signbit(kept))
+        for actual in (compiled.relu(y), reference.relu(y)):
+            np.testing.assert_array_equal(actual, np.where(y <= 0, np.float32(0), y), strict=True)
+            assert not np.signbit(actual[~np.isnan(y)]).any()
 
 
 @needs_kernels
@@ -354,10 +409,7 @@ def test_what_is_not_float32_or_empty_is_left_to_numpy() -> None:
         for images, window in (
             (x.astype(np.float64), (2,)),
             (x[:0], (2,)),
-            (x, (3,)),
-            (x, (2, 1)),
-            (x, (2, 2, 1)),
-            (x, ((2, 1),)),
+            (x[: kernels.FEW - 1], (2,)),
         ):
             tg.max_pool2d(images, *window)
         kernel.assert_not_called()
@@ -459,7 +511,7 @@ def test_the_path_of_a_library_may_be_relative(monkeypatch: pytest.MonkeyPatch, 
 
 @needs_kernels
 def test_a_library_of_another_version_is_left_out() -> None:
-    names = "convolve", "weight_gradient", "max_pool", "max_pool_gradient", "relu_gradient", "compiler"
+    names = "convolve", "weight_gradient", "max_pool", "max_pool_gradient", "relu_gradient", "channel_sums", "compiler"
     functions = {name: lambda: None for name in names}
     for library in (SimpleNamespace(**functions, geometry_size=lambda: 8), SimpleNamespace()):
         with (
@@ -519,9 +571,20 @@ PLANTED = {
     "weights at the wrong stride": ("kernels.h", "f * s->wf + c * s->wc", "f * s->wc + c * s->wf"),
     "a stale row in the ring": ("kernels.h", "if (ring->holds[number] != y + at)", "if (ring->holds[number] < 0)"),
     "no bias in the fourth column": ("kernels.h", "(m[5] + add)", "m[5]"),
-    "the last maximum": ("kernels.h", "first = (a == top)", "first = ((a == top) & ~(last == top))"),
-    "the first NaN": ("kernels.h", "before = last == last", "before = ~(INT){0}"),
-    "the gradient at 0": ("kernels.h", "(y + at) <= 0)", "(y + at) < 0)"),
+    "every maximum": ("pooling.h", "left &= ~hit;", "left &= -1;"),
+    "the first NaN": ("pooling.h", "(nans ? last - tap : tap)", "(nans ? last * 0 + tap : tap)"),
+    "a window in the padding": (
+        "pooling.h",
+        "min(size, length - first)",
+        "min(size, length - first) - (length < first + size)",
+    ),
+    "gradients that are not added up": ("pooling.h", "alone && !nans ? passed", "!nans ? passed"),
+    "a gradient added twice": ("pooling.h", "alone && !nans ? NAME(fitted)(lane, n) : lane", "NAME(fitted)(lane, n)"),
+    "rows that are not cleared": ("pooling.h", "? s->h : windows.end * kh", "? s->h - 1 : windows.end * kh"),
+    "columns that are not cleared": ("pooling.h", "alone && s->ow * kw < s->w", "alone && s->ow * kw > s->w"),
+    "a channel that is left out": ("pooling.h", "(part + 1) * t->lines, s->c)}", "(part + 1) * t->lines, s->c - 1)}"),
+    "the gradient at 0": ("pooling.h", "(x <= 0)", "(x < 0)"),
+    "a sum without its tail": ("pooling.h", "for (; at < end; at += LANES)", "for (; at + LANES <= end; at += LANES)"),
     "sums across too few lanes": (
         "kernels.h",
         "0; lane < LANES; lane++)\n        sum",
@@ -578,6 +641,7 @@ def test_sanitizers_find_nothing(tmp_path: Path) -> None:
         import numpy as np
         from tinygrad_mnist.kernels import compiled as native
         too_few = np.ones(9999, np.float32).ctypes.data
-        native.LIBRARY.max_pool(0, native._sizes(64, 4, 64, 64), too_few, too_few)
+        sizes = native._windows((64, 4, 64, 64), (2, 2), native.Geometry((2, 2)), (32, 32))
+        native.LIBRARY.max_pool(0, 1, sizes, too_few, too_few)
     """
     assert "AddressSanitizer" in python(overrun, TINYGRAD_MNIST_NATIVE=str(library), **environment).stderr

@@ -859,74 +859,7 @@ TARGET static int NAME(weight_gradient)(const struct geometry *s, const float *x
     return 0;
 }
 
-/* out[i, c, j, n] = the maximum of the window x[2i .. 2i + 1, c, 2j .. 2j + 1, n]; NaN if there is one.
-
-   `sizes` are H, C, W, N. As fast as memory. */
-TARGET static inline VEC NAME(larger)(VEC a, VEC b)
-{
-    const INT left = (a >= b) | (a != a);
-    return (VEC)((left & (INT)a) | (~left & (INT)b));
-}
-
-TARGET static void NAME(max_pool)(const ptrdiff_t *sizes, const float *x, float *out)
-{
-    const ptrdiff_t oh = sizes[0] / 2, c = sizes[1], w = sizes[2], n = sizes[3];
-    for (ptrdiff_t line = 0; line < oh * c; line++) {
-        const float *upper = x + ((line / c * 2) * c + line % c) * w * n, *lower = upper + c * w * n;
-        for (ptrdiff_t j = 0; j < w / 2; j++, upper += 2 * n, lower += 2 * n, out += n)
-            for (ptrdiff_t lane = 0; lane < n; lane += LANES) {
-                const ptrdiff_t at = NAME(fitted)(lane, n), count = n - at;
-                const VEC a = NAME(larger)(NAME(load)(upper + at, count), NAME(load)(upper + n + at, count));
-                const VEC b = NAME(larger)(NAME(load)(lower + at, count), NAME(load)(lower + n + at, count));
-                NAME(store)(out + at, NAME(larger)(a, b), count);
-            }
-    }
-}
-
-/* out[.., n] = g of the window where x is its first maximum, row by row, or its last NaN; 0 elsewhere, also outside of all windows. As fast as memory. */
-TARGET static void NAME(max_pool_gradient)(const ptrdiff_t *sizes, const float *g, const float *x, float *out)
-{
-    const ptrdiff_t h = sizes[0], c = sizes[1], w = sizes[2], n = sizes[3], below = c * w * n;
-    for (ptrdiff_t line = 0; line < h / 2 * c; line++) {
-        ptrdiff_t from = ((line / c * 2) * c + line % c) * w * n;
-        for (ptrdiff_t j = 0; j < w / 2; j++, from += 2 * n, g += n)
-            for (ptrdiff_t lane = 0; lane < n; lane += LANES) {
-                const ptrdiff_t at = NAME(fitted)(lane, n), count = n - at;
-                const float *seen = x + from + at;
-                float *to = out + from + at;
-                const VEC a = NAME(load)(seen, count), b = NAME(load)(seen + below, count);
-                const VEC right = NAME(load)(seen + n, count), last = NAME(load)(seen + below + n, count);
-                const VEC top = NAME(larger)(NAME(larger)(a, right), NAME(larger)(b, last));
-                const INT all = (INT)NAME(load)(g + at, count);
-                const INT only_a = (a != a) & (right == right) & (b == b), only_right = (right != right) & (b == b), only_b = b != b;
-                const INT before = last == last; /* where the last element is no NaN: then the last NaN is one of these */
-                const INT first = (a == top) | (only_a & before), second = ~first & ((right == top) | (only_right & before));
-                const INT third = ~(first | second) & ((b == top) | (only_b & before));
-                NAME(store)(to, (VEC)(all & first), count);
-                NAME(store)(to + n, (VEC)(all & second), count);
-                NAME(store)(to + below, (VEC)(all & third), count);
-                NAME(store)(to + below + n, (VEC)(all & ~(first | second | third)), count);
-            }
-        if (w % 2)
-            for (int k = 0; k < 2; k++)
-                memset(out + from + k * below, 0, sizeof(float) * n);
-    }
-    if (h % 2)
-        memset(out + (h - 1) * below, 0, sizeof(float) * below);
-}
-
-/* out[i] = 0 where y[i] <= 0, else (where it is NaN, too) g[i], for `count` numbers: ReLU's gradient. As fast as
-   memory. */
-TARGET static void NAME(relu_gradient)(ptrdiff_t count, const float *g, const float *y, float *out)
-{
-    for (ptrdiff_t at = 0; at < count; at += LANES) {
-        const ptrdiff_t left = count - at;
-        if (left >= LANES)
-            *(LOOSE *)(out + at) = (VEC)((INT)*(const LOOSE *)(g + at) & ~(*(const LOOSE *)(y + at) <= 0));
-        else
-            NAME(store)(out + at, (VEC)((INT)NAME(load)(g + at, left) & ~(NAME(load)(y + at, left) <= 0)), left);
-    }
-}
+#include "pooling.h"
 
 #undef VEC
 #undef LOOSE

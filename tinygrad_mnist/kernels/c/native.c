@@ -63,10 +63,11 @@ struct range {
 };
 
 enum {
-    LOWERED = 384 << 10, /* bytes in a ring: of a second-level cache of 1 MB; 256 to 768 KB are equally fast */
-    SUMMED = 24 << 10,   /* bytes in the rows of a tile that are summed up at a time: they stay in the first-level cache */
-    FOLDED = 1024,       /* lanes that a weight gradient sums in float32 */
-    PARTS = 8            /* of a weight gradient, at least, if there are rows enough: more than there are cores, mostly */
+    LOWERED = 384 << 10,  /* bytes in a ring: of a second-level cache of 1 MB; 256 to 768 KB are equally fast */
+    SUMMED = 24 << 10,    /* bytes in the rows of a tile that are summed up at a time: they stay in the first-level cache */
+    FOLDED = 1024,        /* lanes that a weight gradient sums in float32 */
+    SMALL_PART = 1 << 16, /* floats of an image: less are not worth waking another thread */
+    PARTS = 8             /* of a weight gradient, at least, if there are rows enough: more than there are cores, mostly */
 };
 
 double worth_a_thread = 2 << 20; /* multiplications that are worth waking one for; exported for tests */
@@ -218,12 +219,13 @@ static ptrdiff_t next_strip(const struct plan *p, const struct ring *ring, ptrdi
 struct kernels {
     int (*convolve)(const struct geometry *, const float *, const float *, const float *, float *, int, ptrdiff_t);
     int (*weight_gradient)(const struct geometry *, const float *, const float *, float *, ptrdiff_t);
-    void (*max_pool)(const ptrdiff_t *, const float *, float *);
-    void (*max_pool_gradient)(const ptrdiff_t *, const float *, const float *, float *);
-    void (*relu_gradient)(ptrdiff_t, const float *, const float *, float *);
+    void (*max_pool)(const struct geometry *, const float *, float *, ptrdiff_t);
+    void (*max_pool_gradient)(const struct geometry *, const float *, const float *, const float *, float *, ptrdiff_t);
+    void (*relu_gradient)(ptrdiff_t, const float *, const float *, float *, ptrdiff_t);
+    void (*channel_sums)(ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *, float *, ptrdiff_t);
 };
 
-#define KERNELS(set) {convolve_##set, weight_gradient_##set, max_pool_##set, max_pool_gradient_##set, relu_gradient_##set}
+#define KERNELS(set) {convolve_##set, weight_gradient_##set, max_pool_##set, max_pool_gradient_##set, relu_gradient_##set, channel_sums_##set}
 static const struct kernels levels[] = {
     KERNELS(baseline),
 #if defined(__x86_64__)
@@ -270,14 +272,22 @@ int weight_gradient(int level, ptrdiff_t threads, const struct geometry *s, cons
     return levels[level].weight_gradient(s, x, g, out, threads);
 }
 
-void max_pool(int level, const ptrdiff_t *sizes, const float *x, float *out) { levels[level].max_pool(sizes, x, out); }
-
-void max_pool_gradient(int level, const ptrdiff_t *sizes, const float *g, const float *x, float *out)
+void max_pool(int level, ptrdiff_t threads, const struct geometry *s, const float *x, float *out)
 {
-    levels[level].max_pool_gradient(sizes, g, x, out);
+    levels[level].max_pool(s, x, out, threads);
 }
 
-void relu_gradient(int level, ptrdiff_t count, const float *g, const float *y, float *out)
+void max_pool_gradient(int level, ptrdiff_t threads, const struct geometry *s, const float *g, const float *x, const float *top, float *out)
 {
-    levels[level].relu_gradient(count, g, y, out);
+    levels[level].max_pool_gradient(s, g, x, top, out, threads);
+}
+
+void relu_gradient(int level, ptrdiff_t threads, ptrdiff_t count, const float *g, const float *x, float *out)
+{
+    levels[level].relu_gradient(count, g, x, out, threads);
+}
+
+void channel_sums(int level, ptrdiff_t threads, ptrdiff_t rows, ptrdiff_t channels, ptrdiff_t length, const float *x, float *out)
+{
+    levels[level].channel_sums(rows, channels, length, x, out, threads);
 }

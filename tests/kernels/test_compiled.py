@@ -584,7 +584,7 @@ PLANTED = {
     "columns that are not cleared": ("pooling.h", "alone && s->ow * kw < s->w", "alone && s->ow * kw > s->w"),
     "a channel that is left out": ("pooling.h", "(part + 1) * t->lines, s->c)}", "(part + 1) * t->lines, s->c - 1)}"),
     "the gradient at 0": ("pooling.h", "(x <= 0)", "(x < 0)"),
-    "a sum without its tail": ("pooling.h", "for (; at < end; at += LANES)", "for (; at + LANES <= end; at += LANES)"),
+    "a sum without its tail": ("pooling.h", "(line + at, end - at)", "(line + at, end - at - 1)"),
     "sums across too few lanes": (
         "kernels.h",
         "0; lane < LANES; lane++)\n        sum",

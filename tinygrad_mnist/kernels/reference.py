@@ -71,13 +71,14 @@ def conv_input(g: Array, w: Array, geometry: Geometry, size: Size) -> Array:
 
 
 def by_phases(
-    adjoint: Callable[[Array, Array, Size, Size], Array], g: Array, w: Array, stride_padding: Geometry, size: Size
+    adjoint: Callable[[Array, Array, Size, Size], Array], g: Array, w: Array, geometry: Geometry, size: Size
 ) -> Array:
-    """Compute dT/dx of a convolution with strides from those of convolutions without: rows and columns of x that are a stride apart meet the same weights.
+    """Compute dT/dx of a convolution with strides from convolutions without.
 
-    ``adjoint(g, w, padding, size)`` is dT/dx for stride 1.
+    Rows and columns of x that are a stride apart meet the same weights. ``adjoint(g, w, padding, size)`` is dT/dx for
+    stride 1.
     """
-    (sh, sw), (ph, pw) = stride_padding
+    (sh, sw), (ph, pw) = geometry
     if (sh, sw) == (1, 1):
         return adjoint(g, w, (ph, pw), size)
     out = np.zeros((size[0], w.shape[1], size[1], len(g)), np.result_type(g, w)).transpose(3, 1, 0, 2)

@@ -338,11 +338,12 @@ static inline struct NAME(place) NAME(find)(const struct geometry *s, const stru
 
    Where only zeros are seen, the result has to be the bias exactly: a ReLU behind it must not let gradients through because of rounding. */
 TARGET static int
-NAME(seeing)(const struct geometry *s, const struct plan *p, const struct ring *ring, struct range k, ptrdiff_t tile, ptrdiff_t lanes,
-             INT (*mask)[VECTORS], INT (*apart)[VECTORS])
+NAME(seeing)(const struct geometry *s, const struct plan *p, const struct ring *ring, struct range k, ptrdiff_t first, ptrdiff_t tile,
+             ptrdiff_t lanes, INT (*mask)[VECTORS], INT (*apart)[VECTORS])
 {
     int found = 0;
     for (int v = 0; v < VECTORS && v * LANES < lanes; v++) {
+        const struct NAME(place) at = NAME(find)(s, p, first, tile * TILE + v * LANES);
         VEC sum[SEEN];
         for (int j = 0; j < SEEN; j++) {
             sum[j] = (VEC){0};
@@ -354,12 +355,13 @@ NAME(seeing)(const struct geometry *s, const struct plan *p, const struct ring *
         INT zeros = (INT){0}, others = (INT){0};
         for (int j = 0; j < COLUMNS; j++) {
             mask[j][v] = sum[j] != 0;
-            apart[j][v] = mask[j][v] & ~(fit & (all <= sum[j] * RATIO));
+            const ptrdiff_t inside = min(at.column + j - s->left + s->kw, s->w) - max(at.column + j - s->left, 0);
+            const int corner = inside * (k.end - k.begin) * s->c < TERMS;
+            apart[j][v] = mask[j][v] & (-corner | ~(fit & (all <= sum[j] * RATIO)));
             zeros |= ~mask[j][v];
             others |= apart[j][v];
         }
-        const ptrdiff_t images = NAME(find)(s, p, 0, tile * TILE + v * LANES).images;
-        found |= (NAME(any)(zeros, images) ? ZEROS : 0) | (NAME(any)(others, images) ? APART : 0);
+        found |= (NAME(any)(zeros, at.images) ? ZEROS : 0) | (NAME(any)(others, at.images) ? APART : 0);
     }
     return found;
 }
@@ -439,7 +441,7 @@ NAME(finish)(const struct NAME(convolution) *c, const struct ring *ring, struct 
 {
     const struct geometry *s = c->s;
     INT mask[COLUMNS][VECTORS], apart[COLUMNS][VECTORS];
-    const int seeing = NAME(seeing)(s, &c->p, ring, k, t, lanes, mask, apart);
+    const int seeing = NAME(seeing)(s, &c->p, ring, k, first, t, lanes, mask, apart);
     for (ptrdiff_t v = 0; v * LANES < lanes; v++) {
         struct NAME(place) at = NAME(find)(s, &c->p, first, t * TILE + v * LANES);
         float *to = c->out + (i * s->f * s->ow + at.column) * s->n + at.image;

@@ -83,11 +83,12 @@ static const float EVEN_COLUMNS = 32, EVEN_ROWS = 16, ALL_ROWS = 65536; /* the l
 static const float LIGHTEST = 0x1p-40f, HEAVIEST = 0x1p60f; /* the largest |w| of a filter; else products may overflow or be subnormal */
 static const float RATIO = 64, SINGLE = 1.06f; /* of what a unit sees: its sum over that of a column, at most; its square over the sum of
                                                    squares, at least: no number may be larger than all others together, times 30 */
+enum { TERMS = 24 };                            /* of a sum, at least: in a corner there are few, which may all meet small weights */
 static const float LEAST = 0x1p-60f, MOST = 0x1p60f;        /* the sum of what a unit sees, for the same reason */
 
 /* Winograd's sums for the gradients of a row of weights may be this small and large. Where they are OUTLIER times as large as usual (or as
    HIGH), they may be as many times a gradient as that has multiplications and additions, but not more than CANCELLED times. */
-static const float FAINTEST = 0x1p-80f, LARGEST = 0x1p60f, HIGH = 0x1p8f, OUTLIER = 64;
+static const float FAINTEST = 0x1p-80f, LARGEST = 0x1p60f, HIGH = 0x1p3f, OUTLIER = 64;
 enum { CANCELLED = 128 };
 
 static inline ptrdiff_t min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }

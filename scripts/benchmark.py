@@ -3,9 +3,13 @@
 
 Every framework runs in a process of its own with the same number of threads, restricted (on Linux) to that many cores.
 They take turns, so that a machine whose speed drifts is the same for all: compare the ratios, not the milliseconds. The
-training step is that of `benchmarking/peers.py`; the images are random. With MNIST (--data or TINYGRAD_MNIST_DATA) the
-time from the start of a process to 99 % test accuracy is measured, too. With --growth the script measures how time and
-memory grow with the batch size, the depth and the image size instead.
+training step is that of `benchmarking/peers`; the images are random. With MNIST (--data or TINYGRAD_MNIST_DATA) the
+time from the start of a process to 99 % test accuracy is measured, too; that, memory and inference with the largest
+batches alone. tinygrad_mnist deals each batch to threads, as its Trainer does; tinygrad_mnist-loop is a plain loop of
+forward, loss.backward() and optimizer.step().
+
+Instead of that, --gallery measures conv2d, forward and backward, over shapes that are common in networks, and --growth
+how time and memory grow with the batch size, the depth and the image size.
 """
 
 from __future__ import annotations
@@ -20,11 +24,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarking.convolutions import CONVOLUTIONS
+from benchmarking.gallery import choose_cases, format_gallery, measure_gallery, plot_gallery, summarize
 from benchmarking.measuring import OURS, TARGET, compare, measure_growth, measure_training, show_status
 from benchmarking.peers import PEERS, ROOT, version
 from benchmarking.report import METRICS, format_growth, format_table, plot_comparison, plot_growth
 
-GROWTH_PEERS = f"{OURS},pytorch"
+DEFAULT_PEERS = {"benchmark": [*PEERS], "gallery": [*CONVOLUTIONS], "growth": [OURS, "pytorch"]}
 
 
 def describe_machine() -> dict[str, str]:
@@ -34,33 +40,74 @@ def describe_machine() -> dict[str, str]:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
     system, python, cores = platform.platform(), platform.python_version(), str(os.cpu_count())
-    return {"cpu": cpu, "system": system, "python": python, "cores": cores}
+    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+    return {"cpu": cpu, "system": system, "python": python, "cores": cores, "load before": load}
+
+
+def sizes(text: str) -> list[int]:
+    """Argument type: whole numbers of at least 1, separated by commas; sorted."""
+    numbers = sorted({int(word) for word in text.split(",")})
+    if numbers[0] < 1:
+        raise ValueError
+    return numbers
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Read and check the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    names = f"default: all of {','.join(PEERS)}; {GROWTH_PEERS} with --growth"
     data = os.environ.get("TINYGRAD_MNIST_DATA")
-    add("--peers", metavar="NAMES", help=f"frameworks to measure, separated by commas ({names})")
-    add("--batch-size", type=int, default=500, help="images per training step (default: %(default)s)")
+    add("--peers", metavar="NAMES", help=f"frameworks to measure: {', '.join(PEERS)} (default: all that apply)")
+    add("--batch-sizes", metavar="N,N", type=sizes, default="50,128,500", help="images per step (default: %(default)s)")
     add("--threads", type=int, help="(default: the usable cores)")
     add("--repeat", type=int, help="rounds (default: 7; 3 with --quick)")
     add("--quick", action="store_true", help="short turns, and no training to 99 %%")
     add("--data", metavar="DIR", default=data, help="folder with MNIST (default: $TINYGRAD_MNIST_DATA)")
     add("--seeds", type=int, default=3, help="number of trainings to 99 %% (default: %(default)s)")
     add("--limit", type=float, default=240, help="time limit of a training to 99 %%, in seconds (default: %(default)s)")
-    add("--growth", action="store_true", help="measure growth with batch size, depth and image size instead")
+    mode = parser.add_mutually_exclusive_group().add_argument
+    for name, text in (("gallery", "common shapes of conv2d"), ("growth", "growth with batch, depth and image size")):
+        mode(f"--{name}", dest="mode", action="store_const", const=name, default="benchmark", help=f"measure {text}")
+    add("--shapes", metavar="WORDS", help="the shapes of --gallery with one of these words: 1x1,3x3/2 (default: all)")
     add("--out", metavar="DIR", type=Path, help="output folder (default: runs/benchmark-DATE-TIME)")
     args = parser.parse_args(argv)
-    args.peers = (args.peers or (GROWTH_PEERS if args.growth else ",".join(PEERS))).split(",")
-    if unknown := [name for name in args.peers if name not in PEERS]:
-        parser.error(f"--peers: unknown are {', '.join(unknown)}; known are {', '.join(PEERS)}")
-    if min(args.batch_size, args.threads or 1, args.repeat or 1, args.seeds) < 1:
-        parser.error("--batch-size, --threads, --repeat and --seeds must be at least 1")
+    args.peers = args.peers.split(",") if args.peers else DEFAULT_PEERS[args.mode]
+    known = CONVOLUTIONS if args.mode == "gallery" else PEERS
+    if unknown := [name for name in args.peers if name not in known]:
+        parser.error(f"--peers: unknown are {', '.join(unknown)}; known are {', '.join(known)}")
+    if min(args.threads or 1, args.repeat or 1, args.seeds) < 1:
+        parser.error("--threads, --repeat and --seeds must be at least 1")
+    try:
+        args.cases = choose_cases(args.shapes)
+    except ValueError as error:
+        parser.error(str(error))
     args.repeat = args.repeat or (3 if args.quick else 7)
+    args.turn = 0.3 if args.quick or args.mode == "gallery" else 1.0  # seconds before the next framework has its turn
     return args
+
+
+def measure(names: list[str], mnist: Any, args: argparse.Namespace) -> dict[str, Any]:
+    """Measure what the mode asks for and print it; return what is stored."""
+    if args.mode == "growth":
+        growth = measure_growth(names, args)
+        show_status("")
+        print(format_growth(growth))
+        return {"growth": growth}
+    if args.mode == "gallery":
+        gallery = measure_gallery(names, args.cases, args)
+        show_status("")
+        print(format_gallery(gallery))
+        return {"gallery": gallery, "summary": summarize(gallery)}
+    results = compare(names, args)
+    if mnist:
+        with contextlib.suppress(KeyboardInterrupt):  # keep the results so far
+            print(f"training to {TARGET:.0%}: {mnist.source}")
+            measure_training(results, mnist[:4], args)
+    show_status("")
+    print(format_table(results))
+    if not mnist:
+        print(f"not measured: {METRICS['accuracy'][0]}; it needs MNIST (--data DIR), and no --quick")
+    return {"results": results}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -70,7 +117,8 @@ def main(argv: list[str] | None = None) -> int:
     import tinygrad_mnist as tg
 
     try:
-        mnist = tg.data.find_mnist(args.data) if args.data and not (args.quick or args.growth) else None
+        trained = args.data and args.mode == "benchmark" and not args.quick
+        mnist = tg.data.find_mnist(args.data) if trained else None
         if mnist and mnist.synthetic:
             raise ValueError(f"--data: training to {TARGET:.0%} needs MNIST, not {mnist.source}; name its folder")
     except (OSError, ValueError) as error:
@@ -87,38 +135,23 @@ def main(argv: list[str] | None = None) -> int:
         print(f"benchmark.py: nothing to measure: none of {', '.join(versions)} is installed", file=sys.stderr)
         return 2
     machine = {**describe_machine(), "native kernels": tg.native.description()}
-    batch = "" if args.growth else f"batch {args.batch_size}; "
-    head = f"{machine['cpu']}; {args.threads} threads; {batch}float32; Python {machine['python']}"
+    head = f"{machine['cpu']}; {args.threads} threads; float32; Python {machine['python']}"
     print(head)
     print(f"native kernels of tinygrad_mnist: {machine['native kernels']}")
+    print(
+        f"load average before: {machine['load before']} (if it is not near 0, other programs take time from some peers)"
+    )
     print(", ".join(f"{name} {found}" if found else f"{name}: not installed" for name, found in versions.items()))
     folder = args.out or Path("runs") / datetime.now().strftime("benchmark-%Y%m%d-%H%M%S")
     folder.mkdir(parents=True, exist_ok=True)
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
-    source = mnist.source if mnist else None
-    report: dict[str, Any] = {"machine": machine, "versions": versions, "settings": settings, "data": source}
-    if args.growth:
-        report["growth"] = measure_growth(names, args)
-        show_status("")
-        print(format_growth(report["growth"]))
-    else:
-        report["results"] = compare(names, args)
-        if mnist:
-            with contextlib.suppress(KeyboardInterrupt):  # keep the results so far
-                print(f"training to {TARGET:.0%}: {source}")
-                measure_training(report["results"], mnist[:4], args)
-        show_status("")
-        print(format_table(report["results"]))
-        if not mnist:
-            print(f"not measured: {METRICS['accuracy'][0]}; it needs MNIST (--data DIR), and no --quick")
-    name = "growth" if args.growth else "benchmark"
+    report = {"machine": machine, "versions": versions, "settings": settings, "data": mnist.source if mnist else None}
+    report |= (measured := measure(names, mnist, args))
     text = json.dumps(report, indent=1).replace("Infinity", "null")
-    (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    (folder / f"{args.mode}.json").write_text(text + "\n", encoding="utf-8")
+    plots: dict[str, Any] = {"benchmark": plot_comparison, "gallery": plot_gallery, "growth": plot_growth}
     try:
-        if args.growth:
-            plot_growth(report["growth"], folder / "growth.png", head)
-        else:
-            plot_comparison(report["results"], folder / "benchmark.png", head)
+        plots[args.mode](next(iter(measured.values())), folder / f"{args.mode}.png", head)
     except ImportError:
         print("no picture: it needs Matplotlib; pip install 'tinygrad_mnist[train]'")
     print(f"results: {folder}")

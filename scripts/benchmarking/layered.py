@@ -36,13 +36,13 @@ def col2im(cols: Array, shape: tuple[int, ...], kernel: int, stride: int, pad: i
 
 
 class Convolution:
-    def __init__(self, w: Array, b: Array, pad: int) -> None:
-        self.w, self.b, self.pad = w, b, pad
+    def __init__(self, w: Array, b: Array, pad: int, stride: int = 1) -> None:
+        self.w, self.b, self.pad, self.stride = w, b, pad, stride
 
     def forward(self, x: Array, rng: np.random.Generator | None) -> Array:
         f, _, kernel, _ = self.w.shape
-        self.shape, self.cols = x.shape, im2col(x, kernel, 1, self.pad)
-        oh, ow = (length + 2 * self.pad - kernel + 1 for length in x.shape[2:])
+        self.shape, self.cols = x.shape, im2col(x, kernel, self.stride, self.pad)
+        oh, ow = ((length + 2 * self.pad - kernel) // self.stride + 1 for length in x.shape[2:])
         out = self.cols @ self.w.reshape(f, -1).T + self.b
         return out.reshape(len(x), oh, ow, f).transpose(0, 3, 1, 2)
 
@@ -51,7 +51,7 @@ class Convolution:
         g = g.transpose(0, 2, 3, 1).reshape(-1, f)
         self.db = g.sum(axis=0)
         self.dw = (self.cols.T @ g).T.reshape(self.w.shape)
-        return col2im(g @ self.w.reshape(f, -1), self.shape, kernel, 1, self.pad)
+        return col2im(g @ self.w.reshape(f, -1), self.shape, kernel, self.stride, self.pad)
 
 
 class Affine:

@@ -16,13 +16,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from .convolutions import CONVOLUTIONS
 from .peers import CHAIN_LENGTH, PEERS, ROOT
 
 Results = dict[str, dict[str, Any]]  # framework -> measurement -> one value for each round
 OURS = "tinygrad_mnist"
 WORKER = [sys.executable, "-m", "benchmarking.worker"]
 SCRIPTS = ROOT / "scripts"
-TURN = 1.0  # seconds of measuring before the next framework has its turn
 PAUSE = 0.3  # seconds, in which the threads of the framework before stop spinning
 BUDGET = 60.0  # seconds for all turns of one measurement of one framework
 TARGET = 0.99  # test accuracy
@@ -37,26 +37,26 @@ AXES = {
 class Worker:
     """A process that measures one framework on request."""
 
-    def __init__(self, name: str, threads: int, batch_size: int, depth: int = 0, size: int = 28) -> None:
-        self.errors = tempfile.TemporaryFile("w+")
-        self.warm_up = PEERS[name].warm_up
-        command = [*WORKER, "serve", name, *map(str, (threads, batch_size, depth, size))]
-        environment = {**os.environ, **PEERS[name].environment(threads)}
+    def __init__(self, work: str, name: str, threads: int, *numbers: int) -> None:
+        framework = CONVOLUTIONS[name] if work == "convolution" else PEERS[name]
+        self.errors, self.warm_up = tempfile.TemporaryFile("w+"), framework.warm_up
+        command = [*WORKER, work, name, *map(str, (threads, *numbers))]
+        environment = {**os.environ, **framework.environment(threads)}
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.errors}
         self.process = subprocess.Popen(command, text=True, env=environment, cwd=SCRIPTS, **pipes)
 
-    def request(self, what: str, seconds: float) -> list[float]:
-        """Return the samples of a measurement; a process that failed raises RuntimeError."""
+    def request(self, what: str, argument: Any) -> Any:
+        """Return the answer, such as the samples of a measurement; a process that failed raises RuntimeError."""
         assert self.process.stdin is not None and self.process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
-            print(json.dumps([what, seconds]), file=self.process.stdin, flush=True)
+            print(json.dumps([what, argument]), file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
         if not answer:
             self.process.wait()
             self.errors.seek(0)
             lines = self.errors.read().strip().splitlines()
             raise RuntimeError(lines[-1] if lines else f"exit code {self.process.returncode}")
-        return [float(value) for value in json.loads(answer)]
+        return json.loads(answer)
 
     def close(self) -> None:
         with contextlib.suppress(BrokenPipeError):
@@ -65,15 +65,15 @@ class Worker:
 
 
 @contextlib.contextmanager
-def start_workers(wanted: Mapping[Any, Callable[[], Worker]]) -> Iterator[dict[Any, Worker]]:
-    """Start processes and let each do a first step; one that fails is reported and left out."""
+def start_workers(wanted: Mapping[Any, Callable[[], Worker]], what: str = "step") -> Iterator[dict[Any, Worker]]:
+    """Start processes and let each measure something once; one that fails is reported and left out."""
     workers: dict[Any, Worker] = {}
     try:
         for name, start in wanted.items():
             show_status(f"starting {name}")
             workers[name] = start()
             try:
-                workers[name].request("step", 0.5)
+                workers[name].request(what, 0)
             except RuntimeError as error:
                 print(f"{name} does not run here: {error}", file=sys.stderr)
                 workers.pop(name).close()
@@ -99,7 +99,7 @@ def measure_in_turns(workers: Mapping[Any, Worker], what: str, args: argparse.Na
                 for _ in range(0 if number else workers[name].warm_up):
                     workers[name].request(what, 0)
                 time.sleep(PAUSE)
-                samples = workers[name].request(what, 0.3 if args.quick else TURN)
+                samples = workers[name].request(what, args.turn)
             except RuntimeError as error:
                 print(f"{name} failed in {what}: {error}", file=sys.stderr)
                 budget[name] = 0
@@ -119,14 +119,15 @@ def peak_memory(workers: Mapping[Any, Worker]) -> dict[Any, list[float]]:
 
 
 def compare(names: list[str], args: argparse.Namespace) -> Results:
-    """Measure step, memory, inference, a chain of small ops, and import."""
-    with start_workers({name: partial(Worker, name, args.threads, args.batch_size) for name in names}) as workers:
-        results: Results = {name: {} for name in workers}
-        for what in ("step", "memory", "inference", "chain"):
-            chosen = {name: worker for name, worker in workers.items() if what != "chain" or PEERS[name].eager}
-            found = peak_memory(chosen) if what == "memory" else measure_in_turns(chosen, what, args)
-            for name, samples in found.items():
-                results[name][what] = [1000 * ms / CHAIN_LENGTH for ms in samples] if what == "chain" else samples
+    """Measure the step with every batch size, memory, inference, a chain of small ops, and import."""
+    results: Results = {}
+    for size in args.batch_sizes:
+        starts = {name: partial(Worker, "training", name, args.threads, size, 0, 28) for name in names}
+        with start_workers(starts) as workers:
+            for name, samples in measure_in_turns(workers, "step", args).items():
+                results.setdefault(name, {})[f"step {size}"] = samples
+            if size == args.batch_sizes[-1]:
+                add_measurements(results, workers, args)
     for number in range(args.repeat + 1):
         show_status(f"import, round {number + 1} of {args.repeat}")
         for name in results:
@@ -135,6 +136,17 @@ def compare(names: list[str], args: argparse.Namespace) -> Results:
     for result in results.values():
         result.get("import", [None]).pop(0)  # the first import may have compiled the bytecode
     return results
+
+
+def add_measurements(results: Results, workers: Mapping[str, Worker], args: argparse.Namespace) -> None:
+    """Add peak memory so far, inference, and a chain of small ops where it is measured."""
+    eager = {name: worker for name, worker in workers.items() if PEERS[name].eager}
+    for name, peak in peak_memory(workers).items():
+        results.setdefault(name, {})[f"memory {args.batch_sizes[-1]}"] = peak
+    for name, samples in measure_in_turns(workers, "inference", args).items():
+        results.setdefault(name, {})["inference"] = samples
+    for name, samples in measure_in_turns(eager, "chain", args).items():
+        results.setdefault(name, {})["chain"] = [1000 * ms / CHAIN_LENGTH for ms in samples]
 
 
 def import_seconds(package: str) -> float:
@@ -155,9 +167,10 @@ def measure_training(results: Results, mnist: Sequence[Any], args: argparse.Name
     import numpy as np
 
     images, labels, test_images, test_labels = mnist
-    names = []
+    batch_size, names = args.batch_sizes[-1], []
     for name, result in results.items():
-        three_epochs = 3 * median(result.get("step", [NOT_REACHED])) / 1000 * len(images) / args.batch_size
+        step = median(result.get(f"step {batch_size}", [NOT_REACHED])) / 1000
+        three_epochs = 3 * step * len(images) / batch_size
         if three_epochs <= args.limit:
             names.append(name)
         else:
@@ -170,7 +183,7 @@ def measure_training(results: Results, mnist: Sequence[Any], args: argparse.Name
         for seed in range(args.seeds):
             for name in names:
                 show_status(f"training {name} to {TARGET:.0%}, seed {seed}")
-                numbers = (args.threads, args.batch_size, seed, args.limit, TARGET, data)
+                numbers = (args.threads, batch_size, seed, args.limit, TARGET, data)
                 command = [*WORKER, "train", name, *map(str, numbers)]
                 environment = {**os.environ, **PEERS[name].environment(args.threads)}
                 begin = time.perf_counter()
@@ -193,9 +206,9 @@ def measure_growth(names: list[str], args: argparse.Namespace) -> list[dict[str,
     """
     rows: list[dict[str, Any]] = []
     axes: list[tuple[str, list[str], Callable[[str, int], Worker]]] = [
-        ("batch size", names, lambda name, n: Worker(name, args.threads, n)),
-        ("convolutions", [OURS], lambda name, n: Worker(name, args.threads, 100, depth=n)),
-        ("image width", [OURS], lambda name, n: Worker(name, args.threads, 50, depth=3, size=n)),
+        ("batch size", names, lambda name, n: Worker("training", name, args.threads, n, 0, 28)),
+        ("convolutions", [OURS], lambda name, n: Worker("training", name, args.threads, 100, n, 28)),
+        ("image width", [OURS], lambda name, n: Worker("training", name, args.threads, 50, 3, n)),
     ]
     for axis, systems, start in axes:
         for value in AXES[axis][: 4 if args.quick else None]:

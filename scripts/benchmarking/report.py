@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .measuring import NOT_REACHED, OURS, Results
+from .peers import PEERS
 
 METRICS = {  # measurement: title, unit, format
     "step": ("training step", "ms", "{:.1f}"),
@@ -19,8 +20,28 @@ METRICS = {  # measurement: title, unit, format
     "memory": ("peak memory of training", "MiB", "{:.0f}"),
     "accuracy": ("process start to 99 % test accuracy", "s", "{:.1f}"),
 }
-COLORS = {OURS: "#d95f02", f"{OURS}-numpy": "#f4a259"}
+COLORS = {OURS: "#d95f02", f"{OURS}-loop": "#e6853b", f"{OURS}-numpy": "#f4a259"}
 OTHER_COLOR = "#7f9fbf"
+NOTE = "* reduced precision"
+
+
+def measurements(results: Results) -> list[str]:
+    """Return what was measured, in the order of METRICS; a batch size is the second word: "step 500"."""
+    found = dict.fromkeys(what for result in results.values() for what, samples in result.items() if samples)
+    known = [what for what in found if what.split()[0] in METRICS]
+    return sorted(known, key=lambda what: list(METRICS).index(what.split()[0]))
+
+
+def describe(what: str) -> tuple[str, str, str]:
+    """Return title, unit and format of a measurement."""
+    name, _, batch_size = what.partition(" ")
+    title, unit, form = METRICS[name]
+    return f"{title}, batches of {batch_size}" if batch_size else title, unit, form
+
+
+def marked(name: str) -> str:
+    """Return the name of a framework, with a star if it computes in reduced precision."""
+    return f"{name} *" if PEERS[name].reduced else name
 
 
 def format_samples(samples: Sequence[float], form: str) -> str:
@@ -33,18 +54,18 @@ def format_samples(samples: Sequence[float], form: str) -> str:
 def format_table(results: Results) -> str:
     """Format median, minimum, maximum and the ratio to our median: a line for each framework and measurement."""
     lines = []
-    for what, (title, unit, form) in METRICS.items():
+    for what in measurements(results):
+        title, unit, form = describe(what)
         rows = {name: result[what] for name, result in results.items() if result.get(what)}
-        if rows:
-            lines.append(f"{title} ({unit})")
+        lines.append(f"{title} ({unit})")
         for name, samples in sorted(rows.items(), key=lambda row: median(row[1])):
-            line = f"  {name:<22} {format_samples(samples, form):>30} "
+            line = f"  {marked(name):<23} {format_samples(samples, form):>30} "
             if OURS in rows and median(samples) < NOT_REACHED and median(rows[OURS]) > 0:
                 line += f"{median(samples) / median(rows[OURS]):8.2f} x"
             if what == "accuracy":
                 line += f"   epochs: {', '.join(f'{epochs:g}' for epochs in results[name]['epochs'])}"
             lines.append(line)
-    return "\n".join(lines)
+    return "\n".join(lines + [NOTE] * any(PEERS[name].reduced for name in results))
 
 
 def format_growth(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -71,13 +92,15 @@ def plot_comparison(results: Results, path: Path, title: str) -> None:
         pairs = [(median(result[what]), name) for name, result in results.items() if result.get(what)]
         return sorted((pair for pair in pairs if pair[0] < NOT_REACHED), reverse=True)
 
-    shown = [what for what in METRICS if what != "import" and medians(what)]
+    shown = [what for what in measurements(results) if what != "import" and medians(what)]
     figure = Figure(figsize=(11, 1 + 1.4 * len(shown)), layout="constrained")
     panels = figure.subplots((len(shown) + 1) // 2, 2, squeeze=False).flat
     for what, panel in zip(shown, panels, strict=False):
-        metric, unit, form = METRICS[what]
+        metric, unit, form = describe(what)
         values, names = zip(*medians(what), strict=True)
-        bars = panel.barh(names, values, color=[COLORS.get(name, OTHER_COLOR) for name in names])
+        bars = panel.barh(
+            [marked(name) for name in names], values, color=[COLORS.get(name, OTHER_COLOR) for name in names]
+        )
         panel.bar_label(bars, [form.format(value) for value in values], padding=3, fontsize=8)
         panel.set_title(f"{metric} ({unit})")
         if max(values) > 5 * min(values):
@@ -88,6 +111,8 @@ def plot_comparison(results: Results, path: Path, title: str) -> None:
         panel.tick_params(labelsize=8)
     for panel in panels:  # the unused ones
         panel.axis("off")
+    if any(PEERS[name].reduced for name in results):
+        figure.supxlabel(NOTE, fontsize=8)
     figure.suptitle(title, fontsize=9)
     figure.savefig(path, dpi=90)
 

@@ -1,4 +1,7 @@
-"""The process that measures one framework: ``python -m benchmarking.worker serve|train NAME THREADS ...``."""
+"""The process that measures one framework.
+
+``python -m benchmarking.worker training|convolution|train NAME THREADS ...``
+"""
 
 from __future__ import annotations
 
@@ -10,26 +13,49 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeAlias
 
 import numpy as np
 
-from .peers import PEERS, Ours
+from .convolutions import CONVOLUTIONS, Case
+from .peers import PEERS, Stack
+
+Work: TypeAlias = Callable[[Any], Any]
 
 
-def serve(name: str, threads: int, batch_size: int, depth: int, size: int) -> None:
-    """Answer requests, a line of JSON each: the name of a measurement and the seconds that it may take."""
-    answers = reserve_stdout()
+def training_work(name: str, threads: int, batch_size: int, depth: int, size: int) -> dict[str, Work]:
+    """Return what can be measured in training on random images, `depth` convolutions in place of the network if not 0.
+
+    The argument of a measurement is the seconds that it may take.
+    """
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (batch_size, size, size), dtype=np.uint8), rng.integers(0, 10, batch_size)
     thousand = rng.integers(0, 256, (1000, 28, 28), dtype=np.uint8)
     peer = Stack(threads, 0, depth) if depth else PEERS[name](threads, 0)
-    work = {"step": lambda: peer.step(images, labels), "inference": lambda: peer.predict(thousand), "chain": peer.chain}
+    return {
+        "step": partial(timed, lambda: peer.step(images, labels)),
+        "inference": partial(timed, lambda: peer.predict(thousand)),
+        "chain": partial(timed, peer.chain),
+        "memory": lambda _: peak_memory(),
+    }
+
+
+def convolution_work(name: str, threads: int, *numbers: int) -> dict[str, Work]:
+    """Return what can be asked about a convolution: its time, and its results, whose argument is a file's name."""
+    convolution = CONVOLUTIONS[name](threads, Case(*numbers))
+    return {"convolution": partial(timed, convolution), "results": lambda file: np.savez(file, *convolution.results())}
+
+
+def serve(command: str, name: str, *numbers: int) -> None:
+    """Answer requests, a line of JSON each: what to measure or compute, and its argument."""
+    answers = reserve_stdout()
+    work = (training_work if command == "training" else convolution_work)(name, *numbers)
     for line in sys.stdin:
-        what, seconds = json.loads(line)
-        print(json.dumps(peak_memory() if what == "memory" else timed(work[what], seconds)), file=answers)
+        what, argument = json.loads(line)
+        print(json.dumps(work[what](argument)), file=answers)
 
 
 def train(name: str, threads: int, batch_size: int, seed: int, limit: float, target: float, data: str) -> None:
@@ -86,28 +112,10 @@ def peak_memory() -> list[float]:
     return [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)]
 
 
-class Stack(Ours):
-    """Our framework with a stack of 3 x 3 convolutions of 16 channels, for images of any size."""
-
-    def __init__(self, threads: int, seed: int, depth: int) -> None:
-        super().__init__(threads, seed)
-        nn = self.tg.nn
-        layers: list[Any] = []
-        for number in range(depth):
-            layers += [nn.Conv2d(16 if number else 1, 16, 3, padding=1, rng=self.rng), nn.ReLU()]
-        self.model = nn.Sequential(*layers)
-        self.out = nn.Linear(16, 10, rng=self.rng)
-        self.weights = self.tg.nn.parameters([self.model, self.out])
-        self.optimizer = self.tg.optim.AdaGrad(self.weights)
-
-    def loss(self, images: Any, labels: Any, rng: Any) -> Any:
-        return self.tg.cross_entropy(self.out(self.model(self.tg.data.as_input(images)).mean((2, 3))), labels)
-
-
 if __name__ == "__main__":
     command, name, *rest = sys.argv[1:]
-    if command == "serve":
-        serve(name, *map(int, rest))
-    else:
+    if command == "train":
         threads, batch_size, seed = map(int, rest[:3])
         train(name, threads, batch_size, seed, float(rest[3]), float(rest[4]), rest[5])
+    else:
+        serve(command, name, *map(int, rest))

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 
 import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
+from tinygrad_mnist import kernels
 from tinygrad_mnist.kernels import Geometry, compiled, reference
 from tinygrad_mnist.testing import check_gradients
 
@@ -118,9 +119,10 @@ def within_rounding(actual: Array, expected: Array, magnitude: Array, terms: int
     Winograd's points round, too, as some more terms. What float32 cannot hold is left out.
     """
     assert actual.dtype == np.float32 and actual.shape == expected.shape
-    finite = np.isfinite(magnitude)
-    np.testing.assert_array_equal(actual[~finite], expected[~finite])
-    held = magnitude < float(np.finfo(np.float32).max) / 4
+    fits = magnitude < float(np.finfo(np.float32).max) / 4  # what is finite among them, in any order
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(actual[fits & ~finite], expected[fits & ~finite])
+    held = fits & finite
     error = np.abs(actual[held] - expected[held])
     bound = 4 * (terms + 12) * (EPS * magnitude[held] + float(np.finfo(np.float32).smallest_subnormal))
     assert (error <= bound).all(), (error / bound).max()
@@ -131,7 +133,7 @@ def within_rounding(actual: Array, expected: Array, magnitude: Array, terms: int
 @settings(max_examples=5 * settings().max_examples)  # they are small
 @given(
     st.tuples(
-        st.sampled_from([7, 16, 17, 33, 40]), *[st.sampled_from([3, 4, 9])] * 2, st.tuples(st.integers(3, 8), sides)
+        st.sampled_from([7, 16, 17, 33, 40]), *[st.sampled_from([3, 8, 9])] * 2, st.tuples(st.integers(3, 8), sides)
     ),
     st.tuples(st.integers(1, 3), st.sampled_from([3, 3, 3, 2])),
     st.sampled_from([(1, 1), (1, 1), (2, 1), (1, 2)]),
@@ -157,14 +159,14 @@ def test_numbers_far_apart_do_not_disturb_each_other_by_definition(
         operands[where][at] = rng.choice(FAR_APART)
     x, w, g = operands
     x64, w64, g64 = (a.astype(float) for a in operands)
-    absolute_w = np.where(np.isfinite(w64), np.abs(w64), 0)  # with weights that are not finite, sums are plain ones
+    absolute_x, absolute_w, absolute_g = (np.where(np.isfinite(a), np.abs(a), 0) for a in (x64, w64, g64))
     heaviest = [np.broadcast_to(absolute_w.max(axes, keepdims=True), w.shape) for axes in ((1, 2, 3), (0, 2, 3))]
     if count == 1 and where != 1:  # one number among normal ones: in proportion to the weights that it meets
         heaviest = [absolute_w, absolute_w]
     cases: list[tuple[str, Any, Any, Any, int]] = [
-        ("conv_output", (x, w, None), (x64, w64, None), (np.abs(x64), heaviest[0], None), w[0].size),
-        ("conv_input", (g, w), (g64, w64), (np.abs(g64), heaviest[1]), w[:, 0].size),
-        ("conv_weight", (x, g), (x64, g64), (np.abs(x64), np.abs(g64)), g[:, 0].size),
+        ("conv_output", (x, w, None), (x64, w64, None), (absolute_x, heaviest[0], None), w[0].size),
+        ("conv_input", (g, w), (g64, w64), (absolute_g, heaviest[1]), w[:, 0].size),
+        ("conv_weight", (x, g), (x64, g64), (absolute_x, absolute_g), g[:, 0].size),
     ]
     for name, arrays, exact, absolute, terms in cases:
         extent = {"conv_output": (), "conv_input": (size,), "conv_weight": (kernel,)}[name]
@@ -175,28 +177,64 @@ def test_numbers_far_apart_do_not_disturb_each_other_by_definition(
             expected, magnitude = define(*exact, window, *extent), define(*absolute, window, *extent)
         if name == "conv_weight" and not count:  # weights share what their row sees, unless it is unusually large
             magnitude = np.broadcast_to(magnitude.max(axis=3, keepdims=True), magnitude.shape).copy()
-        magnitude[~np.isfinite(expected)] = np.inf
         within_rounding(actual, expected, magnitude, terms)
 
 
 @needs_kernels
 @levels
+@given(
+    st.sampled_from([16, 20, 48]),
+    st.sampled_from([8, 16]),
+    st.tuples(st.integers(3, 7), st.integers(5, 13)),
+    st.sampled_from([(0, 0), (1, 1)]),
+    st.sampled_from(["column", "row", "channel", "image", "nothing", "zeros"]),
+    st.floats(0, 8),
+    seeds,
+)
+def test_results_are_as_exact_as_plain_sums_by_definition(
+    level: int, n: int, c: int, size: Any, padding: Any, what: str, power: float, seed: int
+) -> None:
+    """Each is within 3e-5 of the sum of the absolute values of its own products."""
+    rng, window = np.random.default_rng(seed), Geometry((1, 1), padding)
+    shapes = (n, c, *size), (8, c, 3, 3), (n, 8, *window.output_size(size, (3, 3)))
+    x, w, g = (drawn(rng, shape, "batch innermost") for shape in shapes)
+    axis = {"image": 0, "channel": 1, "row": 2, "column": 3}.get(what)
+    if axis is not None:
+        x.swapaxes(0, axis)[rng.integers(x.shape[axis])] *= np.float32(10**power)
+    if what == "zeros":  # as ReLU leaves them
+        x, g = np.maximum(x, 0), g * (rng.random(g.shape) < 0.5)
+    for name, arrays, extent in (
+        ("conv_output", (x, w, None), ()),
+        ("conv_input", (g, w), (size,)),
+        ("conv_weight", (x, g), ((3, 3),)),
+    ):
+        exact = [a if a is None else a.astype(float) for a in arrays]
+        absolute = [a if a is None else np.abs(a) for a in exact]
+        with patch.object(compiled, "LEVEL", level):
+            error = np.abs(
+                getattr(compiled, name)(*arrays, window, *extent) - getattr(reference, name)(*exact, window, *extent)
+            )
+        assert (error <= 3e-5 * getattr(reference, name)(*absolute, window, *extent)).all(), name
+
+
+@needs_kernels
+@levels
 def test_a_large_number_that_meets_a_small_weight_leaves_no_rounding_error_by_definition(level: int) -> None:
-    x, w = np.ones((32, 4, 3, 8), np.float32), np.ones((4, 4, 3, 3), np.float32)
+    x, w = np.ones((32, 8, 3, 8), np.float32), np.ones((8, 8, 3, 3), np.float32)
     x[:, 0, 1, 6], w[:, 0, 1, 2] = 1e10, 1e-6
     with patch.object(compiled, "LEVEL", level):
         out = compiled.conv_output(x, w, None, Geometry())
-    np.testing.assert_allclose(out[..., 4], 1e4 + 35, rtol=1e-6)
+    np.testing.assert_allclose(out[..., 4], 1e4 + 71, rtol=1e-6)
 
 
 @needs_kernels
 @levels
 def test_a_heavy_column_of_weights_that_meets_zeros_leaves_no_rounding_error_by_definition(level: int) -> None:
-    x, w = np.zeros((32, 4, 3, 8), np.float32), np.ones((4, 4, 3, 3), np.float32)
+    x, w = np.zeros((32, 8, 3, 8), np.float32), np.ones((8, 8, 3, 3), np.float32)
     x[..., [1, 2, 5, 6]], w[..., 0] = 1, 2**20
     with patch.object(compiled, "LEVEL", level):
         out = compiled.conv_output(x, w, None, Geometry())
-    np.testing.assert_allclose(out[..., [0, 4]], 2 * 4 * 3, rtol=1e-6)
+    np.testing.assert_allclose(out[..., [0, 4]], 2 * 8 * 3, rtol=1e-6)
 
 
 @needs_kernels
@@ -218,7 +256,11 @@ def test_a_heavy_column_of_weights_that_meets_zeros_leaves_no_rounding_error_by_
         (200, 64, 64, (4, 4), (3, 3), (1, 1), (1, 1)),
         (3, 5, 6, (40, 300), (5, 7), (2, 2), (3, 3)),
         (40, 6, 7, (5, 9), (3, 3), (1, 1), (7, 7)),  # padding wider than the kernel
-        (33, 4, 4, (2, 1), (3, 3), (1, 1), (2, 1)),
+        (33, 8, 8, (2, 1), (3, 3), (1, 1), (2, 1)),
+        (3, 300, 5, (4, 5), (3, 3), (1, 1), (1, 1)),  # more rows than are summed up at a time
+        (16, 800, 9, (3, 5), (3, 3), (1, 1), (1, 1)),
+        (1, 3, 8, (41, 60), (3, 3), (2, 2), (1, 1)),  # fewer images than lanes, with a stride
+        (5, 8, 20, (12, 11), (1, 1), (2, 1), (0, 0)),
     ],
 )
 def test_particular_convolutions(level: int, geometry: Any) -> None:
@@ -289,22 +331,32 @@ def test_weight_gradients_are_exact_to_rounding_over_millions_of_pixels_by_defin
     np.testing.assert_allclose(out[..., width // 2], g.astype(np.float64).sum() / 4, rtol=3e-6)
 
 
+@st.composite
+def poolings(draw: Any) -> tuple[Any, ...]:
+    kernel = draw(st.sampled_from([(2, 2), (2, 2), (3, 3)]) | st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    stride = draw(st.sampled_from([kernel, kernel, (2, 2)]) | st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    padding = draw(st.just((0, 0)) | st.tuples(*[st.integers(0, k // 2) for k in kernel]))
+    return kernel, Geometry(stride, padding), tuple(k + draw(st.integers(0, 5)) for k in kernel)
+
+
 @needs_kernels
 @levels
-@given(counts, channels, sides, sides, layouts, st.booleans(), seeds)
+@given(counts.filter(lambda n: n >= kernels.FEW), channels, poolings(), layouts, st.booleans(), seeds)
 def test_max_pooling_equals_its_definition(
-    level: int, n: int, c: int, h: int, w: int, layout: str, ties: bool, seed: int
+    level: int, n: int, c: int, pooling: Any, layout: str, ties: bool, seed: int
 ) -> None:
+    kernel, window, size = pooling
     rng = np.random.default_rng(seed)
-    x = drawn(rng, (n, c, h + 1, w + 1), layout)
+    x = drawn(rng, (n, c, *size), layout)
     x = np.rint(x) if ties else np.where(rng.random(x.shape) < 0.1, np.float32(np.nan), x)
     x = np.where(rng.random(x.shape) < 0.3, rng.choice(np.float32([np.inf, -np.inf, np.nan]), x.shape), x)
-    g, probe = drawn(rng, (n, c, (h + 1) // 2, (w + 1) // 2), layout), drawn(rng, x.shape, layout)
+    g, probe = drawn(rng, (n, c, *window.output_size(size, kernel)), layout), drawn(rng, x.shape, layout)
+    g = np.rint(4 * g)  # added up exactly, in any order
     g = np.where(rng.random(g.shape) < 0.1, rng.choice(np.float32([np.inf, np.nan]), g.shape), g)
 
     def results() -> list[Array]:
         leaf, cotangent = tg.Tensor(x, requires_grad=True), tg.Tensor(g, requires_grad=True)
-        out = tg.max_pool2d(leaf, 2)
+        out = tg.max_pool2d(leaf, kernel, window.stride, window.padding)
         (first,) = tg.grad(out, [leaf], create_graph=True, gradient=cotangent)
         return [out.data, first.data, *(t.data for t in tg.grad(first, [cotangent, leaf], gradient=tg.Tensor(probe)))]
 
@@ -314,6 +366,47 @@ def test_max_pooling_equals_its_definition(
         expected = results()
     for a, e in zip(actual, expected, strict=True):
         np.testing.assert_array_equal(a, e, strict=True)
+
+
+@needs_kernels
+@levels
+@given(st.integers(1, 20), st.integers(1, 2), poolings(), seeds)
+def test_gradients_of_overlapping_windows_are_added_up_by_definition(
+    level: int, n: int, c: int, pooling: Any, seed: int
+) -> None:
+    """One window after the other, in double precision; no maximum is found twice."""
+    kernel, window, size = pooling
+    rng = np.random.default_rng(seed)
+    x = rng.permutation(n * c * size[0] * size[1]).reshape(n, c, *size).astype(np.float32)
+    g = rng.standard_normal((n, c, *window.output_size(size, kernel)), np.float32)
+    (ph, pw), (sh, sw) = window.padding, window.stride
+    top, expected, magnitude = np.empty_like(g), np.zeros(x.shape), np.zeros(x.shape)
+    for b, f, i, j in np.ndindex(g.shape):
+        y0, x0 = i * sh - ph, j * sw - pw
+        seen = x[b, f, max(y0, 0) : y0 + kernel[0], max(x0, 0) : x0 + kernel[1]]
+        k, column = np.unravel_index(np.argmax(seen), seen.shape)
+        top[b, f, i, j] = seen[k, column]
+        expected[b, f, max(y0, 0) + k, max(x0, 0) + column] += g[b, f, i, j]
+        magnitude[b, f, max(y0, 0) + k, max(x0, 0) + column] += abs(g[b, f, i, j])
+    with patch.object(compiled, "LEVEL", level):
+        np.testing.assert_array_equal(compiled.max_pool(x, kernel, window), top)
+        actual = compiled.max_pool_scatter(g, x, top, kernel, window)
+    assert (np.abs(actual - expected) <= 16 * EPS * magnitude).all()
+
+
+@needs_kernels
+@levels
+@given(counts, channels, sides, sides, layouts, seeds, st.sampled_from([1.0, 1e30, 1e-38]))
+def test_sums_of_channels_are_exact_to_rounding_by_definition(
+    level: int, n: int, c: int, h: int, w: int, layout: str, seed: int, scale: float
+) -> None:
+    x = drawn(np.random.default_rng(seed), (n, c, h, w), layout) * np.float32(scale)
+    exact = x.astype(np.longdouble)
+    with patch.object(compiled, "LEVEL", level):
+        out = compiled.channel_sums(x)
+    assert out.dtype == np.float32 and out.shape == (c,)
+    bound = 16 * EPS * np.abs(exact).sum((0, 2, 3)) + float(np.finfo(np.float32).smallest_subnormal)
+    assert (np.abs(out - exact.sum((0, 2, 3))) <= bound).all()
 
 
 @needs_kernels
@@ -333,6 +426,9 @@ def test_relu_gradients_equal_their_definition(
         for actual in (compiled.relu_gradient(g, y), reference.relu_gradient(g, y)):
             np.testing.assert_array_equal(actual, kept, strict=True)
             np.testing.assert_array_equal(np.signbit(actual), np.signbit(kept))
+        for actual in (compiled.relu(y), reference.relu(y)):
+            np.testing.assert_array_equal(actual, np.where(y <= 0, np.float32(0), y), strict=True)
+            assert not np.signbit(actual[~np.isnan(y)]).any()
 
 
 @needs_kernels
@@ -354,10 +450,7 @@ def test_what_is_not_float32_or_empty_is_left_to_numpy() -> None:
         for images, window in (
             (x.astype(np.float64), (2,)),
             (x[:0], (2,)),
-            (x, (3,)),
-            (x, (2, 1)),
-            (x, (2, 2, 1)),
-            (x, ((2, 1),)),
+            (x[: kernels.FEW - 1], (2,)),
         ):
             tg.max_pool2d(images, *window)
         kernel.assert_not_called()
@@ -459,7 +552,7 @@ def test_the_path_of_a_library_may_be_relative(monkeypatch: pytest.MonkeyPatch, 
 
 @needs_kernels
 def test_a_library_of_another_version_is_left_out() -> None:
-    names = "convolve", "weight_gradient", "max_pool", "max_pool_gradient", "relu_gradient", "compiler"
+    names = "convolve", "weight_gradient", "max_pool", "max_pool_gradient", "relu_gradient", "channel_sums", "compiler"
     functions = {name: lambda: None for name in names}
     for library in (SimpleNamespace(**functions, geometry_size=lambda: 8), SimpleNamespace()):
         with (
@@ -572,29 +665,53 @@ PLANTED = {
     "weights at the wrong stride": ("kernels.h", "f * s->wf + c * s->wc", "f * s->wc + c * s->wf"),
     "a stale row in the ring": ("kernels.h", "if (ring->holds[number] != y + at)", "if (ring->holds[number] < 0)"),
     "no bias in the fourth column": ("kernels.h", "(m[5] + add)", "m[5]"),
-    "the last maximum": ("kernels.h", "first = (a == top)", "first = ((a == top) & ~(last == top))"),
-    "the first NaN": ("kernels.h", "before = last == last", "before = ~(INT){0}"),
-    "the gradient at 0": ("kernels.h", "(y + at) <= 0)", "(y + at) < 0)"),
+    "every maximum": ("pooling.h", "left &= ~hit;", "left &= -1;"),
+    "the first NaN": ("pooling.h", "(nans ? last - tap : tap)", "(nans ? last * 0 + tap : tap)"),
+    "a window in the padding": (
+        "pooling.h",
+        "min(size, length - first)",
+        "min(size, length - first) - (length < first + size)",
+    ),
+    "gradients that are not added up": ("pooling.h", "alone && !nans ? passed", "!nans ? passed"),
+    "a gradient added twice": ("pooling.h", "alone && !nans ? NAME(fitted)(lane, n) : lane", "NAME(fitted)(lane, n)"),
+    "rows that are not cleared": ("pooling.h", "? s->h : windows.end * kh", "? s->h - 1 : windows.end * kh"),
+    "columns that are not cleared": ("pooling.h", "alone && s->ow * kw < s->w", "alone && s->ow * kw > s->w"),
+    "a channel that is left out": ("pooling.h", "(part + 1) * t->lines, s->c)}", "(part + 1) * t->lines, s->c - 1)}"),
+    "the gradient at 0": ("pooling.h", "(x <= 0)", "(x < 0)"),
+    "a sum without its tail": ("pooling.h", "(line + at, end - at)", "(line + at, end - at - 1)"),
     "sums across too few lanes": (
         "kernels.h",
         "0; lane < LANES; lane++)\n        sum",
         "1; lane < LANES; lane++)\n        sum",
     ),
-    "an image too few": ("kernels.h", "min(width - t % tiles * TILE, TILE)", "min(width - t % tiles * TILE, TILE) - 1"),
-    "rounding of zeros": ("kernels.h", "seeing & ZEROS ? mask : NULL", "NULL"),
-    "what a neighbour sees": ("kernels.h", "all <= sum[j] * p->ratio", "all == all"),
-    "one number among small ones": ("kernels.h", "all * all > p->single * sum[COLUMNS]", "all * all > 0"),
+    "an image too few": ("kernels.h", "min(width - lane, TILE)", "min(width - lane, TILE) - 1"),
+    "rounding of zeros": ("kernels.h", "if (seeing & ZEROS)", "if (0)"),
+    "what a neighbour sees": ("kernels.h", "all <= sum[j] * RATIO", "all == all"),
+    "one number among small ones": ("kernels.h", "all * all > SINGLE * sum[COLUMNS]", "all * all > 0"),
     "the wrong column again": (
         "kernels.h",
-        "j - s->left;\n    enum",
-        "j + 1 - s->left;\n    enum",
+        "column = j - s->left, block",
+        "column = j + 1 - s->left, block",
     ),
     "all lanes again": ("kernels.h", "(new & wanted) | (old & ~wanted)", "(old & wanted) | (new & ~wanted)"),
     "uneven columns of weights": ("kernels.h", "EVEN_COLUMNS >= largest", "EVEN_COLUMNS >= 0"),
     "weights that are not finite": ("kernels.h", "return NOT_FINITE;", "return 0;"),
     "a gradient that cancels": ("kernels.h", "OUTLIER * usual", "OUTLIER * usual * LARGEST"),
     "a gradient at the edge": ("kernels.h", "begin * s->sw + l < s->left", "begin * s->sw + l + 1 < s->left"),
-    "a total that is not folded": ("kernels.h", "unfolded >= (few ? FOLD * FOLD : FOLD)", "0"),
+    "a total that is not folded": ("kernels.h", "unfolded >= most ||", ""),
+    "a ring kept from another strip": ("native.c", "ring->holds[at] = -1;", "ring->holds[at] += 0;"),
+    "a part without its last row": (
+        "kernels.h",
+        "i < min(top + p->height, s->oh)",
+        "i < min(top + p->height - 1, s->oh)",
+    ),
+    "rows beyond the first of a tile": ("kernels.h", "at > k.begin || r > 0", "at > k.begin"),
+    "some filters of a block": (
+        "kernels.h",
+        "filters > BLOCK / 2 && vectors > 1)",
+        "filters > BLOCK / 2 + 1 && vectors > 1)",
+    ),
+    "the images of a unit": ("kernels.h", "image = lane % p->lanes;", "image = lane % s->n;"),
     "less precision": ("native.c", "G0 = 64 / 81.f", "G0 = 0.79015f"),
 }
 
@@ -631,6 +748,7 @@ def test_sanitizers_find_nothing(tmp_path: Path) -> None:
         import numpy as np
         from tinygrad_mnist.kernels import compiled as native
         too_few = np.ones(9999, np.float32).ctypes.data
-        native.LIBRARY.max_pool(0, native._sizes(64, 4, 64, 64), too_few, too_few)
+        sizes = native._windows((64, 4, 64, 64), (2, 2), native.Geometry((2, 2)), (32, 32))
+        native.LIBRARY.max_pool(0, 1, sizes, too_few, too_few)
     """
     assert "AddressSanitizer" in python(overrun, TINYGRAD_MNIST_NATIVE=str(library), **environment).stderr

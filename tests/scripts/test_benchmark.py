@@ -32,21 +32,24 @@ def run(*options: Any, code: int = 0) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 def test_a_comparison_is_printed_stored_and_drawn(tmp_path: Path) -> None:
     names = "tinygrad_mnist,layered-numpy,mygrad"
-    done = run("--peers", names, "--quick", "--repeat", 1, "--batch-size", 20, "--threads", 1, "--out", tmp_path)
-    assert "1 threads; batch 20" in done.stdout and "not measured: process start to 99 % test accuracy" in done.stdout
+    done = run("--peers", names, "--quick", "--repeat", 1, "--batch-sizes", 20, "--threads", 1, "--out", tmp_path)
+    assert (
+        "training step, batches of 20" in done.stdout
+        and "not measured: process start to 99 % test accuracy" in done.stdout
+    )
     stored = json.loads((tmp_path / "benchmark.json").read_text())
     assert stored["versions"]["tinygrad_mnist"] == tg.__version__ and stored["machine"]["cpu"]
     ours, layered = stored["results"]["tinygrad_mnist"], stored["results"]["layered-numpy"]
-    assert ours.keys() == {"step", "inference", "chain", "memory", "import"} and layered.keys() == {
-        "step",
+    assert ours.keys() == {"step 20", "inference", "chain", "memory 20", "import"} and layered.keys() == {
+        "step 20",
         "inference",
-        "memory",
+        "memory 20",
     }
     assert tg.native.description() in done.stdout and stored["machine"]["native kernels"] == tg.native.description()
     assert all(len(samples) == 1 for samples in ours.values())
     assert all(value > 0 for what, samples in ours.items() if what != "import" for value in samples)
     line = next(line for line in done.stdout.splitlines() if line.startswith("  layered-numpy"))
-    assert line.split()[-2] == f"{median(layered['step']) / median(ours['step']):.2f}"
+    assert line.split()[-2] == f"{median(layered['step 20']) / median(ours['step 20']):.2f}"
     if "mygrad" not in stored["results"]:
         assert stored["versions"]["mygrad"] is None and "mygrad: not installed" in done.stdout
     assert (tmp_path / "benchmark.png").read_bytes().startswith(b"\x89PNG")
@@ -73,7 +76,7 @@ def test_unknown_peers_and_bad_numbers_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_peer_that_fails_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
-    workers = {size: partial(measuring.Worker, "tinygrad_mnist", 1, 5, size=size) for size in (30, 28)}
+    workers = {size: partial(measuring.Worker, "training", "tinygrad_mnist", 1, 5, 0, size) for size in (30, 28)}
     with measuring.start_workers(workers) as running:
         assert list(running) == [28]
     assert "30 does not run here: ValueError: DeepConvNet: images have shape" in capsys.readouterr().err
@@ -86,9 +89,10 @@ class NothingDropped:
         return np.ones(shape, dtype)
 
 
-def test_ours_and_the_layered_one_take_the_same_step_from_the_same_weights() -> None:
+@pytest.mark.parametrize("name", ["tinygrad_mnist", "tinygrad_mnist-loop"])
+def test_ours_and_the_layered_one_take_the_same_step_from_the_same_weights(name: str) -> None:
     images, labels = tg.data.synthetic_digits(60, rng=np.random.default_rng(0))
-    layered, ours = peers.Layered(1, 0), peers.Ours(1, 0)
+    layered, ours = peers.Layered(1, 0), peers.PEERS[name](1, 0)
     for array, tensor in zip(layered.weights, ours.weights.values(), strict=True):
         tensor.data = array.copy()
     for layer in ours.model.layers:
@@ -105,21 +109,22 @@ def test_ours_and_the_layered_one_take_the_same_step_from_the_same_weights() -> 
 
 def test_training_to_the_goal_ends_there_or_at_the_limit(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setattr(measuring, "TARGET", 0.3)
-    args = benchmark.parse_arguments(["--batch-size", "50", "--threads", "1", "--seeds", "2", "--limit", "100"])
+    args = benchmark.parse_arguments(["--batch-sizes", "50", "--threads", "1", "--seeds", "2", "--limit", "100"])
     few = [
         *tg.data.synthetic_digits(400, np.random.default_rng(0)),
         *tg.data.synthetic_digits(100, np.random.default_rng(1)),
     ]
-    results = {"tinygrad_mnist": {"step": [10.0]}, "layered-numpy": {"step": [1e9]}}
+    results = {"tinygrad_mnist": {"step 50": [10.0], "step 500": [50.0]}, "layered-numpy": {"step 50": [1e9]}}
     measuring.measure_training(results, few, args)
     ours = results["tinygrad_mnist"]
     assert len(ours["accuracy"]) == 2 and all(0 < seconds < 100 for seconds in ours["accuracy"])
     assert all(epochs % 0.5 == 0 for epochs in ours["epochs"])
     assert (
-        results["layered-numpy"] == {"step": [1e9]} and "not trained to 30%: layered-numpy" in capsys.readouterr().err
+        results["layered-numpy"] == {"step 50": [1e9]}
+        and "not trained to 30%: layered-numpy" in capsys.readouterr().err
     )
     monkeypatch.setattr(measuring, "TARGET", 1.01)
-    args.limit, args.batch_size, args.seeds = 0.5, 500, 1  # a batch of more than there are
+    args.limit, args.batch_sizes, args.seeds = 0.5, [500], 1  # a batch of more than there are
     measuring.measure_training(results, few, args)
     assert ours["accuracy"][2] == measuring.NOT_REACHED and "not in time" in report.format_table(results)
 

@@ -6,13 +6,18 @@ everything else goes to `reference`. Both agree to rounding.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from . import compiled, reference
+import numpy as np
+
+from . import compiled, reference, scaling
 from .geometry import Geometry, Pair, Size, make_geometry, pair, shortest
+from .machine import keep_freed_memory
 from .products import Array
-from .scaling import add_up, power_by_base, power_by_exponent, quotient_sum, times_exp, times_sech2, times_sigmoids
+from .scaling import power_by_base, power_by_exponent, quotient_sum, times_exp, times_sech2, times_sigmoids
+from .threads import LARGE, dealt, elementwise, matmul, reduce_sum
 
 __all__ = [
     "Array",
@@ -20,7 +25,10 @@ __all__ = [
     "Pair",
     "Size",
     "add_up",
+    "average",
+    "dealt",
     "make_geometry",
+    "matmul",
     "pair",
     "power_by_base",
     "power_by_exponent",
@@ -34,33 +42,37 @@ __all__ = [
 
 def _backend(plan: bool, *arrays: Array) -> ModuleType:
     """Return the module that computes: `compiled` if it has a plan for this, and kernels for these arrays."""
+    keep_freed_memory()  # images are as large as what glibc returns to the system, and gets back page by page
     return compiled if plan and compiled.supports(*arrays) else reference
+
+
+FEW = 8  # images: less fill no vector, and what is done for each costs more than in NumPy
+SMALL = 1 << 14  # numbers: below, a call of C costs more than it saves
 
 
 def conv_output(x: Array, w: Array, bias: Array | None, geometry: Geometry) -> Any:
     """(N, C, H, W), (F, C, KH, KW), (F,) -> (N, F, OH, OW): dT/dg of the form in reference.py, plus the bias."""
-    plan = w.shape[2:] != (1, 1)  # a 1 x 1 kernel is one product: BLAS is faster
-    return _backend(plan, x, w, *([] if bias is None else [bias])).conv_output(x, w, bias, geometry)
+    return _backend(True, x, w, *([] if bias is None else [bias])).conv_output(x, w, bias, geometry)
 
 
 def conv_input(g: Array, w: Array, geometry: Geometry, size: Size) -> Any:
     """(N, F, OH, OW), (F, C, KH, KW) -> (N, C, H, W), where `size` is (H, W): dT/dx."""
-    return _backend(w.shape[2:] != (1, 1), g, w).conv_input(g, w, geometry, size)
+    return _backend(True, g, w).conv_input(g, w, geometry, size)
 
 
 def conv_weight(x: Array, g: Array, geometry: Geometry, size: Size) -> Any:
     """(N, C, H, W), (N, F, OH, OW) -> (F, C, KH, KW), where `size` is (KH, KW): dT/dw."""
-    return _backend(size != (1, 1), x, g).conv_weight(x, g, geometry, size)
+    return _backend(True, x, g).conv_weight(x, g, geometry, size)
 
 
 def max_pool(x: Array, kernel: Size, geometry: Geometry) -> Any:
     """(N, C, H, W) -> (N, C, OH, OW): the maximum of every window."""
-    return _backend(_side_by_side(kernel, geometry), x).max_pool(x, kernel, geometry)
+    return _backend(len(x) >= FEW, x).max_pool(x, kernel, geometry)
 
 
 def max_pool_scatter(g: Array, x: Array, top: Array, kernel: Size, geometry: Geometry) -> Any:
     """Put each element of `g` where `x` first has the maximum `top` of its window: (N, C, OH, OW) -> (N, C, H, W)."""
-    return _backend(_side_by_side(kernel, geometry), g, x).max_pool_scatter(g, x, top, kernel, geometry)
+    return _backend(len(x) >= FEW, g, x, top).max_pool_scatter(g, x, top, kernel, geometry)
 
 
 def max_pool_gather(v: Array, x: Array, top: Array, kernel: Size, geometry: Geometry) -> Any:
@@ -68,20 +80,42 @@ def max_pool_gather(v: Array, x: Array, top: Array, kernel: Size, geometry: Geom
     return reference.max_pool_gather(v, x, top, kernel, geometry)
 
 
-def _side_by_side(kernel: Size, geometry: Geometry) -> bool:
-    return kernel == (2, 2) and geometry == Geometry((2, 2), (0, 0))
-
-
 def relu(x: Array) -> Any:
     """``max(x, 0)``, of any shape."""
-    return reference.relu(x)
+    if x.size >= SMALL and compiled.supports(x):
+        return compiled.relu(x)
+    return reference.relu(x) if x.size < LARGE else elementwise(reference.relu, x, dtype=x.dtype)
 
 
 def relu_gradient(g: Array, x: Array) -> Any:
     """``g``, and 0 where ``x`` is 0 or negative; of any shape."""
-    return _backend(True, g, x).relu_gradient(g, x)
+    if compiled.supports(g, x):
+        return compiled.relu_gradient(g, x)
+    return reference.relu_gradient(g, x) if g.size < LARGE else _select(reference.relu_gradient, g, x)
 
 
 def select(g: Array, mask: Any) -> Any:
     """``g`` where the mask holds, else exactly 0, whatever ``g`` is there; of any shape."""
-    return reference.select(g, mask)
+    return reference.select(g, mask) if g.size < LARGE else _select(reference.select, g, mask)
+
+
+def _select(function: Callable[..., Any], g: Array, other: Any) -> Any:
+    return elementwise(function, g, other, dtype=g.dtype) if g.dtype in reference.BITS else function(g, other)
+
+
+def add_up(x: Array, axis: Any = None, keepdims: bool = False) -> Any:
+    """``np.sum``; half precision is added up in single precision, as in PyTorch."""
+    if x.size < SMALL or x.dtype.char not in "fd":
+        return scaling.add_up(x, axis, keepdims)
+    if axis == (0, 2, 3) and x.ndim == 4 and compiled.supports(x):  # the gradient of a bias
+        out = compiled.channel_sums(x)
+        return out.reshape(1, -1, 1, 1) if keepdims else out
+    return scaling.add_up(x, axis, keepdims) if x.size < LARGE else reduce_sum(x, axis, keepdims)
+
+
+def average(x: Array, axis: Any = None, keepdims: bool = False) -> Any:
+    """``np.mean``."""
+    if x.size < SMALL or x.dtype.char not in "fd":
+        return np.mean(x, axis=axis, keepdims=keepdims)
+    total = add_up(x, axis, keepdims)
+    return total / x.dtype.type(x.size // total.size)

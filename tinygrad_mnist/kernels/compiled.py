@@ -18,16 +18,18 @@ import numpy as np
 
 from . import reference
 from .geometry import Geometry, Size
+from .machine import op_threads
 from .products import Array
 
 VARIABLE = "TINYGRAD_MNIST_NATIVE"
 LEVELS = ("baseline", "avx2", "avx512")  # as numbered in native.c
-SIGNATURES = {  # the level, sizes, and arrays
-    "convolve": [ctypes.c_int, *[ctypes.c_void_p] * 5],
-    "weight_gradient": [ctypes.c_int, *[ctypes.c_void_p] * 4],
-    "max_pool": [ctypes.c_int, *[ctypes.c_void_p] * 3],
-    "max_pool_gradient": [ctypes.c_int, *[ctypes.c_void_p] * 4],
-    "relu_gradient": [ctypes.c_int, ctypes.c_ssize_t, *[ctypes.c_void_p] * 3],
+SIGNATURES = {  # the level, threads, sizes, and arrays
+    "convolve": [ctypes.c_int, ctypes.c_ssize_t, *[ctypes.c_void_p] * 5],
+    "weight_gradient": [ctypes.c_int, ctypes.c_ssize_t, *[ctypes.c_void_p] * 4],
+    "max_pool": [ctypes.c_int, ctypes.c_ssize_t, *[ctypes.c_void_p] * 3],
+    "max_pool_gradient": [ctypes.c_int, ctypes.c_ssize_t, *[ctypes.c_void_p] * 5],
+    "relu_gradient": [ctypes.c_int, *[ctypes.c_ssize_t] * 2, *[ctypes.c_void_p] * 3],
+    "channel_sums": [ctypes.c_int, *[ctypes.c_ssize_t] * 4, *[ctypes.c_void_p] * 2],
 }
 
 
@@ -93,8 +95,13 @@ def conv_output(x: Array, w: Array, bias: Array | None, geometry: Geometry) -> A
 
 def conv_input(g: Array, w: Array, geometry: Geometry, size: Size) -> Array:
     """See `reference.conv_input`."""
-    out = _convolve(*reference.adjoint_operands(g, w, geometry), size)
-    return _silently(reference.conv_input, g, w, geometry, size) if out is None else out
+    if not np.isfinite(w).all():
+        return _silently(reference.conv_input, g, w, geometry, size)
+    return reference.by_phases(_adjoint, g, w, geometry, size)
+
+
+def _adjoint(g: Array, w: Array, padding: Size, size: Size) -> Any:
+    return _convolve(*reference.adjoint_operands(g, w, padding), size)
 
 
 def conv_weight(x: Array, g: Array, geometry: Geometry, size: Size) -> Array:
@@ -102,7 +109,7 @@ def conv_weight(x: Array, g: Array, geometry: Geometry, size: Size) -> Array:
     out = np.empty((g.shape[1], x.shape[1], *size), np.float32)
     sizes = _geometry(x.shape, out.shape, out.strides, geometry, (g.shape[2], g.shape[3]))
     image, gradient = _lay_out(x), _lay_out(g)
-    _finite(LIBRARY.weight_gradient(LEVEL, sizes, _address(image), _address(gradient), _address(out)))
+    _finite(LIBRARY.weight_gradient(LEVEL, op_threads(), sizes, _address(image), _address(gradient), _address(out)))
     return out
 
 
@@ -114,25 +121,31 @@ def _convolve(x: Array, w: Array, bias: Array | None, geometry: Geometry, size: 
     sizes = _geometry(x.shape, w.shape, w.strides, geometry, size)
     image = _lay_out(x)
     add = None if bias is None else _address(bias)
-    if not _finite(LIBRARY.convolve(LEVEL, sizes, _address(image), _address(w), add, _address(out))):
+    if not _finite(LIBRARY.convolve(LEVEL, op_threads(), sizes, _address(image), _address(w), add, _address(out))):
         return None
     return out.transpose(3, 1, 0, 2)  # (OH, F, OW, N) -> (N, F, OH, OW)
 
 
 def max_pool(x: Array, kernel: Size, geometry: Geometry) -> Array:
-    """See `reference.max_pool`; for windows of 2 x 2, side by side."""
-    n, c, h, w = x.shape
-    out, image = np.empty((h // 2, c, w // 2, n), np.float32), _lay_out(x)
-    LIBRARY.max_pool(LEVEL, _sizes(h, c, w, n), _address(image), _address(out))
+    """See `reference.max_pool`."""
+    size = geometry.output_size(x.shape, kernel)
+    out, image = np.empty((size[0], x.shape[1], size[1], len(x)), np.float32), _lay_out(x)
+    LIBRARY.max_pool(LEVEL, op_threads(), _windows(x.shape, kernel, geometry, size), _address(image), _address(out))
     return out.transpose(3, 1, 0, 2)
 
 
 def max_pool_scatter(g: Array, x: Array, top: Array, kernel: Size, geometry: Geometry) -> Array:
-    """See `reference.max_pool_scatter`; for windows of 2 x 2, side by side."""
+    """See `reference.max_pool_scatter`."""
     n, c, h, w = x.shape
-    out, image, gradient = np.empty((h, c, w, n), np.float32), _lay_out(x), _lay_out(g)
-    LIBRARY.max_pool_gradient(LEVEL, _sizes(h, c, w, n), _address(gradient), _address(image), _address(out))
-    return out.transpose(3, 1, 0, 2)
+    arrays = [*map(_lay_out, (g, x, top)), np.empty((h, c, w, n), np.float32)]
+    sizes = _windows(x.shape, kernel, geometry, (g.shape[2], g.shape[3]))
+    LIBRARY.max_pool_gradient(LEVEL, op_threads(), sizes, *map(_address, arrays))
+    return arrays[-1].transpose(3, 1, 0, 2)
+
+
+def relu(x: Array) -> Array:
+    """See `reference.relu`; in the memory order of `x`."""
+    return relu_gradient(x, x)
 
 
 def relu_gradient(g: Array, x: Array) -> Array:
@@ -140,7 +153,15 @@ def relu_gradient(g: Array, x: Array) -> Array:
     out = np.empty_like(x)
     if not (g.strides == x.strides == out.strides and g.flags.aligned and x.flags.aligned):
         g, x, out = np.array(g, order="C"), np.array(x, order="C"), np.empty(x.shape, np.float32)
-    LIBRARY.relu_gradient(LEVEL, x.size, _address(g), _address(x), _address(out))
+    LIBRARY.relu_gradient(LEVEL, op_threads(), x.size, _address(g), _address(x), _address(out))
+    return out
+
+
+def channel_sums(x: Array) -> Array:
+    """(N, C, H, W) -> (C,), with sums in double precision now and then."""
+    n, c, h, w = x.shape
+    image, out = _lay_out(x), np.empty(c, np.float32)
+    LIBRARY.channel_sums(LEVEL, op_threads(), h, c, w * n, _address(image), _address(out))
     return out
 
 
@@ -167,6 +188,11 @@ def _geometry(
 ) -> ctypes.Array[ctypes.c_ssize_t]:
     """Fill in the struct of that name; the shapes are those of images, weights and output, `strides` the weights'."""
     return _sizes(*x, w[0], *w[2:], *geometry.stride, *geometry.padding, *size, *(step // 4 for step in strides))
+
+
+def _windows(x: tuple[int, ...], kernel: Size, geometry: Geometry, size: Size) -> ctypes.Array[ctypes.c_ssize_t]:
+    """Fill in the same struct for pooling."""
+    return _geometry(x, (x[1], x[1], *kernel), (0,) * 4, geometry, size)
 
 
 @lru_cache(maxsize=1024)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -14,7 +16,18 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["cpu_quota", "keep_freed_memory", "one_blas_thread", "usable_cores", "warn_of_blas_threads"]
+__all__ = [
+    "cpu_quota",
+    "keep_freed_memory",
+    "on_one_core",
+    "one_blas_thread",
+    "one_blas_thread_of_numpy",
+    "op_threads",
+    "usable_cores",
+    "warn_of_blas_threads",
+]
+
+VARIABLE = "TINYGRAD_MNIST_THREADS"
 
 
 def usable_cores() -> int:
@@ -29,6 +42,41 @@ def usable_cores() -> int:
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(min(cores, math.ceil(cpu_quota(cores))), 1)
+
+
+class _Here(threading.local):
+    """What holds for the thread that asks."""
+
+    threads = 0  # that an op may use; 0: as many as there are
+
+
+_here = _Here()
+
+
+def op_threads() -> int:
+    """Return how many threads an op may use where it is called: `TINYGRAD_MNIST_THREADS`, or else the usable cores.
+
+    In a shard it is 1. No bit of a result depends on it.
+    """
+    return _here.threads or _threads_of_process()
+
+
+@cache
+def _threads_of_process() -> int:
+    text = os.environ.get(VARIABLE, "")
+    if text and not (text.isascii() and text.isdigit() and int(text)):
+        raise ValueError(f"{VARIABLE} is {text!r}; it must be a number of threads, at least 1, or empty: all cores")
+    return int(text) if text else usable_cores()
+
+
+@contextmanager
+def on_one_core() -> Iterator[None]:
+    """Let the ops that this thread calls use no other thread."""
+    before, _here.threads = _here.threads, 1
+    try:
+        yield
+    finally:
+        _here.threads = before
 
 
 @cache
@@ -80,6 +128,53 @@ def one_blas_thread() -> Iterator[None]:
             limit = _blas_limits.pop()  # the last context to exit gets the first entry
             if limit is not None:
                 _take_control(controller)
+                limit.restore_original_limits()
+
+
+class _OpenBLAS:
+    """The OpenBLAS that NumPy's own wheels bring; its two functions are in reach of the module that is linked to it."""
+
+    def __init__(self) -> None:
+        library: Any = ctypes.CDLL(sys.modules["numpy._core._multiarray_umath"].__file__)
+        for affixes in (("scipy_", "64_"), ("scipy_", ""), ("", "64_"), ("", "")):
+            names = [f"openblas_{verb}_num_threads".join(affixes) for verb in ("get", "set")]
+            if all(hasattr(library, name) for name in names):
+                self.threads, self.set_threads = (getattr(library, name) for name in names)
+                return
+        raise OSError("NumPy is linked to another BLAS")
+
+    def limit(self) -> _OpenBLAS:
+        self.before = self.threads()
+        self.set_threads(1)
+        return self
+
+    def restore_original_limits(self) -> None:
+        self.set_threads(self.before)
+
+
+@cache
+def _openblas() -> _OpenBLAS | None:
+    try:
+        return _OpenBLAS()
+    except (KeyError, OSError):
+        return None
+
+
+@contextmanager
+def one_blas_thread_of_numpy() -> Iterator[bool]:
+    """Limit NumPy's OpenBLAS to one thread for one product; tell whether it is limited. Takes 3 us, and no package."""
+    library = _openblas()
+    if library is None:
+        yield bool(_blas_limits)
+        return
+    with _blas_lock:
+        _blas_limits.append(None if _blas_limits else library.limit())
+    try:
+        yield True
+    finally:
+        with _blas_lock:
+            limit = _blas_limits.pop()  # as above
+            if limit is not None:
                 limit.restore_original_limits()
 
 

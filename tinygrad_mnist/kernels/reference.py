@@ -25,7 +25,9 @@ import numpy as np
 
 from . import products
 from .geometry import Geometry, Size
+from .machine import one_blas_thread_of_numpy
 from .products import Array
+from .threads import deal
 
 
 # The three partial derivatives of a convolution -----------------------------------------------------------------------
@@ -43,6 +45,7 @@ def halves_in_float32(kernel: Callable[..., Array]) -> Callable[..., Array]:
     return wide
 
 
+@one_blas_thread_of_numpy()
 @halves_in_float32
 def conv_output(x: Array, w: Array, bias: Array | None, geometry: Geometry) -> Array:
     """dT/dg, the bias added: (N, C, H, W), (F, C, KH, KW), (F,) -> (N, F, OH, OW)."""
@@ -55,24 +58,51 @@ def conv_output(x: Array, w: Array, bias: Array | None, geometry: Geometry) -> A
     return _correlate(x, w, bias, geometry, size)
 
 
+@one_blas_thread_of_numpy()
 @halves_in_float32
 def conv_input(g: Array, w: Array, geometry: Geometry, size: Size) -> Array:
-    """dT/dx, a convolution of g spread out by the stride with the flipped kernel: (N, F, OH, OW) -> (N, C, H, W)."""
+    """dT/dx, convolutions of g with the flipped kernel: (N, F, OH, OW) -> (N, C, H, W)."""
     if not np.isfinite(w).all():
         out = _zeros(len(g), w.shape[1], size, np.result_type(g, w))
         for tap, pixels, outputs in _taps(geometry, out.shape, w.shape[2:], g.shape[2:]):
             out[pixels] += np.einsum("fc,nfhw->nchw", w[tap], g[outputs], optimize=True)
         return out
-    return _correlate(*adjoint_operands(g, w, geometry), size)
+    return by_phases(_correlate_adjoint, g, w, geometry, size)
 
 
-def adjoint_operands(g: Array, w: Array, geometry: Geometry) -> tuple[Array, Array, None, Geometry]:
-    """Return the images, weights, bias and geometry of the convolution that dT/dx is."""
+def by_phases(
+    adjoint: Callable[[Array, Array, Size, Size], Array], g: Array, w: Array, geometry: Geometry, size: Size
+) -> Array:
+    """Compute dT/dx of a convolution with strides from convolutions without.
+
+    Rows and columns of x that are a stride apart meet the same weights. ``adjoint(g, w, padding, size)`` is dT/dx for
+    stride 1.
+    """
+    (sh, sw), (ph, pw) = geometry
+    if (sh, sw) == (1, 1):
+        return adjoint(g, w, (ph, pw), size)
+    out = np.zeros((size[0], w.shape[1], size[1], len(g)), np.result_type(g, w)).transpose(3, 1, 0, 2)
+    for y in range(min(sh, size[0])):
+        for x in range(min(sw, size[1])):
+            seen = w[:, :, (y + ph) % sh :: sh, (x + pw) % sw :: sw]
+            if seen.size:
+                part = out[:, :, y::sh, x::sw]
+                part[...] = adjoint(g, seen, ((y + ph) // sh, (x + pw) // sw), part.shape[2:])
+    return out
+
+
+def _correlate_adjoint(g: Array, w: Array, padding: Size, size: Size) -> Array:
+    return _correlate(*adjoint_operands(g, w, padding), size)
+
+
+def adjoint_operands(g: Array, w: Array, padding: Size) -> tuple[Array, Array, None, Geometry]:
+    """Return the images, weights, bias and geometry of the convolution that dT/dx is where the stride is 1."""
     flipped = w[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
-    before = w.shape[2] - 1 - geometry.padding[0], w.shape[3] - 1 - geometry.padding[1]  # negative: cut off
-    return spread(g, geometry.stride), flipped, None, Geometry((1, 1), before)
+    before = w.shape[2] - 1 - padding[0], w.shape[3] - 1 - padding[1]  # negative: cut off
+    return g, flipped, None, Geometry((1, 1), before)
 
 
+@one_blas_thread_of_numpy()
 @halves_in_float32
 def conv_weight(x: Array, g: Array, geometry: Geometry, size: Size) -> Array:
     """dT/dw: (N, C, H, W), (N, F, OH, OW) -> (F, C, KH, KW)."""
@@ -92,8 +122,11 @@ def _weights(x: Array, g: Array, geometry: Geometry, size: Size) -> Array:
     gradient = np.ascontiguousarray(g.transpose(2, 1, 3, 0), dtype)
     total = np.zeros((len(columns), kh * image.shape[1], f), dtype)
     row_bytes = total[0].nbytes * products.cuts(ow * len(x))
-    for i0, i1 in products.parts(oh, max(products.BLOCK_BYTES // max(row_bytes, 1), 1)):
-        for part, column in zip(total, columns, strict=True):
+    blocks = products.parts(oh, max(products.BLOCK_BYTES // max(row_bytes, 1), 1))
+
+    def compute(number: int) -> None:
+        part, column = total[number], columns[number]
+        for i0, i1 in blocks:
             rows = stride[0], padding[0], (i0, i1)
             for taps, seen, of_them in products.plan_products(
                 image.shape, f, kh, *rows, ow, column, dtype.itemsize, True
@@ -101,6 +134,8 @@ def _weights(x: Array, g: Array, geometry: Geometry, size: Size) -> Array:
                 # x @ g.T is twice as fast as g @ x.T; (rows, T, A, 1, taps / A, F) -> (taps, F)
                 product = seen.of(image) @ of_them.of(gradient[i0:i1]).swapaxes(-1, -2)
                 part[taps] += np.add.reduce(product, axis=(0, 1)).reshape(taps.stop - taps.start, f)
+
+    deal(compute, range(len(columns)))
     if len(columns) < kw:  # lowered: (1, KH * KW*C, F)
         return total.reshape(kh, kw, c, f).transpose(3, 2, 0, 1)
     return total.reshape(kw, kh, c, f).transpose(3, 2, 1, 0)  # (KW, KH * C, F)
@@ -127,16 +162,6 @@ def _taps(geometry: Geometry, shape: tuple[int, ...], kernel: Size, size: Size) 
                 yield (..., row, column), (..., *pixels), (..., slice(i0, i1), slice(j0, j1))
 
 
-def spread(g: Array, stride: Size) -> Array:
-    """Put stride - 1 rows and columns of zeros between those of `g`."""
-    if stride == (1, 1):
-        return g
-    n, f, oh, ow = g.shape
-    out = np.zeros(((oh - 1) * stride[0] + 1, f, (ow - 1) * stride[1] + 1, n), g.dtype).transpose(3, 1, 0, 2)
-    out[:, :, :: stride[0], :: stride[1]] = g
-    return out
-
-
 def _correlate(x: Array, w: Array, bias: Array | None, geometry: Geometry, size: Size) -> Array:
     """Sum over c, k, l of w[f, c, k, l] * x[n, c, i * stride + k - before, j * stride + l - before].
 
@@ -152,14 +177,14 @@ def _correlate(x: Array, w: Array, bias: Array | None, geometry: Geometry, size:
     filters = np.ascontiguousarray(filters, dtype)
     out = np.empty((oh, f, ow, n), dtype)
     blocks = products.parts(oh, max(products.BLOCK_BYTES // max(f * ow * n * dtype.itemsize, 1), 1))
-    scratch = np.empty((max((i1 - i0 for i0, i1 in blocks), default=0), f, ow, n), dtype) if len(columns) > 1 else out
-    for i0, i1 in blocks:
-        block, more = out[i0:i1], scratch[: i1 - i0]
+
+    def compute(rows: tuple[int, int]) -> None:
+        block = out[slice(*rows)]
+        result = block
         for number, column in enumerate(columns):
-            result = more if number else block
-            rows = stride[0], before[0], (i0, i1)
+            result = np.empty_like(block) if number == 1 else result
             for taps, seen, part in products.plan_products(
-                image.shape, f, kh, *rows, ow, column, dtype.itemsize, False
+                image.shape, f, kh, stride[0], before[0], rows, ow, column, dtype.itemsize, False
             ):
                 weights = filters[number, :, taps].reshape(*part.shape[3:5], seen.shape[4])
                 np.matmul(weights, seen.of(image), out=part.of(result))
@@ -169,7 +194,9 @@ def _correlate(x: Array, w: Array, bias: Array | None, geometry: Geometry, size:
             else:
                 block[:, :, :begin] = block[:, :, end:] = 0
         if bias is not None:
-            block += np.repeat(bias, ow * n).reshape(f, ow, n)  # twice as fast as broadcasting it
+            np.add(block, np.repeat(bias, ow * n).reshape(f, ow, n), out=block)  # twice as fast as broadcasting it
+
+    deal(compute, blocks)
     return out.transpose(3, 1, 0, 2)  # (OH, F, OW, N) -> (N, F, OH, OW)
 
 
@@ -252,25 +279,27 @@ def pad2d(x: Array, padding: Size, value: float) -> Array:
 BITS = {np.dtype(f"f{n}"): np.dtype(f"i{n}") for n in (2, 4, 8)}  # integers as large as floats, for their bits
 
 
-def relu(x: Any) -> Any:
+def relu(x: Any, out: Any = None) -> Any:
     """``np.maximum(x, 0)``; NumPy vectorises it between arrays only: with a slab of zeros 0.2, not 0.5 ms (5 MB)."""
     zero = x.dtype.type(0)
     if x.size < 8192:
-        return np.maximum(x, zero)
+        return np.maximum(x, zero, out=out)
     outermost = max((axis for axis in range(x.ndim) if x.shape[axis] > 1), key=lambda axis: abs(x.strides[axis]))
     slab = x[(slice(None),) * outermost + (slice(0, 1),)]
-    return np.maximum(x, np.zeros_like(slab) if slab.size >= 512 else zero)
+    return np.maximum(x, np.zeros_like(slab) if slab.size >= 512 else zero, out=out)
 
 
-def relu_gradient(g: Array, x: Array) -> Any:
+def relu_gradient(g: Array, x: Array, out: Any = None) -> Any:
     """``g``, and 0 where ``x`` is 0 or negative; where ``x`` is NaN it is ``g``, as in PyTorch."""
-    return select(g, ~np.less_equal(x, 0))
+    return select(g, ~np.less_equal(x, 0), out)
 
 
-def select(g: Array, mask: Any) -> Any:
+def select(g: Array, mask: Any, out: Any = None) -> Any:
     """``g`` where the mask holds, else 0, also where ``g`` is infinite or NaN.
 
     The bits of ``g``, as integers, are multiplied by 0 or 1: as fast as ``g * mask``, a tenth of the time of np.where.
     """
     mask, bits = np.asarray(mask, np.bool_), BITS.get(g.dtype)
-    return np.where(mask, g, g.dtype.type(0)) if bits is None else np.multiply(g.view(bits), mask).view(g.dtype)
+    if bits is None:
+        return np.where(mask, g, g.dtype.type(0))
+    return np.multiply(g.view(bits), mask, out=None if out is None else out.view(bits)).view(g.dtype)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .machine import one_blas_thread_of_numpy
 from .products import Array
 from .reference import select
 
@@ -98,9 +99,16 @@ LIMIT = {HALF: 9.0, np.dtype(np.float32): 87.0, np.dtype(np.float64): 708.0}  # 
 def times_exp(g: Array, x: Array, out: Array) -> Any:
     """``g * exp(x)``, where `out` is ``exp(x)``."""
     limit = LIMIT.get(out.dtype, 0.0)
-    if np.vdot(x, x) < limit**2 or np.max(np.abs(x), initial=0) < limit:  # the first is faster, and enough for a few
+    if _squares(x) < limit**2 or np.max(np.abs(x), initial=0) < limit:  # the first is faster, and enough for a few
         return g * out
     return _times_exp(g, x)
+
+
+def _squares(x: Array) -> Any:
+    if x.size < 10_000:  # as many as OpenBLAS leaves to one thread
+        return np.vdot(x, x)
+    with one_blas_thread_of_numpy():
+        return np.vdot(x, x)
 
 
 @_wider

@@ -196,7 +196,7 @@ round.defvjp(lambda g, out, x, decimals: select(g, False))
 
 
 # Functions of one variable --------------------------------------------------------------------------------------------
-@of_ufunc(np.exp)
+@of_ufunc(kernels.dealt(np.exp))
 def exp(x: Any, /) -> Any:
     """e to the power of ``x``.
 
@@ -207,7 +207,7 @@ def exp(x: Any, /) -> Any:
     """
 
 
-@of_ufunc(np.log)
+@of_ufunc(kernels.dealt(np.log))
 def log(x: Any, /) -> Any:
     """Natural logarithm.
 
@@ -229,7 +229,7 @@ def sqrt(x: Any, /) -> Any:
     """
 
 
-@of_ufunc(np.sin)
+@of_ufunc(kernels.dealt(np.sin))
 def sin(x: Any, /) -> Any:
     """Sine of radians.
 
@@ -240,7 +240,7 @@ def sin(x: Any, /) -> Any:
     """
 
 
-@of_ufunc(np.cos)
+@of_ufunc(kernels.dealt(np.cos))
 def cos(x: Any, /) -> Any:
     """Cosine of radians.
 
@@ -251,7 +251,7 @@ def cos(x: Any, /) -> Any:
     """
 
 
-@of_ufunc(np.tanh)
+@of_ufunc(kernels.dealt(np.tanh))
 def tanh(x: Any, /) -> Any:
     """Hyperbolic tangent.
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
+from .. import kernels
 from ..arguments import defers
 from ..record import as_tensor, primitive, unbroadcast
 from ..tensor import Operand, Tensor, attach
@@ -16,7 +15,7 @@ __all__ = ["matmul"]
 
 @primitive
 def _matmul(x: Any, y: Any, /) -> Any:
-    return np.matmul(x, y)
+    return kernels.matmul(x, y)
 
 
 _matmul.defvjp(

@@ -54,7 +54,7 @@ def mean(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
     """
     if not builtins.all(x.shape[i] for i in _normalized(axis, x.ndim)):
         raise ValueError(f"axis {axis} is empty, and the mean of nothing is undefined; give it at least one element")
-    return np.mean(x, axis=axis, keepdims=keepdims)
+    return kernels.average(x, axis, keepdims)
 
 
 def _spread(g: Tensor, out: Tensor, x: Tensor, axis: Axis, keepdims: bool) -> Tensor:

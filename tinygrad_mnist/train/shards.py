@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..backward import grad
 from ..data.conversion import as_array
-from ..kernels.machine import keep_freed_memory, one_blas_thread, usable_cores, warn_of_blas_threads
+from ..kernels.machine import keep_freed_memory, on_one_core, one_blas_thread, usable_cores, warn_of_blas_threads
 from ..nn import buffer as buffers
 from ..record import recording
 from ..tensor import Array, Tensor
@@ -123,6 +123,8 @@ def _map(
     size = default_shard_size(len(pieces[0])) if shard_size is None else integer(caller, "shard_size", shard_size, 1)
     threads = usable_cores() if threads is None else integer(caller, "threads", threads, 1)
     jobs = [(i, *(a[s : s + size] for a in pieces)) for i, s in enumerate(range(0, len(pieces[0]), size))]
+    if threads == 1 or len(jobs) > 1:  # else the ops of the only shard may use all cores
+        function = on_one_core()(function)
     return _results(function, jobs, min(threads, len(jobs)))
 
 

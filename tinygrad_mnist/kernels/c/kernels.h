@@ -14,6 +14,7 @@
 #define LOOSE NAME(loose)
 #define INT NAME(ints)
 #define TILE (VECTORS * LANES)
+#define DEPTH (SUMMED / (4 * TILE))
 
 typedef float VEC __attribute__((vector_size(4 * LANES)));
 typedef float LOOSE __attribute__((vector_size(4 * LANES), aligned(4), may_alias)); /* anywhere in memory */
@@ -79,6 +80,28 @@ TARGET static inline void NAME(spread)(float *to, ptrdiff_t step, ptrdiff_t at, 
     }
 }
 
+/* The same for runs of `run` floats, fewer than a vector, that begin `stride` floats apart; `count` floats in all. */
+TARGET static inline void
+NAME(spread_runs)(float *to, ptrdiff_t step, ptrdiff_t at, const float *from, ptrdiff_t count, ptrdiff_t run, ptrdiff_t stride)
+{
+    for (ptrdiff_t done = 0, within = 0; done < count;) {
+        const ptrdiff_t lane = (at + done) % TILE, n = min(count - done, TILE - lane);
+        float *d = to + (at + done) / TILE * step + lane;
+        if (run == 1)
+            for (ptrdiff_t v = 0; v < n; v++)
+                d[v] = from[v * stride];
+        for (ptrdiff_t v = 0; v < n && run > 1; v++) {
+            d[v] = from[within++];
+            if (within == run) {
+                from += stride;
+                within = 0;
+            }
+        }
+        from += run == 1 ? n * stride : 0;
+        done += n;
+    }
+}
+
 /* Write the points of B d, `point` floats apart and rows a tile apart, for all channels of one vector of images; d[l] is at from[l], its next
    channel `step[l]` floats on. size[l] gets the sum of |d[l]|, *squares that of all squares; both
    are 0 without `sums`. */
@@ -113,7 +136,7 @@ NAME(transform)(const float *const *from, const ptrdiff_t *step, ptrdiff_t chann
 /* Lower row y of an image for the output columns of a strip, into tiles (point, tile, row, lane): a tile's rows lie together.
 
    Textbook: row l * C + c, lane j * N + n holds x[y, c, j * stride + l - left, n]; 0 outside the image.
-   Winograd: point p, row c, lane n of the tile of output columns j .. j + 3 holds (B d)[p] with d = x[y, c, j - left .. j - left + 5, n].
+   Winograd: point p, row c, lane u * lanes + n holds (B d)[p] with d = x[y, c, j - left .. j - left + 5, n] and j = 4u.
    Behind all of them, if the plan has room, (tile, 5, lane) holds the sums of the absolute values that each output column sees, and that of all squares.
    A fifth to a tenth of a convolution's time. */
 TARGET static void
@@ -133,7 +156,9 @@ NAME(lower)(const struct geometry *s, const struct plan *p, const float *x, cons
                 float *d = to + (l * s->c + c) * TILE;
                 ptrdiff_t run = s->sw == 1 ? end - begin : 1; /* output columns that see neighbours */
                 NAME(spread)(d, chunk, 0, NULL, (begin - first) * n);
-                for (ptrdiff_t j = begin; j < end; j += run)
+                if (n < LANES && s->sw > 1)
+                    NAME(spread_runs)(d, chunk, (begin - first) * n, row + (c * s->w + begin * s->sw + shift) * n, (end - begin) * n, n, s->sw * n);
+                for (ptrdiff_t j = n < LANES && s->sw > 1 ? end : begin; j < end; j += run)
                     NAME(spread)(d, chunk, (j - first) * n, row + (c * s->w + j * s->sw + shift) * n, run * n);
                 NAME(spread)(d, chunk, (end - first) * n, NULL, (first + units - end) * n);
             }
@@ -143,15 +168,16 @@ NAME(lower)(const struct geometry *s, const struct plan *p, const float *x, cons
     for (ptrdiff_t u = 0; u < units; u++) {
         const ptrdiff_t column = COLUMNS * (first + u) - s->left;
         for (ptrdiff_t lane = 0; lane < n; lane += LANES) {
-            const ptrdiff_t last = NAME(fitted)(lane, n), at = last / TILE == lane / TILE ? last : lane; /* not into the tile before */
+            const ptrdiff_t last = NAME(fitted)(lane, n), own = u * p->lanes; /* may begin earlier, but not in the tile before */
+            const ptrdiff_t at = (own + last) / TILE == (own + lane) / TILE ? last : lane, tile = (own + at) / TILE, in = (own + at) % TILE;
             const float *from[POINTS];
-            ptrdiff_t step[POINTS], tile = u * p->unit_tiles + at / TILE;
+            ptrdiff_t step[POINTS];
             for (int l = 0; l < POINTS; l++) {
                 const int inside = column + l >= 0 && column + l < s->w;
                 from[l] = inside ? row + (column + l) * n + at : zeros;
                 step[l] = inside ? s->w * n : 0;
             }
-            float *d = to + tile * chunk + at % TILE, *seen = to + POINTS * point + tile * SEEN * TILE + at % TILE;
+            float *d = to + tile * chunk + in, *seen = to + POINTS * point + tile * SEEN * TILE + in;
             VEC size[POINTS], squares;
             if (n - at >= LANES && p->slot == p->seen)
                 NAME(transform)(from, step, s->c, LANES, d, point, size, &squares, 0);
@@ -186,16 +212,16 @@ NAME(ready)(const struct geometry *s, const struct plan *p, const struct ring *r
     return k;
 }
 
-/* to[f * stride + lane] = bias[f] + sum over k and r of w[k][r][f] * v[k][r][lane], for BLOCK filters and a tile of `vectors` vectors, which
-   is `offset` floats on in each v[k].
+/* to[f * stride + lane] = sum over k and r of w[k][r][f] * v[k][r][lane], for `filters` filters and a tile of `vectors` vectors, which is
+   `offset` floats on in each v[k]. If `more`, that is added to what is there; bias[f] is added unless `bias` is NULL.
 
    BLOCK * VECTORS sums in registers, for each row VECTORS loads and BLOCK broadcasts: 100-110 GFLOP/s from the second-level cache. */
 TARGET static inline __attribute__((always_inline)) void
-NAME(sums)(float *restrict to, ptrdiff_t stride, const float *bias, const float *restrict w, const float *const *v,
-           ptrdiff_t offset, ptrdiff_t taps, ptrdiff_t rows, const int vectors)
+NAME(sums)(float *restrict to, ptrdiff_t stride, int more, const float *bias, const float *restrict w, const float *const *v,
+           ptrdiff_t offset, ptrdiff_t taps, ptrdiff_t rows, const int filters, const int vectors)
 {
     VEC sum[BLOCK][VECTORS];
-    for (int f = 0; f < BLOCK; f++)
+    for (int f = 0; f < filters; f++)
         for (int j = 0; j < vectors; j++)
             sum[f][j] = (VEC){0};
     for (ptrdiff_t k = 0; k < taps; k++) {
@@ -204,36 +230,44 @@ NAME(sums)(float *restrict to, ptrdiff_t stride, const float *bias, const float 
             VEC a[VECTORS];
             for (int j = 0; j < vectors; j++)
                 a[j] = *(const VEC *)(at + j * LANES);
-            for (int f = 0; f < BLOCK; f++)
+            for (int f = 0; f < filters; f++)
                 for (int j = 0; j < vectors; j++)
                     sum[f][j] += w[f] * a[j];
         }
     }
+    if (more)
+        for (int f = 0; f < filters; f++)
+            for (int j = 0; j < vectors; j++)
+                sum[f][j] += *(const LOOSE *)(to + f * stride + j * LANES);
     if (bias)
-        for (int f = 0; f < BLOCK; f++)
+        for (int f = 0; f < filters; f++)
             for (int j = 0; j < vectors; j++)
                 sum[f][j] += bias[f];
-    for (int f = 0; f < BLOCK; f++)
+    for (int f = 0; f < filters; f++)
         for (int j = 0; j < vectors; j++)
             *(LOOSE *)(to + f * stride + j * LANES) = sum[f][j];
 }
 
-/* The same for the first `lanes` lanes, or a few more, at most a tile. */
+/* The same for `filters` filters, or a few more, at most BLOCK, and for the first `lanes` lanes, or a few more, at most a tile. */
 TARGET static void
-NAME(products)(float *to, ptrdiff_t stride, const float *bias, const float *w, const float *const *v, ptrdiff_t offset,
-               ptrdiff_t taps, ptrdiff_t rows, ptrdiff_t lanes)
+NAME(products)(float *to, ptrdiff_t stride, int more, const float *bias, const float *w, const float *const *v, ptrdiff_t offset,
+               ptrdiff_t taps, ptrdiff_t rows, ptrdiff_t filters, ptrdiff_t lanes)
 {
-    const ptrdiff_t vectors = (lanes + LANES - 1) / LANES;
-    if (vectors >= VECTORS)
-        NAME(sums)(to, stride, bias, w, v, offset, taps, rows, VECTORS);
-#if VECTORS > 2
-    else if (vectors == 3)
-        NAME(sums)(to, stride, bias, w, v, offset, taps, rows, 3);
-    else if (vectors == 2)
-        NAME(sums)(to, stride, bias, w, v, offset, taps, rows, 2);
-#endif
+#define SUMS(filters, vectors) NAME(sums)(to, stride, more, bias, w, v, offset, taps, rows, filters, vectors)
+    const int vectors = lanes > LANES ? VECTORS : 1;
+    if (filters > BLOCK / 2 && vectors > 1)
+        SUMS(BLOCK, VECTORS);
+    else if (filters > BLOCK / 2)
+        SUMS(BLOCK, 1);
+    else if (filters > 1 && vectors > 1)
+        SUMS(BLOCK / 2, VECTORS);
+    else if (filters > 1)
+        SUMS(BLOCK / 2, 1);
+    else if (vectors > 1)
+        SUMS(1, VECTORS);
     else
-        NAME(sums)(to, stride, bias, w, v, offset, taps, rows, 1);
+        SUMS(1, 1);
+#undef SUMS
 }
 
 /* Lay the filters out as (point, f / BLOCK, k, row, f % BLOCK); for Winograd, point p holds (G w[f, c, k, :])[p]. Returns 0, or
@@ -287,16 +321,29 @@ TARGET static int NAME(lay_out)(const struct geometry *s, const struct plan *p, 
     return p->points == 1 || even ? 0 : UNEVEN;
 }
 
+/* Where the images of a vector are: `lane` is counted over the units of a strip. */
+struct NAME(place) {
+    ptrdiff_t column, columns; /* of the output, the first one and how many there are */
+    ptrdiff_t image, images;
+};
+
+static inline struct NAME(place) NAME(find)(const struct geometry *s, const struct plan *p, ptrdiff_t first, ptrdiff_t lane)
+{
+    const ptrdiff_t column = (first + lane / p->lanes) * p->columns, image = lane % p->lanes;
+    return (struct NAME(place)){column, min(s->ow - column, p->columns), image, min(s->n - image, LANES)};
+}
+
 /* What the output columns of a unit see, for each lane of a tile: `mask` is 0 where only zeros are seen, and `apart` is not where Winograd's
-   sums are not good enough. Returns which of these there are among the first `lanes`: ZEROS, APART.
+   sums are not good enough. Returns which of these there are in the tile: ZEROS, APART.
 
    Where only zeros are seen, the result has to be the bias exactly: a ReLU behind it must not let gradients through because of rounding. */
 TARGET static int
-NAME(seeing)(const struct plan *p, const struct ring *ring, struct range k, ptrdiff_t tile, ptrdiff_t lanes, INT (*mask)[VECTORS],
-             INT (*apart)[VECTORS])
+NAME(seeing)(const struct geometry *s, const struct plan *p, const struct ring *ring, struct range k, ptrdiff_t first, ptrdiff_t tile,
+             ptrdiff_t lanes, INT (*mask)[VECTORS], INT (*apart)[VECTORS])
 {
-    INT zeros[VECTORS], others[VECTORS];
-    for (int v = 0; v < VECTORS; v++) {
+    int found = 0;
+    for (int v = 0; v < VECTORS && v * LANES < lanes; v++) {
+        const struct NAME(place) at = NAME(find)(s, p, first, tile * TILE + v * LANES);
         VEC sum[SEEN];
         for (int j = 0; j < SEEN; j++) {
             sum[j] = (VEC){0};
@@ -304,80 +351,162 @@ NAME(seeing)(const struct plan *p, const struct ring *ring, struct range k, ptrd
                 sum[j] += *(const VEC *)(ring->rows[at] + p->seen + (tile * SEEN + j) * TILE + v * LANES);
         }
         const VEC all = sum[0] + sum[3]; /* of all six columns */
-        const INT fit = (all >= LEAST) & (all <= MOST) & (all * all > p->single * sum[COLUMNS]);
-        zeros[v] = others[v] = (INT){0};
+        const INT fit = (all >= LEAST) & (all <= MOST) & (all * all > SINGLE * sum[COLUMNS]);
+        INT zeros = (INT){0}, others = (INT){0};
         for (int j = 0; j < COLUMNS; j++) {
             mask[j][v] = sum[j] != 0;
-            apart[j][v] = mask[j][v] & ~(fit & (all <= sum[j] * p->ratio));
-            zeros[v] |= ~mask[j][v];
-            others[v] |= apart[j][v];
+            const ptrdiff_t inside = min(at.column + j - s->left + s->kw, s->w) - max(at.column + j - s->left, 0);
+            const int corner = inside * (k.end - k.begin) * s->c < TERMS;
+            apart[j][v] = mask[j][v] & (-corner | ~(fit & (all <= sum[j] * RATIO)));
+            zeros |= ~mask[j][v];
+            others |= apart[j][v];
         }
+        found |= (NAME(any)(zeros, at.images) ? ZEROS : 0) | (NAME(any)(others, at.images) ? APART : 0);
     }
-    int found = 0, zero[TILE], other[TILE];
-    memcpy(zero, zeros, sizeof zero);
-    memcpy(other, others, sizeof other);
-    for (ptrdiff_t lane = 0; lane < lanes; lane++)
-        found |= (zero[lane] & ZEROS) | (other[lane] & APART);
     return found;
 }
 
-/* The textbook's sums for one output column j of all filters, and the lanes of a vector where `wanted` is not 0; reads the image where it lies. */
+/* The textbook's sums for one output column j of all filters, and the lanes of a vector where `wanted` is not 0; reads the image where it lies.
+   `w` is laid out for the textbook. */
 TARGET static void
 NAME(one_by_one)(const struct geometry *s, const float *x, const float *w, const float *bias, ptrdiff_t i, ptrdiff_t j, struct range k,
                  ptrdiff_t lane, INT wanted, float *to)
 {
-    const ptrdiff_t count = s->n - lane, y = i * s->sh - s->top, column = j - s->left;
-    enum { FILTERS = 2 * BLOCK };
-    const ptrdiff_t first = max(-column, 0), last = min(s->w - column, s->kw);
-    for (ptrdiff_t f = 0; f < s->f; f += FILTERS) {
-        const float *from[FILTERS];
-        VEC sum[FILTERS];
-        for (int b = 0; b < FILTERS; b++) {
-            from[b] = w + min(f + b, s->f - 1) * s->wf;
-            sum[b] = (VEC){0};
-        }
+    enum { TOGETHER = 2 }; /* blocks */
+    const ptrdiff_t count = s->n - lane, y = i * s->sh - s->top, column = j - s->left, block = s->kh * s->kw * s->c * BLOCK;
+    const ptrdiff_t first = max(-column, 0), last = min(s->w - column, s->kw), step = s->w * s->n, blocks = (s->f + BLOCK - 1) / BLOCK;
+    for (ptrdiff_t b = 0; b < blocks; b += TOGETHER) {
+        VEC sum[TOGETHER][BLOCK];
+        const float *own = w + b * block, *other = b + 1 < blocks ? own + block : own;
+        for (int f = 0; f < BLOCK; f++)
+            sum[0][f] = sum[1][f] = (VEC){0};
         for (ptrdiff_t at = k.begin; at < k.end; at++)
-            for (ptrdiff_t l = first; l < last; l++)
+            for (ptrdiff_t l = first; l < last; l++) {
+                const float *from = x + ((y + at) * s->c * s->w + column + l) * s->n + lane;
+                const ptrdiff_t tap = (at * s->kw + l) * s->c * BLOCK;
                 for (ptrdiff_t c = 0; c < s->c; c++) {
-                    const VEC v = NAME(load)(x + (((y + at) * s->c + c) * s->w + column + l) * s->n + lane, count);
-                    for (int b = 0; b < FILTERS; b++)
-                        sum[b] += from[b][c * s->wc + at * s->wk + l * s->wl] * v;
+                    const VEC v = NAME(load)(from + c * step, count);
+                    for (int f = 0; f < BLOCK; f++) {
+                        sum[0][f] += own[tap + c * BLOCK + f] * v;
+                        sum[1][f] += other[tap + c * BLOCK + f] * v;
+                    }
                 }
-        for (ptrdiff_t b = 0; b < min(s->f - f, FILTERS); b++) {
-            float *d = to + (f + b) * s->ow * s->n;
-            const INT old = (INT)NAME(load)(d, count), new = (INT)(sum[b] + (bias ? bias[f + b] : 0));
+            }
+        for (ptrdiff_t f = 0; f < min(s->f - b * BLOCK, TOGETHER * BLOCK); f++) {
+            float *d = to + (b * BLOCK + f) * s->ow * s->n;
+            const INT old = (INT)NAME(load)(d, count), new = (INT)(sum[f / BLOCK][f % BLOCK] + (bias ? bias[b * BLOCK + f] : 0));
             NAME(store)(d, (VEC)((new & wanted) | (old & ~wanted)), count);
         }
     }
 }
 
-/* Write `lanes` lanes of `filters` filters to the output: as many as there are of the columns A sums, with the bias added. Unless `mask` is
-   NULL, where it is 0, only the bias. */
+/* Write a vector of images of all filters to the output: as many as there are of the columns A sums, with the bias added. Unless `mask` is
+   NULL, where it is 0, only the bias. `sums` holds a tile of each filter for each point, `point` floats apart. */
 TARGET static inline __attribute__((always_inline)) void
-NAME(emit)(const struct geometry *s, float (*sums)[BLOCK * TILE], const float *bias, ptrdiff_t filters, float *to, ptrdiff_t lanes,
+NAME(emit)(const struct geometry *s, const float *sums, ptrdiff_t point, const float *bias, float *to, ptrdiff_t images,
            const INT (*mask)[VECTORS], const ptrdiff_t columns)
 {
-    const ptrdiff_t point = BLOCK * TILE;
-    for (ptrdiff_t f = 0; f < filters; f++, to += s->ow * s->n)
-        for (ptrdiff_t lane = 0; lane < lanes; lane += LANES) {
-            const ptrdiff_t at = NAME(fitted)(lane, lanes);
-            const float *from = sums[0] + f * TILE + at, add = bias ? bias[f] : 0;
-            VEC m[POINTS], v[COLUMNS];
-            for (int q = 0; q < POINTS; q++)
-                m[q] = *(const LOOSE *)(from + q * point);
-            const VEC even = m[1] + m[2], odd = A1 * (m[1] - m[2]), even2 = m[3] + m[4], odd2 = B1 * (m[3] - m[4]);
-            v[0] = (m[0] + add) + (even + even2);
-            v[1] = odd + odd2 + add;
-            v[2] = A2 * even + B2 * even2 + add;
-            v[3] = A2 * odd + B2 * odd2 + (m[5] + add);
-            if (mask)
-                for (int j = 0; j < COLUMNS; j++) {
-                    const INT seen = (INT)*(const LOOSE *)((const float *)mask[j] + at);
-                    v[j] = (VEC)(((INT)v[j] & seen) | ((INT)((VEC){0} + add) & ~seen));
+    for (ptrdiff_t f = 0; f < s->f; f++, to += s->ow * s->n, sums += TILE) {
+        const float add = bias ? bias[f] : 0;
+        VEC m[POINTS], v[COLUMNS];
+        for (int q = 0; q < POINTS; q++)
+            m[q] = *(const LOOSE *)(sums + q * point);
+        const VEC even = m[1] + m[2], odd = A1 * (m[1] - m[2]), even2 = m[3] + m[4], odd2 = B1 * (m[3] - m[4]);
+        v[0] = (m[0] + add) + (even + even2);
+        v[1] = odd + odd2 + add;
+        v[2] = A2 * even + B2 * even2 + add;
+        v[3] = A2 * odd + B2 * odd2 + (m[5] + add);
+        if (mask)
+            for (int j = 0; j < COLUMNS; j++) {
+                const INT seen = (INT)*(const LOOSE *)mask[j];
+                v[j] = (VEC)(((INT)v[j] & seen) | ((INT)((VEC){0} + add) & ~seen));
+            }
+        for (ptrdiff_t j = 0; j < columns; j++)
+            NAME(store)(to + j * s->n, v[j], images);
+    }
+}
+
+struct NAME(convolution) {
+    const struct geometry *s;
+    struct plan p;
+    struct ring *rings;
+    const float *x, *w, *bias, *filters; /* the filters laid out */
+    float *out;
+};
+
+/* Write Winograd's tile t of a strip: of output row i, filters and units that are in `sums`. */
+TARGET static void
+NAME(finish)(const struct NAME(convolution) *c, const struct ring *ring, struct range k, ptrdiff_t i, ptrdiff_t first, ptrdiff_t t,
+             ptrdiff_t lanes, ptrdiff_t point)
+{
+    const struct geometry *s = c->s;
+    INT mask[COLUMNS][VECTORS], apart[COLUMNS][VECTORS];
+    const int seeing = NAME(seeing)(s, &c->p, ring, k, first, t, lanes, mask, apart);
+    for (ptrdiff_t v = 0; v * LANES < lanes; v++) {
+        struct NAME(place) at = NAME(find)(s, &c->p, first, t * TILE + v * LANES);
+        float *to = c->out + (i * s->f * s->ow + at.column) * s->n + at.image;
+        const float *sums = ring->more + v * LANES;
+        const ptrdiff_t back = !seeing && at.images < LANES && s->n >= LANES && v ? LANES - at.images : 0; /* begin with images of the vector before */
+        if (seeing & ZEROS)
+            NAME(emit)(s, sums, point, c->bias, to, at.images, (const INT(*)[VECTORS])(mask[0] + v), at.columns);
+        else if (at.columns == COLUMNS && at.images == LANES)
+            NAME(emit)(s, sums, point, c->bias, to, LANES, NULL, COLUMNS);
+        else
+            NAME(emit)(s, sums - back, point, c->bias, to - back, at.images + back, NULL, at.columns);
+        for (ptrdiff_t j = 0; seeing & APART && j < at.columns; j++)
+            if (NAME(any)(apart[j][v], at.images)) {
+                if (!*ring->laid_out)
+                    NAME(lay_out)(s, &(struct plan){.points = 1, .rows = s->c * s->kw}, c->w, ring->plain);
+                *ring->laid_out = 1;
+                NAME(one_by_one)(s, c->x, ring->plain, c->bias, i, at.column + j, k, at.image, apart[j][v], to + j * s->n);
+            }
+    }
+}
+
+TARGET static void NAME(convolve_part)(void *context, ptrdiff_t part, int worker)
+{
+    const struct NAME(convolution) *c = context;
+    const struct geometry *s = c->s;
+    const struct plan *p = &c->p;
+    const struct ring *ring = &c->rings[worker];
+    const ptrdiff_t blocks = (s->f + BLOCK - 1) / BLOCK, block = s->kh * p->rows * BLOCK, point = blocks * BLOCK * TILE;
+    const ptrdiff_t first = part / p->blocks * p->strip, top = part % p->blocks * p->height;
+    const ptrdiff_t width = next_strip(p, ring, first) * p->lanes;
+    for (ptrdiff_t i = top; i < min(top + p->height, s->oh); i++) {
+        const struct range k = NAME(ready)(s, p, ring, c->x, i, first, width / p->lanes);
+        for (ptrdiff_t t = 0; t * TILE < width; t++) {
+            const ptrdiff_t lanes = min(width - t * TILE, TILE);
+            const int direct = p->points == 1 && lanes == TILE;
+            float *out = c->out + (i * s->f * s->ow + first) * s->n + t * TILE; /* of the textbook */
+            for (ptrdiff_t q = 0; q < p->points; q++) {
+                /* some rows of the tile at a time, for all filters: the whole of a row of the kernel, or of several */
+                const ptrdiff_t depth = min(p->rows, DEPTH), together = max(DEPTH / p->rows, 1);
+                for (ptrdiff_t at = k.begin; at < max(k.end, k.begin + 1); at += together)
+                    for (ptrdiff_t r = 0; r < p->rows; r += depth)
+                        for (ptrdiff_t b = 0; b < blocks; b++) {
+                            const ptrdiff_t filters = min(s->f - b * BLOCK, BLOCK);
+                            const int whole = direct && (filters == BLOCK || filters == BLOCK / 2 || filters == 1);
+                            const int last = at + together >= k.end && r + depth >= p->rows;
+                            NAME(products)(whole ? out + b * BLOCK * s->ow * s->n : ring->more + q * point + b * BLOCK * TILE,
+                                           whole ? s->ow * s->n : TILE, at > k.begin || r > 0, whole && last && c->bias ? c->bias + b * BLOCK : NULL,
+                                           c->filters + (q * blocks + b) * block + (at * p->rows + r) * BLOCK, ring->rows + at,
+                                           (q * p->tiles + t) * p->rows * TILE + r * TILE, min(k.end - at, together), min(p->rows - r, depth),
+                                           filters, lanes);
+                        }
+            }
+            if (p->points > 1)
+                NAME(finish)(c, ring, k, i, first, t, lanes, point);
+            for (ptrdiff_t f = 0; p->points == 1 && f < s->f; f++) {
+                const ptrdiff_t filters = min(s->f - f / BLOCK * BLOCK, BLOCK);
+                if (direct && (filters == BLOCK || filters == BLOCK / 2 || filters == 1))
+                    continue;
+                for (ptrdiff_t lane = 0; lane < lanes; lane += LANES) {
+                    const VEC v = *(const VEC *)(ring->more + f * TILE + lane) + (c->bias ? c->bias[f] : 0);
+                    NAME(store)(out + f * s->ow * s->n + lane, v, lanes - lane);
                 }
-            for (ptrdiff_t j = 0; j < columns; j++)
-                NAME(store)(to + j * s->n + at, v[j], lanes - at);
+            }
         }
+    }
 }
 
 /* out[i, f, j, n] = bias[f] + sum over c, k, l of w[f, c, k, l] * x[i * stride + k - top, c, j * stride + l - left, n], 0 outside x.
@@ -387,60 +516,23 @@ NAME(emit)(const struct geometry *s, float (*sums)[BLOCK * TILE], const float *b
    85-100 for more. Winograd (F(4, 3) along the width: four columns of a 3-column kernel take 6 products instead of 12): 120-230 GFLOP/s
    of the textbook's. */
 TARGET static int
-NAME(convolve)(const struct geometry *s, const float *x, const float *w, const float *bias, float *out, int points)
+NAME(convolve)(const struct geometry *s, const float *x, const float *w, const float *bias, float *out, int points, ptrdiff_t threads)
 {
-    const struct plan p = make_plan(s, LANES, TILE, points, SEEN);
-    const ptrdiff_t blocks = (s->f + BLOCK - 1) / BLOCK, block = s->kh * p.rows * BLOCK, chunk = p.rows * TILE;
-    struct ring ring;
-    float *filters = reserve(s, &p, p.points * blocks * block, 0, &ring);
+    struct NAME(convolution) c = {s, make_plan(s, LANES, TILE, points, SEEN), NULL, x, w, bias, NULL, out};
+    struct ring rings[MOST_WORKERS + 1];
+    const ptrdiff_t blocks = (s->f + BLOCK - 1) / BLOCK, block = s->kh * c.p.rows * BLOCK;
+    threads = useful_threads(s, threads);
+    cut(s, &c.p, c.p.strips % threads ? threads : 1);
+    float *filters = reserve(s, &c.p, c.p.points * blocks * block, c.p.points * blocks * BLOCK * TILE, c.p.points > 1 ? blocks * block * s->kw : 0, threads, rings);
     if (!filters)
-        return 1;
-    const int status = NAME(lay_out)(s, &p, w, filters);
-    if (status) {
-        free(filters);
-        return status == UNEVEN ? NAME(convolve)(s, x, w, bias, out, 1) : status;
-    }
-    for (ptrdiff_t first = 0; first < p.units; first += p.strip) {
-        const ptrdiff_t units = next_strip(&p, &ring, first), width = p.points > 1 ? s->n : units * s->n;
-        const ptrdiff_t tiles = (width + TILE - 1) / TILE, all = p.points > 1 ? units * tiles : tiles;
-        for (ptrdiff_t i = 0; i < s->oh; i++) {
-            const struct range k = NAME(ready)(s, &p, &ring, x, i, first, units);
-            for (ptrdiff_t t = 0; t < all; t++) {
-                const ptrdiff_t begin = t % tiles * TILE, lanes = min(width - begin, TILE);
-                const ptrdiff_t column = p.points > 1 ? COLUMNS * (first + t / tiles) : first;
-                INT mask[COLUMNS][VECTORS], apart[COLUMNS][VECTORS];
-                const int seeing = p.points == 1 ? 0 : NAME(seeing)(&p, &ring, k, t, lanes, mask, apart);
-                for (ptrdiff_t b = 0; b < blocks; b++) {
-                    float sums[POINTS][BLOCK * TILE] __attribute__((aligned(64)));
-                    float *to = out + ((i * s->f + b * BLOCK) * s->ow + column) * s->n + begin;
-                    const float *add = bias ? bias + b * BLOCK : NULL;
-                    const ptrdiff_t count = min(s->f - b * BLOCK, BLOCK);
-                    const int whole = p.points == 1 && count == BLOCK && lanes == TILE;
-                    for (ptrdiff_t q = 0; q < p.points; q++)
-                        NAME(products)(whole ? to : sums[q], whole ? s->ow * s->n : TILE, whole ? add : NULL,
-                                       filters + (q * blocks + b) * block + k.begin * p.rows * BLOCK, ring.rows + k.begin,
-                                       (q * p.tiles + t) * chunk, k.end - k.begin, p.rows, lanes);
-                    if (p.points == 1) {
-                        for (ptrdiff_t f = 0; f < (whole ? 0 : count); f++)
-                            for (ptrdiff_t lane = 0; lane < lanes; lane += LANES) {
-                                const VEC v = *(VEC *)(sums[0] + f * TILE + lane) + (add ? add[f] : 0);
-                                NAME(store)(to + f * s->ow * s->n + lane, v, lanes - lane);
-                            }
-                    } else if (seeing & ZEROS || column + COLUMNS > s->ow)
-                        NAME(emit)(s, sums, add, count, to, lanes, seeing & ZEROS ? mask : NULL, min(s->ow - column, COLUMNS));
-                    else
-                        NAME(emit)(s, sums, add, count, to, lanes, NULL, COLUMNS);
-                }
-                for (ptrdiff_t j = 0; seeing & APART && j < min(s->ow - column, COLUMNS); j++)
-                    for (ptrdiff_t v = 0; v * LANES < lanes; v++)
-                        if (NAME(any)(apart[j][v], lanes - v * LANES))
-                            NAME(one_by_one)(s, x, w, bias, i, column + j, k, begin + v * LANES, apart[j][v],
-                                             out + (i * s->f * s->ow + column + j) * s->n + begin + v * LANES);
-            }
-        }
-    }
+        return NO_MEMORY;
+    c.rings = rings;
+    c.filters = filters;
+    const int status = NAME(lay_out)(s, &c.p, w, filters);
+    if (!status)
+        in_parallel(threads, c.p.strips * c.p.blocks, NAME(convolve_part), &c);
     free(filters);
-    return 0;
+    return status == UNEVEN ? NAME(convolve)(s, x, w, bias, out, 1, threads) : status;
 }
 
 /* to[q][f] = from[f * stride + q], for LANES columns and rows, or fewer. */
@@ -483,7 +575,7 @@ TARGET static void
 NAME(lower_gradient)(const struct geometry *s, const struct plan *p, const float *g, ptrdiff_t first, ptrdiff_t units, ptrdiff_t filters,
                      float *to)
 {
-    const ptrdiff_t stride = s->ow * s->n, point = p->tiles * TILE * filters, columns = p->points > 1 ? COLUMNS : 1;
+    const ptrdiff_t stride = s->ow * s->n, point = p->tiles * TILE * filters, columns = p->columns;
     const ptrdiff_t width = p->points > 1 ? s->n : units * s->n;
     VEC a[COLUMNS][LANES] = {{{0}}}; /* filters and columns that there are not stay 0 */
     for (ptrdiff_t u = 0; u < (p->points > 1 ? units : 1); u++) {
@@ -496,7 +588,7 @@ NAME(lower_gradient)(const struct geometry *s, const struct plan *p, const float
                 memset(a, 0, sizeof a);
             for (ptrdiff_t lane = 0; lane < width; lane += LANES) {
                 const ptrdiff_t at = NAME(fitted)(lane, width), count = min(width - at, LANES);
-                float *d = to + (u * p->unit_tiles * TILE + at) * filters + f;
+                float *d = to + (u * p->lanes + at) * filters + f;
                 for (ptrdiff_t j = 0; j < present; j++)
                     NAME(turn)(g + f * stride + (column + j) * s->n + at, stride, there, count, a[j]);
                 for (ptrdiff_t q = 0; q < count; q++, d += filters) {
@@ -630,7 +722,7 @@ NAME(one_weight)(const struct geometry *s, const float *x, const float *g, ptrdi
                 sum[0] += NAME(load)(a + lane, count - lane) * NAME(load)(b + lane, count - lane);
             unfolded += count;
         }
-        if (unfolded >= FOLD * FOLD * LANES || i + 1 == s->oh) {
+        if (unfolded >= FOLDED * 2 * LANES || i + 1 == s->oh) {
             total += NAME(across)(sum[0]) + NAME(across)(sum[1]);
             sum[0] = sum[1] = (VEC){0};
             unfolded = 0;
@@ -639,55 +731,98 @@ NAME(one_weight)(const struct geometry *s, const float *x, const float *g, ptrdi
     return (float)total;
 }
 
+struct NAME(weights) {
+    const struct geometry *s;
+    struct plan p;
+    struct ring *rings;
+    const float *x, *g;
+    double *total; /* for each weight or point, and behind it those of each thread */
+    ptrdiff_t filters, size, part, turn;
+};
+
+/* Add to `to` what was summed up in `part`, and empty that. */
+TARGET static void NAME(fold)(double *to, float *part, ptrdiff_t size, int few)
+{
+    for (ptrdiff_t at = 0; at < size; at++)
+        to[at] += few ? NAME(across)(((VEC *)part)[at]) : part[at];
+    memset(part, 0, sizeof *part * (size_t)size * (few ? LANES : 1));
+}
+
+TARGET static void NAME(weight_part)(void *context, ptrdiff_t number, int worker)
+{
+    struct NAME(weights) *c = context;
+    const struct geometry *s = c->s;
+    const struct plan *p = &c->p;
+    const struct ring *ring = &c->rings[worker];
+    const ptrdiff_t filters = c->filters, chunk = p->rows * TILE, point = s->kh * p->rows * filters, gradient = p->tiles * TILE * filters;
+    const ptrdiff_t first = number / p->blocks * p->strip, begin = number % p->blocks * p->height, end = min(begin + p->height, s->oh);
+    const ptrdiff_t units = next_strip(p, ring, first), width = units * p->lanes, most = c->part < c->size ? FOLDED : FOLDED * LANES;
+    const int few = c->part > c->size, folds = (end - begin) * width > most;
+    float *part = ring->more;
+    double *own = c->total + (worker + 1) * c->size;
+    memset(part, 0, sizeof *part * (size_t)c->part);
+    if (folds)
+        memset(own, 0, sizeof *own * (size_t)c->size);
+    ptrdiff_t unfolded = 0;
+    for (ptrdiff_t i = begin; i < end; i++) {
+        const struct range k = NAME(ready)(s, p, ring, c->x, i, first, units);
+        const float *row = c->g + i * s->f * s->ow * s->n;
+        if (k.begin < k.end && !few)
+            NAME(lower_gradient)(s, p, row, first, units, filters, part + c->part);
+        for (ptrdiff_t q = 0; q < p->points; q++)
+            for (ptrdiff_t lane = 0; lane < width; lane += few ? FOLDED : TILE) {
+                const ptrdiff_t offset = q * p->tiles * chunk + lane / TILE * chunk;
+                if (few)
+                    NAME(dots)((VEC *)part + k.begin * p->rows * filters, filters, ring->rows + k.begin, offset, chunk,
+                               row + first * s->n + lane, s->ow * s->n, min(width - lane, FOLDED), k.end - k.begin, p->rows, s->f);
+                for (ptrdiff_t at = k.begin; at < (few ? k.begin : k.end); at++)
+                    NAME(outers)(part + q * point + at * p->rows * filters, filters, ring->rows[at] + offset,
+                                 part + c->part + q * gradient + lane * filters, min(width - lane, TILE), p->rows);
+            }
+        unfolded += width;
+        if (folds && (unfolded >= most || i + 1 == end)) {
+            NAME(fold)(own, part, c->size, few);
+            unfolded = 0;
+        }
+    }
+    wait_for_turn(&c->turn, number);
+    if (folds)
+        for (ptrdiff_t at = 0; at < c->size; at++)
+            c->total[at] += own[at];
+    else
+        NAME(fold)(c->total, part, c->size, few);
+    end_turn(&c->turn);
+}
+
 /* out[f, c, k, l] = sum over i, j, n of g[i, f, j, n] * x[i * stride + k - top, c, j * stride + l - left, n].
 
    Strips and ring as in `convolve`. The gradient is turned, so that vectors go along the filters and nothing is summed across lanes. Sums of
-   a tile are added to `part`, and that, every FOLD tiles or so, in float64 to `total`: errors do not grow with the images. Textbook: 65-75 GFLOP/s
-   for one input channel, 50-100 for more. Winograd: 115-190.
+   a tile are added to `part`, and that, every FOLDED lanes or so, in float64 to the total: errors do not grow with the images. The work is
+   cut into the same parts for any number of threads, and what they give is added in their order. Textbook: 65-75 GFLOP/s for one input
+   channel, 50-100 for more. Winograd: 115-190.
 
    A weight whose sum is not finite, or much smaller than unusually large ones that its neighbours share, is computed again by itself: it may
    not see what is large, and padding takes no part. */
-TARGET static int NAME(weight_gradient)(const struct geometry *s, const float *x, const float *g, float *out)
+TARGET static int NAME(weight_gradient)(const struct geometry *s, const float *x, const float *g, float *out, ptrdiff_t threads)
 {
-    const struct plan p = make_plan(s, LANES, TILE, POINTS, 0);
-    const ptrdiff_t filters = (s->f + LANES - 1) / LANES * LANES, chunk = p.rows * TILE, point = s->kh * p.rows * filters;
-    const ptrdiff_t size = p.points * point, gradient = p.tiles * TILE * filters;
+    struct NAME(weights) context = {.s = s, .p = make_plan(s, LANES, TILE, POINTS, 0), .x = x, .g = g}, *c = &context;
+    struct plan p = c->p;
+    const ptrdiff_t filters = (s->f + LANES - 1) / LANES * LANES, point = s->kh * p.rows * filters;
     const int few = p.points == 1 && s->kh * p.rows < 16; /* then `part` holds vectors of sums, to be summed across */
-    struct ring ring;
-    double *total = calloc(size, sizeof *total);
-    float *part = total ? reserve(s, &p, few ? size * LANES : size, few ? 0 : p.points * gradient, &ring) : NULL;
+    struct ring rings[MOST_WORKERS + 1];
+    threads = useful_threads(s, threads);
+    cut(s, &c->p, min((PARTS - 1) / p.strips + 1, s->oh / 4));
+    c->filters = filters;
+    c->size = p.points * point;
+    c->part = few ? c->size * LANES : c->size;
+    double *total = c->total = calloc((size_t)(c->size * (1 + threads)), sizeof *total);
+    float *part = total ? reserve(s, &p, c->size, c->part + p.points * p.tiles * TILE * filters, 0, threads, rings) : NULL;
     if (!part) {
         free(total);
-        return 1;
+        return NO_MEMORY;
     }
-    ptrdiff_t unfolded = 0;
-    for (ptrdiff_t first = 0; first < p.units; first += p.strip) {
-        const ptrdiff_t units = next_strip(&p, &ring, first), width = p.points > 1 ? s->n : units * s->n;
-        const ptrdiff_t tiles = (width + TILE - 1) / TILE, all = p.points > 1 ? units * tiles : tiles;
-        for (ptrdiff_t i = 0; i < s->oh; i++) {
-            const struct range k = NAME(ready)(s, &p, &ring, x, i, first, units);
-            const float *row = g + i * s->f * s->ow * s->n;
-            if (k.begin < k.end && !few)
-                NAME(lower_gradient)(s, &p, row, first, units, filters, ring.more);
-            for (ptrdiff_t q = 0; q < p.points; q++)
-                for (ptrdiff_t t = 0; t < all; t += few ? FOLD : 1) {
-                    const ptrdiff_t offset = (q * p.tiles + t) * chunk;
-                    if (few)
-                        NAME(dots)((VEC *)part + k.begin * p.rows * filters, filters, ring.rows + k.begin, offset, chunk,
-                                   row + first * s->n + t * TILE, s->ow * s->n, min(width - t * TILE, FOLD * TILE), k.end - k.begin, p.rows, s->f);
-                    for (ptrdiff_t at = k.begin; at < (few ? k.begin : k.end); at++)
-                        NAME(outers)(part + q * point + at * p.rows * filters, filters, ring.rows[at] + offset,
-                                     ring.more + q * gradient + t * TILE * filters, min(width - t % tiles * TILE, TILE), p.rows);
-                }
-            unfolded += all;
-            if (unfolded >= (few ? FOLD * FOLD : FOLD) || (i + 1 == s->oh && first + p.strip >= p.units)) {
-                for (ptrdiff_t at = 0; at < size; at++)
-                    total[at] += few ? NAME(across)(((VEC *)part)[at]) : part[at];
-                memset(part, 0, sizeof *part * size * (few ? LANES : 1));
-                unfolded = 0;
-            }
-        }
-    }
+    c->rings = rings;
+    in_parallel(threads, c->p.strips * c->p.blocks, NAME(weight_part), c);
     ptrdiff_t exponents[256] = {0};
     float *sizes = part; /* of the points of each row of weights */
     for (ptrdiff_t f = 0; f < s->f; f++)
@@ -726,79 +861,13 @@ TARGET static int NAME(weight_gradient)(const struct geometry *s, const float *x
     return 0;
 }
 
-/* out[i, c, j, n] = the maximum of the window x[2i .. 2i + 1, c, 2j .. 2j + 1, n]; NaN if there is one.
-
-   `sizes` are H, C, W, N. As fast as memory. */
-TARGET static inline VEC NAME(larger)(VEC a, VEC b)
-{
-    const INT left = (a >= b) | (a != a);
-    return (VEC)((left & (INT)a) | (~left & (INT)b));
-}
-
-TARGET static void NAME(max_pool)(const ptrdiff_t *sizes, const float *x, float *out)
-{
-    const ptrdiff_t oh = sizes[0] / 2, c = sizes[1], w = sizes[2], n = sizes[3];
-    for (ptrdiff_t line = 0; line < oh * c; line++) {
-        const float *upper = x + ((line / c * 2) * c + line % c) * w * n, *lower = upper + c * w * n;
-        for (ptrdiff_t j = 0; j < w / 2; j++, upper += 2 * n, lower += 2 * n, out += n)
-            for (ptrdiff_t lane = 0; lane < n; lane += LANES) {
-                const ptrdiff_t at = NAME(fitted)(lane, n), count = n - at;
-                const VEC a = NAME(larger)(NAME(load)(upper + at, count), NAME(load)(upper + n + at, count));
-                const VEC b = NAME(larger)(NAME(load)(lower + at, count), NAME(load)(lower + n + at, count));
-                NAME(store)(out + at, NAME(larger)(a, b), count);
-            }
-    }
-}
-
-/* out[.., n] = g of the window where x is its first maximum, row by row, or its last NaN; 0 elsewhere, also outside of all windows. As fast as memory. */
-TARGET static void NAME(max_pool_gradient)(const ptrdiff_t *sizes, const float *g, const float *x, float *out)
-{
-    const ptrdiff_t h = sizes[0], c = sizes[1], w = sizes[2], n = sizes[3], below = c * w * n;
-    for (ptrdiff_t line = 0; line < h / 2 * c; line++) {
-        ptrdiff_t from = ((line / c * 2) * c + line % c) * w * n;
-        for (ptrdiff_t j = 0; j < w / 2; j++, from += 2 * n, g += n)
-            for (ptrdiff_t lane = 0; lane < n; lane += LANES) {
-                const ptrdiff_t at = NAME(fitted)(lane, n), count = n - at;
-                const float *seen = x + from + at;
-                float *to = out + from + at;
-                const VEC a = NAME(load)(seen, count), b = NAME(load)(seen + below, count);
-                const VEC right = NAME(load)(seen + n, count), last = NAME(load)(seen + below + n, count);
-                const VEC top = NAME(larger)(NAME(larger)(a, right), NAME(larger)(b, last));
-                const INT all = (INT)NAME(load)(g + at, count);
-                const INT only_a = (a != a) & (right == right) & (b == b), only_right = (right != right) & (b == b), only_b = b != b;
-                const INT before = last == last; /* where the last element is no NaN: then the last NaN is one of these */
-                const INT first = (a == top) | (only_a & before), second = ~first & ((right == top) | (only_right & before));
-                const INT third = ~(first | second) & ((b == top) | (only_b & before));
-                NAME(store)(to, (VEC)(all & first), count);
-                NAME(store)(to + n, (VEC)(all & second), count);
-                NAME(store)(to + below, (VEC)(all & third), count);
-                NAME(store)(to + below + n, (VEC)(all & ~(first | second | third)), count);
-            }
-        if (w % 2)
-            for (int k = 0; k < 2; k++)
-                memset(out + from + k * below, 0, sizeof(float) * n);
-    }
-    if (h % 2)
-        memset(out + (h - 1) * below, 0, sizeof(float) * below);
-}
-
-/* out[i] = 0 where y[i] <= 0, else (where it is NaN, too) g[i], for `count` numbers: ReLU's gradient. As fast as
-   memory. */
-TARGET static void NAME(relu_gradient)(ptrdiff_t count, const float *g, const float *y, float *out)
-{
-    for (ptrdiff_t at = 0; at < count; at += LANES) {
-        const ptrdiff_t left = count - at;
-        if (left >= LANES)
-            *(LOOSE *)(out + at) = (VEC)((INT)*(const LOOSE *)(g + at) & ~(*(const LOOSE *)(y + at) <= 0));
-        else
-            NAME(store)(out + at, (VEC)((INT)NAME(load)(g + at, left) & ~(NAME(load)(y + at, left) <= 0)), left);
-    }
-}
+#include "pooling.h"
 
 #undef VEC
 #undef LOOSE
 #undef INT
 #undef TILE
+#undef DEPTH
 #undef LANES
 #undef VECTORS
 #undef BLOCK

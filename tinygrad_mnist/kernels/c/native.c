@@ -36,14 +36,15 @@ static const float A1 = 0.75f, A2 = 0.5625f, B1 = 1.5f, B2 = 2.25f; /* a, aa, b,
 static const float G0 = 64 / 81.f, GA = -128 / 243.f, GB = 32 / 243.f; /* 1 / aabb, 1 / (2aa (aa - bb)), 1 / (2bb (bb - aa)) */
 
 struct plan {
-    ptrdiff_t points;     /* POINTS for Winograd, 1 for the textbook */
-    ptrdiff_t rows;       /* of a lowered row of the image, for each point */
-    ptrdiff_t units;      /* fours of output columns, or output columns */
-    ptrdiff_t unit_tiles; /* tiles for the images of one unit */
-    ptrdiff_t strip;      /* units that are lowered together */
-    ptrdiff_t tiles;      /* in a strip */
-    ptrdiff_t seen, slot; /* floats in a lowered row, and with the sums of what is seen behind it */
-    float ratio, single;  /* of what a unit sees: its sum over that of a column, at most; its square over the sum of squares, at least */
+    ptrdiff_t points;      /* POINTS for Winograd, 1 for the textbook */
+    ptrdiff_t rows;        /* of a lowered row of the image, for each point */
+    ptrdiff_t columns;     /* of the output in a unit: COLUMNS, or 1 */
+    ptrdiff_t units;       /* in a row of the output */
+    ptrdiff_t lanes;       /* for the images of one unit: for Winograd up to whole vectors */
+    ptrdiff_t strip;       /* units that are lowered together */
+    ptrdiff_t tiles;       /* in a strip */
+    ptrdiff_t seen, slot;  /* floats in a lowered row, and with the sums of what is seen behind it */
+    ptrdiff_t strips, height, blocks; /* a part of the work is a strip of so many output rows; there are strips * blocks parts */
 };
 
 struct ring { /* the lowered rows that one output row sees */
@@ -53,6 +54,8 @@ struct ring { /* the lowered rows that one output row sees */
     const float **rows; /* the one that each row of the kernel sees */
     float *zeros;       /* a column that is outside of the image */
     float *more;
+    float *plain; /* the filters laid out for the textbook, once `laid_out` is not 0 */
+    int *laid_out;
 };
 
 struct range {
@@ -60,9 +63,14 @@ struct range {
 };
 
 enum {
-    LOWERED = 384 << 10, /* bytes in a ring: of a second-level cache of 1 MB; 256 to 768 KB are equally fast */
-    FOLD = 16            /* tiles that a weight gradient sums in float32 */
+    LOWERED = 384 << 10,  /* bytes in a ring: of a second-level cache of 1 MB; 256 to 768 KB are equally fast */
+    SUMMED = 24 << 10,    /* bytes in the rows of a tile that are summed up at a time: they stay in the first-level cache */
+    FOLDED = 1024,        /* lanes that a weight gradient sums in float32 */
+    SMALL_PART = 1 << 16, /* floats of an image: less are not worth waking another thread */
+    PARTS = 8             /* of a weight gradient, at least, if there are rows enough: more than there are cores, mostly */
 };
+
+double worth_a_thread = 2 << 20; /* multiplications that are worth waking one for; exported for tests */
 
 enum { NO_MEMORY = 1, NOT_FINITE, UNEVEN }; /* what may be in the way of a plan; 0 if nothing is */
 enum { ZEROS = 1, APART = 2 };              /* what an output column may see */
@@ -73,17 +81,22 @@ enum { ZEROS = 1, APART = 2 };              /* what an output column may see */
 static const float EVEN_COLUMNS = 32, EVEN_ROWS = 16, ALL_ROWS = 65536; /* the largest |w| of a filter may be so many times that of each of its
                                                                            columns, the mean of its other rows', and that of each row */
 static const float LIGHTEST = 0x1p-40f, HEAVIEST = 0x1p60f; /* the largest |w| of a filter; else products may overflow or be subnormal */
+static const float RATIO = 64, SINGLE = 1.06f; /* of what a unit sees: its sum over that of a column, at most; its square over the sum of
+                                                   squares, at least: no number may be larger than all others together, times 30 */
+enum { TERMS = 24 };                            /* of a sum, at least: in a corner there are few, which may all meet small weights */
 static const float LEAST = 0x1p-60f, MOST = 0x1p60f;        /* the sum of what a unit sees, for the same reason */
 
 /* Winograd's sums for the gradients of a row of weights may be this small and large. Where they are OUTLIER times as large as usual (or as
    HIGH), they may be as many times a gradient as that has multiplications and additions, but not more than CANCELLED times. */
-static const float FAINTEST = 0x1p-80f, LARGEST = 0x1p60f, HIGH = 0x1p8f, OUTLIER = 1024;
-enum { CANCELLED = 8192 };
+static const float FAINTEST = 0x1p-80f, LARGEST = 0x1p60f, HIGH = 0x1p3f, OUTLIER = 64;
+enum { CANCELLED = 128 };
 
 static inline ptrdiff_t min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 static inline ptrdiff_t max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 static inline int smaller(int a, int b) { return a < b ? a : b; }
 static inline int larger(int a, int b) { return a > b ? a : b; }
+
+#include "pool.h"
 
 static inline int magnitude(float v)
 {
@@ -114,39 +127,60 @@ static int low_quantile(const ptrdiff_t *exponents)
 /* `points` is the most of them that the plan may have, `seen` how many sums of what is seen are kept for each lane. */
 static struct plan make_plan(const struct geometry *s, ptrdiff_t lanes, ptrdiff_t tile, int points, int seen)
 {
-    const int winograd = points == POINTS && s->kw == 3 && s->sw == 1 && s->ow >= 3 && s->c >= 4 && s->f >= 4 && s->n >= 2 * lanes; /* else it does not pay */
-    struct plan p = {.points = 1, .rows = s->c * s->kw, .units = s->ow};
+    const ptrdiff_t whole = (s->n + lanes - 1) / lanes * lanes; /* else Winograd does not pay: */
+    const int winograd = points == POINTS && s->kw == 3 && s->sw == 1 && s->ow >= 3 && s->c >= 8 && s->f >= 4 && 3 * whole <= 4 * s->n;
+    struct plan p = {.points = 1, .rows = s->c * s->kw, .columns = 1, .units = s->ow, .lanes = s->n};
     if (winograd)
-        p = (struct plan){.points = POINTS, .rows = s->c, .units = (s->ow + COLUMNS - 1) / COLUMNS};
-    const float terms = (float)(s->c * s->kh * s->kw);
-    p.ratio = terms < 128 ? 8 * terms : 1024;
-    p.single = 1 + 8 / terms; /* no number is larger than all others together, times a quarter of the terms */
-    p.unit_tiles = (s->n + tile - 1) / tile;
-    const ptrdiff_t bytes = (ptrdiff_t)sizeof(float) * min(s->kh, s->h) * p.points * p.rows * (winograd ? p.unit_tiles * tile : s->n);
-    const ptrdiff_t strips = (p.units - 1) / max(LOWERED / bytes, 1) + 1;
-    p.strip = (p.units - 1) / strips + 1;
-    p.tiles = winograd ? p.strip * p.unit_tiles : (p.strip * s->n + tile - 1) / tile;
+        p = (struct plan){.points = POINTS, .rows = s->c, .columns = COLUMNS, .units = (s->ow + COLUMNS - 1) / COLUMNS, .lanes = whole};
+    const ptrdiff_t bytes = (ptrdiff_t)sizeof(float) * min(s->kh, s->h) * p.points * p.rows * p.lanes;
+    p.strip = (p.units - 1) / ((p.units - 1) / max(LOWERED / bytes, 1) + 1) + 1;
+    p.strips = (p.units - 1) / p.strip + 1;
+    p.tiles = (p.strip * p.lanes + tile - 1) / tile;
     p.seen = p.points * p.tiles * p.rows * tile;
     p.slot = p.seen + (winograd ? p.tiles * seen * tile : 0);
     return p;
 }
 
-/* Memory for `floats`, the rows of a ring, zeros, and `more` floats, all 0; NULL if there is none. */
-static float *reserve(const struct geometry *s, const struct plan *p, ptrdiff_t floats, ptrdiff_t more, struct ring *ring)
+/* How many threads are worth it. */
+static ptrdiff_t useful_threads(const struct geometry *s, ptrdiff_t threads)
 {
-    const ptrdiff_t count = min(s->kh, s->h), line = 16; /* floats in a cache line */
-    const ptrdiff_t slots = (floats + line - 1) / line * line, after = slots + count * p->slot, zeros = after + (more + line - 1) / line * line;
-    const ptrdiff_t end = zeros + (s->n + line - 1) / line * line;
-    const size_t bytes = sizeof(float) * (size_t)end + sizeof(ptrdiff_t) * (size_t)count + sizeof(float *) * (size_t)s->kh;
-    const size_t whole = (bytes + 63) / 64 * 64;
-    float *all = aligned_alloc(64, whole);
+    const double parts = (double)(s->n * s->f * s->oh) * (double)(s->ow * s->c * s->kh) * (double)s->kw / worth_a_thread;
+    return max(parts < (double)threads ? (ptrdiff_t)parts : min(threads, MOST_WORKERS + 1), 1);
+}
+
+/* Cut each strip into about as many blocks of output rows. */
+static void cut(const struct geometry *s, struct plan *p, ptrdiff_t blocks)
+{
+    p->height = (s->oh - 1) / max(min(blocks, s->oh), 1) + 1;
+    p->blocks = (s->oh - 1) / p->height + 1;
+}
+
+static inline size_t whole_lines(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+/* Memory for `floats`, all 0, and for a ring with `more` and `plain` floats for each of `threads`; NULL if there is none. */
+static float *
+reserve(const struct geometry *s, const struct plan *p, ptrdiff_t floats, ptrdiff_t more, ptrdiff_t plain, ptrdiff_t threads, struct ring *rings)
+{
+    const ptrdiff_t count = min(s->kh, s->h);
+    const size_t shared = whole_lines(sizeof(float) * (size_t)floats), slots = whole_lines(sizeof(float) * (size_t)(count * p->slot));
+    const size_t extra = whole_lines(sizeof(float) * (size_t)more), zeros = whole_lines(sizeof(float) * (size_t)p->lanes);
+    const size_t tables = whole_lines(sizeof(ptrdiff_t) * (size_t)(count + 1) + sizeof(float *) * (size_t)s->kh);
+    const size_t filters = whole_lines(sizeof(float) * (size_t)plain), each = slots + extra + zeros + tables + filters, whole = shared + (size_t)threads * each;
+    char *all = aligned_alloc(64, whole);
     if (!all)
         return NULL;
     memset(all, 0, whole);
-    *ring = (struct ring){.slots = all + slots, .count = count, .zeros = all + zeros, .more = all + after};
-    ring->holds = (ptrdiff_t *)(all + end);
-    ring->rows = (const float **)(ring->holds + count);
-    return all;
+    for (ptrdiff_t thread = 0; thread < threads; thread++) {
+        char *own = all + shared + (size_t)thread * each;
+        rings[thread] = (struct ring){.slots = (float *)own, .count = count};
+        rings[thread].more = (float *)(own + slots);
+        rings[thread].zeros = (float *)(own + slots + extra);
+        rings[thread].holds = (ptrdiff_t *)(own + slots + extra + zeros);
+        rings[thread].laid_out = (int *)(rings[thread].holds + count);
+        rings[thread].rows = (const float **)(rings[thread].holds + count + 1);
+        rings[thread].plain = (float *)(own + each - filters);
+    }
+    return (float *)all;
 }
 
 /* Empty the ring for the strip that begins at unit `first`; returns how many units it has. */
@@ -175,8 +209,8 @@ static ptrdiff_t next_strip(const struct plan *p, const struct ring *ring, ptrdi
 #include "kernels.h"
 
 #define LANES 16
-#define VECTORS 4
-#define BLOCK 4
+#define VECTORS 2
+#define BLOCK 8
 #define ROWS 8
 #define TARGET __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")))
 #define NAME(x) x##_avx512
@@ -184,14 +218,15 @@ static ptrdiff_t next_strip(const struct plan *p, const struct ring *ring, ptrdi
 #endif
 
 struct kernels {
-    int (*convolve)(const struct geometry *, const float *, const float *, const float *, float *, int);
-    int (*weight_gradient)(const struct geometry *, const float *, const float *, float *);
-    void (*max_pool)(const ptrdiff_t *, const float *, float *);
-    void (*max_pool_gradient)(const ptrdiff_t *, const float *, const float *, float *);
-    void (*relu_gradient)(ptrdiff_t, const float *, const float *, float *);
+    int (*convolve)(const struct geometry *, const float *, const float *, const float *, float *, int, ptrdiff_t);
+    int (*weight_gradient)(const struct geometry *, const float *, const float *, float *, ptrdiff_t);
+    void (*max_pool)(const struct geometry *, const float *, float *, ptrdiff_t);
+    void (*max_pool_gradient)(const struct geometry *, const float *, const float *, const float *, float *, ptrdiff_t);
+    void (*relu_gradient)(ptrdiff_t, const float *, const float *, float *, ptrdiff_t);
+    void (*channel_sums)(ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *, float *, ptrdiff_t);
 };
 
-#define KERNELS(set) {convolve_##set, weight_gradient_##set, max_pool_##set, max_pool_gradient_##set, relu_gradient_##set}
+#define KERNELS(set) {convolve_##set, weight_gradient_##set, max_pool_##set, max_pool_gradient_##set, relu_gradient_##set, channel_sums_##set}
 static const struct kernels levels[] = {
     KERNELS(baseline),
 #if defined(__x86_64__)
@@ -227,25 +262,33 @@ int highest_level(void)
 #endif
 }
 
-/* These return NO_MEMORY if there is not enough; NOT_FINITE, and nothing else, if weights are not. */
-int convolve(int level, const struct geometry *s, const float *x, const float *w, const float *bias, float *out)
+/* These use up to `threads` threads, and return NO_MEMORY if there is not enough; NOT_FINITE, and nothing else, if weights are not. */
+int convolve(int level, ptrdiff_t threads, const struct geometry *s, const float *x, const float *w, const float *bias, float *out)
 {
-    return levels[level].convolve(s, x, w, bias, out, POINTS);
+    return levels[level].convolve(s, x, w, bias, out, POINTS, threads);
 }
 
-int weight_gradient(int level, const struct geometry *s, const float *x, const float *g, float *out)
+int weight_gradient(int level, ptrdiff_t threads, const struct geometry *s, const float *x, const float *g, float *out)
 {
-    return levels[level].weight_gradient(s, x, g, out);
+    return levels[level].weight_gradient(s, x, g, out, threads);
 }
 
-void max_pool(int level, const ptrdiff_t *sizes, const float *x, float *out) { levels[level].max_pool(sizes, x, out); }
-
-void max_pool_gradient(int level, const ptrdiff_t *sizes, const float *g, const float *x, float *out)
+void max_pool(int level, ptrdiff_t threads, const struct geometry *s, const float *x, float *out)
 {
-    levels[level].max_pool_gradient(sizes, g, x, out);
+    levels[level].max_pool(s, x, out, threads);
 }
 
-void relu_gradient(int level, ptrdiff_t count, const float *g, const float *y, float *out)
+void max_pool_gradient(int level, ptrdiff_t threads, const struct geometry *s, const float *g, const float *x, const float *top, float *out)
 {
-    levels[level].relu_gradient(count, g, y, out);
+    levels[level].max_pool_gradient(s, g, x, top, out, threads);
+}
+
+void relu_gradient(int level, ptrdiff_t threads, ptrdiff_t count, const float *g, const float *x, float *out)
+{
+    levels[level].relu_gradient(count, g, x, out, threads);
+}
+
+void channel_sums(int level, ptrdiff_t threads, ptrdiff_t rows, ptrdiff_t channels, ptrdiff_t length, const float *x, float *out)
+{
+    levels[level].channel_sums(rows, channels, length, x, out, threads);
 }

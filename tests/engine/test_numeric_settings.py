@@ -123,6 +123,9 @@ CALLS: dict[str, Callable[..., Any]] = {
     "Run.save": lambda **how: tg.runs.Run.save(NoRun(), **{"step": 1, "seconds": 0.0, **how}),
     "Run.record_time": lambda **how: tg.runs.Run.record_time(NoRun(), **how),
     "adjoint_check": lambda **how: tg.testing.adjoint_check(lambda x: x, lambda y: y, **{"shape": 2, **how}),
+    "check_model": lambda **how: tg.testing.check_model(
+        tg.nn.Linear(1, 2, rng=np.random.default_rng(0)), np.ones((2, 1)), np.zeros(2, int), **how
+    ),
     "check_gradients": lambda **how: tg.testing.check_gradients(tg.exp, [0.5], **how),
     "arrays": lambda **how: tg.testing.arrays(3, **how),
     "axes": tg.testing.axes,

@@ -112,15 +112,6 @@ def test_conventions_at_kinks_ties_and_extremes(function: Function, values: list
     assert gradients_of_sum(function, *values) == expected
 
 
-def test_the_curvature_of_a_power_depends_on_an_exponent_of_zero() -> None:
-    x, y = Tensor([2.0, 4.0, 0.0], requires_grad=True), Tensor([0.0, 0.0, 0.0], requires_grad=True)
-    (slope,) = tg.grad(tg.sum(tg.power(x, y)), [x], create_graph=True)
-    (curvature,) = tg.grad(tg.sum(slope), [x], create_graph=True)
-    assert curvature.data.tolist() == [0, 0, 0]
-    (found,) = tg.grad(tg.sum(curvature), [y])  # of y * (y - 1) * x ** (y - 2): (2y - 1) * x ** (y - 2) at y = 0
-    assert found.data.tolist() == [-1 / 4, -1 / 16, 0]
-
-
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, np.int64, np.bool_])
 @pytest.mark.parametrize("shape", [(0,), (7,), (9000,), (3000, 4), (4, 3000), (1, 16, 30, 30), (20, 1, 21, 22)])
 def test_relu_of_small_and_large_arrays_in_any_memory_order(shape: Shape, dtype: Any) -> None:

@@ -42,19 +42,14 @@ _power_by_base = in_rules(_base_gradient)
 _power_by_exponent = in_rules(_exponent_gradient)
 
 
-def _one_where_constant(x: Any, y: Any, value: Any) -> Any:
-    """Return `value`, and 1 where x and y are both 0: there ``x ** y`` and ``y * x ** (y - 1)`` are constant."""
-    return where(logical_and(equal(x, 0), equal(y, 0)), 1.0, value)
-
-
-def _one_less(x: Any, y: Any) -> Any:
-    """``y - 1``, and 0 where x and y are both 0."""
-    return _one_where_constant(x, y, y) - 1 if isinstance(y, Tensor) else y - 1 if y else y
+def _one_less(y: Any) -> Any:
+    """``y - 1``, and 0 where y is 0: the power is constant there."""
+    return where(y == 0, 1.0, y) - 1 if isinstance(y, Tensor) else y - 1 if y else y
 
 
 def _lower_power(x: Any, y: Any) -> Tensor:
-    """``x ** (y - 1)``, and 1 where x and y are both 0, so that 0 * 0 ** -1 is 0."""
-    return power(_one_where_constant(x, y, x), y - 1)
+    """``x ** (y - 1)``; where x and y are both 0, the base is replaced by 1, so that 0 * 0 ** -1 is 0."""
+    return power(where(logical_and(equal(x, 0), equal(y, 0)), 1.0, x), y - 1)
 
 
 power.defvjp(
@@ -63,7 +58,7 @@ power.defvjp(
 )
 _base_gradient.defvjp(
     lambda h, out, g, x, y: _power_by_base(h, x, y),
-    in_single(lambda h, out, g, x, y: unbroadcast(_power_by_base(h * g * y, x, _one_less(x, y)), x)),
+    in_single(lambda h, out, g, x, y: unbroadcast(_power_by_base(h * g * y, x, _one_less(y)), x)),
     in_single(
         lambda h, out, g, x, y: unbroadcast(h * g * _lower_power(x, y) + _power_by_exponent(h * g * y, x, y - 1), y)
     ),

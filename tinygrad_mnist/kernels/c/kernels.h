@@ -608,36 +608,37 @@ NAME(lower_gradient)(const struct geometry *s, const struct plan *p, const float
     }
 }
 
-/* total[r][f] += sum over lanes of v[r][lane] * g[lane][f], for `rows` rows and `wide` vectors of filters.
+/* total[r][f] += sum over lanes of v[r][lane] * g[lane][f], for `rows` rows and `wide` vectors of filters; tiles of v are `chunk` floats apart.
 
    The sums stay in registers: for each lane `wide` loads and `rows` broadcasts. 95-105 GFLOP/s. */
 TARGET static inline __attribute__((always_inline)) void
-NAME(outer)(float *restrict total, ptrdiff_t filters, const float *restrict v, const float *restrict g, ptrdiff_t lanes, const int rows,
-            const int wide)
+NAME(outer)(float *restrict total, ptrdiff_t filters, const float *restrict v, ptrdiff_t chunk, const float *restrict g, ptrdiff_t lanes,
+            const int rows, const int wide)
 {
     VEC sum[2 * ROWS][2];
     for (int r = 0; r < rows; r++)
         for (int j = 0; j < wide; j++)
             sum[r][j] = (VEC){0};
-    for (ptrdiff_t lane = 0; lane < lanes; lane++) {
-        VEC a[2];
-        for (int j = 0; j < wide; j++)
-            a[j] = *(const VEC *)(g + lane * filters + j * LANES);
-        for (int r = 0; r < rows; r++)
+    for (; lanes > 0; lanes -= TILE, v += chunk)
+        for (ptrdiff_t lane = 0; lane < min(lanes, TILE); lane++, g += filters) {
+            VEC a[2];
             for (int j = 0; j < wide; j++)
-                sum[r][j] += v[r * TILE + lane] * a[j];
-    }
+                a[j] = *(const VEC *)(g + j * LANES);
+            for (int r = 0; r < rows; r++)
+                for (int j = 0; j < wide; j++)
+                    sum[r][j] += v[r * TILE + lane] * a[j];
+        }
     for (int r = 0; r < rows; r++)
         for (int j = 0; j < wide; j++)
             *(VEC *)(total + r * filters + j * LANES) += sum[r][j];
 }
 
 TARGET static void
-NAME(outers)(float *total, ptrdiff_t filters, const float *v, const float *g, ptrdiff_t lanes, ptrdiff_t rows)
+NAME(outers)(float *total, ptrdiff_t filters, const float *v, ptrdiff_t chunk, const float *g, ptrdiff_t lanes, ptrdiff_t rows)
 {
 #define OUTERS(count, wide) \
     for (; r + (count) <= rows; r += (count)) \
-        NAME(outer)(total + r * filters + f, filters, v + r * TILE, g + f, lanes, count, wide)
+        NAME(outer)(total + r * filters + f, filters, v + r * TILE, chunk, g + f, lanes, count, wide)
     ptrdiff_t f = 0, r;
     for (; f + 2 * LANES <= filters; f += 2 * LANES) {
         r = 0;
@@ -770,14 +771,14 @@ TARGET static void NAME(weight_part)(void *context, ptrdiff_t number, int worker
         if (k.begin < k.end && !few)
             NAME(lower_gradient)(s, p, row, first, units, filters, part + c->part);
         for (ptrdiff_t q = 0; q < p->points; q++)
-            for (ptrdiff_t lane = 0; lane < width; lane += few ? FOLDED : TILE) {
+            for (ptrdiff_t lane = 0; lane < width; lane += few ? FOLDED : TOGETHER) {
                 const ptrdiff_t offset = q * p->tiles * chunk + lane / TILE * chunk;
                 if (few)
                     NAME(dots)((VEC *)part + k.begin * p->rows * filters, filters, ring->rows + k.begin, offset, chunk,
                                row + first * s->n + lane, s->ow * s->n, min(width - lane, FOLDED), k.end - k.begin, p->rows, s->f);
                 for (ptrdiff_t at = k.begin; at < (few ? k.begin : k.end); at++)
-                    NAME(outers)(part + q * point + at * p->rows * filters, filters, ring->rows[at] + offset,
-                                 part + c->part + q * gradient + lane * filters, min(width - lane, TILE), p->rows);
+                    NAME(outers)(part + q * point + at * p->rows * filters, filters, ring->rows[at] + offset, chunk,
+                                 part + c->part + q * gradient + lane * filters, min(width - lane, TOGETHER), p->rows);
             }
         unfolded += width;
         if (folds && (unfolded >= most || i + 1 == end)) {
@@ -802,7 +803,7 @@ TARGET static void NAME(weight_part)(void *context, ptrdiff_t number, int worker
    channel, 50-100 for more. Winograd: 115-190.
 
    A weight whose sum is not finite, or much smaller than unusually large ones that its neighbours share, is computed again by itself: it may
-   not see what is large, and padding takes no part. */
+   not see what is large, and padding takes no part. So is a column of the kernel whose gradients are all much smaller. */
 TARGET static int NAME(weight_gradient)(const struct geometry *s, const float *x, const float *g, float *out, ptrdiff_t threads)
 {
     struct NAME(weights) context = {.s = s, .p = make_plan(s, LANES, TILE, POINTS, 0), .x = x, .g = g}, *c = &context;
@@ -824,10 +825,10 @@ TARGET static int NAME(weight_gradient)(const struct geometry *s, const float *x
     c->rings = rings;
     in_parallel(threads, c->p.strips * c->p.blocks, NAME(weight_part), c);
     ptrdiff_t exponents[256] = {0};
-    float *sizes = part; /* of the points of each row of weights */
-    for (ptrdiff_t f = 0; f < s->f; f++)
-        for (ptrdiff_t c = 0; c < s->c; c++)
-            for (ptrdiff_t k = 0; k < s->kh; k++, sizes++) {
+    double column[3] = {0}, all = 0; /* sums of absolute values: of gradients, by column of the kernel, and of points */
+    for (ptrdiff_t c = 0; c < s->c; c++) /* the totals of all filters lie side by side */
+        for (ptrdiff_t k = 0; k < s->kh; k++)
+            for (ptrdiff_t f = 0; f < s->f; f++) {
                 const double *u = total + (k * p.rows + c) * filters + f;
                 float *d = out + ((f * s->c + c) * s->kh + k) * s->kw;
                 if (p.points == 1) {
@@ -843,8 +844,11 @@ TARGET static int NAME(weight_gradient)(const struct geometry *s, const float *x
                 double size = 0;
                 for (ptrdiff_t q = 0; q < POINTS; q++)
                     size = fabs(u[q * point]) > size ? fabs(u[q * point]) : size;
-                *sizes = (float)size;
-                exponents[magnitude(*sizes) >> 23]++;
+                for (ptrdiff_t l = 0; l < 3; l++)
+                    column[l] += fabsf(d[l]);
+                all += size;
+                part[(f * s->c + c) * s->kh + k] = (float)size;
+                exponents[magnitude((float)size) >> 23]++;
             }
     const float usual = number(smaller(low_quantile(exponents), magnitude(HIGH))), cancelled = (float)min(2 * s->n * s->oh * s->ow, CANCELLED);
     for (ptrdiff_t row = 0; row < s->f * s->c * s->kh; row++) {
@@ -852,7 +856,7 @@ TARGET static int NAME(weight_gradient)(const struct geometry *s, const float *x
         const float least = size > LARGEST || (size > 0 && size < FAINTEST) ? INFINITY : size > OUTLIER * usual ? size / cancelled : 0;
         for (ptrdiff_t l = 0; l < s->kw; l++) {
             float *d = out + row * s->kw + l;
-            if (!(fabsf(*d) >= least && fabsf(*d) <= FLT_MAX))
+            if (!(fabsf(*d) >= (p.points > 1 && column[l] * WEAK < all ? INFINITY : least) && fabsf(*d) <= FLT_MAX))
                 *d = NAME(one_weight)(s, x, g, row / s->kh / s->c, row / s->kh % s->c, row % s->kh, l);
         }
     }

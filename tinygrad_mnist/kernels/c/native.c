@@ -65,6 +65,7 @@ struct range {
 enum {
     LOWERED = 384 << 10,  /* bytes in a ring: of a second-level cache of 1 MB; 256 to 768 KB are equally fast */
     SUMMED = 24 << 10,    /* bytes in the rows of a tile that are summed up at a time: they stay in the first-level cache */
+    TOGETHER = 64,       /* lanes that a weight gradient sums up before it adds them to others */
     FOLDED = 1024,        /* lanes that a weight gradient sums in float32 */
     SMALL_PART = 1 << 16, /* floats of an image: less are not worth waking another thread */
     PARTS = 8             /* of a weight gradient, at least, if there are rows enough: more than there are cores, mostly */
@@ -87,8 +88,9 @@ enum { TERMS = 24 };                            /* of a sum, at least: in a corn
 static const float LEAST = 0x1p-60f, MOST = 0x1p60f;        /* the sum of what a unit sees, for the same reason */
 
 /* Winograd's sums for the gradients of a row of weights may be this small and large. Where they are OUTLIER times as large as usual (or as
-   HIGH), they may be as many times a gradient as that has multiplications and additions, but not more than CANCELLED times. */
-static const float FAINTEST = 0x1p-80f, LARGEST = 0x1p60f, HIGH = 0x1p3f, OUTLIER = 64;
+   HIGH), they may be as many times a gradient as that has multiplications and additions, but not more than CANCELLED times. All together
+   they may be WEAK times the gradients of a column of the kernel. */
+static const float FAINTEST = 0x1p-80f, LARGEST = 0x1p60f, HIGH = 0x1p8f, OUTLIER = 64, WEAK = 32;
 enum { CANCELLED = 128 };
 
 static inline ptrdiff_t min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }

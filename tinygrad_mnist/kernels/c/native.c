@@ -1,7 +1,7 @@
-/* Convolution, max-pooling and ReLU's gradient in C11 with the vector extensions of GCC and Clang, for each instruction set.
+/* Convolution, max-pooling, ReLU and the sums of channels in C11 with the vector extensions of GCC and Clang, for each instruction set.
 
-   A plain shared library: it knows nothing of Python, keeps no state, and may be called from several threads. The kernels, with comments,
-   are in kernels.h.
+   A plain shared library: it knows nothing of Python, keeps nothing but threads (pool.h), and may be called from several threads. The kernels,
+   with comments, are in kernels.h and pooling.h.
 
    Winograd's F(4, 3) (Lavin and Gray, 2016) writes four outputs y of a three-column filter w over six inputs d as
 
@@ -65,7 +65,7 @@ struct range {
 enum {
     LOWERED = 384 << 10,  /* bytes in a ring: of a second-level cache of 1 MB; 256 to 768 KB are equally fast */
     SUMMED = 24 << 10,    /* bytes in the rows of a tile that are summed up at a time: they stay in the first-level cache */
-    TOGETHER = 64,       /* lanes that a weight gradient sums up before it adds them to others */
+    TOGETHER = 64,        /* lanes that a weight gradient sums up before it adds them to others */
     FOLDED = 1024,        /* lanes that a weight gradient sums in float32 */
     SMALL_PART = 1 << 16, /* floats of an image: less are not worth waking another thread */
     PARTS = 8             /* of a weight gradient, at least, if there are rows enough: more than there are cores, mostly */
@@ -78,14 +78,15 @@ enum { ZEROS = 1, APART = 2 };              /* what an output column may see */
 
 /* Winograd's rounding errors are in proportion to the largest number that a unit's six columns hold, times the largest weight; a plain sum's
    are to what the output sees, times the weights that it meets. Where these are far apart, the plain sum is computed: for all outputs if the
-   weights are uneven, else for single ones. In training on MNIST that is one of 300 vectors of outputs. */
+   weights are uneven, else for single ones. In training on MNIST that is one of 6 vectors of outputs of the second layer, one of 12 of the
+   third, beside black pixels, and hardly any of the others. */
 static const float EVEN_COLUMNS = 32, EVEN_ROWS = 16, ALL_ROWS = 65536; /* the largest |w| of a filter may be so many times that of each of its
                                                                            columns, the mean of its other rows', and that of each row */
 static const float LIGHTEST = 0x1p-40f, HEAVIEST = 0x1p60f; /* the largest |w| of a filter; else products may overflow or be subnormal */
 static const float RATIO = 64, SINGLE = 1.06f; /* of what a unit sees: its sum over that of a column, at most; its square over the sum of
                                                    squares, at least: no number may be larger than all others together, times 30 */
-enum { TERMS = 24 };                            /* of a sum, at least: in a corner there are few, which may all meet small weights */
-static const float LEAST = 0x1p-60f, MOST = 0x1p60f;        /* the sum of what a unit sees, for the same reason */
+enum { TERMS = 24 }; /* of a sum, at least: in a corner there are few, which may all meet small weights */
+static const float LEAST = 0x1p-60f, MOST = 0x1p60f; /* the sum of what a unit sees; else products may overflow or be subnormal */
 
 /* Winograd's sums for the gradients of a row of weights may be this small and large. Where they are OUTLIER times as large as usual (or as
    HIGH), they may be as many times a gradient as that has multiplications and additions, but not more than CANCELLED times. All together

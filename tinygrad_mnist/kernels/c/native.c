@@ -17,6 +17,7 @@
    and so the sum of y * g, for any g, as that of (G w) * (B d) * (A' g): the weight gradient is G' of the sums of (B d) * (A' g). With
    a = 3/4 and b = 3/2 the errors are those of a plain sum in float32, to within a half (with 1 and 2, twice as large). They are in
    proportion to all six inputs; outputs that see far less of them, and all where an input is not finite, are computed by the plain sum. */
+#define _POSIX_C_SOURCE 200809L /* for sigset_t; before all headers */
 #include <float.h>
 #include <math.h>
 #include <stddef.h>

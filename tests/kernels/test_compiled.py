@@ -684,10 +684,14 @@ PLANTED = {
         "0; lane < LANES; lane++)\n        sum",
         "1; lane < LANES; lane++)\n        sum",
     ),
-    "an image too few": ("kernels.h", "min(width - lane, TILE)", "min(width - lane, TILE) - 1"),
+    "an image too few": ("kernels.h", "min(width - lane, TOGETHER)", "min(width - lane, TOGETHER) - 1"),
     "rounding of zeros": ("kernels.h", "if (seeing & ZEROS)", "if (0)"),
-    "what a neighbour sees": ("kernels.h", "all <= sum[j] * RATIO", "all == all"),
-    "one number among small ones": ("kernels.h", "all * all > SINGLE * sum[COLUMNS]", "all * all > 0"),
+    "what a neighbour sees": ("kernels.h", "all <= sum[j] * RATIO", "all <= sum[j] * RATIO * MOST"),
+    "one number among small ones": (
+        "kernels.h",
+        "all * all > SINGLE * sum[COLUMNS]",
+        "all * all > SINGLE * sum[COLUMNS] * 0",
+    ),
     "the wrong column again": (
         "kernels.h",
         "column = j - s->left, block",
@@ -698,7 +702,7 @@ PLANTED = {
     "weights that are not finite": ("kernels.h", "return NOT_FINITE;", "return 0;"),
     "a gradient that cancels": ("kernels.h", "OUTLIER * usual", "OUTLIER * usual * LARGEST"),
     "a gradient at the edge": ("kernels.h", "begin * s->sw + l < s->left", "begin * s->sw + l + 1 < s->left"),
-    "a total that is not folded": ("kernels.h", "unfolded >= most ||", ""),
+    "a part that is lost": ("kernels.h", "c->total[at] += own[at];", "c->total[at] = own[at];"),
     "a ring kept from another strip": ("native.c", "ring->holds[at] = -1;", "ring->holds[at] += 0;"),
     "a part without its last row": (
         "kernels.h",

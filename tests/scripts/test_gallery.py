@@ -37,7 +37,7 @@ def test_ours_computes_the_convolution_of_the_case(case: Case) -> None:
 @pytest.mark.parametrize("name", [EAGER, LAST, HALF])
 @pytest.mark.parametrize("case", [TINY, Case(1, 1, 8, 8, 1, 1), Case(3, 16, 9, 9, 8, 5, padding=2)], ids=str)
 def test_pytorch_computes_the_convolution_of_the_case(name: str, case: Case) -> None:
-    pytest.importorskip("torch")
+    pytest.importorskip("torch")  # for comparison only: no dependency of the project
     convolution = convolutions.CONVOLUTIONS[name](1, case)
     error = convolutions.largest_error(convolution.results(), case.exact())
     if convolution.reduced:

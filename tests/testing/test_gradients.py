@@ -310,7 +310,7 @@ def test_the_whole_range_of_floats_raises_no_alarm(data: Any, fn: Any, order: in
         (tg.multiply, [1.7e308, 1.0]),
     ],
 )
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy, about overflow
 def test_points_far_from_1(fn: Any, x: Any) -> None:
     check_gradients(fn, *([x, [2.0**-1, 1.0]] if fn is tg.multiply else [x]), order=2, inconclusive="ignore")
 

@@ -221,29 +221,40 @@ NAME(sums)(float *restrict to, ptrdiff_t stride, int more, const float *bias, co
            ptrdiff_t offset, ptrdiff_t taps, ptrdiff_t rows, const int filters, const int vectors)
 {
     VEC sum[BLOCK][VECTORS];
+    UNROLLED
     for (int f = 0; f < filters; f++)
+        UNROLLED
         for (int j = 0; j < vectors; j++)
             sum[f][j] = (VEC){0};
     for (ptrdiff_t k = 0; k < taps; k++) {
         const float *at = v[k] + offset;
         for (ptrdiff_t r = 0; r < rows; r++, at += TILE, w += BLOCK) {
             VEC a[VECTORS];
+            UNROLLED
             for (int j = 0; j < vectors; j++)
                 a[j] = *(const VEC *)(at + j * LANES);
+            UNROLLED
             for (int f = 0; f < filters; f++)
+                UNROLLED
                 for (int j = 0; j < vectors; j++)
                     sum[f][j] += w[f] * a[j];
         }
     }
     if (more)
+        UNROLLED
         for (int f = 0; f < filters; f++)
+            UNROLLED
             for (int j = 0; j < vectors; j++)
                 sum[f][j] += *(const LOOSE *)(to + f * stride + j * LANES);
     if (bias)
+        UNROLLED
         for (int f = 0; f < filters; f++)
+            UNROLLED
             for (int j = 0; j < vectors; j++)
                 sum[f][j] += bias[f];
+    UNROLLED
     for (int f = 0; f < filters; f++)
+        UNROLLED
         for (int j = 0; j < vectors; j++)
             *(LOOSE *)(to + f * stride + j * LANES) = sum[f][j];
 }
@@ -616,19 +627,26 @@ NAME(outer)(float *restrict total, ptrdiff_t filters, const float *restrict v, p
             const int rows, const int wide)
 {
     VEC sum[2 * ROWS][2];
+    UNROLLED
     for (int r = 0; r < rows; r++)
+        UNROLLED
         for (int j = 0; j < wide; j++)
             sum[r][j] = (VEC){0};
     for (; lanes > 0; lanes -= TILE, v += chunk)
         for (ptrdiff_t lane = 0; lane < min(lanes, TILE); lane++, g += filters) {
             VEC a[2];
+            UNROLLED
             for (int j = 0; j < wide; j++)
                 a[j] = *(const VEC *)(g + j * LANES);
+            UNROLLED
             for (int r = 0; r < rows; r++)
+                UNROLLED
                 for (int j = 0; j < wide; j++)
                     sum[r][j] += v[r * TILE + lane] * a[j];
         }
+    UNROLLED
     for (int r = 0; r < rows; r++)
+        UNROLLED
         for (int j = 0; j < wide; j++)
             *(VEC *)(total + r * filters + j * LANES) += sum[r][j];
 }

@@ -32,6 +32,12 @@ struct geometry {
     ptrdiff_t wf, wc, wk, wl;    /* how far apart in memory the weights (F, C, KH, KW) are, in floats */
 };
 
+#if defined(__GNUC__) && !defined(__clang__)
+#define UNROLLED _Pragma("GCC unroll 16") /* before a loop over registers: GCC would keep them in memory before and after it */
+#else
+#define UNROLLED
+#endif
+
 enum { COLUMNS = 4, POINTS = 6, SEEN = COLUMNS + 1 }; /* of Winograd's F(4, 3) */
 static const float A1 = 0.75f, A2 = 0.5625f, B1 = 1.5f, B2 = 2.25f; /* a, aa, b, bb */
 static const float G0 = 64 / 81.f, GA = -128 / 243.f, GB = 32 / 243.f; /* 1 / aabb, 1 / (2aa (aa - bb)), 1 / (2bb (bb - aa)) */

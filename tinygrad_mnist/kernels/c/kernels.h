@@ -143,7 +143,7 @@ TARGET static void
 NAME(lower)(const struct geometry *s, const struct plan *p, const float *x, const float *zeros, ptrdiff_t y, ptrdiff_t first, ptrdiff_t units,
             float *to)
 {
-    const ptrdiff_t n = s->n, chunk = p->rows * TILE, point = p->tiles * chunk;
+    const ptrdiff_t n = s->n, chunk = p->chunk, point = p->tiles * chunk;
     const float *row = x + y * s->c * s->w * n;
     if (p->points == 1) {
         for (ptrdiff_t l = 0; l < s->kw; l++) {
@@ -501,7 +501,7 @@ TARGET static void NAME(convolve_part)(void *context, ptrdiff_t part, int worker
                             NAME(products)(whole ? out + b * BLOCK * s->ow * s->n : ring->more + q * point + b * BLOCK * TILE,
                                            whole ? s->ow * s->n : TILE, at > k.begin || r > 0, whole && last && c->bias ? c->bias + b * BLOCK : NULL,
                                            c->filters + (q * blocks + b) * block + (at * p->rows + r) * BLOCK, ring->rows + at,
-                                           (q * p->tiles + t) * p->rows * TILE + r * TILE, min(k.end - at, together), min(p->rows - r, depth),
+                                           (q * p->tiles + t) * p->chunk + r * TILE, min(k.end - at, together), min(p->rows - r, depth),
                                            filters, lanes);
                         }
             }
@@ -553,8 +553,10 @@ NAME(turn)(const float *from, ptrdiff_t stride, ptrdiff_t filters, ptrdiff_t cou
 #if defined(__GNUC__) && !defined(__clang__)
     if (filters == LANES && count == LANES) {
         VEC v[LANES];
-        for (int f = 0; f < LANES; f++)
+        for (int f = 0; f < LANES; f++) {
             v[f] = *(const LOOSE *)(from + f * stride);
+            __builtin_prefetch(from + f * stride + LANES);
+        }
 #pragma GCC unroll 4
         for (int d = 1; d < LANES; d *= 2) { /* exchange blocks of d x d */
             INT low, high;
@@ -773,7 +775,7 @@ TARGET static void NAME(weight_part)(void *context, ptrdiff_t number, int worker
     const struct geometry *s = c->s;
     const struct plan *p = &c->p;
     const struct ring *ring = &c->rings[worker];
-    const ptrdiff_t filters = c->filters, chunk = p->rows * TILE, point = s->kh * p->rows * filters, gradient = p->tiles * TILE * filters;
+    const ptrdiff_t filters = c->filters, chunk = p->chunk, point = s->kh * p->rows * filters, gradient = p->tiles * TILE * filters;
     const ptrdiff_t first = number / p->blocks * p->strip, begin = number % p->blocks * p->height, end = min(begin + p->height, s->oh);
     const ptrdiff_t units = next_strip(p, ring, first), width = units * p->lanes, most = c->part < c->size ? FOLDED : FOLDED * LANES;
     const int few = c->part > c->size, folds = (end - begin) * width > most;

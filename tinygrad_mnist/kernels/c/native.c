@@ -50,6 +50,7 @@ struct plan {
     ptrdiff_t lanes;       /* for the images of one unit: for Winograd up to whole vectors */
     ptrdiff_t strip;       /* units that are lowered together */
     ptrdiff_t tiles;       /* in a strip */
+    ptrdiff_t chunk;       /* floats from one tile to the next: an odd number of rows, so that tiles do not share a cache's sets */
     ptrdiff_t seen, slot;  /* floats in a lowered row, and with the sums of what is seen behind it */
     ptrdiff_t strips, height, blocks; /* a part of the work is a strip of so many output rows; there are strips * blocks parts */
 };
@@ -146,7 +147,8 @@ static struct plan make_plan(const struct geometry *s, ptrdiff_t lanes, ptrdiff_
     p.strip = (p.units - 1) / ((p.units - 1) / max(LOWERED / bytes, 1) + 1) + 1;
     p.strips = (p.units - 1) / p.strip + 1;
     p.tiles = (p.strip * p.lanes + tile - 1) / tile;
-    p.seen = p.points * p.tiles * p.rows * tile;
+    p.chunk = (p.rows | 1) * tile;
+    p.seen = p.points * p.tiles * p.chunk;
     p.slot = p.seen + (winograd ? p.tiles * seen * tile : 0);
     return p;
 }

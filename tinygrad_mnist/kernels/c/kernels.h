@@ -483,21 +483,26 @@ TARGET static void NAME(convolve_part)(void *context, ptrdiff_t part, int worker
     const ptrdiff_t blocks = (s->f + BLOCK - 1) / BLOCK, block = s->kh * p->rows * BLOCK, point = blocks * BLOCK * TILE;
     const ptrdiff_t first = part / p->blocks * p->strip, top = part % p->blocks * p->height;
     const ptrdiff_t width = next_strip(p, ring, first) * p->lanes;
-    for (ptrdiff_t i = top; i < min(top + p->height, s->oh); i++) {
+    const ptrdiff_t end = min(top + p->height, s->oh);
+    for (ptrdiff_t i = top; i < end; i++) {
         const struct range k = NAME(ready)(s, p, ring, c->x, i, first, width / p->lanes);
+        const ptrdiff_t depth = min(p->rows, DEPTH), together = max(DEPTH / p->rows, 1);
+        const ptrdiff_t calls = (width - 1) / TILE + 1, products = (max(k.end - k.begin, 1) - 1) / together + 1;
+        struct ahead ahead = i + 1 < end ? next_row(s, p, c->x, i + 1, first) : (struct ahead){0};
+        plan_fetch(&ahead, calls * p->points * products * ((p->rows - 1) / depth + 1) * blocks);
         for (ptrdiff_t t = 0; t * TILE < width; t++) {
             const ptrdiff_t lanes = min(width - t * TILE, TILE);
             const int direct = p->points == 1 && lanes == TILE;
             float *out = c->out + (i * s->f * s->ow + first) * s->n + t * TILE; /* of the textbook */
             for (ptrdiff_t q = 0; q < p->points; q++) {
                 /* some rows of the tile at a time, for all filters: the whole of a row of the kernel, or of several */
-                const ptrdiff_t depth = min(p->rows, DEPTH), together = max(DEPTH / p->rows, 1);
                 for (ptrdiff_t at = k.begin; at < max(k.end, k.begin + 1); at += together)
                     for (ptrdiff_t r = 0; r < p->rows; r += depth)
                         for (ptrdiff_t b = 0; b < blocks; b++) {
                             const ptrdiff_t filters = min(s->f - b * BLOCK, BLOCK);
                             const int whole = direct && (filters == BLOCK || filters == BLOCK / 2 || filters == 1);
                             const int last = at + together >= k.end && r + depth >= p->rows;
+                            fetch(&ahead);
                             NAME(products)(whole ? out + b * BLOCK * s->ow * s->n : ring->more + q * point + b * BLOCK * TILE,
                                            whole ? s->ow * s->n : TILE, at > k.begin || r > 0, whole && last && c->bias ? c->bias + b * BLOCK : NULL,
                                            c->filters + (q * blocks + b) * block + (at * p->rows + r) * BLOCK, ring->rows + at,
@@ -654,11 +659,12 @@ NAME(outer)(float *restrict total, ptrdiff_t filters, const float *restrict v, p
 }
 
 TARGET static void
-NAME(outers)(float *total, ptrdiff_t filters, const float *v, ptrdiff_t chunk, const float *g, ptrdiff_t lanes, ptrdiff_t rows)
+NAME(outers)(float *total, ptrdiff_t filters, const float *v, ptrdiff_t chunk, const float *g, ptrdiff_t lanes, ptrdiff_t rows,
+             struct ahead *ahead)
 {
 #define OUTERS(count, wide) \
     for (; r + (count) <= rows; r += (count)) \
-        NAME(outer)(total + r * filters + f, filters, v + r * TILE, chunk, g + f, lanes, count, wide)
+        fetch(ahead), fetch(ahead + 1), NAME(outer)(total + r * filters + f, filters, v + r * TILE, chunk, g + f, lanes, count, wide)
     ptrdiff_t f = 0, r;
     for (; f + 2 * LANES <= filters; f += 2 * LANES) {
         r = 0;
@@ -790,6 +796,14 @@ TARGET static void NAME(weight_part)(void *context, ptrdiff_t number, int worker
         const float *row = c->g + i * s->f * s->ow * s->n;
         if (k.begin < k.end && !few)
             NAME(lower_gradient)(s, p, row, first, units, filters, part + c->part);
+        struct ahead ahead[2] = {{0}, {0}};
+        if (i + 1 < end && !few) {
+            ahead[0] = next_row(s, p, c->x, i + 1, first);
+            ahead[1] = (struct ahead){row + (s->f * s->ow + first * p->columns) * s->n, min(units * p->columns, s->ow - first * p->columns) * s->n, s->ow * s->n, s->f, 0, 0};
+            const ptrdiff_t calls = p->points * ((width - 1) / TOGETHER + 1) * (k.end - k.begin) * ((p->rows - 1) / ROWS + 1) * ((filters - 1) / (2 * LANES) + 1);
+            plan_fetch(ahead, calls);
+            plan_fetch(ahead + 1, calls);
+        }
         for (ptrdiff_t q = 0; q < p->points; q++)
             for (ptrdiff_t lane = 0; lane < width; lane += few ? FOLDED : TOGETHER) {
                 const ptrdiff_t offset = q * p->tiles * chunk + lane / TILE * chunk;
@@ -798,7 +812,7 @@ TARGET static void NAME(weight_part)(void *context, ptrdiff_t number, int worker
                                row + first * s->n + lane, s->ow * s->n, min(width - lane, FOLDED), k.end - k.begin, p->rows, s->f);
                 for (ptrdiff_t at = k.begin; at < (few ? k.begin : k.end); at++)
                     NAME(outers)(part + q * point + at * p->rows * filters, filters, ring->rows[at] + offset, chunk,
-                                 part + c->part + q * gradient + lane * filters, min(width - lane, TOGETHER), p->rows);
+                                 part + c->part + q * gradient + lane * filters, min(width - lane, TOGETHER), p->rows, ahead);
             }
         unfolded += width;
         if (folds && (unfolded >= most || i + 1 == end)) {

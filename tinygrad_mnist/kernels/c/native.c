@@ -203,6 +203,43 @@ static ptrdiff_t next_strip(const struct plan *p, const struct ring *ring, ptrdi
     return min(p->strip, p->units - first);
 }
 
+/* Memory that will be read soon, fetched into the cache while something else is computed: `runs` runs of `length` floats, `step` floats
+   apart, some `lines` of the cache at a time. Processors foresee the next lines only within a page. */
+struct ahead {
+    const float *from;
+    ptrdiff_t length, step, runs;
+    ptrdiff_t at, lines;
+};
+
+enum { LINE = 64 / sizeof(float) };
+
+static void plan_fetch(struct ahead *a, ptrdiff_t calls)
+{
+    a->lines = calls ? (a->runs * ((a->length - 1) / LINE + 1) - 1) / calls + 1 : 0;
+}
+
+static inline void fetch(struct ahead *a)
+{
+    for (ptrdiff_t line = 0; line < a->lines && a->runs > 0; line++) {
+        __builtin_prefetch(a->from + a->at);
+        a->at += LINE;
+        if (a->at >= a->length) {
+            a->at = 0;
+            a->from += a->step;
+            a->runs--;
+        }
+    }
+}
+
+/* What output row i sees of the image, in a strip, and the one before it does not. */
+static struct ahead next_row(const struct geometry *s, const struct plan *p, const float *x, ptrdiff_t i, ptrdiff_t first)
+{
+    const ptrdiff_t y = i * s->sh - s->top, begin = max(max(y, y - s->sh + s->kh), 0), end = min(y + s->kh, s->h);
+    const ptrdiff_t left = max(first * p->columns * s->sw - s->left, 0);
+    const ptrdiff_t right = min((min(first + p->strip, p->units) * p->columns - 1) * s->sw - s->left + s->kw, s->w);
+    return (struct ahead){x + (begin * s->c * s->w + left) * s->n, (right - left) * s->n, s->w * s->n, max(end - begin, 0) * s->c, 0, 0};
+}
+
 #define LANES 4
 #define VECTORS 2
 #define BLOCK 4

@@ -488,8 +488,13 @@ TARGET static void NAME(convolve_part)(void *context, ptrdiff_t part, int worker
         const struct range k = NAME(ready)(s, p, ring, c->x, i, first, width / p->lanes);
         const ptrdiff_t depth = min(p->rows, DEPTH), together = max(DEPTH / p->rows, 1);
         const ptrdiff_t calls = (width - 1) / TILE + 1, products = (max(k.end - k.begin, 1) - 1) / together + 1;
-        struct ahead ahead = i + 1 < end ? next_row(s, p, c->x, i + 1, first) : (struct ahead){0};
-        plan_fetch(&ahead, calls * p->points * products * ((p->rows - 1) / depth + 1) * blocks);
+        struct ahead ahead[2] = {{0}, {0}};
+        if (i + 1 < end) {
+            ahead[0] = next_row(s, p, c->x, i + 1, first);
+            ahead[1] = (struct ahead){c->out + ((i + 1) * s->f * s->ow + first * p->columns) * s->n, min(width / p->lanes * p->columns, s->ow - first * p->columns) * s->n, s->ow * s->n, s->f, 0, 0};
+            plan_fetch(ahead, calls * p->points * products * ((p->rows - 1) / depth + 1) * blocks);
+            plan_fetch(ahead + 1, calls * p->points * products * ((p->rows - 1) / depth + 1) * blocks);
+        }
         for (ptrdiff_t t = 0; t * TILE < width; t++) {
             const ptrdiff_t lanes = min(width - t * TILE, TILE);
             const int direct = p->points == 1 && lanes == TILE;
@@ -502,7 +507,7 @@ TARGET static void NAME(convolve_part)(void *context, ptrdiff_t part, int worker
                             const ptrdiff_t filters = min(s->f - b * BLOCK, BLOCK);
                             const int whole = direct && (filters == BLOCK || filters == BLOCK / 2 || filters == 1);
                             const int last = at + together >= k.end && r + depth >= p->rows;
-                            fetch(&ahead);
+                            fetch(ahead), fetch(ahead + 1);
                             NAME(products)(whole ? out + b * BLOCK * s->ow * s->n : ring->more + q * point + b * BLOCK * TILE,
                                            whole ? s->ow * s->n : TILE, at > k.begin || r > 0, whole && last && c->bias ? c->bias + b * BLOCK : NULL,
                                            c->filters + (q * blocks + b) * block + (at * p->rows + r) * BLOCK, ring->rows + at,

@@ -16,6 +16,23 @@
 #define TILE (VECTORS * LANES)
 #define DEPTH (SUMMED / (4 * TILE))
 
+/* The lanes, from lane `at` on, of two vectors in turns. */
+#define TWO(at) (at), LANES + (at)
+#define FOUR(at) TWO(at), TWO((at) + 1)
+#define EIGHT(at) FOUR(at), FOUR((at) + 2)
+#if LANES == 4
+#define INTERLEAVED(at) FOUR(at)
+#elif LANES == 8
+#define INTERLEAVED(at) EIGHT(at)
+#else
+#define INTERLEAVED(at) EIGHT(at), EIGHT((at) + 4)
+#endif
+#if defined(__clang__)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (INT){__VA_ARGS__})
+#endif
+
 typedef float VEC __attribute__((vector_size(4 * LANES)));
 typedef float LOOSE __attribute__((vector_size(4 * LANES), aligned(4), may_alias)); /* anywhere in memory */
 typedef int INT __attribute__((vector_size(4 * LANES)));
@@ -557,41 +574,37 @@ NAME(convolve)(const struct geometry *s, const float *x, const float *w, const f
 }
 
 /* to[q][f] = from[f * stride + q], for LANES columns and rows, or fewer. */
-TARGET static inline void
+TARGET static inline __attribute__((always_inline)) void
 NAME(turn)(const float *from, ptrdiff_t stride, ptrdiff_t filters, ptrdiff_t count, VEC *restrict to)
 {
-#if defined(__GNUC__) && !defined(__clang__)
-    if (filters == LANES && count == LANES) {
-        VEC v[LANES];
-        for (int f = 0; f < LANES; f++) {
-            v[f] = *(const LOOSE *)(from + f * stride);
-            __builtin_prefetch(from + f * stride + LANES);
-        }
-#pragma GCC unroll 4
-        for (int d = 1; d < LANES; d *= 2) { /* exchange blocks of d x d */
-            INT low, high;
-            for (int j = 0; j < LANES; j++) {
-                low[j] = j & d ? LANES + j - d : j;
-                high[j] = j & d ? LANES + j : j + d;
-            }
-#pragma GCC unroll 16
-            for (int f = 0; f < LANES; f++)
-                if (!(f & d)) {
-                    const VEC a = v[f], b = v[f + d];
-                    v[f] = __builtin_shuffle(a, b, low);
-                    v[f + d] = __builtin_shuffle(a, b, high);
-                }
-        }
-        memcpy(to, v, sizeof v);
+    if (filters < LANES || count < LANES) {
+        for (ptrdiff_t q = 0; q < count; q++)
+            for (ptrdiff_t f = 0; f < filters; f++)
+                to[q][f] = from[f * stride + q];
         return;
     }
-#endif
-    for (ptrdiff_t q = 0; q < count; q++)
-        for (ptrdiff_t f = 0; f < filters; f++)
-            to[q][f] = from[f * stride + q];
+    VEC v[LANES], next[LANES];
+    UNROLLED
+    for (int f = 0; f < LANES; f++)
+        v[f] = *(const LOOSE *)(from + f * stride);
+    UNROLLED
+    for (int size = 1; size < LANES; size *= 2) { /* each time the first and the second half are interleaved */
+        UNROLLED
+        for (int f = 0; f < LANES / 2; f++) {
+            next[2 * f] = SHUFFLE(v[f], v[f + LANES / 2], INTERLEAVED(0));
+            next[2 * f + 1] = SHUFFLE(v[f], v[f + LANES / 2], INTERLEAVED(LANES / 2));
+        }
+        UNROLLED
+        for (int f = 0; f < LANES; f++)
+            v[f] = next[f];
+    }
+    UNROLLED
+    for (int q = 0; q < LANES; q++)
+        to[q] = v[q];
 }
 
-/* Lower a row of the output's gradient, filters innermost: (point, lane, f), f up to a multiple of LANES.
+/* Lower a row of the output's gradient, two vectors of filters innermost: (point, f / (2 * LANES), lane, f % (2 * LANES)), f up to a multiple
+   of LANES.
 
    Winograd: point p holds (A' g)[p] of four columns g. A twentieth to a tenth of a weight gradient's time. */
 TARGET static void
@@ -606,15 +619,15 @@ NAME(lower_gradient)(const struct geometry *s, const struct plan *p, const float
         if (present < columns)
             memset(a, 0, sizeof a);
         for (ptrdiff_t f = 0; f < s->f; f += LANES) {
-            const ptrdiff_t there = min(s->f - f, LANES);
+            const ptrdiff_t there = min(s->f - f, LANES), wide = min(filters - f + f % (2 * LANES), 2 * LANES);
             if (there < LANES)
                 memset(a, 0, sizeof a);
             for (ptrdiff_t lane = 0; lane < width; lane += LANES) {
                 const ptrdiff_t at = NAME(fitted)(lane, width), count = min(width - at, LANES);
-                float *d = to + (u * p->lanes + at) * filters + f;
+                float *d = to + (f - f % (2 * LANES)) * p->tiles * TILE + (u * p->lanes + at) * wide + f % (2 * LANES);
                 for (ptrdiff_t j = 0; j < present; j++)
                     NAME(turn)(g + f * stride + (column + j) * s->n + at, stride, there, count, a[j]);
-                for (ptrdiff_t q = 0; q < count; q++, d += filters) {
+                for (ptrdiff_t q = 0; q < count; q++, d += wide) {
                     *(VEC *)d = a[0][q];
                     if (columns > 1) {
                         const VEC even = a[0][q] + A2 * a[2][q], odd = A1 * (a[1][q] + A2 * a[3][q]);
@@ -645,7 +658,7 @@ NAME(outer)(float *restrict total, ptrdiff_t filters, const float *restrict v, p
         for (int j = 0; j < wide; j++)
             sum[r][j] = (VEC){0};
     for (; lanes > 0; lanes -= TILE, v += chunk)
-        for (ptrdiff_t lane = 0; lane < min(lanes, TILE); lane++, g += filters) {
+        for (ptrdiff_t lane = 0; lane < min(lanes, TILE); lane++, g += wide * LANES) {
             VEC a[2];
             UNROLLED
             for (int j = 0; j < wide; j++)
@@ -664,23 +677,26 @@ NAME(outer)(float *restrict total, ptrdiff_t filters, const float *restrict v, p
 }
 
 TARGET static void
-NAME(outers)(float *total, ptrdiff_t filters, const float *v, ptrdiff_t chunk, const float *g, ptrdiff_t lanes, ptrdiff_t rows,
-             struct ahead *ahead)
+NAME(outers)(float *total, ptrdiff_t filters, const float *v, ptrdiff_t chunk, const float *g, ptrdiff_t all, ptrdiff_t lane,
+             ptrdiff_t lanes, ptrdiff_t rows, struct ahead *ahead)
 {
 #define OUTERS(count, wide) \
     for (; r + (count) <= rows; r += (count)) \
-        fetch(ahead), fetch(ahead + 1), NAME(outer)(total + r * filters + f, filters, v + r * TILE, chunk, g + f, lanes, count, wide)
+        fetch(ahead), fetch(ahead + 1), NAME(outer)(total + r * filters + f, filters, v + r * TILE, chunk, g + f * all + lane * (wide) * LANES, lanes, count, wide)
     ptrdiff_t f = 0, r;
     for (; f + 2 * LANES <= filters; f += 2 * LANES) {
         r = 0;
         OUTERS(ROWS, 2);
-        OUTERS(3, 2);
+        OUTERS(ROWS / 2, 2);
+        OUTERS(ROWS / 4, 2);
         OUTERS(1, 2);
     }
     if (f < filters) {
         r = 0;
         OUTERS(2 * ROWS, 1);
-        OUTERS(3, 1);
+        OUTERS(ROWS, 1);
+        OUTERS(ROWS / 2, 1);
+        OUTERS(ROWS / 4, 1);
         OUTERS(1, 1);
     }
 #undef OUTERS
@@ -817,7 +833,7 @@ TARGET static void NAME(weight_part)(void *context, ptrdiff_t number, int worker
                                row + first * s->n + lane, s->ow * s->n, min(width - lane, FOLDED), k.end - k.begin, p->rows, s->f);
                 for (ptrdiff_t at = k.begin; at < (few ? k.begin : k.end); at++)
                     NAME(outers)(part + q * point + at * p->rows * filters, filters, ring->rows[at] + offset, chunk,
-                                 part + c->part + q * gradient + lane * filters, min(width - lane, TOGETHER), p->rows, ahead);
+                                 part + c->part + q * gradient, p->tiles * TILE, lane, min(width - lane, TOGETHER), p->rows, ahead);
             }
         unfolded += width;
         if (folds && (unfolded >= most || i + 1 == end)) {
@@ -912,6 +928,11 @@ TARGET static int NAME(weight_gradient)(const struct geometry *s, const float *x
 #undef TILE
 #undef DEPTH
 #undef LANES
+#undef TWO
+#undef FOUR
+#undef EIGHT
+#undef INTERLEAVED
+#undef SHUFFLE
 #undef VECTORS
 #undef BLOCK
 #undef ROWS

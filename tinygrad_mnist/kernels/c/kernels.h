@@ -15,6 +15,8 @@
 #define INT NAME(ints)
 #define TILE (VECTORS * LANES)
 #define DEPTH (SUMMED / (4 * TILE))
+#define DOT_ROWS 4 /* times DOT_WIDE filters: as many sums as ROWS times two vectors */
+#define DOT_WIDE (ROWS / 2)
 
 /* The lanes, from lane `at` on, of two vectors in turns. */
 #define TWO(at) (at), LANES + (at)
@@ -702,46 +704,66 @@ NAME(outers)(float *total, ptrdiff_t filters, const float *v, ptrdiff_t chunk, c
 #undef OUTERS
 }
 
-/* total[k][r][f] += v[k][r][lane] * g[f][lane], vectors of lanes, for a lowered row of `lanes` lanes.
+/* total[r][f] += v[r][lane] * g[f][lane], vectors of lanes, for `rows` rows of v, whose tiles are `chunk` floats apart, and `wide` filters.
 
-   For few rows, where turning g would take longer than using it: vectors go along the lanes, and are summed across at the very end.
-   taps * rows * wide sums in registers, for each vector taps * rows + wide loads. */
+   The sums stay in registers, as many as in `outer`; for each vector rows + wide loads. */
 TARGET static inline __attribute__((always_inline)) void
-NAME(dot)(VEC *restrict total, ptrdiff_t filters, const float *const *v, ptrdiff_t first, ptrdiff_t chunk, const float *restrict g,
-          ptrdiff_t stride, ptrdiff_t lanes, ptrdiff_t all, const int taps, const int rows, const int wide)
+NAME(dot)(VEC *restrict total, ptrdiff_t filters, const float *const *v, ptrdiff_t chunk, const float *restrict g, ptrdiff_t stride,
+          ptrdiff_t lanes, const int rows, const int wide)
 {
-    VEC sum[9][2];
-    for (int r = 0; r < taps * rows; r++)
+    VEC sum[DOT_ROWS][DOT_WIDE];
+    UNROLLED
+    for (int r = 0; r < rows; r++)
+        UNROLLED
         for (int f = 0; f < wide; f++)
-            sum[r][f] = (VEC){0};
-    ptrdiff_t lane = 0, at = first;
-    for (; lane + LANES <= lanes; lane += LANES, at = first + lane / TILE * chunk + lane % TILE)
-        for (int r = 0; r < taps * rows; r++)
-            for (int f = 0; f < wide; f++)
-                sum[r][f] += *(const VEC *)(v[r / rows] + at + r % rows * TILE) * *(const LOOSE *)(g + f * stride + lane);
-    if (lane < lanes) /* apart from the loop: a call in it would keep the sums out of the registers */
-        for (int r = 0; r < taps * rows; r++)
-            for (int f = 0; f < wide; f++)
-                sum[r][f] += NAME(load)(v[r / rows] + at + r % rows * TILE, lanes - lane) * NAME(load)(g + f * stride + lane, lanes - lane);
-    for (int r = 0; r < taps * rows; r++)
+            sum[r][f] = total[r * filters + f];
+    ptrdiff_t lane = 0, at = 0;
+    for (; lane + LANES <= lanes; lane += LANES, at = lane / TILE * chunk + lane % TILE) {
+        VEC b[DOT_WIDE];
+        UNROLLED
         for (int f = 0; f < wide; f++)
-            total[(r / rows * all + r % rows) * filters + f] += sum[r][f];
+            b[f] = *(const LOOSE *)(g + f * stride + lane);
+        UNROLLED
+        for (int r = 0; r < rows; r++)
+            UNROLLED
+            for (int f = 0; f < wide; f++)
+                sum[r][f] += *(const VEC *)(v[r] + at) * b[f];
+    }
+    UNROLLED
+    for (int r = 0; r < rows; r++)
+        UNROLLED
+        for (int f = 0; f < wide; f++)
+            total[r * filters + f] = sum[r][f];
+    for (int r = 0; r < rows && lane < lanes; r++) /* apart from the loop: a call in it would keep the sums out of the registers */
+        for (int f = 0; f < wide; f++)
+            total[r * filters + f] += NAME(load)(v[r] + at, lanes - lane) * NAME(load)(g + f * stride + lane, lanes - lane);
 }
 
+/* The same for all of so many rows of so many `taps`, v[tap] + offset the first of each, and for all filters.
+
+   For few of both, where turning g would take longer than using it: vectors go along the lanes, and are summed across at the very end. */
 TARGET static void
 NAME(dots)(VEC *total, ptrdiff_t filters, const float *const *v, ptrdiff_t offset, ptrdiff_t chunk, const float *g, ptrdiff_t stride,
-           ptrdiff_t lanes, ptrdiff_t taps, ptrdiff_t rows, ptrdiff_t there)
+           ptrdiff_t lanes, ptrdiff_t taps, ptrdiff_t rows)
 {
-    const int whole = taps % 3 == 0 && rows % 3 == 0 && there % 2 == 0;
-    for (ptrdiff_t k = 0; k < taps; k += whole ? 3 : 1)
-        for (ptrdiff_t r = 0; r < rows; r += whole ? 3 : 1)
-            for (ptrdiff_t f = 0; f < there; f += whole ? 2 : 1) {
-                VEC *to = total + (k * rows + r) * filters + f;
-                if (whole)
-                    NAME(dot)(to, filters, v + k, offset + r * TILE, chunk, g + f * stride, stride, lanes, rows, 3, 3, 2);
-                else
-                    NAME(dot)(to, filters, v + k, offset + r * TILE, chunk, g + f * stride, stride, lanes, rows, 1, 1, 1);
-            }
+#define DOTS(count, wide) \
+    for (; f + (wide) <= filters; f += (wide)) \
+        NAME(dot)(total + r * filters + f, filters, from, chunk, g + f * stride, stride, lanes, count, wide)
+    for (ptrdiff_t r = 0, count; r < taps * rows; r += count) {
+        const float *from[DOT_ROWS];
+        ptrdiff_t f = 0;
+        count = taps * rows - r < DOT_ROWS ? 1 : DOT_ROWS;
+        for (ptrdiff_t at = 0; at < count; at++)
+            from[at] = v[(r + at) / rows] + offset + (r + at) % rows * TILE;
+        if (count > 1) {
+            DOTS(DOT_ROWS, DOT_WIDE);
+            DOTS(DOT_ROWS, 1);
+        } else {
+            DOTS(1, DOT_WIDE);
+            DOTS(1, 1);
+        }
+    }
+#undef DOTS
 }
 
 /* The textbook's sum for one weight, over the pixels that it meets inside the image; reads image and gradient where they lie. */
@@ -784,16 +806,20 @@ struct NAME(weights) {
     struct plan p;
     struct ring *rings;
     const float *x, *g;
-    double *total; /* for each weight or point, and behind it those of each thread */
+    int few;         /* whether `part` holds vectors of sums, to be summed across at the end */
+    ptrdiff_t most;  /* lanes that are summed in float32 */
+    double *total;   /* for each weight or point, and behind it those of each thread if parts have more lanes */
     ptrdiff_t filters, size, part, turn;
+    float *out;
+    double column[3], all;           /* sums of absolute values: of gradients, by column of the kernel, and of the largest points */
+    ptrdiff_t exponents[256], turns; /* of the largest points: how many there are of each */
 };
 
-/* Add to `to` what was summed up in `part`, and empty that. */
-TARGET static void NAME(fold)(double *to, float *part, ptrdiff_t size, int few)
+/* Add to `to`, or write there, what was summed up in `part`. */
+TARGET static void NAME(fold)(double *to, const float *part, ptrdiff_t size, int few, int add)
 {
     for (ptrdiff_t at = 0; at < size; at++)
-        to[at] += few ? NAME(across)(((VEC *)part)[at]) : part[at];
-    memset(part, 0, sizeof *part * (size_t)size * (few ? LANES : 1));
+        to[at] = (add ? to[at] : 0) + (few ? NAME(across)(((const VEC *)part)[at]) : part[at]);
 }
 
 TARGET static void NAME(weight_part)(void *context, ptrdiff_t number, int worker)
@@ -804,15 +830,18 @@ TARGET static void NAME(weight_part)(void *context, ptrdiff_t number, int worker
     const struct ring *ring = &c->rings[worker];
     const ptrdiff_t filters = c->filters, chunk = p->chunk, point = s->kh * p->rows * filters, gradient = p->tiles * TILE * filters;
     const ptrdiff_t first = number / p->blocks * p->strip, begin = number % p->blocks * p->height, end = min(begin + p->height, s->oh);
-    const ptrdiff_t units = next_strip(p, ring, first), width = units * p->lanes, most = c->part < c->size ? FOLDED : FOLDED * LANES;
-    const int few = c->part > c->size, folds = (end - begin) * width > most;
+    const ptrdiff_t units = next_strip(p, ring, first), width = units * p->lanes;
+    const int few = c->few;
     float *part = ring->more;
     double *own = c->total + (worker + 1) * c->size;
-    memset(part, 0, sizeof *part * (size_t)c->part);
-    if (folds)
-        memset(own, 0, sizeof *own * (size_t)c->size);
-    ptrdiff_t unfolded = 0;
-    for (ptrdiff_t i = begin; i < end; i++) {
+    int folds = 0;
+    for (ptrdiff_t i = begin, unfolded = 0; i < end; i++, unfolded += width) {
+        if (unfolded >= c->most)
+            NAME(fold)(own, part, c->size, few, folds++);
+        if (unfolded >= c->most || i == begin) {
+            memset(part, 0, sizeof *part * (size_t)c->part);
+            unfolded = 0;
+        }
         const struct range k = NAME(ready)(s, p, ring, c->x, i, first, units);
         const float *row = c->g + i * s->f * s->ow * s->n;
         if (k.begin < k.end && !few)
@@ -821,7 +850,8 @@ TARGET static void NAME(weight_part)(void *context, ptrdiff_t number, int worker
         if (i + 1 < end && !few) {
             ahead[0] = next_row(s, p, c->x, i + 1, first);
             ahead[1] = (struct ahead){row + (s->f * s->ow + first * p->columns) * s->n, min(units * p->columns, s->ow - first * p->columns) * s->n, s->ow * s->n, s->f, 0, 0};
-            const ptrdiff_t calls = p->points * ((width - 1) / TOGETHER + 1) * (k.end - k.begin) * ((p->rows - 1) / ROWS + 1) * ((filters - 1) / (2 * LANES) + 1);
+            const ptrdiff_t taps = k.end - k.begin;
+            const ptrdiff_t calls = p->points * ((width - 1) / TOGETHER + 1) * taps * ((p->rows - 1) / ROWS + 1) * ((filters - 1) / (2 * LANES) + 1);
             plan_fetch(ahead, calls);
             plan_fetch(ahead + 1, calls);
         }
@@ -830,24 +860,99 @@ TARGET static void NAME(weight_part)(void *context, ptrdiff_t number, int worker
                 const ptrdiff_t offset = q * p->tiles * chunk + lane / TILE * chunk;
                 if (few)
                     NAME(dots)((VEC *)part + k.begin * p->rows * filters, filters, ring->rows + k.begin, offset, chunk,
-                               row + first * s->n + lane, s->ow * s->n, min(width - lane, FOLDED), k.end - k.begin, p->rows, s->f);
+                               row + first * s->n + lane, s->ow * s->n, min(width - lane, FOLDED), k.end - k.begin, p->rows);
                 for (ptrdiff_t at = k.begin; at < (few ? k.begin : k.end); at++)
                     NAME(outers)(part + q * point + at * p->rows * filters, filters, ring->rows[at] + offset, chunk,
                                  part + c->part + q * gradient, p->tiles * TILE, lane, min(width - lane, TOGETHER), p->rows, ahead);
             }
-        unfolded += width;
-        if (folds && (unfolded >= most || i + 1 == end)) {
-            NAME(fold)(own, part, c->size, few);
-            unfolded = 0;
-        }
     }
+    if (folds)
+        NAME(fold)(own, part, c->size, few, 1);
     wait_for_turn(&c->turn, number);
     if (folds)
         for (ptrdiff_t at = 0; at < c->size; at++)
-            c->total[at] += own[at];
+            c->total[at] = (number ? c->total[at] : 0) + own[at];
     else
-        NAME(fold)(c->total, part, c->size, few);
+        NAME(fold)(c->total, part, c->size, few, number > 0);
     end_turn(&c->turn);
+}
+
+/* Write the gradients of some channels: of points, G' of their totals, and in place of the first of these the largest. */
+TARGET static void NAME(gradient_part)(void *context, ptrdiff_t part, int worker)
+{
+    struct NAME(weights) *t = context;
+    const struct geometry *s = t->s;
+    const ptrdiff_t point = t->size / t->p.points, step = s->c * s->kh * s->kw;
+    ptrdiff_t exponents[256] = {0};
+    double column[3][LANES] = {{0}}, all[LANES] = {0}; /* as in the structure, but apart for vectors */
+    float d[3][LANES], size[LANES];
+    (void)worker;
+    for (ptrdiff_t c = part * CHANNELS; c < min((part + 1) * CHANNELS, s->c); c++)
+        for (ptrdiff_t k = 0; k < s->kh; k++)
+            for (ptrdiff_t first = 0; first < s->f; first += LANES) { /* the totals of all filters lie side by side */
+                const ptrdiff_t count = min(s->f - first, LANES);
+                double *u = t->total + (k * t->p.rows + c) * t->filters + first;
+                float *to = t->out + ((first * s->c + c) * s->kh + k) * s->kw;
+                if (t->p.points == 1) {
+                    for (ptrdiff_t l = 0; l < s->kw; l++)
+                        for (ptrdiff_t f = 0; f < count; f++)
+                            to[f * step + l] = (float)u[l * s->c * t->filters + f];
+                    continue;
+                }
+                for (int f = 0; f < LANES; f++) {
+                    const double v0 = u[f], v1 = u[point + f], v2 = u[2 * point + f], v3 = u[3 * point + f], v4 = u[4 * point + f];
+                    const double v5 = u[5 * point + f], most = fmost(fmost(fmost(v0, v1), fmost(v2, v3)), fmost(v4, v5));
+                    const double even = GA * (v1 + v2), odd = GA * A1 * (v1 - v2), even2 = GB * (v3 + v4), odd2 = GB * B1 * (v3 - v4);
+                    d[0][f] = (float)(G0 * v0 + (even + even2));
+                    d[1][f] = (float)(odd + odd2);
+                    d[2][f] = (float)(A2 * even + B2 * even2 + v5);
+                    size[f] = (float)(u[f] = most);
+                    all[f] += most;
+                    for (int l = 0; l < 3; l++)
+                        column[l][f] += fabsf(d[l][f]);
+                }
+                for (ptrdiff_t f = 0; f < count; f++) {
+                    for (int l = 0; l < 3; l++)
+                        to[f * step + l] = d[l][f];
+                    exponents[magnitude(size[f]) >> 23]++;
+                }
+            }
+    wait_for_turn(&t->turns, part);
+    for (int f = 0; f < LANES; f++) {
+        for (int l = 0; l < 3; l++)
+            t->column[l] += column[l][f];
+        t->all += all[f];
+    }
+    for (int e = 0; e < 256; e++)
+        t->exponents[e] += exponents[e];
+    end_turn(&t->turns);
+}
+
+/* Compute the gradients of weights of some channels again that are not right as sums of points, or not finite. */
+TARGET static void NAME(correct_part)(void *context, ptrdiff_t part, int worker)
+{
+    const struct NAME(weights) *t = context;
+    const struct geometry *s = t->s;
+    const float usual = number(smaller(low_quantile(t->exponents), magnitude(HIGH))), cancelled = (float)min(2 * s->n * s->oh * s->ow, CANCELLED);
+    int weak = 0; /* a bit for each such column of the kernel */
+    (void)worker;
+    for (int l = 0; l < 3 && t->p.points > 1; l++)
+        weak |= (t->column[l] * WEAK < t->all) << l;
+    for (ptrdiff_t f = 0; f < s->f; f++)
+        for (ptrdiff_t c = part * CHANNELS; c < min((part + 1) * CHANNELS, s->c); c++)
+            for (ptrdiff_t k = 0; k < s->kh; k++) {
+                float *d = t->out + ((f * s->c + c) * s->kh + k) * s->kw, least = 0;
+                if (t->p.points > 1) {
+                    const float size = (float)t->total[(k * t->p.rows + c) * t->filters + f];
+                    if (size > LARGEST || (size > 0 && size < FAINTEST))
+                        least = INFINITY;
+                    else if (size > OUTLIER * usual)
+                        least = size / cancelled;
+                }
+                for (ptrdiff_t l = 0; l < s->kw; l++)
+                    if (!(fabsf(d[l]) >= least && fabsf(d[l]) <= FLT_MAX) || (l < 3 && weak & 1 << l))
+                        d[l] = NAME(one_weight)(s, t->x, t->g, f, c, k, l);
+            }
 }
 
 /* out[f, c, k, l] = sum over i, j, n of g[i, f, j, n] * x[i * stride + k - top, c, j * stride + l - left, n].
@@ -861,62 +966,29 @@ TARGET static void NAME(weight_part)(void *context, ptrdiff_t number, int worker
    not see what is large, and padding takes no part. So is a column of the kernel whose gradients are all much smaller. */
 TARGET static int NAME(weight_gradient)(const struct geometry *s, const float *x, const float *g, float *out, ptrdiff_t threads)
 {
-    struct NAME(weights) context = {.s = s, .p = make_plan(s, LANES, TILE, POINTS, 0), .x = x, .g = g}, *c = &context;
-    struct plan p = c->p;
-    const ptrdiff_t filters = (s->f + LANES - 1) / LANES * LANES, point = s->kh * p.rows * filters;
-    const int few = p.points == 1 && s->kh * p.rows < 16; /* then `part` holds vectors of sums, to be summed across */
+    struct NAME(weights) t = {.s = s, .p = make_plan(s, LANES, TILE, POINTS, 0), .x = x, .g = g, .out = out};
+    const ptrdiff_t whole = (s->f + LANES - 1) / LANES * LANES, rows = s->kh * t.p.rows;
     struct ring rings[MOST_WORKERS + 1];
     threads = useful_threads(s, threads);
-    cut(s, &c->p, min((PARTS - 1) / p.strips + 1, s->oh / 4));
-    c->filters = filters;
-    c->size = p.points * point;
-    c->part = few ? c->size * LANES : c->size;
-    double *total = c->total = calloc((size_t)(c->size * (1 + threads)), sizeof *total);
-    float *part = total ? reserve(s, &p, c->size, c->part + p.points * p.tiles * TILE * filters, 0, threads, rings) : NULL;
-    if (!part) {
-        free(total);
+    cut(s, &t.p, min((PARTS - 1) / t.p.strips + 1, s->oh / 4));
+    t.few = t.p.points == 1 && rows * s->f <= FEW && (rows < 16 || 4 * s->f < 3 * whole);
+    t.most = t.few ? FOLDED * LANES : 4 * FOLDED;
+    t.filters = t.few ? s->f : whole;
+    t.size = t.p.points * rows * t.filters;
+    t.part = t.few ? t.size * LANES : t.size;
+    const int folds = t.p.height * t.p.strip * t.p.lanes > t.most;
+    t.total = malloc(sizeof *t.total * (size_t)(t.size * (folds ? 1 + threads : 1)));
+    float *memory = t.total ? reserve(s, &t.p, 0, t.part + t.p.points * t.p.tiles * TILE * t.filters, 0, threads, rings) : NULL;
+    if (!memory) {
+        free(t.total);
         return NO_MEMORY;
     }
-    c->rings = rings;
-    in_parallel(threads, c->p.strips * c->p.blocks, NAME(weight_part), c);
-    ptrdiff_t exponents[256] = {0};
-    double column[3] = {0}, all = 0; /* sums of absolute values: of gradients, by column of the kernel, and of points */
-    for (ptrdiff_t c = 0; c < s->c; c++) /* the totals of all filters lie side by side */
-        for (ptrdiff_t k = 0; k < s->kh; k++)
-            for (ptrdiff_t f = 0; f < s->f; f++) {
-                const double *u = total + (k * p.rows + c) * filters + f;
-                float *d = out + ((f * s->c + c) * s->kh + k) * s->kw;
-                if (p.points == 1) {
-                    for (ptrdiff_t l = 0; l < s->kw; l++)
-                        d[l] = (float)u[l * s->c * filters];
-                    continue;
-                }
-                const double even = GA * (u[point] + u[2 * point]), odd = GA * A1 * (u[point] - u[2 * point]); /* G' of the points */
-                const double even2 = GB * (u[3 * point] + u[4 * point]), odd2 = GB * B1 * (u[3 * point] - u[4 * point]);
-                d[0] = (float)(G0 * u[0] + (even + even2));
-                d[1] = (float)(odd + odd2);
-                d[2] = (float)(A2 * even + B2 * even2 + u[5 * point]);
-                double size = 0;
-                for (ptrdiff_t q = 0; q < POINTS; q++)
-                    size = fabs(u[q * point]) > size ? fabs(u[q * point]) : size;
-                for (ptrdiff_t l = 0; l < 3; l++)
-                    column[l] += fabsf(d[l]);
-                all += size;
-                part[(f * s->c + c) * s->kh + k] = (float)size;
-                exponents[magnitude((float)size) >> 23]++;
-            }
-    const float usual = number(smaller(low_quantile(exponents), magnitude(HIGH))), cancelled = (float)min(2 * s->n * s->oh * s->ow, CANCELLED);
-    for (ptrdiff_t row = 0; row < s->f * s->c * s->kh; row++) {
-        const float size = p.points == 1 ? 0 : part[row];
-        const float least = size > LARGEST || (size > 0 && size < FAINTEST) ? INFINITY : size > OUTLIER * usual ? size / cancelled : 0;
-        for (ptrdiff_t l = 0; l < s->kw; l++) {
-            float *d = out + row * s->kw + l;
-            if (!(fabsf(*d) >= (p.points > 1 && column[l] * WEAK < all ? INFINITY : least) && fabsf(*d) <= FLT_MAX))
-                *d = NAME(one_weight)(s, x, g, row / s->kh / s->c, row / s->kh % s->c, row % s->kh, l);
-        }
-    }
-    free(part);
-    free(total);
+    t.rings = rings;
+    in_parallel(threads, t.p.strips * t.p.blocks, NAME(weight_part), &t);
+    in_parallel(t.size < SMALL_PART ? 1 : threads, (s->c - 1) / CHANNELS + 1, NAME(gradient_part), &t);
+    in_parallel(t.size < SMALL_PART ? 1 : threads, (s->c - 1) / CHANNELS + 1, NAME(correct_part), &t);
+    free(memory);
+    free(t.total);
     return 0;
 }
 
@@ -927,6 +999,8 @@ TARGET static int NAME(weight_gradient)(const struct geometry *s, const float *x
 #undef INT
 #undef TILE
 #undef DEPTH
+#undef DOT_ROWS
+#undef DOT_WIDE
 #undef LANES
 #undef TWO
 #undef FOUR

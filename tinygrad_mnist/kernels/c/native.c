@@ -75,6 +75,8 @@ enum {
     SUMMED = 24 << 10,    /* bytes in the rows of a tile that are summed up at a time: they stay in the first-level cache */
     TOGETHER = 64,        /* lanes that a weight gradient sums up before it adds them to others */
     FOLDED = 1024,        /* lanes that a weight gradient sums in float32 */
+    CHANNELS = 8,         /* whose gradients are written together */
+    FEW = 1024,           /* weights whose gradients may be sums of vectors */
     SMALL_PART = 1 << 16, /* floats of an image: less are not worth waking another thread */
     PARTS = 8             /* of a weight gradient, at least, if there are rows enough: more than there are cores, mostly */
 };
@@ -104,6 +106,7 @@ enum { CANCELLED = 128 };
 
 static inline ptrdiff_t min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 static inline ptrdiff_t max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
+static inline double fmost(double a, double b) { return fabs(a) > fabs(b) ? fabs(a) : fabs(b); }
 static inline int smaller(int a, int b) { return a < b ? a : b; }
 static inline int larger(int a, int b) { return a > b ? a : b; }
 

@@ -89,8 +89,8 @@ def description() -> str:
 
 def conv_output(x: Array, w: Array, bias: Array | None, geometry: Geometry) -> Array:
     """See `reference.conv_output`."""
-    out = _convolve(x, w, bias, geometry, geometry.output_size(x.shape, w.shape[2:]))
-    return _silently(reference.conv_output, x, w, bias, geometry) if out is None else out
+    out = reference.empty_images(len(x), len(w), geometry.output_size(x.shape, w.shape[2:]), np.dtype(np.float32))
+    return out if _convolve(x, w, bias, geometry, out) else _silently(reference.conv_output, x, w, bias, geometry)
 
 
 def conv_input(g: Array, w: Array, geometry: Geometry, size: Size) -> Array:
@@ -100,8 +100,8 @@ def conv_input(g: Array, w: Array, geometry: Geometry, size: Size) -> Array:
     return reference.by_phases(_adjoint, g, w, geometry, size)
 
 
-def _adjoint(g: Array, w: Array, padding: Size, size: Size) -> Any:
-    return _convolve(*reference.adjoint_operands(g, w, padding), size)
+def _adjoint(g: Array, w: Array, padding: Size, out: Array) -> None:
+    _convolve(*reference.adjoint_operands(g, w, padding), out)
 
 
 def conv_weight(x: Array, g: Array, geometry: Geometry, size: Size) -> Array:
@@ -113,17 +113,17 @@ def conv_weight(x: Array, g: Array, geometry: Geometry, size: Size) -> Array:
     return out
 
 
-def _convolve(x: Array, w: Array, bias: Array | None, geometry: Geometry, size: Size) -> Array | None:
-    """Return None if weights are not finite: the lowered images have zeros around them, and infinity * 0 is NaN."""
+def _convolve(x: Array, w: Array, bias: Array | None, geometry: Geometry, out: Array) -> bool:
+    """Write to `out`, whose images lie side by side in memory.
+
+    Return False if weights are not finite: the lowered images have zeros around them, and infinity * 0 is NaN.
+    """
     w = w if w.flags.aligned else w.copy()
     bias = None if bias is None else np.require(bias, requirements=("C", "A"))
-    out = np.empty((size[0], len(w), size[1], len(x)), np.float32)
-    sizes = _geometry(x.shape, w.shape, w.strides, geometry, size)
+    sizes = _geometry(x.shape, w.shape, w.strides, geometry, (out.shape[2], out.shape[3]), out.strides[1:])
     image = _lay_out(x)
     add = None if bias is None else _address(bias)
-    if not _finite(LIBRARY.convolve(LEVEL, op_threads(), sizes, _address(image), _address(w), add, _address(out))):
-        return None
-    return out.transpose(3, 1, 0, 2)  # (OH, F, OW, N) -> (N, F, OH, OW)
+    return _finite(LIBRARY.convolve(LEVEL, op_threads(), sizes, _address(image), _address(w), add, _address(out)))
 
 
 def max_pool(x: Array, kernel: Size, geometry: Geometry) -> Array:
@@ -184,10 +184,20 @@ def _address(x: Array) -> Any:
 
 @lru_cache(maxsize=1024)
 def _geometry(
-    x: tuple[int, ...], w: tuple[int, ...], strides: tuple[int, ...], geometry: Geometry, size: Size
+    x: tuple[int, ...],
+    w: tuple[int, ...],
+    strides: tuple[int, ...],
+    geometry: Geometry,
+    size: Size,
+    out: tuple[int, ...] = (0, 0, 0),
 ) -> ctypes.Array[ctypes.c_ssize_t]:
-    """Fill in the struct of that name; the shapes are those of images, weights and output, `strides` the weights'."""
-    return _sizes(*x, w[0], *w[2:], *geometry.stride, *geometry.padding, *size, *(step // 4 for step in strides))
+    """Fill in the struct of that name.
+
+    The shapes are those of images, weights and output, `strides` those of the weights, and `out` those of the output's
+    filters, rows and columns.
+    """
+    steps = [step // 4 for step in (*strides, *out)]
+    return _sizes(*x, w[0], *w[2:], *geometry.stride, *geometry.padding, *size, *steps)
 
 
 def _windows(x: tuple[int, ...], kernel: Size, geometry: Geometry, size: Size) -> ctypes.Array[ctypes.c_ssize_t]:

@@ -27,7 +27,7 @@ from . import products
 from .geometry import Geometry, Size
 from .machine import one_blas_thread_of_numpy
 from .products import Array
-from .threads import deal
+from .threads import LARGE, SLICES, cuts, deal
 
 
 # The three partial derivatives of a convolution -----------------------------------------------------------------------
@@ -71,28 +71,32 @@ def conv_input(g: Array, w: Array, geometry: Geometry, size: Size) -> Array:
 
 
 def by_phases(
-    adjoint: Callable[[Array, Array, Size, Size], Array], g: Array, w: Array, geometry: Geometry, size: Size
+    adjoint: Callable[[Array, Array, Size, Array], None], g: Array, w: Array, geometry: Geometry, size: Size
 ) -> Array:
     """Compute dT/dx of a convolution with strides from convolutions without.
 
-    Rows and columns of x that are a stride apart meet the same weights. ``adjoint(g, w, padding, size)`` is dT/dx for
-    stride 1.
+    Rows and columns of x that are a stride apart meet the same weights. ``adjoint(g, w, padding, out)`` writes dT/dx for
+    stride 1 to `out`.
     """
     (sh, sw), (ph, pw) = geometry
-    if (sh, sw) == (1, 1):
-        return adjoint(g, w, (ph, pw), size)
-    out = np.zeros((size[0], w.shape[1], size[1], len(g)), np.result_type(g, w)).transpose(3, 1, 0, 2)
+    out = empty_images(len(g), w.shape[1], size, np.result_type(g, w))
+    if sh > w.shape[2] or sw > w.shape[3]:  # there are pixels that meet no weights
+        deal(lambda rows: out[:, :, rows].fill(0), cuts(size[0], SLICES if out.size >= LARGE else 1))
     for y in range(min(sh, size[0])):
         for x in range(min(sw, size[1])):
             seen = w[:, :, (y + ph) % sh :: sh, (x + pw) % sw :: sw]
             if seen.size:
-                part = out[:, :, y::sh, x::sw]
-                part[...] = adjoint(g, seen, ((y + ph) // sh, (x + pw) // sw), part.shape[2:])
+                adjoint(g, seen, ((y + ph) // sh, (x + pw) // sw), out[:, :, y::sh, x::sw])
     return out
 
 
-def _correlate_adjoint(g: Array, w: Array, padding: Size, size: Size) -> Array:
-    return _correlate(*adjoint_operands(g, w, padding), size)
+def empty_images(n: int, channels: int, size: Size, dtype: np.dtype[Any]) -> Array:
+    """Return images of shape (N, C, H, W) that are (H, C, W, N) in memory."""
+    return np.empty((size[0], channels, size[1], n), dtype).transpose(3, 1, 0, 2)
+
+
+def _correlate_adjoint(g: Array, w: Array, padding: Size, out: Array) -> None:
+    out[...] = _correlate(*adjoint_operands(g, w, padding), (out.shape[2], out.shape[3]))
 
 
 def adjoint_operands(g: Array, w: Array, padding: Size) -> tuple[Array, Array, None, Geometry]:

@@ -19,7 +19,7 @@ import numpy as np
 from .machine import keep_freed_memory, one_blas_thread_of_numpy, op_threads
 from .products import Array
 
-__all__ = ["LARGE", "deal", "dealt", "elementwise", "matmul", "reduce_sum"]
+__all__ = ["LARGE", "SLICES", "cuts", "deal", "dealt", "elementwise", "matmul", "reduce_sum"]
 
 LARGE = 1 << 20  # numbers in an array from which on a call is cut: 0.2 ms or more, of which dealing takes 0.05
 COSTLY = 1 << 18  # the same for functions such as exp
@@ -67,7 +67,8 @@ def deal(function: Callable[[Any], object], pieces: Sequence[Any]) -> None:
                 future.result()
 
 
-def _cuts(length: int, most: int = SLICES) -> list[slice]:
+def cuts(length: int, most: int = SLICES) -> list[slice]:
+    """Cut a range of that length into at most so many pieces."""
     step = -(-length // most)
     return [slice(begin, begin + step) for begin in range(0, length, step)]
 
@@ -99,7 +100,7 @@ def elementwise(function: Any, *arrays: Any, dtype: np.dtype[Any] | None = None)
     def compute(piece: slice) -> None:
         function(*[cut(a, piece) for a in arrays], out=out[(*before, piece)])
 
-    deal(compute, _cuts(shape[axis]))
+    deal(compute, cuts(shape[axis]))
     return out
 
 
@@ -119,7 +120,7 @@ def reduce_sum(x: Array, axis: Any, keepdims: bool) -> Any:
     """
     axes = tuple(range(x.ndim)) if axis is None else np.lib.array_utils.normalize_axis_tuple(axis, x.ndim)
     along = _axis(x)
-    before, pieces = (slice(None),) * along, _cuts(x.shape[along])
+    before, pieces = (slice(None),) * along, cuts(x.shape[along])
     parts: list[Any] = [None] * len(pieces)
 
     def compute(number: int) -> None:
@@ -144,7 +145,7 @@ def matmul(x: Array, y: Array) -> Any:
         out = np.empty((len(x), y.shape[1]), np.result_type(x, y))
         rows = len(x) >= y.shape[1]
         length = max(out.shape)
-        pieces = _cuts(length, min(max(length // NARROWEST, 1), SLICES))
+        pieces = cuts(length, min(max(length // NARROWEST, 1), SLICES))
 
         def compute(piece: slice) -> None:
             if rows:

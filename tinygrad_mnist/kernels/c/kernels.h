@@ -423,7 +423,7 @@ NAME(one_by_one)(const struct geometry *s, const float *x, const float *w, const
                 }
             }
         for (ptrdiff_t f = 0; f < min(s->f - b * BLOCK, TOGETHER * BLOCK); f++) {
-            float *d = to + (b * BLOCK + f) * s->ow * s->n;
+            float *d = to + (b * BLOCK + f) * s->yf;
             const INT old = (INT)NAME(load)(d, count), new = (INT)(sum[f / BLOCK][f % BLOCK] + (bias ? bias[b * BLOCK + f] : 0));
             NAME(store)(d, (VEC)((new & wanted) | (old & ~wanted)), count);
         }
@@ -436,7 +436,7 @@ TARGET static inline __attribute__((always_inline)) void
 NAME(emit)(const struct geometry *s, const float *sums, ptrdiff_t point, const float *bias, float *to, ptrdiff_t images,
            const INT (*mask)[VECTORS], const ptrdiff_t columns)
 {
-    for (ptrdiff_t f = 0; f < s->f; f++, to += s->ow * s->n, sums += TILE) {
+    for (ptrdiff_t f = 0; f < s->f; f++, to += s->yf, sums += TILE) {
         const float add = bias ? bias[f] : 0;
         VEC m[POINTS], v[COLUMNS];
         for (int q = 0; q < POINTS; q++)
@@ -452,7 +452,23 @@ NAME(emit)(const struct geometry *s, const float *sums, ptrdiff_t point, const f
                 v[j] = (VEC)(((INT)v[j] & seen) | ((INT)((VEC){0} + add) & ~seen));
             }
         for (ptrdiff_t j = 0; j < columns; j++)
-            NAME(store)(to + j * s->n, v[j], images);
+            NAME(store)(to + j * s->yj, v[j], images);
+    }
+}
+
+/* Write `lanes` sums and the bias to columns of n images, `step` floats apart; so many of them belong to the first column. */
+TARGET static inline void
+NAME(scatter)(float *to, const float *sums, ptrdiff_t lanes, float bias, ptrdiff_t column, ptrdiff_t n, ptrdiff_t step)
+{
+    if (n == 1)
+        for (ptrdiff_t lane = 0; lane < lanes; lane++)
+            to[lane * step] = sums[lane] + bias;
+    for (ptrdiff_t lane = 0; n > 1 && lane < lanes; lane += column, to += column + step - n, column = n) {
+        ptrdiff_t at = 0, count = min(column, lanes - lane);
+        for (; at + LANES <= count; at += LANES)
+            *(LOOSE *)(to + at) = *(const LOOSE *)(sums + lane + at) + bias;
+        for (; at < count; at++)
+            to[at] = sums[lane + at] + bias;
     }
 }
 
@@ -474,7 +490,7 @@ NAME(finish)(const struct NAME(convolution) *c, const struct ring *ring, struct 
     const int seeing = NAME(seeing)(s, &c->p, ring, k, first, t, lanes, mask, apart);
     for (ptrdiff_t v = 0; v * LANES < lanes; v++) {
         struct NAME(place) at = NAME(find)(s, &c->p, first, t * TILE + v * LANES);
-        float *to = c->out + (i * s->f * s->ow + at.column) * s->n + at.image;
+        float *to = c->out + i * s->yi + at.column * s->yj + at.image;
         const float *sums = ring->more + v * LANES;
         const ptrdiff_t back = !seeing && at.images < LANES && s->n >= LANES && v ? LANES - at.images : 0; /* begin with images of the vector before */
         if (seeing & ZEROS)
@@ -488,7 +504,7 @@ NAME(finish)(const struct NAME(convolution) *c, const struct ring *ring, struct 
                 if (!*ring->laid_out)
                     NAME(lay_out)(s, &(struct plan){.points = 1, .rows = s->c * s->kw}, c->w, ring->plain);
                 *ring->laid_out = 1;
-                NAME(one_by_one)(s, c->x, ring->plain, c->bias, i, at.column + j, k, at.image, apart[j][v], to + j * s->n);
+                NAME(one_by_one)(s, c->x, ring->plain, c->bias, i, at.column + j, k, at.image, apart[j][v], to + j * s->yj);
             }
     }
 }
@@ -510,14 +526,15 @@ TARGET static void NAME(convolve_part)(void *context, ptrdiff_t part, int worker
         struct ahead ahead[2] = {{0}, {0}};
         if (i + 1 < end) {
             ahead[0] = next_row(s, p, c->x, i + 1, first);
-            ahead[1] = (struct ahead){c->out + ((i + 1) * s->f * s->ow + first * p->columns) * s->n, min(width / p->lanes * p->columns, s->ow - first * p->columns) * s->n, s->ow * s->n, s->f, 0, 0};
+            ahead[1] = (struct ahead){c->out + (i + 1) * s->yi + first * p->columns * s->yj, min(width / p->lanes * p->columns, s->ow - first * p->columns) * s->yj, s->yf, s->yj == s->n ? s->f : 0, 0, 0};
             plan_fetch(ahead, calls * p->points * products * ((p->rows - 1) / depth + 1) * blocks);
             plan_fetch(ahead + 1, calls * p->points * products * ((p->rows - 1) / depth + 1) * blocks);
         }
         for (ptrdiff_t t = 0; t * TILE < width; t++) {
             const ptrdiff_t lanes = min(width - t * TILE, TILE);
-            const int direct = p->points == 1 && lanes == TILE;
-            float *out = c->out + (i * s->f * s->ow + first) * s->n + t * TILE; /* of the textbook */
+            const ptrdiff_t column = first + t * TILE / s->n, image = t * TILE % s->n; /* of the textbook */
+            const int direct = p->points == 1 && lanes == TILE && (s->yj == s->n || image + TILE <= s->n);
+            float *out = c->out + i * s->yi + column * s->yj + image;
             for (ptrdiff_t q = 0; q < p->points; q++) {
                 /* some rows of the tile at a time, for all filters: the whole of a row of the kernel, or of several */
                 for (ptrdiff_t at = k.begin; at < max(k.end, k.begin + 1); at += together)
@@ -527,8 +544,8 @@ TARGET static void NAME(convolve_part)(void *context, ptrdiff_t part, int worker
                             const int whole = direct && (filters == BLOCK || filters == BLOCK / 2 || filters == 1);
                             const int last = at + together >= k.end && r + depth >= p->rows;
                             fetch(ahead), fetch(ahead + 1);
-                            NAME(products)(whole ? out + b * BLOCK * s->ow * s->n : ring->more + q * point + b * BLOCK * TILE,
-                                           whole ? s->ow * s->n : TILE, at > k.begin || r > 0, whole && last && c->bias ? c->bias + b * BLOCK : NULL,
+                            NAME(products)(whole ? out + b * BLOCK * s->yf : ring->more + q * point + b * BLOCK * TILE,
+                                           whole ? s->yf : TILE, at > k.begin || r > 0, whole && last && c->bias ? c->bias + b * BLOCK : NULL,
                                            c->filters + (q * blocks + b) * block + (at * p->rows + r) * BLOCK, ring->rows + at,
                                            (q * p->tiles + t) * p->chunk + r * TILE, min(k.end - at, together), min(p->rows - r, depth),
                                            filters, lanes);
@@ -540,10 +557,7 @@ TARGET static void NAME(convolve_part)(void *context, ptrdiff_t part, int worker
                 const ptrdiff_t filters = min(s->f - f / BLOCK * BLOCK, BLOCK);
                 if (direct && (filters == BLOCK || filters == BLOCK / 2 || filters == 1))
                     continue;
-                for (ptrdiff_t lane = 0; lane < lanes; lane += LANES) {
-                    const VEC v = *(const VEC *)(ring->more + f * TILE + lane) + (c->bias ? c->bias[f] : 0);
-                    NAME(store)(out + f * s->ow * s->n + lane, v, lanes - lane);
-                }
+                NAME(scatter)(out + f * s->yf, ring->more + f * TILE, lanes, c->bias ? c->bias[f] : 0, s->yj == s->n ? lanes : s->n - image, s->n, s->yj);
             }
         }
     }

@@ -30,6 +30,7 @@ struct geometry {
     ptrdiff_t sh, sw, top, left; /* stride and padding */
     ptrdiff_t oh, ow;            /* output (OH, F, OW, N) */
     ptrdiff_t wf, wc, wk, wl;    /* how far apart in memory the weights (F, C, KH, KW) are, in floats */
+    ptrdiff_t yf, yi, yj;        /* the same for filters, rows and columns of the output of a convolution */
 };
 
 #if defined(__GNUC__) && !defined(__clang__)

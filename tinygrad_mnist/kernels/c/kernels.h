@@ -730,7 +730,7 @@ NAME(dot)(VEC *restrict total, ptrdiff_t filters, const float *const *v, ptrdiff
     for (int r = 0; r < rows; r++)
         UNROLLED
         for (int f = 0; f < wide; f++)
-            sum[r][f] = total[r * filters + f];
+            sum[r][f] = (VEC){0};
     ptrdiff_t lane = 0, at = 0;
     for (; lane + LANES <= lanes; lane += LANES, at = lane / TILE * chunk + lane % TILE) {
         VEC b[DOT_WIDE];
@@ -747,7 +747,7 @@ NAME(dot)(VEC *restrict total, ptrdiff_t filters, const float *const *v, ptrdiff
     for (int r = 0; r < rows; r++)
         UNROLLED
         for (int f = 0; f < wide; f++)
-            total[r * filters + f] = sum[r][f];
+            total[r * filters + f] += sum[r][f];
     for (int r = 0; r < rows && lane < lanes; r++) /* apart from the loop: a call in it would keep the sums out of the registers */
         for (int f = 0; f < wide; f++)
             total[r * filters + f] += NAME(load)(v[r] + at, lanes - lane) * NAME(load)(g + f * stride + lane, lanes - lane);

@@ -278,25 +278,26 @@ NAME(sums)(float *restrict to, ptrdiff_t stride, int more, const float *bias, co
             *(LOOSE *)(to + f * stride + j * LANES) = sum[f][j];
 }
 
-/* The same for `filters` filters, or a few more, at most BLOCK, and for the first `lanes` lanes, or a few more, at most a tile. */
+/* How many filters of a block are computed where there are so many. */
+static inline ptrdiff_t NAME(computed)(ptrdiff_t filters)
+{
+    return filters > 3 * BLOCK / 4 ? BLOCK : filters > BLOCK / 2 ? 3 * BLOCK / 4 : filters > 1 ? BLOCK / 2 : 1;
+}
+
+/* The same for that many, and for the first `lanes` lanes, or a few more, at most a tile. */
 TARGET static void
 NAME(products)(float *to, ptrdiff_t stride, int more, const float *bias, const float *w, const float *const *v, ptrdiff_t offset,
                ptrdiff_t taps, ptrdiff_t rows, ptrdiff_t filters, ptrdiff_t lanes)
 {
 #define SUMS(filters, vectors) NAME(sums)(to, stride, more, bias, w, v, offset, taps, rows, filters, vectors)
-    const int vectors = lanes > LANES ? VECTORS : 1;
-    if (filters > BLOCK / 2 && vectors > 1)
-        SUMS(BLOCK, VECTORS);
-    else if (filters > BLOCK / 2)
-        SUMS(BLOCK, 1);
-    else if (filters > 1 && vectors > 1)
-        SUMS(BLOCK / 2, VECTORS);
-    else if (filters > 1)
-        SUMS(BLOCK / 2, 1);
-    else if (vectors > 1)
-        SUMS(1, VECTORS);
-    else
-        SUMS(1, 1);
+#define SUMS_OF(filters) lanes > LANES ? SUMS(filters, VECTORS) : SUMS(filters, 1)
+    switch (NAME(computed)(filters)) {
+    case BLOCK: SUMS_OF(BLOCK); break;
+    case 3 * BLOCK / 4: SUMS_OF(3 * BLOCK / 4); break;
+    case BLOCK / 2: SUMS_OF(BLOCK / 2); break;
+    default: SUMS_OF(1);
+    }
+#undef SUMS_OF
 #undef SUMS
 }
 
@@ -541,7 +542,7 @@ TARGET static void NAME(convolve_part)(void *context, ptrdiff_t part, int worker
                     for (ptrdiff_t r = 0; r < p->rows; r += depth)
                         for (ptrdiff_t b = 0; b < blocks; b++) {
                             const ptrdiff_t filters = min(s->f - b * BLOCK, BLOCK);
-                            const int whole = direct && (filters == BLOCK || filters == BLOCK / 2 || filters == 1);
+                            const int whole = direct && filters == NAME(computed)(filters);
                             const int last = at + together >= k.end && r + depth >= p->rows;
                             fetch(ahead), fetch(ahead + 1);
                             NAME(products)(whole ? out + b * BLOCK * s->yf : ring->more + q * point + b * BLOCK * TILE,
@@ -555,7 +556,7 @@ TARGET static void NAME(convolve_part)(void *context, ptrdiff_t part, int worker
                 NAME(finish)(c, ring, k, i, first, t, lanes, point);
             for (ptrdiff_t f = 0; p->points == 1 && f < s->f; f++) {
                 const ptrdiff_t filters = min(s->f - f / BLOCK * BLOCK, BLOCK);
-                if (direct && (filters == BLOCK || filters == BLOCK / 2 || filters == 1))
+                if (direct && filters == NAME(computed)(filters))
                     continue;
                 NAME(scatter)(out + f * s->yf, ring->more + f * TILE, lanes, c->bias ? c->bias[f] : 0, s->yj == s->n ? lanes : s->n - image, s->n, s->yj);
             }
@@ -985,7 +986,7 @@ TARGET static int NAME(weight_gradient)(const struct geometry *s, const float *x
     struct ring rings[MOST_WORKERS + 1];
     threads = useful_threads(s, threads);
     cut(s, &t.p, min((PARTS - 1) / t.p.strips + 1, s->oh / 4));
-    t.few = t.p.points == 1 && rows * s->f <= FEW && (rows < 16 || 4 * s->f < 3 * whole);
+    t.few = t.p.points == 1 && rows * s->f <= FEW && (rows < 16 || s->f < whole);
     t.most = t.few ? FOLDED * LANES : 4 * FOLDED;
     t.filters = t.few ? s->f : whole;
     t.size = t.p.points * rows * t.filters;

@@ -301,20 +301,31 @@ NAME(products)(float *to, ptrdiff_t stride, int more, const float *bias, const f
 #undef SUMS
 }
 
-/* Lay the filters out as (point, f / BLOCK, k, row, f % BLOCK); for Winograd, point p holds (G w[f, c, k, :])[p]. Returns 0, or
-   NOT_FINITE or UNEVEN if the weights are. */
-TARGET static int NAME(lay_out)(const struct geometry *s, const struct plan *p, const float *w, float *to)
+struct NAME(layout) {
+    const struct geometry *s;
+    const struct plan *p;
+    const float *w;
+    float *to;
+    struct found *found; /* for each block */
+};
+
+/* Lay a block of filters out as (k, row, f % BLOCK), for each point; for Winograd, point p holds (G w[f, c, k, :])[p]. */
+TARGET static void NAME(lay_out_part)(void *context, ptrdiff_t block, int worker)
 {
+    const struct NAME(layout) *t = context;
+    const struct geometry *s = t->s;
+    const struct plan *p = t->p;
     const ptrdiff_t blocks = (s->f + BLOCK - 1) / BLOCK, point = blocks * s->kh * p->rows * BLOCK;
-    int lightest = magnitude(INFINITY), heaviest = 0, even = 1;
-    for (ptrdiff_t f = 0; f < s->f; f++) {
-        int most = 0, column[3] = {0};        /* the largest |w|, and those of each column */
-        int least = magnitude(INFINITY);      /* the smallest of those of each row, but 0 */
-        float rows = 0;                       /* and their sum */
+    struct found found = {.lightest = magnitude(INFINITY), .even = 1};
+    (void)worker;
+    for (ptrdiff_t f = block * BLOCK; f < min((block + 1) * BLOCK, s->f); f++) {
+        int most = 0, column[3] = {0};   /* the largest |w|, and those of each column */
+        int least = magnitude(INFINITY); /* the smallest of those of each row, but 0 */
+        float rows = 0;                  /* and their sum */
         for (ptrdiff_t k = 0; k < s->kh; k++)
             for (ptrdiff_t c = 0; c < s->c; c++) {
-                const float *from = w + f * s->wf + c * s->wc + k * s->wk;
-                float *d = to + ((f / BLOCK * s->kh + k) * p->rows + c) * BLOCK + f % BLOCK;
+                const float *from = t->w + f * s->wf + c * s->wc + k * s->wk;
+                float *d = t->to + ((block * s->kh + k) * p->rows + c) * BLOCK + f % BLOCK;
                 if (p->points == 1) {
                     for (ptrdiff_t l = 0; l < s->kw; l++) {
                         d[l * s->c * BLOCK] = from[l * s->wl];
@@ -340,16 +351,32 @@ TARGET static int NAME(lay_out)(const struct geometry *s, const struct plan *p, 
         if (p->points > 1) {
             const float largest = number(most = larger(larger(column[0], column[1]), column[2]));
             for (int l = 0; l < 3; l++)
-                even &= number(column[l]) * EVEN_COLUMNS >= largest;
-            even &= number(least) * ALL_ROWS >= largest && (rows - largest) * EVEN_ROWS >= largest * (float)(s->kh * p->rows - 1);
+                found.even &= number(column[l]) * EVEN_COLUMNS >= largest;
+            found.even &= number(least) * ALL_ROWS >= largest && (rows - largest) * EVEN_ROWS >= largest * (float)(s->kh * p->rows - 1);
         }
-        heaviest = larger(heaviest, most);
-        lightest = most ? smaller(lightest, most) : lightest;
+        found.heaviest = larger(found.heaviest, most);
+        found.lightest = most ? smaller(found.lightest, most) : found.lightest;
     }
-    if (heaviest >= magnitude(INFINITY))
+    t->found[block] = found;
+}
+
+/* Lay the filters out as (point, f / BLOCK, k, row, f % BLOCK). Returns 0, or NOT_FINITE or UNEVEN if the weights are. */
+TARGET static int
+NAME(lay_out)(const struct geometry *s, const struct plan *p, const float *w, float *to, struct found *found, ptrdiff_t threads)
+{
+    const ptrdiff_t blocks = (s->f + BLOCK - 1) / BLOCK;
+    struct NAME(layout) t = {s, p, w, to, found};
+    in_parallel(s->f * s->c * s->kh * s->kw < SMALL_PART ? 1 : threads, blocks, NAME(lay_out_part), &t);
+    struct found all = found[0];
+    for (ptrdiff_t block = 1; block < blocks; block++) {
+        all.heaviest = larger(all.heaviest, found[block].heaviest);
+        all.lightest = smaller(all.lightest, found[block].lightest);
+        all.even &= found[block].even;
+    }
+    if (all.heaviest >= magnitude(INFINITY))
         return NOT_FINITE;
-    even &= !heaviest || (lightest >= magnitude(LIGHTEST) && heaviest <= magnitude(HEAVIEST));
-    return p->points == 1 || even ? 0 : UNEVEN;
+    all.even &= !all.heaviest || (all.lightest >= magnitude(LIGHTEST) && all.heaviest <= magnitude(HEAVIEST));
+    return p->points == 1 || all.even ? 0 : UNEVEN;
 }
 
 /* Where the images of a vector are: `lane` is counted over the units of a strip. */
@@ -503,7 +530,7 @@ NAME(finish)(const struct NAME(convolution) *c, const struct ring *ring, struct 
         for (ptrdiff_t j = 0; seeing & APART && j < at.columns; j++)
             if (NAME(any)(apart[j][v], at.images)) {
                 if (!*ring->laid_out)
-                    NAME(lay_out)(s, &(struct plan){.points = 1, .rows = s->c * s->kw}, c->w, ring->plain);
+                    NAME(lay_out)(s, &(struct plan){.points = 1, .rows = s->c * s->kw}, c->w, ring->plain, ring->found, 1);
                 *ring->laid_out = 1;
                 NAME(one_by_one)(s, c->x, ring->plain, c->bias, i, at.column + j, k, at.image, apart[j][v], to + j * s->yj);
             }
@@ -583,7 +610,7 @@ NAME(convolve)(const struct geometry *s, const float *x, const float *w, const f
         return NO_MEMORY;
     c.rings = rings;
     c.filters = filters;
-    const int status = NAME(lay_out)(s, &c.p, w, filters);
+    const int status = NAME(lay_out)(s, &c.p, w, filters, rings->found, threads);
     if (!status)
         in_parallel(threads, c.p.strips * c.p.blocks, NAME(convolve_part), &c);
     free(filters);

@@ -65,6 +65,11 @@ struct ring { /* the lowered rows that one output row sees */
     float *more;
     float *plain; /* the filters laid out for the textbook, once `laid_out` is not 0 */
     int *laid_out;
+    struct found *found; /* of each block of filters */
+};
+
+struct found { /* about weights, their sizes as `magnitude` gives them */
+    int lightest, heaviest, even;
 };
 
 struct range {
@@ -179,9 +184,9 @@ reserve(const struct geometry *s, const struct plan *p, ptrdiff_t floats, ptrdif
 {
     const ptrdiff_t count = min(s->kh, s->h);
     const size_t shared = whole_lines(sizeof(float) * (size_t)floats), slots = whole_lines(sizeof(float) * (size_t)(count * p->slot));
-    const size_t extra = whole_lines(sizeof(float) * (size_t)more), zeros = whole_lines(sizeof(float) * (size_t)p->lanes);
+    const size_t extra = whole_lines(sizeof(float) * (size_t)more), found = whole_lines(sizeof(struct found) * (size_t)s->f), zeros = whole_lines(sizeof(float) * (size_t)p->lanes);
     const size_t tables = whole_lines(sizeof(ptrdiff_t) * (size_t)(count + 1) + sizeof(float *) * (size_t)s->kh);
-    const size_t filters = whole_lines(sizeof(float) * (size_t)plain), each = slots + extra + zeros + tables + filters, whole = shared + (size_t)threads * each;
+    const size_t filters = whole_lines(sizeof(float) * (size_t)plain), each = slots + extra + zeros + tables + found + filters, whole = shared + (size_t)threads * each;
     char *all = aligned_alloc(64, whole);
     if (!all)
         return NULL;
@@ -194,6 +199,7 @@ reserve(const struct geometry *s, const struct plan *p, ptrdiff_t floats, ptrdif
         rings[thread].holds = (ptrdiff_t *)(own + slots + extra + zeros);
         rings[thread].laid_out = (int *)(rings[thread].holds + count);
         rings[thread].rows = (const float **)(rings[thread].holds + count + 1);
+        rings[thread].found = (struct found *)(own + slots + extra + zeros + tables);
         rings[thread].plain = (float *)(own + each - filters);
     }
     return (float *)all;

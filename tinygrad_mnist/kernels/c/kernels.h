@@ -549,36 +549,34 @@ TARGET static void NAME(convolve_part)(void *context, ptrdiff_t part, int worker
     const ptrdiff_t end = min(top + p->height, s->oh);
     for (ptrdiff_t i = top; i < end; i++) {
         const struct range k = NAME(ready)(s, p, ring, c->x, i, first, width / p->lanes);
+        /* some rows of a tile at a time, for all filters: the whole of a row of the kernel, or of several */
         const ptrdiff_t depth = min(p->rows, DEPTH), together = max(DEPTH / p->rows, 1);
-        const ptrdiff_t calls = (width - 1) / TILE + 1, products = (max(k.end - k.begin, 1) - 1) / together + 1;
         struct ahead ahead[2] = {{0}, {0}};
         if (i + 1 < end) {
-            ahead[0] = next_row(s, p, c->x, i + 1, first);
-            ahead[1] = (struct ahead){c->out + (i + 1) * s->yi + first * p->columns * s->yj, min(width / p->lanes * p->columns, s->ow - first * p->columns) * s->yj, s->yf, s->yj == s->n ? s->f : 0, 0, 0};
-            plan_fetch(ahead, calls * p->points * products * ((p->rows - 1) / depth + 1) * blocks);
-            plan_fetch(ahead + 1, calls * p->points * products * ((p->rows - 1) / depth + 1) * blocks);
+            ahead[0] = seen_by(s, p, c->x, i + 1, first);
+            if (s->yj == s->n)
+                ahead[1] = written_to(s, p, c->out + (i + 1) * s->yi, s->yf, first);
         }
+        share_out(ahead, p->tiles * p->points * ((k.end - k.begin - 1) / together + 1) * ((p->rows - 1) / depth + 1) * blocks);
         for (ptrdiff_t t = 0; t * TILE < width; t++) {
             const ptrdiff_t lanes = min(width - t * TILE, TILE);
             const ptrdiff_t column = first + t * TILE / s->n, image = t * TILE % s->n; /* of the textbook */
             const int direct = p->points == 1 && lanes == TILE && (s->yj == s->n || image + TILE <= s->n);
             float *out = c->out + i * s->yi + column * s->yj + image;
-            for (ptrdiff_t q = 0; q < p->points; q++) {
-                /* some rows of the tile at a time, for all filters: the whole of a row of the kernel, or of several */
+            for (ptrdiff_t q = 0; q < p->points; q++)
                 for (ptrdiff_t at = k.begin; at < max(k.end, k.begin + 1); at += together)
                     for (ptrdiff_t r = 0; r < p->rows; r += depth)
                         for (ptrdiff_t b = 0; b < blocks; b++) {
                             const ptrdiff_t filters = min(s->f - b * BLOCK, BLOCK);
                             const int whole = direct && filters == NAME(computed)(filters);
                             const int last = at + together >= k.end && r + depth >= p->rows;
-                            fetch(ahead), fetch(ahead + 1);
+                            fetch(ahead);
                             NAME(products)(whole ? out + b * BLOCK * s->yf : ring->more + q * point + b * BLOCK * TILE,
                                            whole ? s->yf : TILE, at > k.begin || r > 0, whole && last && c->bias ? c->bias + b * BLOCK : NULL,
                                            c->filters + (q * blocks + b) * block + (at * p->rows + r) * BLOCK, ring->rows + at,
                                            (q * p->tiles + t) * p->chunk + r * TILE, min(k.end - at, together), min(p->rows - r, depth),
                                            filters, lanes);
                         }
-            }
             if (p->points > 1)
                 NAME(finish)(c, ring, k, i, first, t, lanes, point);
             for (ptrdiff_t f = 0; p->points == 1 && f < s->f; f++) {
@@ -726,7 +724,7 @@ NAME(outers)(float *total, ptrdiff_t filters, const float *v, ptrdiff_t chunk, c
 {
 #define OUTERS(count, wide) \
     for (; r + (count) <= rows; r += (count)) \
-        fetch(ahead), fetch(ahead + 1), NAME(outer)(total + r * filters + f, filters, v + r * TILE, chunk, g + f * all + lane * (wide) * LANES, lanes, count, wide)
+        fetch(ahead), NAME(outer)(total + r * filters + f, filters, v + r * TILE, chunk, g + f * all + lane * (wide) * LANES, lanes, count, wide)
     ptrdiff_t f = 0, r;
     for (; f + 2 * LANES <= filters; f += 2 * LANES) {
         r = 0;
@@ -890,13 +888,10 @@ TARGET static void NAME(weight_part)(void *context, ptrdiff_t number, int worker
             NAME(lower_gradient)(s, p, row, first, units, filters, part + c->part);
         struct ahead ahead[2] = {{0}, {0}};
         if (i + 1 < end && !few) {
-            ahead[0] = next_row(s, p, c->x, i + 1, first);
-            ahead[1] = (struct ahead){row + (s->f * s->ow + first * p->columns) * s->n, min(units * p->columns, s->ow - first * p->columns) * s->n, s->ow * s->n, s->f, 0, 0};
-            const ptrdiff_t taps = k.end - k.begin;
-            const ptrdiff_t calls = p->points * ((width - 1) / TOGETHER + 1) * taps * ((p->rows - 1) / ROWS + 1) * ((filters - 1) / (2 * LANES) + 1);
-            plan_fetch(ahead, calls);
-            plan_fetch(ahead + 1, calls);
+            ahead[0] = seen_by(s, p, c->x, i + 1, first);
+            ahead[1] = written_to(s, p, row + s->f * s->ow * s->n, s->ow * s->n, first);
         }
+        share_out(ahead, p->points * ((width - 1) / TOGETHER + 1) * (k.end - k.begin) * ((p->rows - 1) / ROWS + 1) * ((filters - 1) / (2 * LANES) + 1));
         for (ptrdiff_t q = 0; q < p->points; q++)
             for (ptrdiff_t lane = 0; lane < width; lane += few ? FOLDED : TOGETHER) {
                 const ptrdiff_t offset = q * p->tiles * chunk + lane / TILE * chunk;

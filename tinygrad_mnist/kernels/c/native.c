@@ -213,41 +213,51 @@ static ptrdiff_t next_strip(const struct plan *p, const struct ring *ring, ptrdi
     return min(p->strip, p->units - first);
 }
 
-/* Memory that will be read soon, fetched into the cache while something else is computed: `runs` runs of `length` floats, `step` floats
-   apart, some `lines` of the cache at a time. Processors foresee the next lines only within a page. */
+/* Memory that is needed soon, fetched into the cache while something else is computed: `count` runs of `length` floats, `step` floats apart,
+   some `lines` of the cache at a time. Processors foresee what comes next only within a page, which holds one run or two. */
 struct ahead {
     const float *from;
-    ptrdiff_t length, step, runs;
+    ptrdiff_t length, step, count;
     ptrdiff_t at, lines;
 };
 
 enum { LINE = 64 / sizeof(float) };
 
-static void plan_fetch(struct ahead *a, ptrdiff_t calls)
+/* See to it that so many calls of `fetch` fetch everything. */
+static void share_out(struct ahead ahead[2], ptrdiff_t calls)
 {
-    a->lines = calls ? (a->runs * ((a->length - 1) / LINE + 1) - 1) / calls + 1 : 0;
+    for (int i = 0; i < 2 && calls; i++)
+        ahead[i].lines = (ahead[i].count * ((ahead[i].length - 1) / LINE + 1) - 1) / calls + 1;
 }
 
-static inline void fetch(struct ahead *a)
+static inline void fetch(struct ahead ahead[2])
 {
-    for (ptrdiff_t line = 0; line < a->lines && a->runs > 0; line++) {
-        __builtin_prefetch(a->from + a->at);
-        a->at += LINE;
-        if (a->at >= a->length) {
-            a->at = 0;
-            a->from += a->step;
-            a->runs--;
+    for (struct ahead *a = ahead; a < ahead + 2; a++)
+        for (ptrdiff_t line = 0; line < a->lines && a->count > 0; line++) {
+            __builtin_prefetch(a->from + a->at);
+            a->at += LINE;
+            if (a->at >= a->length) {
+                a->at = 0;
+                a->from += a->step;
+                a->count--;
+            }
         }
-    }
 }
 
-/* What output row i sees of the image, in a strip, and the one before it does not. */
-static struct ahead next_row(const struct geometry *s, const struct plan *p, const float *x, ptrdiff_t i, ptrdiff_t first)
+/* What output row i sees of the image, in a strip, and the row before it does not. */
+static struct ahead seen_by(const struct geometry *s, const struct plan *p, const float *x, ptrdiff_t i, ptrdiff_t first)
 {
     const ptrdiff_t y = i * s->sh - s->top, begin = max(max(y, y - s->sh + s->kh), 0), end = min(y + s->kh, s->h);
     const ptrdiff_t left = max(first * p->columns * s->sw - s->left, 0);
     const ptrdiff_t right = min((min(first + p->strip, p->units) * p->columns - 1) * s->sw - s->left + s->kw, s->w);
     return (struct ahead){x + (begin * s->c * s->w + left) * s->n, (right - left) * s->n, s->w * s->n, max(end - begin, 0) * s->c, 0, 0};
+}
+
+/* The columns of a strip in a row of the output, whose filters are `step` floats apart. */
+static struct ahead written_to(const struct geometry *s, const struct plan *p, const float *row, ptrdiff_t step, ptrdiff_t first)
+{
+    const ptrdiff_t column = first * p->columns;
+    return (struct ahead){row + column * s->n, min(p->strip * p->columns, s->ow - column) * s->n, step, s->f, 0, 0};
 }
 
 #define LANES 4

@@ -1,0 +1,415 @@
+/* Gradients by weights, for one instruction set; kernels.h includes this. */
+
+/* to[q][f] = from[f * stride + q], for LANES columns and rows, or fewer. */
+TARGET static inline __attribute__((always_inline)) void
+NAME(turn)(const float *from, ptrdiff_t stride, ptrdiff_t filters, ptrdiff_t count, VEC *restrict to)
+{
+    if (filters < LANES || count < LANES) {
+        for (ptrdiff_t q = 0; q < count; q++)
+            for (ptrdiff_t f = 0; f < filters; f++)
+                to[q][f] = from[f * stride + q];
+        return;
+    }
+    VEC v[LANES], next[LANES];
+    UNROLLED
+    for (int f = 0; f < LANES; f++)
+        v[f] = *(const LOOSE *)(from + f * stride);
+    UNROLLED
+    for (int size = 1; size < LANES; size *= 2) { /* each time the first and the second half are interleaved */
+        UNROLLED
+        for (int f = 0; f < LANES / 2; f++) {
+            next[2 * f] = SHUFFLE(v[f], v[f + LANES / 2], INTERLEAVED(0));
+            next[2 * f + 1] = SHUFFLE(v[f], v[f + LANES / 2], INTERLEAVED(LANES / 2));
+        }
+        UNROLLED
+        for (int f = 0; f < LANES; f++)
+            v[f] = next[f];
+    }
+    UNROLLED
+    for (int q = 0; q < LANES; q++)
+        to[q] = v[q];
+}
+
+/* Lower a row of the output's gradient, two vectors of filters innermost: (point, f / (2 * LANES), lane, f % (2 * LANES)), f up to a multiple
+   of LANES.
+
+   Winograd: point p holds (A' g)[p] of four columns g. A twentieth to a tenth of a weight gradient's time. */
+TARGET static void
+NAME(lower_gradient)(const struct geometry *s, const struct plan *p, const float *g, ptrdiff_t first, ptrdiff_t units, ptrdiff_t filters,
+                     float *to)
+{
+    const ptrdiff_t stride = s->ow * s->n, point = p->tiles * TILE * filters, columns = p->columns;
+    const ptrdiff_t width = p->points > 1 ? s->n : units * s->n;
+    VEC a[COLUMNS][LANES] = {{{0}}}; /* filters and columns that there are not stay 0 */
+    for (ptrdiff_t u = 0; u < (p->points > 1 ? units : 1); u++) {
+        const ptrdiff_t column = (first + u) * columns, present = min(columns, s->ow - column);
+        if (present < columns)
+            memset(a, 0, sizeof a);
+        for (ptrdiff_t f = 0; f < s->f; f += LANES) {
+            const ptrdiff_t there = min(s->f - f, LANES), wide = min(filters - f + f % (2 * LANES), 2 * LANES);
+            if (there < LANES)
+                memset(a, 0, sizeof a);
+            for (ptrdiff_t lane = 0; lane < width; lane += LANES) {
+                const ptrdiff_t at = NAME(fitted)(lane, width), count = min(width - at, LANES);
+                float *d = to + (f - f % (2 * LANES)) * p->tiles * TILE + (u * p->lanes + at) * wide + f % (2 * LANES);
+                for (ptrdiff_t j = 0; j < present; j++)
+                    NAME(turn)(g + f * stride + (column + j) * s->n + at, stride, there, count, a[j]);
+                for (ptrdiff_t q = 0; q < count; q++, d += wide) {
+                    *(VEC *)d = a[0][q];
+                    if (columns > 1) {
+                        const VEC even = a[0][q] + A2 * a[2][q], odd = A1 * (a[1][q] + A2 * a[3][q]);
+                        const VEC even2 = a[0][q] + B2 * a[2][q], odd2 = B1 * (a[1][q] + B2 * a[3][q]);
+                        *(VEC *)(d + point) = even + odd;
+                        *(VEC *)(d + 2 * point) = even - odd;
+                        *(VEC *)(d + 3 * point) = even2 + odd2;
+                        *(VEC *)(d + 4 * point) = even2 - odd2;
+                        *(VEC *)(d + 5 * point) = a[3][q];
+                    }
+                }
+            }
+        }
+    }
+}
+
+/* total[r][f] += sum over lanes of v[r][lane] * g[lane][f], for `rows` rows and `wide` vectors of filters; tiles of v are `chunk` floats apart.
+
+   The sums stay in registers: for each lane `wide` loads and `rows` broadcasts. 95-105 GFLOP/s. */
+TARGET static inline __attribute__((always_inline)) void
+NAME(outer)(float *restrict total, ptrdiff_t filters, const float *restrict v, ptrdiff_t chunk, const float *restrict g, ptrdiff_t lanes,
+            const int rows, const int wide)
+{
+    VEC sum[2 * ROWS][2];
+    UNROLLED
+    for (int r = 0; r < rows; r++)
+        UNROLLED
+        for (int j = 0; j < wide; j++)
+            sum[r][j] = (VEC){0};
+    for (; lanes > 0; lanes -= TILE, v += chunk)
+        for (ptrdiff_t lane = 0; lane < min(lanes, TILE); lane++, g += wide * LANES) {
+            VEC a[2];
+            UNROLLED
+            for (int j = 0; j < wide; j++)
+                a[j] = *(const VEC *)(g + j * LANES);
+            UNROLLED
+            for (int r = 0; r < rows; r++)
+                UNROLLED
+                for (int j = 0; j < wide; j++)
+                    sum[r][j] += v[r * TILE + lane] * a[j];
+        }
+    UNROLLED
+    for (int r = 0; r < rows; r++)
+        UNROLLED
+        for (int j = 0; j < wide; j++)
+            *(VEC *)(total + r * filters + j * LANES) += sum[r][j];
+}
+
+TARGET static void
+NAME(outers)(float *total, ptrdiff_t filters, const float *v, ptrdiff_t chunk, const float *g, ptrdiff_t all, ptrdiff_t lane,
+             ptrdiff_t lanes, ptrdiff_t rows, struct ahead *ahead)
+{
+#define OUTERS(count, wide) \
+    for (; r + (count) <= rows; r += (count)) \
+        fetch(ahead), NAME(outer)(total + r * filters + f, filters, v + r * TILE, chunk, g + f * all + lane * (wide) * LANES, lanes, count, wide)
+    ptrdiff_t f = 0, r;
+    for (; f + 2 * LANES <= filters; f += 2 * LANES) {
+        r = 0;
+        OUTERS(ROWS, 2);
+        OUTERS(ROWS / 2, 2);
+        OUTERS(ROWS / 4, 2);
+        OUTERS(1, 2);
+    }
+    if (f < filters) {
+        r = 0;
+        OUTERS(2 * ROWS, 1);
+        OUTERS(ROWS, 1);
+        OUTERS(ROWS / 2, 1);
+        OUTERS(ROWS / 4, 1);
+        OUTERS(1, 1);
+    }
+#undef OUTERS
+}
+
+/* total[r][f] += v[r][lane] * g[f][lane], vectors of lanes, for `rows` rows of v, whose tiles are `chunk` floats apart, and `wide` filters.
+
+   The sums stay in registers, as many as in `outer`; for each vector rows + wide loads. */
+TARGET static inline __attribute__((always_inline)) void
+NAME(dot)(VEC *restrict total, ptrdiff_t filters, const float *const *v, ptrdiff_t chunk, const float *restrict g, ptrdiff_t stride,
+          ptrdiff_t lanes, const int rows, const int wide)
+{
+    VEC sum[DOT_ROWS][DOT_WIDE];
+    UNROLLED
+    for (int r = 0; r < rows; r++)
+        UNROLLED
+        for (int f = 0; f < wide; f++)
+            sum[r][f] = (VEC){0};
+    ptrdiff_t lane = 0, at = 0;
+    for (; lane + LANES <= lanes; lane += LANES, at = lane / TILE * chunk + lane % TILE) {
+        VEC b[DOT_WIDE];
+        UNROLLED
+        for (int f = 0; f < wide; f++)
+            b[f] = *(const LOOSE *)(g + f * stride + lane);
+        UNROLLED
+        for (int r = 0; r < rows; r++)
+            UNROLLED
+            for (int f = 0; f < wide; f++)
+                sum[r][f] += *(const VEC *)(v[r] + at) * b[f];
+    }
+    UNROLLED
+    for (int r = 0; r < rows; r++)
+        UNROLLED
+        for (int f = 0; f < wide; f++)
+            total[r * filters + f] += sum[r][f];
+    for (int r = 0; r < rows && lane < lanes; r++) /* apart from the loop: a call in it would keep the sums out of the registers */
+        for (int f = 0; f < wide; f++)
+            total[r * filters + f] += NAME(load)(v[r] + at, lanes - lane) * NAME(load)(g + f * stride + lane, lanes - lane);
+}
+
+/* The same for all of so many rows of so many `taps`, v[tap] + offset the first of each, and for all filters.
+
+   For few of both, where turning g would take longer than using it: vectors go along the lanes, and are summed across at the very end. */
+TARGET static void
+NAME(dots)(VEC *total, ptrdiff_t filters, const float *const *v, ptrdiff_t offset, ptrdiff_t chunk, const float *g, ptrdiff_t stride,
+           ptrdiff_t lanes, ptrdiff_t taps, ptrdiff_t rows)
+{
+#define DOTS(count, wide) \
+    for (; f + (wide) <= filters; f += (wide)) \
+        NAME(dot)(total + r * filters + f, filters, from, chunk, g + f * stride, stride, lanes, count, wide)
+    for (ptrdiff_t r = 0, count; r < taps * rows; r += count) {
+        const float *from[DOT_ROWS];
+        ptrdiff_t f = 0;
+        count = taps * rows - r < DOT_ROWS ? 1 : DOT_ROWS;
+        for (ptrdiff_t at = 0; at < count; at++)
+            from[at] = v[(r + at) / rows] + offset + (r + at) % rows * TILE;
+        if (count > 1) {
+            DOTS(DOT_ROWS, DOT_WIDE);
+            DOTS(DOT_ROWS, 1);
+        } else {
+            DOTS(1, DOT_WIDE);
+            DOTS(1, 1);
+        }
+    }
+#undef DOTS
+}
+
+/* The textbook's sum for one weight, over the pixels that it meets inside the image; reads image and gradient where they lie. */
+TARGET static float
+NAME(one_weight)(const struct geometry *s, const float *x, const float *g, ptrdiff_t f, ptrdiff_t c, ptrdiff_t k, ptrdiff_t l)
+{
+    ptrdiff_t begin = 0, end = s->ow;
+    while (begin < end && begin * s->sw + l < s->left)
+        begin++;
+    while (end > begin && (end - 1) * s->sw + l - s->left >= s->w)
+        end--;
+    const ptrdiff_t run = s->sw == 1 ? end - begin : 1, count = run * s->n; /* output columns that see neighbours */
+    double total = 0;
+    VEC sum[2] = {{0}, {0}};
+    ptrdiff_t unfolded = 0;
+    for (ptrdiff_t i = 0; i < s->oh; i++) {
+        const ptrdiff_t y = i * s->sh + k - s->top;
+        for (ptrdiff_t j = y >= 0 && y < s->h ? begin : end; j < end; j += run) {
+            const float *a = g + ((i * s->f + f) * s->ow + j) * s->n, *b = x + ((y * s->c + c) * s->w + j * s->sw + l - s->left) * s->n;
+            ptrdiff_t lane = 0;
+            for (; lane + 2 * LANES <= count; lane += 2 * LANES) {
+                sum[0] += *(const LOOSE *)(a + lane) * *(const LOOSE *)(b + lane);
+                sum[1] += *(const LOOSE *)(a + lane + LANES) * *(const LOOSE *)(b + lane + LANES);
+            }
+            for (; lane < count; lane += LANES)
+                sum[0] += NAME(load)(a + lane, count - lane) * NAME(load)(b + lane, count - lane);
+            unfolded += count;
+        }
+        if (unfolded >= FOLDED * 2 * LANES || i + 1 == s->oh) {
+            total += NAME(across)(sum[0]) + NAME(across)(sum[1]);
+            sum[0] = sum[1] = (VEC){0};
+            unfolded = 0;
+        }
+    }
+    return (float)total;
+}
+
+struct NAME(weights) {
+    const struct geometry *s;
+    struct plan p;
+    struct ring *rings;
+    const float *x, *g;
+    int few;         /* whether `part` holds vectors of sums, to be summed across at the end */
+    ptrdiff_t most;  /* lanes that are summed in float32 */
+    double *total;   /* for each weight or point, and behind it those of each thread if parts have more lanes */
+    ptrdiff_t filters, size, part, turn;
+    float *out;
+    double column[3], all;           /* sums of absolute values: of gradients, by column of the kernel, and of the largest points */
+    ptrdiff_t exponents[256], turns; /* of the largest points: how many there are of each */
+};
+
+/* Add to `to`, or write there, what was summed up in `part`. */
+TARGET static void NAME(fold)(double *to, const float *part, ptrdiff_t size, int few, int add)
+{
+    for (ptrdiff_t at = 0; at < size; at++)
+        to[at] = (add ? to[at] : 0) + (few ? NAME(across)(((const VEC *)part)[at]) : part[at]);
+}
+
+TARGET static void NAME(weight_part)(void *context, ptrdiff_t number, int worker)
+{
+    struct NAME(weights) *c = context;
+    const struct geometry *s = c->s;
+    const struct plan *p = &c->p;
+    const struct ring *ring = &c->rings[worker];
+    const ptrdiff_t filters = c->filters, chunk = p->chunk, point = s->kh * p->rows * filters, gradient = p->tiles * TILE * filters;
+    const ptrdiff_t first = number / p->blocks * p->strip, begin = number % p->blocks * p->height, end = min(begin + p->height, s->oh);
+    const ptrdiff_t units = next_strip(p, ring, first), width = units * p->lanes;
+    const int few = c->few;
+    float *part = ring->more;
+    double *own = c->total + (worker + 1) * c->size;
+    int folds = 0;
+    for (ptrdiff_t i = begin, unfolded = 0; i < end; i++, unfolded += width) {
+        if (unfolded >= c->most)
+            NAME(fold)(own, part, c->size, few, folds++);
+        if (unfolded >= c->most || i == begin) {
+            memset(part, 0, sizeof *part * (size_t)c->part);
+            unfolded = 0;
+        }
+        const struct range k = NAME(ready)(s, p, ring, c->x, i, first, units);
+        const float *row = c->g + i * s->f * s->ow * s->n;
+        if (k.begin < k.end && !few)
+            NAME(lower_gradient)(s, p, row, first, units, filters, part + c->part);
+        struct ahead ahead[2] = {{0}, {0}};
+        if (i + 1 < end && !few) {
+            ahead[0] = seen_by(s, p, c->x, i + 1, first);
+            ahead[1] = written_to(s, p, row + s->f * s->ow * s->n, s->ow * s->n, first);
+        }
+        share_out(ahead, p->points * ((width - 1) / TOGETHER + 1) * (k.end - k.begin) * ((p->rows - 1) / ROWS + 1) * ((filters - 1) / (2 * LANES) + 1));
+        for (ptrdiff_t q = 0; q < p->points; q++)
+            for (ptrdiff_t lane = 0; lane < width; lane += few ? FOLDED : TOGETHER) {
+                const ptrdiff_t offset = q * p->tiles * chunk + lane / TILE * chunk;
+                if (few)
+                    NAME(dots)((VEC *)part + k.begin * p->rows * filters, filters, ring->rows + k.begin, offset, chunk,
+                               row + first * s->n + lane, s->ow * s->n, min(width - lane, FOLDED), k.end - k.begin, p->rows);
+                for (ptrdiff_t at = k.begin; at < (few ? k.begin : k.end); at++)
+                    NAME(outers)(part + q * point + at * p->rows * filters, filters, ring->rows[at] + offset, chunk,
+                                 part + c->part + q * gradient, p->tiles * TILE, lane, min(width - lane, TOGETHER), p->rows, ahead);
+            }
+    }
+    if (folds)
+        NAME(fold)(own, part, c->size, few, 1);
+    wait_for_turn(&c->turn, number);
+    if (folds)
+        for (ptrdiff_t at = 0; at < c->size; at++)
+            c->total[at] = (number ? c->total[at] : 0) + own[at];
+    else
+        NAME(fold)(c->total, part, c->size, few, number > 0);
+    end_turn(&c->turn);
+}
+
+/* Write the gradients of some channels: of points, G' of their totals, and in place of the first of these the largest. */
+TARGET static void NAME(gradient_part)(void *context, ptrdiff_t part, int worker)
+{
+    struct NAME(weights) *t = context;
+    const struct geometry *s = t->s;
+    const ptrdiff_t point = t->size / t->p.points, step = s->c * s->kh * s->kw;
+    ptrdiff_t exponents[256] = {0};
+    double column[3][LANES] = {{0}}, all[LANES] = {0}; /* as in the structure, but apart for vectors */
+    float d[3][LANES], size[LANES];
+    (void)worker;
+    for (ptrdiff_t c = part * CHANNELS; c < min((part + 1) * CHANNELS, s->c); c++)
+        for (ptrdiff_t k = 0; k < s->kh; k++)
+            for (ptrdiff_t first = 0; first < s->f; first += LANES) { /* the totals of all filters lie side by side */
+                const ptrdiff_t count = min(s->f - first, LANES);
+                double *u = t->total + (k * t->p.rows + c) * t->filters + first;
+                float *to = t->out + ((first * s->c + c) * s->kh + k) * s->kw;
+                if (t->p.points == 1) {
+                    for (ptrdiff_t l = 0; l < s->kw; l++)
+                        for (ptrdiff_t f = 0; f < count; f++)
+                            to[f * step + l] = (float)u[l * s->c * t->filters + f];
+                    continue;
+                }
+                for (int f = 0; f < LANES; f++) {
+                    const double v0 = u[f], v1 = u[point + f], v2 = u[2 * point + f], v3 = u[3 * point + f], v4 = u[4 * point + f];
+                    const double v5 = u[5 * point + f], most = fmost(fmost(fmost(v0, v1), fmost(v2, v3)), fmost(v4, v5));
+                    const double even = GA * (v1 + v2), odd = GA * A1 * (v1 - v2), even2 = GB * (v3 + v4), odd2 = GB * B1 * (v3 - v4);
+                    d[0][f] = (float)(G0 * v0 + (even + even2));
+                    d[1][f] = (float)(odd + odd2);
+                    d[2][f] = (float)(A2 * even + B2 * even2 + v5);
+                    size[f] = (float)(u[f] = most);
+                    all[f] += most;
+                    for (int l = 0; l < 3; l++)
+                        column[l][f] += fabsf(d[l][f]);
+                }
+                for (ptrdiff_t f = 0; f < count; f++) {
+                    for (int l = 0; l < 3; l++)
+                        to[f * step + l] = d[l][f];
+                    exponents[magnitude(size[f]) >> 23]++;
+                }
+            }
+    wait_for_turn(&t->turns, part);
+    for (int f = 0; f < LANES; f++) {
+        for (int l = 0; l < 3; l++)
+            t->column[l] += column[l][f];
+        t->all += all[f];
+    }
+    for (int e = 0; e < 256; e++)
+        t->exponents[e] += exponents[e];
+    end_turn(&t->turns);
+}
+
+/* Compute the gradients of weights of some channels again that are not right as sums of points, or not finite. */
+TARGET static void NAME(correct_part)(void *context, ptrdiff_t part, int worker)
+{
+    const struct NAME(weights) *t = context;
+    const struct geometry *s = t->s;
+    const float usual = number(smaller(low_quantile(t->exponents), magnitude(HIGH))), cancelled = (float)min(2 * s->n * s->oh * s->ow, CANCELLED);
+    int weak = 0; /* a bit for each such column of the kernel */
+    (void)worker;
+    for (int l = 0; l < 3 && t->p.points > 1; l++)
+        weak |= (t->column[l] * WEAK < t->all) << l;
+    for (ptrdiff_t f = 0; f < s->f; f++)
+        for (ptrdiff_t c = part * CHANNELS; c < min((part + 1) * CHANNELS, s->c); c++)
+            for (ptrdiff_t k = 0; k < s->kh; k++) {
+                float *d = t->out + ((f * s->c + c) * s->kh + k) * s->kw, least = 0;
+                if (t->p.points > 1) {
+                    const float size = (float)t->total[(k * t->p.rows + c) * t->filters + f];
+                    if (size > LARGEST || (size > 0 && size < FAINTEST))
+                        least = INFINITY;
+                    else if (size > OUTLIER * usual)
+                        least = size / cancelled;
+                }
+                for (ptrdiff_t l = 0; l < s->kw; l++)
+                    if (!(fabsf(d[l]) >= least && fabsf(d[l]) <= FLT_MAX) || (l < 3 && weak & 1 << l))
+                        d[l] = NAME(one_weight)(s, t->x, t->g, f, c, k, l);
+            }
+}
+
+/* out[f, c, k, l] = sum over i, j, n of g[i, f, j, n] * x[i * stride + k - top, c, j * stride + l - left, n].
+
+   Strips and ring as in `convolve`. The gradient is turned, so that vectors go along the filters and nothing is summed across lanes. Sums of
+   a tile are added to `part`, and that, every FOLDED lanes or so, in float64 to the total: errors do not grow with the images. The work is
+   cut into the same parts for any number of threads, and what they give is added in their order. Textbook: 65-75 GFLOP/s for one input
+   channel, 50-100 for more. Winograd: 115-190.
+
+   A weight whose sum is not finite, or much smaller than unusually large ones that its neighbours share, is computed again by itself: it may
+   not see what is large, and padding takes no part. So is a column of the kernel whose gradients are all much smaller. */
+TARGET static int NAME(weight_gradient)(const struct geometry *s, const float *x, const float *g, float *out, ptrdiff_t threads)
+{
+    struct NAME(weights) t = {.s = s, .p = make_plan(s, LANES, TILE, POINTS, 0), .x = x, .g = g, .out = out};
+    const ptrdiff_t whole = (s->f + LANES - 1) / LANES * LANES, rows = s->kh * t.p.rows;
+    struct ring rings[MOST_WORKERS + 1];
+    threads = useful_threads(s, threads);
+    cut(s, &t.p, min((PARTS - 1) / t.p.strips + 1, s->oh / 4));
+    t.few = t.p.points == 1 && rows * s->f <= FEW && (rows < 16 || s->f < whole);
+    t.most = t.few ? FOLDED * LANES : 4 * FOLDED;
+    t.filters = t.few ? s->f : whole;
+    t.size = t.p.points * rows * t.filters;
+    t.part = t.few ? t.size * LANES : t.size;
+    const int folds = t.p.height * t.p.strip * t.p.lanes > t.most;
+    t.total = malloc(sizeof *t.total * (size_t)(t.size * (folds ? 1 + threads : 1)));
+    float *memory = t.total ? reserve(s, &t.p, 0, t.part + t.p.points * t.p.tiles * TILE * t.filters, 0, threads, rings) : NULL;
+    if (!memory) {
+        free(t.total);
+        return NO_MEMORY;
+    }
+    t.rings = rings;
+    in_parallel(threads, t.p.strips * t.p.blocks, NAME(weight_part), &t);
+    in_parallel(t.size < SMALL_PART ? 1 : threads, (s->c - 1) / CHANNELS + 1, NAME(gradient_part), &t);
+    in_parallel(t.size < SMALL_PART ? 1 : threads, (s->c - 1) / CHANNELS + 1, NAME(correct_part), &t);
+    free(memory);
+    free(t.total);
+    return 0;
+}

@@ -75,8 +75,8 @@ def by_phases(
 ) -> Array:
     """Compute dT/dx of a convolution with strides from convolutions without.
 
-    Rows and columns of x that are a stride apart meet the same weights. ``adjoint(g, w, padding, out)`` writes dT/dx for
-    stride 1 to `out`.
+    Rows and columns of x that are a stride apart meet the same weights. ``adjoint(g, w, padding, out)`` writes dT/dx
+    for stride 1 to `out`.
     """
     (sh, sw), (ph, pw) = geometry
     out = empty_images(len(g), w.shape[1], size, np.result_type(g, w))

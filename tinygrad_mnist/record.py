@@ -161,10 +161,10 @@ class Primitive(PickledByName, Generic[P]):
     def _bind(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Name the settings that were given by position, as in ``sum(x, 0)``, and fill in those that were not given."""
         count = len(args) if self.arrays is None else self.arrays
-        named = dict(zip(self.settings, args[count:], strict=False))
+        named = dict(zip(self.settings, args[count:], strict=False)) if len(args) > count else {}
         found = {**self.settings, **named, **keywords}
-        wrong = found.keys() != self.settings.keys() or any(v is Parameter.empty for v in found.values())
-        if wrong or len(args) > count + len(named) or named.keys() & keywords.keys():
+        wrong = len(found) != len(self.settings) or id(Parameter.empty) in map(id, found.values())
+        if wrong or len(args) > count + len(named) or not named.keys().isdisjoint(keywords):
             raise wrong_arguments(self, args, keywords)
         return args[:count], found
 

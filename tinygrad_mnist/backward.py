@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import takewhile
 from operator import attrgetter
 from typing import Any
 
@@ -16,50 +17,59 @@ __all__ = ["grad"]
 
 
 def topological_order(root: Tensor, constants: bool = False, caller: str = "backward") -> list[Tensor]:
-    """List what `root` was made from, and itself, every Tensor after all that it was made from.
+    """List what `root` was made from, and itself, every Tensor after all that it was made from, and leaves first.
 
     Without `constants` these are the Tensors that a gradient flows to.
     """
     seen, nodes = {id(root)}, [root]
     for node in nodes:  # the list grows while it is read
+        op = node.op
         if node.inputs is None:
             raise RuntimeError(
-                f"{caller}: the graph behind a Tensor of shape {node.shape} (made by {node.op}) was freed by an "
+                f"{caller}: the graph behind a Tensor of shape {node.shape} (made by {op}) was freed by an "
                 "earlier backward pass; pass retain_graph=True to that one, or compute the output again"
             )
-        op = node.op
         for position, a in enumerate(node.inputs):
-            if not isinstance(a, Tensor) or id(a) in seen:
+            if not isinstance(a, Tensor) or not (a._requires_grad or constants):
                 continue
-            if constants or (a._requires_grad and (not op.incomplete or op.rule(position) is not None)):
-                seen.add(id(a))
+            key = id(a)
+            if key not in seen and (constants or not op.incomplete or op.rule(position) is not None):
+                seen.add(key)
                 nodes.append(a)
     nodes.sort(key=attrgetter("serial"))
     return nodes
 
 
-def _useful(nodes: list[Tensor], wanted: set[int]) -> set[int]:
+def _leaves(nodes: list[Tensor]) -> Iterable[Tensor]:
+    """Return those of `nodes`, in topological order, that no op has made: they come first."""
+    return takewhile(lambda node: node.op is None, nodes)
+
+
+def _useful(nodes: list[Tensor], wanted: set[int]) -> Iterable[int]:
     """Return the ids of those of `nodes`, in topological order, that are wanted or were made from a wanted one."""
-    useful = {id(node) for node in nodes}
-    if not all(id(node) in wanted for node in nodes if node.op is None):  # usually every leaf is wanted, so all are
-        useful &= wanted
-        for node in nodes:  # inputs come before what is made from them
-            if not useful.isdisjoint(map(id, node.inputs or ())):
-                useful.add(id(node))
+    if all(id(leaf) in wanted for leaf in _leaves(nodes)):  # usually every leaf is wanted, so all are
+        return map(id, nodes)
+    useful = wanted & {id(node) for node in nodes}
+    for node in nodes:  # inputs come before what is made from them
+        if not useful.isdisjoint(map(id, node.inputs or ())):
+            useful.add(id(node))
     return useful
 
 
-def _distribute(node: Tensor, g: Tensor, useful: set[int], pending: dict[int, Tensor]) -> None:
+def _distribute(node: Tensor, g: Tensor, gradients: dict[int, Tensor | None]) -> None:
     """Add what the rules of `node` make of its gradient `g` to the gradients of its inputs."""
     op, inputs, keywords, hook = node.op, node.inputs or (), node.keywords, hooks.active
     for position, x in enumerate(inputs):
-        if id(x) not in useful:
+        key = id(x)
+        if key not in gradients:
             continue
         rule = op.rules[position] if op.arrays else op.rule(position)  # the former is faster
         if rule is None:
             continue
         if hook is not None:
             gx = hook.rule(rule, position, g, node)
+        elif len(inputs) == 2 and not keywords:  # nearly always; a star takes 0.1 µs
+            gx = rule(g, node, inputs[0], inputs[1])
         else:
             gx = rule(g, node, *inputs, **keywords) if keywords else rule(g, node, *inputs)
         if not isinstance(gx, Tensor) or gx._array.shape != x._array.shape:
@@ -68,7 +78,8 @@ def _distribute(node: Tensor, g: Tensor, useful: set[int], pending: dict[int, Te
             raise kind(f"{text}; it must return a Tensor of that shape (undo broadcasting with tg.sum_to)")
         if gx._array.dtype != x._array.dtype:
             gx = astype(gx, x.dtype)
-        pending[id(x)] = _sum(pending[id(x)], gx) if id(x) in pending else gx
+        before = gradients[key]
+        gradients[key] = gx if before is None else _sum(before, gx)
 
 
 def _backpropagate(
@@ -78,17 +89,19 @@ def _backpropagate(
 
     `nodes` is the graph in topological order. It is used up, to free memory on the way.
     """
-    useful = _useful(nodes, wanted)
+    gradients: dict[int, Tensor | None] = dict.fromkeys(_useful(nodes, wanted))  # None: nothing has come yet
+    gradients[id(root)] = cotangent
     found: dict[int, Tensor] = {}
-    pending = {id(root): cotangent}
     with recording(create_graph):
         while nodes:  # every consumer of a Tensor comes before it
             node = nodes.pop()
-            g = pending.pop(id(node), None)
-            if g is not None and id(node) in wanted:
-                found[id(node)] = g
-            if g is not None and node.op is not None:
-                _distribute(node, g, useful, pending)
+            key = id(node)
+            g = gradients.pop(key, None)
+            if g is not None:
+                if key in wanted:
+                    found[key] = g
+                if node.op is not None:
+                    _distribute(node, g, gradients)
             if node.op is not None and not retain_graph:
                 node.inputs, node.keywords = None, NO_KEYWORDS
     return found
@@ -143,7 +156,7 @@ class BackwardMethods:
                 "requires_grad=True"
             )
         nodes = topological_order(self)
-        leaves = [node for node in nodes if node.op is None]
+        leaves = [*_leaves(nodes)]
         wanted = {id(leaf) for leaf in leaves}
         found = _backpropagate(self, nodes, _seed(self, gradient, "backward"), wanted, False, retain_graph)
         for leaf in leaves:

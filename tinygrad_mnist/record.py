@@ -16,6 +16,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
+from numpy import asarray  # often called: np.asarray takes 20 ns more
 
 from . import hooks, kernels
 from .arguments import NUMBERS, as_inputs, explained, holds_tensors, stacked, wrong_arguments
@@ -26,7 +27,6 @@ __all__ = ["Primitive", "add", "as_tensor", "astype", "broadcast_to", "no_grad",
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
-FLOAT64, FLOAT32 = np.dtype(np.float64), np.dtype(np.float32)
 Rule: TypeAlias = "Callable[..., Tensor] | None"  # (g, out, *inputs, **keywords) -> the gradient of one input
 
 
@@ -82,6 +82,7 @@ class Primitive(PickledByName, Generic[P]):
         What `defvjp` was given.
     """
 
+    __slots__ = ("arrays", "forward", "incomplete", "rules", "settings")  # faster than in the __dict__
     __name__: str
 
     def __init__(self, forward: Callable[P, Any]) -> None:
@@ -127,8 +128,7 @@ class Primitive(PickledByName, Generic[P]):
             given, keywords = self._bind(given, keywords)  # type: ignore[assignment]  # not P.kwargs
         if keywords and list in map(type, keywords.values()):  # a list could be changed after it was recorded
             keywords = {k: tuple(v) if type(v) is list else v for k, v in keywords.items()}  # type: ignore[assignment]  # as above
-        inputs = given
-        arrays, found, wanted = [], False, False
+        inputs, arrays, found, wanted = given, [], False, False
         try:
             for a in inputs:
                 if type(a) is Tensor:
@@ -136,10 +136,7 @@ class Primitive(PickledByName, Generic[P]):
                     found, wanted = True, wanted or a._requires_grad
                 elif type(a) in NUMBERS:
                     arrays.append(a)
-                else:
-                    found = False
-                    break
-            if not found:  # something must be converted
+            if not found or len(arrays) < len(inputs):  # something must be converted
                 inputs = as_inputs(inputs, as_tensor)
                 arrays = [a._array if isinstance(a, Tensor) else a for a in inputs]
                 wanted = True in [a._requires_grad for a in inputs if isinstance(a, Tensor)]
@@ -150,13 +147,11 @@ class Primitive(PickledByName, Generic[P]):
                 data = self.forward(*arrays, **keywords) if keywords else self.forward(*arrays)
         except (ValueError, TypeError, IndexError, OverflowError) as error:
             raise explained(error, self, given, keywords) from error
-        out = wrap(data if type(data) is np.ndarray else np.asarray(data))
+        data = asarray(data)
         if wanted and mode.recording and (not self.incomplete or self._has_rule(inputs)):
-            dtype = out._array.dtype
-            if dtype is FLOAT64 or dtype is FLOAT32 or dtype.kind not in "iub":  # integers carry no gradient
-                out._requires_grad, out.op = True, self  # two at a time: four would make a tuple
-                out.inputs, out.keywords = inputs, keywords
-        return out
+            if data.dtype.kind not in "iub":  # integers carry no gradient
+                return wrap(data, self, inputs, keywords)
+        return wrap(data)
 
     def _has_rule(self, inputs: tuple[Any, ...]) -> bool:
         """Whether there is a rule for any input that requires a gradient."""
@@ -166,10 +161,10 @@ class Primitive(PickledByName, Generic[P]):
     def _bind(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Name the settings that were given by position, as in ``sum(x, 0)``, and fill in those that were not given."""
         count = len(args) if self.arrays is None else self.arrays
-        named = dict(zip(self.settings, args[count:], strict=False))
+        named = dict(zip(self.settings, args[count:], strict=False)) if len(args) > count else {}
         found = {**self.settings, **named, **keywords}
-        wrong = found.keys() != self.settings.keys() or any(v is Parameter.empty for v in found.values())
-        if wrong or len(args) > count + len(named) or named.keys() & keywords.keys():
+        wrong = len(found) != len(self.settings) or id(Parameter.empty) in map(id, found.values())
+        if wrong or len(args) > count + len(named) or not named.keys().isdisjoint(keywords):
             raise wrong_arguments(self, args, keywords)
         return args[:count], found
 

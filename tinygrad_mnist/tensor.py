@@ -31,7 +31,7 @@ Class = TypeVar("Class", bound=type)
 
 NUMERIC = "biuf"  # kinds of dtypes: booleans, integers, floating-point numbers
 NO_KEYWORDS: dict[str, Any] = {}  # shared by all leaves, never written to
-_serial = itertools.count()  # a Tensor has a higher number than everything that it was made from
+_serial = itertools.count(1)  # a Tensor has a higher number than everything that it was made from; leaves have 0
 
 
 class Tensor(Methods):
@@ -87,8 +87,7 @@ class Tensor(Methods):
                 f"Tensor: {self._array.dtype} data cannot require gradients; convert it first: array.astype(np.float32)"
             )
         self._requires_grad = bool(requires_grad)
-        self.op, self.inputs, self.keywords, self._grad = None, (), NO_KEYWORDS, None
-        self.serial = next(_serial)
+        self.op, self.inputs, self.keywords, self._grad, self.serial = None, (), NO_KEYWORDS, None, 0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -160,13 +159,13 @@ class Tensor(Methods):
 _new = Tensor.__new__
 
 
-def wrap(data: Array) -> Tensor:
-    """Make a Tensor around an array that nobody else will write to: no copy, no checks."""
+def wrap(data: Array, op: Any = None, inputs: Any = (), keywords: Any = NO_KEYWORDS) -> Tensor:
+    """Make a Tensor around an array that nobody else will write to: no copy, no checks. With `op` it is recorded."""
     out = _new(Tensor)
-    out._array, out._requires_grad = data, False
-    out.op = out._grad = None
-    out.inputs, out.keywords = (), NO_KEYWORDS
-    out.serial = next(_serial)
+    out._array, out._requires_grad = data, op is not None  # two at a time: more would make a tuple
+    out._grad, out.op = None, op
+    out.inputs, out.keywords = inputs, keywords
+    out.serial = 0 if op is None else next(_serial)
     return out
 
 

@@ -184,9 +184,9 @@ def test_a_subclass_is_copied_with_all_that_it_has(duplicate: Callable[[Any], An
 
 def test_a_frozen_subclass_is_recorded_by_its_values() -> None:
     x, frozen = Tensor([1.0, 2.0], requires_grad=True), Named([3.0, 4.0])
-    y = (x * frozen + frozen @ x + tg.matmul(x, frozen)).sum()
+    y = (x * frozen + frozen * x + frozen @ x + tg.matmul(x, frozen)).sum()
     frozen.data = np.zeros(2)
-    assert tg.grad(y, [x])[0].data.tolist() == [15.0, 20.0]
+    assert tg.grad(y, [x])[0].data.tolist() == [18.0, 24.0]
 
 
 def values_of_gradients(*leaves: Tensor) -> list[Array]:

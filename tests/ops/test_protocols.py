@@ -16,6 +16,7 @@ from op_checks import Array, dtypes, seeds, some
 import tinygrad_mnist as tg
 from tinygrad_mnist import Tensor
 from tinygrad_mnist.ops.protocols import TABLE
+from tinygrad_mnist.record import recording
 from tinygrad_mnist.testing import check_gradients
 
 # Calls of what takes more than arrays; x has shape (2, 3), y (3,). All else is called as f(x), ufuncs as f(x, y), too.
@@ -312,6 +313,30 @@ def test_scalars_left_of_an_operator_never_change_the_dtype(op: Any, scalar: Any
         np.testing.assert_allclose(out.data.astype(float), expected, rtol=1e-2)
 
 
+OPS = {operator.add: tg.add, operator.sub: tg.subtract, operator.mul: tg.multiply, operator.truediv: tg.divide}
+OPS |= {operator.floordiv: tg.floor_divide, operator.mod: tg.remainder, operator.pow: tg.power}
+OPS |= {operator.lt: tg.less, operator.ge: tg.greater_equal, operator.eq: tg.equal, operator.ne: tg.not_equal}
+kinds = st.sampled_from([np.int32, np.float16, np.float32, np.float64])
+tensors = st.builds(
+    lambda dtype, shape, grad: Tensor(np.full(shape, 2, dtype), grad and dtype is not np.int32),
+    kinds,
+    st.sampled_from([(), (3,), (2, 1), (2, 3)]),
+    st.booleans(),
+)
+
+
+@given(st.sampled_from([*OPS]), tensors, tensors | scalars | st.sampled_from([3, np.ones(3)]), st.booleans())
+def test_operators_compute_and_record_what_their_ops_do(op: Any, x: Tensor, y: Any, recorded: bool) -> None:
+    with recording(recorded):
+        out, expected = op(x, y), OPS[op](x, y)
+    assert (out.shape, out.dtype, out.requires_grad) == (expected.shape, expected.dtype, expected.requires_grad)
+    assert np.array_equal(out.data, expected.data) and type(out.data) is np.ndarray
+    assert out.op is expected.op and out.keywords == expected.keywords
+    assert len(out.inputs or ()) == len(expected.inputs or ())
+    for a, b in zip(out.inputs or (), expected.inputs or (), strict=True):
+        assert a is b or (type(a) is type(b) and np.array_equal(tg.as_tensor(a).data, tg.as_tensor(b).data))
+
+
 @given(st.sampled_from(OPERATORS), dtypes, dtypes, seeds)
 def test_arrays_change_in_place_by_tensors_without_a_gradient(op: Any, dtype: Any, other: Any, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -363,6 +388,9 @@ def test_others_get_their_turn() -> None:
         assert np.concatenate(list(pair)) == "concatenate of another"
     with pytest.raises(TypeError):
         np.add(t, Declining())
+    for op in OPERATORS:
+        with pytest.raises(TypeError, match="unsupported operand"):
+            op(object(), t)
     array = np.ones(2)
     masked = np.ma.array([1.0, 2.0], mask=[0, 1]) + t.detach()
     assert masked.mask.tolist() == [False, True]

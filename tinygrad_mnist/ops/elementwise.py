@@ -156,12 +156,12 @@ def _quotients(g: Any, x: Any, y: Any, /, *, n: int, shape: tuple[int, ...]) -> 
 _quotient_sum = in_rules(_quotients)
 
 
-def _product(g: Tensor, x: Any, shape: tuple[int, ...]) -> Tensor:
-    return g * x if g.data.shape == shape else _quotient_sum(g, x, 1.0, n=0, shape=shape)
+def _product(g: Tensor, x: Any, to: Tensor) -> Tensor:
+    return g * x if g._array.shape == to._array.shape else _quotient_sum(g, x, 1.0, n=0, shape=to.shape)
 
 
-def _quotient(g: Tensor, y: Any, shape: tuple[int, ...]) -> Tensor:
-    return g / y if g.data.shape == shape else _quotient_sum(g, 1.0, y, n=1, shape=shape)
+def _quotient(g: Tensor, y: Any, to: Tensor) -> Tensor:
+    return g / y if g._array.shape == to._array.shape else _quotient_sum(g, 1.0, y, n=1, shape=to.shape)
 
 
 def _remainder_by_divisor(g: Tensor, out: Tensor, x: Any, y: Tensor) -> Tensor:
@@ -176,9 +176,9 @@ def _remainder_by_divisor(g: Tensor, out: Tensor, x: Any, y: Tensor) -> Tensor:
 
 
 subtract.defvjp(lambda g, out, x, y: unbroadcast(g, x), lambda g, out, x, y: unbroadcast(-g, y))
-multiply.defvjp(lambda g, out, x, y: _product(g, y, x.data.shape), lambda g, out, x, y: _product(g, x, y.data.shape))
+multiply.defvjp(lambda g, out, x, y: _product(g, y, x), lambda g, out, x, y: _product(g, x, y))
 divide.defvjp(
-    lambda g, out, x, y: _quotient(g, y, x.data.shape),
+    lambda g, out, x, y: _quotient(g, y, x),
     lambda g, out, x, y: _quotient_sum(g, x, y, n=2, shape=y.data.shape),
 )
 _quotients.defvjp(

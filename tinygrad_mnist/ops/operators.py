@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeAlias
 
 import numpy as np
+from numpy import asarray
 
 from .. import hooks
-from ..arguments import defers
+from ..arguments import NUMBERS, defers
 from ..record import Primitive, astype, mode, primitive
 from ..tensor import Tensor, wrap
 
@@ -39,8 +40,7 @@ def in_rules(op: Primitive[P]) -> Callable[P, Tensor]:
     def call(*args: P.args, **keywords: P.kwargs) -> Tensor:
         if mode.recording or hooks.active is not None:
             return op(*args, **keywords)
-        arrays = [a._array if type(a) is Tensor else a for a in args]
-        return wrap(np.asarray(op.forward(*arrays, **keywords)))
+        return wrap(asarray(op.forward(*[a._array if type(a) is Tensor else a for a in args], **keywords)))
 
     return call
 
@@ -59,47 +59,40 @@ def in_single(rule: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def operator(op: Binary) -> Operator:
-    """Make an operator of a binary op, with a short cut between Tensors where there is nothing to record.
+    """Make an operator of a binary op, with a short cut for Tensors and numbers: 0.8 instead of 1.3 µs.
 
-    Rules are made of operators: with the short cut (1.1 instead of 1.7 µs) a backward pass through small Tensors is a
-    fifth faster. Everything else, errors included, is left to the op.
+    Rules are made of operators, so a backward pass gains, too. Everything else, errors included, is left to the op.
     """
     forward, call = op.forward, op.__call__
 
     def call_op(x: Tensor, y: Any) -> Tensor:
-        if type(y) is Tensor and not (mode.recording and (x._requires_grad or y._requires_grad)) and not hooks.active:
-            try:
-                return wrap(np.asarray(forward(x._array, y._array)))
-            except (ValueError, TypeError):  # the op explains them
-                pass
-        try:
-            return call(x, y)
-        except TypeError:
-            if defers(y):
-                return NotImplemented  # type: ignore[no-any-return]  # Python's operators know it
-            raise
+        tensor = type(y) is Tensor
+        if type(x) is Tensor and (tensor or type(y) in NUMBERS) and hooks.active is None:
+            recorded = (x._requires_grad or (tensor and y._requires_grad)) and mode.recording
+            if not (recorded and op.incomplete):  # with a rule for each input, floats are made of floats
+                try:
+                    data = asarray(forward(x._array, y._array if tensor else y))
+                    return wrap(data, op, (x, y)) if recorded else wrap(data)
+                except (ValueError, TypeError, OverflowError):  # the op explains them
+                    pass
+        return _call_or_defer(call, x, y, y)
 
     return call_op
 
 
-def reflected(op: Binary) -> Operator:
-    """Make the operator that Python calls for ``y + x`` where ``y`` is no Tensor."""
-    call = op.__call__
-
-    def call_op(x: Tensor, y: Any) -> Tensor:
-        try:
-            return call(y, x)
-        except TypeError:
-            if defers(y):
-                return NotImplemented  # type: ignore[no-any-return]  # Python's operators know it
-            raise
-
-    return call_op
+def _call_or_defer(call: Operator, x: Any, y: Any, other: Any) -> Tensor:
+    """Return ``call(x, y)``; where it is refused, an operand that computes itself has its turn."""
+    try:
+        return call(x, y)
+    except TypeError:
+        if defers(other):
+            return NotImplemented  # type: ignore[no-any-return]  # Python's operators know it
+        raise
 
 
 def both_ways(op: Binary) -> tuple[Operator, Operator]:
     """Return the operators for ``x + y`` and, where ``x`` is no Tensor, ``y + x``."""
-    return operator(op), reflected(op)
+    return operator(op), lambda x, y: _call_or_defer(op.__call__, y, x, y)
 
 
 def in_place(op: Binary) -> Operator:

@@ -22,8 +22,8 @@ def _numbers(given: tuple[Any, ...]) -> tuple[int, ...]:
 
 
 @primitive
-def _reshape(x: Any, /, *, shape: tuple[int, ...], order: tuple[int, ...] | None = None) -> Array:
-    out = np.reshape(x, shape)
+def _reshape(x: Any, /, *, shape: tuple[int, ...], order: tuple[int, ...] | None) -> Array:
+    out = x.reshape(shape)
     return out if order is None else np.ascontiguousarray(out.transpose(order)).transpose(np.argsort(order))
 
 
@@ -51,7 +51,7 @@ def reshape(x: Operand, *shape: Any) -> Tensor:
     Tensor([[1., 2.],
             [3., 4.]], dtype=float64)
     """
-    return _reshape(x, shape=_numbers(shape))
+    return _reshape(x, shape=_numbers(shape), order=None)
 
 
 @primitive
@@ -112,8 +112,8 @@ def squeeze(x: Any, /, axis: int | Sequence[int] | None = None) -> Any:
 
 
 swapaxes.defvjp(lambda g, out, x, axis1, axis2: swapaxes(g, axis1, axis2))
-expand_dims.defvjp(lambda g, out, x, axis: _reshape(g, shape=x.shape))
-squeeze.defvjp(lambda g, out, x, axis: _reshape(g, shape=x.shape))
+expand_dims.defvjp(lambda g, out, x, axis: reshape(g, x.shape))
+squeeze.defvjp(lambda g, out, x, axis: reshape(g, x.shape))
 
 
 # Padding --------------------------------------------------------------------------------------------------------------

@@ -260,6 +260,10 @@ static struct ahead written_to(const struct geometry *s, const struct plan *p, c
     return (struct ahead){row + column * s->n, min(p->strip * p->columns, s->ow - column) * s->n, step, s->f, 0, 0};
 }
 
+#if defined(__x86_64__) && !defined(BASELINE_ONLY) /* for tests that compile it many times */
+#define X86 1
+#endif
+
 #define LANES 4
 #define VECTORS 2
 #define BLOCK 4
@@ -268,7 +272,7 @@ static struct ahead written_to(const struct geometry *s, const struct plan *p, c
 #define NAME(x) x##_baseline
 #include "kernels.h"
 
-#if defined(__x86_64__)
+#if defined(X86)
 #define LANES 8
 #define VECTORS 2
 #define BLOCK 4
@@ -298,7 +302,7 @@ struct kernels {
 #define KERNELS(set) {convolve_##set, weight_gradient_##set, max_pool_##set, max_pool_gradient_##set, relu_gradient_##set, channel_sums_##set}
 static const struct kernels levels[] = {
     KERNELS(baseline),
-#if defined(__x86_64__)
+#if defined(X86)
     KERNELS(avx2),
     KERNELS(avx512),
 #endif
@@ -318,7 +322,7 @@ size_t geometry_size(void) { return sizeof(struct geometry); }
 /* The highest level that this processor has. */
 int highest_level(void)
 {
-#if defined(__x86_64__)
+#if defined(X86)
     __builtin_cpu_init();
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma"))
         return 0;

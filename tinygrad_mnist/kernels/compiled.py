@@ -97,11 +97,29 @@ def conv_input(g: Array, w: Array, geometry: Geometry, size: Size) -> Array:
     """See `reference.conv_input`."""
     if not np.isfinite(w).all():
         return _silently(reference.conv_input, g, w, geometry, size)
-    return reference.by_phases(_adjoint, g, w, geometry, size)
+    return _by_phases(g, w, geometry, size)
 
 
-def _adjoint(g: Array, w: Array, padding: Size, size: Size) -> Any:
-    return _convolve(*reference.adjoint_operands(g, w, padding), size)
+def _by_phases(g: Array, w: Array, geometry: Geometry, size: Size) -> Array:
+    """Compute dT/dx of a convolution with strides from convolutions without.
+
+    Rows and columns of x that are a stride apart meet the same weights.
+    """
+    (sh, sw), (ph, pw) = geometry
+
+    def adjoint(w: Array, padding: Size, size: Size) -> Any:
+        return _convolve(*reference.adjoint_operands(g, w, padding), size)
+
+    if (sh, sw) == (1, 1):
+        return adjoint(w, (ph, pw), size)
+    out = np.zeros((size[0], w.shape[1], size[1], len(g)), np.float32).transpose(3, 1, 0, 2)
+    for y in range(min(sh, size[0])):
+        for x in range(min(sw, size[1])):
+            seen = w[:, :, (y + ph) % sh :: sh, (x + pw) % sw :: sw]
+            if seen.size:
+                part = out[:, :, y::sh, x::sw]
+                part[...] = adjoint(seen, ((y + ph) // sh, (x + pw) // sw), part.shape[2:])
+    return out
 
 
 def conv_weight(x: Array, g: Array, geometry: Geometry, size: Size) -> Array:

@@ -43,6 +43,9 @@ if hasattr(os, "register_at_fork"):
 
 def deal(function: Callable[[Any], object], pieces: Sequence[Any]) -> None:
     """Call a function for each piece, on as many threads as an op may use; an error in any is raised here."""
+    if len(pieces) == 1:
+        function(pieces[0])
+        return
     todo = deque(pieces)
 
     def work() -> None:

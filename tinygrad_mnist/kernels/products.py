@@ -131,7 +131,8 @@ def plan_products(
         height, taps = 1 + len(more), max(last - first, 0) * c
         a = _pieces(taps, SMALL_GRADIENT // max(filters, 1)) if gradient else 1
         b = 1 if gradient else _pieces(filters, SMALL_PRODUCT // max(taps * SMALL_COLUMNS, 1))
-        for at, t, wide in _cut((end - begin) * n, taps * filters // (a * b)):
+        area = taps * filters // (a * b)
+        for at, t, wide in _cut((end - begin) * n, 0 if gradient and area > SMALL_GRADIENT else area):
             offset = (i * sh - top + first) * c * line + (start * n + at) * size
             strides = (sh * c * line, wide * size, taps // a * line, 0, line, size)
             seen = Matrices(offset, (height, t, a, 1, taps // a, wide), strides)

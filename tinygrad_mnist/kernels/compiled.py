@@ -111,7 +111,8 @@ def _by_phases(g: Array, w: Array, geometry: Geometry, size: Size) -> Array:
         return _convolve(*reference.adjoint_operands(g, w, padding), size)
 
     if (sh, sw) == (1, 1):
-        return adjoint(w, (ph, pw), size)
+        whole: Array = adjoint(w, (ph, pw), size)
+        return whole
     out = np.zeros((size[0], w.shape[1], size[1], len(g)), np.float32).transpose(3, 1, 0, 2)
     for y in range(min(sh, size[0])):
         for x in range(min(sw, size[1])):

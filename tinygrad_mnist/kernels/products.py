@@ -41,6 +41,8 @@ class View:
         self.image = image if lowered else np.ascontiguousarray(image, dtype)
         self.dtype = dtype
         self.taps = self.kh * x.shape[1] * (kw if lowered else 1)  # rows of a matrix
+        # bytes that are copied for each row of the output
+        self.row_bytes = self.sh * kw * x.shape[1] * ow * len(x) * dtype.itemsize if lowered else 0
 
     def __len__(self) -> int:
         return 1 if self.lowered else len(self.columns)

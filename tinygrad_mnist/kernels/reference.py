@@ -9,7 +9,9 @@ in ops/conv.py.
 Arrays are (N, C, H, W) by name and (H, C, W, N) in memory; any other order is accepted and copied. Then im2col is a
 matter of strides. What column l of the kernel sees of an image row is a matrix of C rows and OW*N columns, beginning l
 * N numbers on. KH rows of the image below each other are a matrix of KH*C rows, and the next output row sees the same,
-C rows on. So a convolution is KW stacks of products that read the image in place, added up: nothing is copied.
+C rows on. So a convolution is KW stacks of products that read the image in place, added up: nothing is copied. With
+strides or few channels, im2col copies the columns, but not the rows, of a block that fits into the cache; the gradient
+by the image adds up such a block where it was copied from (`products.View`). Blocks are dealt to threads.
 
 The sum is over pixels inside the image: padding takes no part in it, nor do the rows and columns that a stride leaves
 out, so that 0 * infinity does not arise there. Halves are computed in float32.
@@ -108,7 +110,8 @@ def _correlate(x: Array, w: Array, bias: Array | None, geometry: Geometry, size:
         if bias is not None:
             np.add(block, np.repeat(bias, ow * n).reshape(f, ow, n), out=block)  # twice as fast as broadcasting it
 
-    deal(compute, products.blocks(oh, f * ow * n * dtype.itemsize, w.size * ow * n))
+    row_bytes = max(f * ow * n * dtype.itemsize, view.row_bytes)
+    deal(compute, products.blocks(oh, row_bytes, w.size * ow * n))
     return out.transpose(3, 1, 0, 2)  # (OH, F, OW, N) -> (N, F, OH, OW)
 
 
@@ -158,7 +161,7 @@ def _weights(x: Array, g: Array, geometry: Geometry, size: Size, lowered: bool) 
     # each part of the sum has a total of its own
     groups = products.blocks(oh, 0, view.taps * f * ow * len(x), -(-products.BLOCKS // len(view)))
     total = np.zeros((len(groups), len(view), view.taps, f), dtype)
-    row_bytes = total[0, 0].nbytes * products.cuts(ow * len(x))
+    row_bytes = max(view.taps * f * dtype.itemsize * products.cuts(ow * len(x)), view.row_bytes)
 
     def compute(piece: tuple[int, int]) -> None:
         (start, stop), part = groups[piece[0]], total[piece]

@@ -47,6 +47,16 @@ class View:
     def __len__(self) -> int:
         return 1 if self.lowered else len(self.columns)
 
+    def blocks(self, length: int, row_bytes: int, row_products: int, count: int | None = None) -> list[Size]:
+        """Cut output rows into at least `count` blocks, for threads, whose intermediate results stay in the cache.
+
+        Fewer if they would be little work, or would copy most rows of the image several times. How many threads there
+        are does not matter, so no bit of a result depends on it.
+        """
+        shared = self.kh // self.sh if self.lowered else 0
+        most = max(-(-length // (count or BLOCKS)), BLOCK_PRODUCTS // max(row_products, 1), shared)
+        return parts(length, max(min(BLOCK_BYTES // max(row_bytes, 1), most), 1))
+
     def matrices(
         self, number: int, rows: Size, filters: int, gradient: bool = False
     ) -> Iterator[tuple[slice, Array, Matrices]]:
@@ -143,15 +153,6 @@ def plan_products(
             part = Matrices(offset, (height, t, 1, b, filters // b, wide), strides)
             plan.append((slice(first * c, first * c + taps), seen, part))
     return plan
-
-
-def blocks(length: int, row_bytes: int, row_products: int, count: int | None = None) -> list[Size]:
-    """Cut rows into blocks whose intermediate results stay in the cache, and at least `count` of them, for threads.
-
-    Fewer if they are little work. That does not depend on how many threads there are, so no bit of a result does.
-    """
-    most = max(-(-length // (count or BLOCKS)), BLOCK_PRODUCTS // max(row_products, 1))
-    return parts(length, max(min(BLOCK_BYTES // max(row_bytes, 1), most), 1))
 
 
 @lru_cache(maxsize=1024)

@@ -111,7 +111,7 @@ def _correlate(x: Array, w: Array, bias: Array | None, geometry: Geometry, size:
             np.add(block, np.repeat(bias, ow * n).reshape(f, ow, n), out=block)  # twice as fast as broadcasting it
 
     row_bytes = max(f * ow * n * dtype.itemsize, view.row_bytes)
-    deal(compute, products.blocks(oh, row_bytes, w.size * ow * n))
+    deal(compute, view.blocks(oh, row_bytes, w.size * ow * n))
     return out.transpose(3, 1, 0, 2)  # (OH, F, OW, N) -> (N, F, OH, OW)
 
 
@@ -135,7 +135,7 @@ def _correlate_transposed(g: Array, w: Array, geometry: Geometry, size: Size) ->
         view = products.View(g, (rows, 1), Geometry((1, 1), (before, 0)), ow, False, dtype)
         filters = np.ascontiguousarray(flipped.transpose(3, 1, 2, 0), dtype)  # (F, C, rows, KW) -> (KW*C, rows*F)
         part, filters = out[phase::sh], filters.reshape(kw * c, rows * f)
-        cut = products.blocks(len(part), kw * c * ow * n * dtype.itemsize, flipped.size * ow * n)
+        cut = view.blocks(len(part), kw * c * ow * n * dtype.itemsize, flipped.size * ow * n)
         pieces += [(view, filters, part[slice(*block)], block) for block in cut]
 
     def compute(piece: tuple[products.View, Array, Array, Size]) -> None:
@@ -159,7 +159,7 @@ def _weights(x: Array, g: Array, geometry: Geometry, size: Size, lowered: bool) 
     # (N, F, OH, OW) -> (OH, F, OW, N), nearly always as it lies
     gradient = np.ascontiguousarray(g.transpose(2, 1, 3, 0), dtype)
     # each part of the sum has a total of its own
-    groups = products.blocks(oh, 0, view.taps * f * ow * len(x), -(-products.BLOCKS // len(view)))
+    groups = view.blocks(oh, 0, view.taps * f * ow * len(x), -(-products.BLOCKS // len(view)))
     total = np.zeros((len(groups), len(view), view.taps, f), dtype)
     row_bytes = max(view.taps * f * dtype.itemsize * products.cuts(ow * len(x)), view.row_bytes)
 

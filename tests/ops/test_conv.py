@@ -124,13 +124,13 @@ def test_the_result_does_not_depend_on_how_products_are_cut(
     product: int,
     columns: int,
     few: int,
-    blocks: int,
+    groups: int,
     layout: str,
 ) -> None:
     kernels = (filters, shape[1], 2, 2)
     x, w, _ = inputs = [numbers(seed, shape, layout=layout), numbers(seed + 1, kernels), numbers(seed + 2, (filters,))]
     g = numbers(seed + 3, naive_conv(x, w, stride, padding).shape, layout=layout)
-    dealt = {"BLOCKS": blocks, "BLOCK_PRODUCTS": product // 9}
+    dealt = {"GROUPS": groups, "BLOCK_PRODUCTS": product // 9}
     tuned = {"SMALL": cut, "SMALL_PRODUCT": product, "SMALL_GRADIENT": product // 4, "SMALL_COLUMNS": columns}
     products.plan_products.cache_clear()
     with patch.multiple(products, BLOCK_BYTES=size, FEW_CHANNELS=few, **dealt, **tuned):

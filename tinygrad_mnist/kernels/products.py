@@ -21,7 +21,8 @@ BLOCK_BYTES = 3 << 19  # of intermediate results, for the second-level cache: so
 # nothing is gained by cutting.
 SMALL = bool(getattr(sys.modules.get("numpy._core._multiarray_umath"), "__cpu_features__", {}).get("AVX512F"))
 SMALL_PRODUCT, SMALL_GRADIENT, SMALL_COLUMNS = 1_000_000, 1200, 64
-BLOCKS, BLOCK_PRODUCTS = 8, 1 << 22  # at least so many blocks, unless they had less multiplications (80 us)
+BLOCK_PRODUCTS = 1 << 22  # multiplications, 80 us; less work is not cut for threads
+GROUPS = 8  # parts that a weight gradient is the sum of, for any number of threads
 FEW_CHANNELS = 8  # fewer make flat products: 1.3 instead of 0.5 ms for conv1, 125 images
 
 
@@ -47,14 +48,13 @@ class View:
     def __len__(self) -> int:
         return 1 if self.lowered else len(self.columns)
 
-    def blocks(self, length: int, row_bytes: int, row_products: int, count: int | None = None) -> list[Size]:
+    def blocks(self, length: int, row_bytes: int, row_products: int, count: int) -> list[Size]:
         """Cut output rows into at least `count` blocks, for threads, whose intermediate results stay in the cache.
 
-        Fewer if they would be little work, or would copy most rows of the image several times. How many threads there
-        are does not matter, so no bit of a result depends on it.
+        Fewer if they would be little work, or would copy most rows of the image several times.
         """
         shared = self.kh // self.sh if self.lowered else 0
-        most = max(-(-length // (count or BLOCKS)), BLOCK_PRODUCTS // max(row_products, 1), shared)
+        most = max(-(-length // count), BLOCK_PRODUCTS // max(row_products, 1), shared)
         return parts(length, max(min(BLOCK_BYTES // max(row_bytes, 1), most), 1))
 
     def matrices(

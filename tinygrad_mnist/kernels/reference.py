@@ -30,7 +30,7 @@ from . import products
 from .geometry import Geometry, Size
 from .machine import one_blas_thread_of_numpy
 from .products import Array
-from .threads import deal
+from .threads import deal, pieces_for_threads
 
 
 # The three partial derivatives of a convolution -----------------------------------------------------------------------
@@ -111,7 +111,7 @@ def _correlate(x: Array, w: Array, bias: Array | None, geometry: Geometry, size:
             np.add(block, np.repeat(bias, ow * n).reshape(f, ow, n), out=block)  # twice as fast as broadcasting it
 
     row_bytes = max(f * ow * n * dtype.itemsize, view.row_bytes)
-    deal(compute, view.blocks(oh, row_bytes, w.size * ow * n))
+    deal(compute, view.blocks(oh, row_bytes, w.size * ow * n, pieces_for_threads()))
     return out.transpose(3, 1, 0, 2)  # (OH, F, OW, N) -> (N, F, OH, OW)
 
 
@@ -127,16 +127,17 @@ def _correlate_transposed(g: Array, w: Array, geometry: Geometry, size: Size) ->
     out, pieces = np.empty((h, c, width, n), dtype), []
     for phase in range(min(sh, h)):
         flipped = w[:, :, (phase + top) % sh :: sh][:, :, ::-1]
-        rows = flipped.shape[2]
-        if not rows:
+        taps = flipped.shape[2]
+        if not taps:
             out[phase::sh] = 0
             continue
-        before = rows - 1 - (phase + top) // sh
-        view = products.View(g, (rows, 1), Geometry((1, 1), (before, 0)), ow, False, dtype)
-        filters = np.ascontiguousarray(flipped.transpose(3, 1, 2, 0), dtype)  # (F, C, rows, KW) -> (KW*C, rows*F)
-        part, filters = out[phase::sh], filters.reshape(kw * c, rows * f)
-        cut = view.blocks(len(part), kw * c * ow * n * dtype.itemsize, flipped.size * ow * n)
-        pieces += [(view, filters, part[slice(*block)], block) for block in cut]
+        before = taps - 1 - (phase + top) // sh
+        view = products.View(g, (taps, 1), Geometry((1, 1), (before, 0)), ow, False, dtype)
+        filters = np.ascontiguousarray(flipped.transpose(3, 1, 2, 0), dtype)  # (F, C, taps, KW) -> (KW*C, taps*F)
+        part, filters = out[phase::sh], filters.reshape(kw * c, taps * f)
+        row_bytes = kw * c * ow * n * dtype.itemsize
+        blocks = view.blocks(len(part), row_bytes, flipped.size * ow * n, -(-pieces_for_threads() // sh))
+        pieces += [(view, filters, part[slice(*rows)], rows) for rows in blocks]
 
     def compute(piece: tuple[products.View, Array, Array, Size]) -> None:
         view, filters, block, rows = piece
@@ -159,7 +160,7 @@ def _weights(x: Array, g: Array, geometry: Geometry, size: Size, lowered: bool) 
     # (N, F, OH, OW) -> (OH, F, OW, N), nearly always as it lies
     gradient = np.ascontiguousarray(g.transpose(2, 1, 3, 0), dtype)
     # each part of the sum has a total of its own
-    groups = view.blocks(oh, 0, view.taps * f * ow * len(x), -(-products.BLOCKS // len(view)))
+    groups = view.blocks(oh, 0, view.taps * f * ow * len(x), -(-products.GROUPS // len(view)))
     total = np.zeros((len(groups), len(view), view.taps, f), dtype)
     row_bytes = max(view.taps * f * dtype.itemsize * products.cuts(ow * len(x)), view.row_bytes)
 

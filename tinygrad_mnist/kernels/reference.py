@@ -11,7 +11,7 @@ matter of strides. What column l of the kernel sees of an image row is a matrix 
 * N numbers on. KH rows of the image below each other are a matrix of KH*C rows, and the next output row sees the same,
 C rows on. So a convolution is KW stacks of products that read the image in place, added up: nothing is copied. With
 strides or few channels, im2col copies the columns, but not the rows, of a block that fits into the cache; the gradient
-by the image adds up such a block where it was copied from (`products.View`). Blocks are dealt to threads.
+by the image adds up such a block where it was copied from (`products.Windows`). Blocks are dealt to threads.
 
 The sum is over pixels inside the image: padding takes no part in it, nor do the rows and columns that a stride leaves
 out, so that 0 * infinity does not arise there. Halves are computed in float32.
@@ -88,18 +88,18 @@ def _correlate(x: Array, w: Array, bias: Array | None, geometry: Geometry, size:
     n, f, (oh, ow) = len(x), len(w), size
     lowered = products.lowers(x.shape[1], geometry) and bool(np.isfinite(w).all())
     dtype = np.result_type(x, w) if bias is None else np.result_type(x, w, bias)
-    view = products.View(x, w.shape[2:], geometry, ow, lowered, dtype)
+    windows = products.Windows(x, w.shape[2:], geometry, ow, lowered, dtype)
     # (F, C, KH, KW) -> (1, F, KH*KW*C), or (KW, F, KH*C)
     filters = w.transpose(0, 2, 3, 1) if lowered else w.transpose(3, 0, 2, 1)
-    filters = np.ascontiguousarray(filters, dtype).reshape(len(view), f, view.taps)
+    filters = np.ascontiguousarray(filters, dtype).reshape(len(windows), f, windows.taps)
     out = np.empty((oh, f, ow, n), dtype)
 
     def compute(rows: Size) -> None:
         block = out[slice(*rows)]
         result = block
-        for number, column in enumerate(view.columns[: len(view)]):
+        for number, column in enumerate(windows.columns[: len(windows)]):
             result = np.empty_like(block) if number == 1 else result
-            for taps, seen, part in view.matrices(number, rows, f):
+            for taps, seen, part in windows.matrices(number, rows, f):
                 weights = filters[number, :, taps].reshape(*part.shape[3:5], seen.shape[4])
                 np.matmul(weights, seen, out=part.of(result))
             begin, end = (0, ow) if lowered else column[:2]
@@ -110,8 +110,8 @@ def _correlate(x: Array, w: Array, bias: Array | None, geometry: Geometry, size:
         if bias is not None:
             np.add(block, np.repeat(bias, ow * n).reshape(f, ow, n), out=block)  # twice as fast as broadcasting it
 
-    row_bytes = max(f * ow * n * dtype.itemsize, view.row_bytes)
-    deal(compute, view.blocks(oh, row_bytes, w.size * ow * n, pieces_for_threads()))
+    row_bytes = max(f * ow * n * dtype.itemsize, windows.row_bytes)
+    deal(compute, windows.blocks(oh, row_bytes, w.size * ow * n, pieces_for_threads()))
     return out.transpose(3, 1, 0, 2)  # (OH, F, OW, N) -> (N, F, OH, OW)
 
 
@@ -124,6 +124,7 @@ def _correlate_transposed(g: Array, w: Array, geometry: Geometry, size: Size) ->
     n, (f, c, _, kw), (h, width), ow = len(g), w.shape, size, g.shape[3]
     (sh, sw), (top, left), dtype = *geometry, np.result_type(g, w)
     columns = products.inside(width, kw, sw, left, ow)
+    g = np.ascontiguousarray(g.transpose(2, 1, 3, 0), dtype).transpose(3, 1, 0, 2)
     out, pieces = np.empty((h, c, width, n), dtype), []
     for phase in range(min(sh, h)):
         flipped = w[:, :, (phase + top) % sh :: sh][:, :, ::-1]
@@ -132,17 +133,17 @@ def _correlate_transposed(g: Array, w: Array, geometry: Geometry, size: Size) ->
             out[phase::sh] = 0
             continue
         before = taps - 1 - (phase + top) // sh
-        view = products.View(g, (taps, 1), Geometry((1, 1), (before, 0)), ow, False, dtype)
+        windows = products.Windows(g, (taps, 1), Geometry((1, 1), (before, 0)), ow, False, dtype)
         filters = np.ascontiguousarray(flipped.transpose(3, 1, 2, 0), dtype)  # (F, C, taps, KW) -> (KW*C, taps*F)
         part, filters = out[phase::sh], filters.reshape(kw * c, taps * f)
         row_bytes = kw * c * ow * n * dtype.itemsize
-        blocks = view.blocks(len(part), row_bytes, flipped.size * ow * n, -(-pieces_for_threads() // sh))
-        pieces += [(view, filters, part[slice(*rows)], rows) for rows in blocks]
+        blocks = windows.blocks(len(part), row_bytes, flipped.size * ow * n, -(-pieces_for_threads() // sh))
+        pieces += [(windows, filters, part[slice(*rows)], rows) for rows in blocks]
 
-    def compute(piece: tuple[products.View, Array, Array, Size]) -> None:
-        view, filters, block, rows = piece
+    def compute(piece: tuple[products.Windows, Array, Array, Size]) -> None:
+        windows, filters, block, rows = piece
         result = np.empty((len(block), kw, c, ow, n), dtype)
-        for taps, seen, part in view.matrices(0, rows, kw * c):
+        for taps, seen, part in windows.matrices(0, rows, kw * c):
             np.matmul(filters[:, taps].reshape(*part.shape[3:5], seen.shape[4]), seen, out=part.of(result))
         block[...] = 0
         for k, (begin, end, start) in enumerate(columns):
@@ -156,24 +157,25 @@ def _correlate_transposed(g: Array, w: Array, geometry: Geometry, size: Size) ->
 def _weights(x: Array, g: Array, geometry: Geometry, size: Size, lowered: bool) -> Array:
     c, (f, oh, ow), (kh, kw) = x.shape[1], g.shape[1:], size
     dtype = np.result_type(x, g)
-    view = products.View(x, size, geometry, ow, lowered, dtype)
+    windows = products.Windows(x, size, geometry, ow, lowered, dtype)
     # (N, F, OH, OW) -> (OH, F, OW, N), nearly always as it lies
     gradient = np.ascontiguousarray(g.transpose(2, 1, 3, 0), dtype)
-    # each part of the sum has a total of its own
-    groups = view.blocks(oh, 0, view.taps * f * ow * len(x), -(-products.GROUPS // len(view)))
-    total = np.zeros((len(groups), len(view), view.taps, f), dtype)
-    row_bytes = max(view.taps * f * dtype.itemsize * products.cuts(ow * len(x)), view.row_bytes)
+    # groups of rows with a total each, unless adding it up took as long as its products
+    row_products = min(windows.taps * f, products.BLOCK_PRODUCTS // products.GROUP_PRODUCTS) * ow * len(x)
+    groups = windows.blocks(oh, 0, row_products, -(-products.GROUPS // len(windows)))
+    total = np.zeros((len(groups), len(windows), windows.taps, f), dtype)
+    row_bytes = max(windows.taps * f * dtype.itemsize * products.cuts(ow * len(x)), windows.row_bytes)
 
     def compute(piece: tuple[int, int]) -> None:
         (start, stop), part = groups[piece[0]], total[piece]
         for i0, i1 in products.parts(stop - start, max(products.BLOCK_BYTES // max(row_bytes, 1), 1)):
             rows = start + i0, start + i1
-            for taps, seen, of_them in view.matrices(piece[1], rows, f, True):
+            for taps, seen, of_them in windows.matrices(piece[1], rows, f, True):
                 # x @ g.T is twice as fast as g @ x.T; (rows, T, A, 1, taps / A, F) -> (taps, F)
                 terms = seen @ of_them.of(gradient[slice(*rows)]).swapaxes(-1, -2)
                 part[taps] += np.add.reduce(terms, axis=(0, 1)).reshape(taps.stop - taps.start, f)
 
-    deal(compute, [*product(range(len(groups)), range(len(view)))])
+    deal(compute, [*product(range(len(groups)), range(len(windows)))])
     out: Array = np.add.reduce(total)
     if lowered:  # (1, KH*KW*C, F)
         return out.reshape(kh, kw, c, f).transpose(3, 2, 0, 1)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad_mnist as tg
-from tinygrad_mnist.kernels import Geometry, compiled, machine, reference, threads
+from tinygrad_mnist.kernels import Geometry, compiled, machine, products, reference, threads
 
 Array = npt.NDArray[Any]
 needs_kernels = pytest.mark.skipif(compiled.LIBRARY is None, reason=f"native kernels: {compiled.REASON}")
@@ -40,11 +41,11 @@ def on_threads(count: int, worth: float = 1) -> Iterator[None]:
         least.value = before
 
 
-def convolutions(x: Array, w: Array, bias: Array, g: Array, window: Geometry) -> list[bytes]:
+def convolutions(library: Any, x: Array, w: Array, bias: Array, g: Array, window: Geometry) -> list[bytes]:
     return [
-        compiled.conv_output(x, w, bias, window).tobytes(),
-        compiled.conv_input(g, w, window, x.shape[2:]).tobytes(),
-        compiled.conv_weight(x, g, window, w.shape[2:]).tobytes(),
+        library.conv_output(x, w, bias, window).tobytes(),
+        library.conv_input(g, w, window, x.shape[2:]).tobytes(),
+        library.conv_weight(x, g, window, w.shape[2:]).tobytes(),
     ]
 
 
@@ -69,10 +70,10 @@ def test_no_bit_depends_on_the_number_of_threads(
     g = rng.standard_normal((n, f, *window.output_size(size, kernel)), np.float32)
     with patch.object(compiled, "LEVEL", level):
         with on_threads(1):
-            expected = convolutions(x, w, bias, g, window)
+            expected = convolutions(compiled, x, w, bias, g, window)
         for threads in (2, 3, 7):
             with on_threads(threads):
-                assert convolutions(x, w, bias, g, window) == expected
+                assert convolutions(compiled, x, w, bias, g, window) == expected
 
 
 @needs_kernels
@@ -118,9 +119,9 @@ def large() -> tuple[Array, Array, Array, Array, Geometry]:
 def test_callers_on_several_threads_do_not_wait_for_each_other_or_mix_results() -> None:
     case = large()
     with on_threads(3):
-        expected = convolutions(*case)
+        expected = convolutions(compiled, *case)
         with ThreadPoolExecutor(4) as pool:
-            assert all(found == expected for found in pool.map(lambda _: convolutions(*case), range(40)))
+            assert all(found == expected for found in pool.map(lambda _: convolutions(compiled, *case), range(40)))
 
 
 @needs_kernels
@@ -129,14 +130,14 @@ def test_callers_on_several_threads_do_not_wait_for_each_other_or_mix_results() 
 def test_a_forked_process_begins_with_a_pool_of_its_own() -> None:
     case = large()
     with on_threads(3):
-        expected = convolutions(*case)
+        expected = convolutions(compiled, *case)
         child = os.fork()
         if not child:
             try:
-                same = all(convolutions(*case) == expected for _ in range(3))
+                same = all(convolutions(compiled, *case) == expected for _ in range(3))
             finally:
                 os._exit(0 if same else 1)  # without pytest's end
-        assert convolutions(*case) == expected
+        assert convolutions(compiled, *case) == expected
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
@@ -144,7 +145,7 @@ def test_a_forked_process_begins_with_a_pool_of_its_own() -> None:
 def test_no_thread_spins_after_a_call() -> None:
     case = large()
     with on_threads(4):
-        convolutions(*case)
+        convolutions(compiled, *case)
     begun = time.process_time()
     time.sleep(0.2)
     assert time.process_time() - begun < 0.05  # one that spins takes 0.2 s
@@ -235,6 +236,51 @@ def test_matrix_products_give_the_same_bits_on_any_number_of_threads(
     wide = x.astype(np.longdouble), y.astype(np.longdouble)
     bound = k * np.finfo(dtype).eps * (np.abs(wide[0]) @ np.abs(wide[1]))
     assert found[0].shape == (m, n) and (np.abs(found[0] - wide[0] @ wide[1]) <= bound).all()
+
+
+@given(
+    st.sampled_from([1, 2, 7, 40]),
+    st.sampled_from([1, 3, 8]),
+    st.integers(1, 9),
+    st.tuples(st.integers(3, 16), st.integers(3, 9)),
+    st.sampled_from([(3, 3), (1, 1), (2, 3)]),
+    st.sampled_from([(1, 1), (2, 1), (1, 2), (3, 2)]),
+    st.integers(0, 2**32 - 1),
+)
+def test_convolutions_in_numpy_give_the_same_bits_on_any_number_of_threads(
+    n: int, c: int, f: int, size: Any, kernel: Any, stride: Any, seed: int
+) -> None:
+    rng, window = np.random.default_rng(seed), Geometry(stride, (1, 0))
+    x, w, bias = (rng.standard_normal(shape, np.float32) for shape in ((n, c, *size), (f, c, *kernel), (f,)))
+    g = rng.standard_normal((n, f, *window.output_size(size, kernel)), np.float32)
+    with patch.object(products, "BLOCK_PRODUCTS", 1):
+        found = []
+        for count in (1, 2, 3, 7):
+            with dealt(count):
+                found.append(convolutions(reference, x, w, bias, g, window))
+            assert found[-1] == found[0]
+        with patch.object(reference, "deal", lambda function, pieces: [function(piece) for piece in reversed(pieces)]):
+            assert convolutions(reference, x, w, bias, g, window) == found[0]  # nor on which of them is faster
+
+
+@pytest.mark.parametrize("shape", [(64, 1, 60, 12), (2, 40, 60, 40)])
+def test_convolutions_in_numpy_never_hold_all_that_im2col_copies(shape: Any) -> None:
+    """The rows of the images, copied for each column of the kernel, are 2.5 times the images; a block is far less."""
+    x, w, window = np.ones(shape, np.float32), np.ones((3, shape[1], 5, 5), np.float32), Geometry((1, 2), (2, 2))
+    x = orders(x, [2, 1, 3, 0])
+    g = reference.conv_output(x, w, None, window)
+    calls = (
+        lambda: reference.conv_output(x, w, None, window),
+        lambda: reference.conv_input(g, w, window, x.shape[2:]),
+        lambda: reference.conv_weight(x, g, window, w.shape[2:]),
+    )
+    with patch.object(products, "BLOCK_BYTES", x.nbytes // 16), patch.object(machine._here, "threads", 1):
+        for call in calls:
+            tracemalloc.start()
+            out = call()
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            assert peak - out.nbytes <= x.nbytes
 
 
 def test_products_of_large_matrices_leave_blas_as_it_was_and_no_thread_spinning() -> None:

@@ -110,6 +110,7 @@ def test_conv2d_equals_its_definitions_with_first_and_second_gradients(
     st.integers(1, 3000),
     st.integers(1, 5),
     st.sampled_from([0, 8, 99]),
+    st.integers(1, 9),
     layouts,
 )
 def test_the_result_does_not_depend_on_how_products_are_cut(
@@ -123,14 +124,16 @@ def test_the_result_does_not_depend_on_how_products_are_cut(
     product: int,
     columns: int,
     few: int,
+    groups: int,
     layout: str,
 ) -> None:
     kernels = (filters, shape[1], 2, 2)
     x, w, _ = inputs = [numbers(seed, shape, layout=layout), numbers(seed + 1, kernels), numbers(seed + 2, (filters,))]
     g = numbers(seed + 3, naive_conv(x, w, stride, padding).shape, layout=layout)
+    dealt = {"GROUPS": groups, "BLOCK_PRODUCTS": product // 9}
     tuned = {"SMALL": cut, "SMALL_PRODUCT": product, "SMALL_GRADIENT": product // 4, "SMALL_COLUMNS": columns}
     products.plan_products.cache_clear()
-    with patch.multiple(products, BLOCK_BYTES=size, FEW_CHANNELS=few, **tuned):
+    with patch.multiple(products, BLOCK_BYTES=size, FEW_CHANNELS=few, **dealt, **tuned):
         equals_derived(inputs, g, [np.flip(a) for a in inputs], stride, padding)
     products.plan_products.cache_clear()
 

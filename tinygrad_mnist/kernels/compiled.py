@@ -20,6 +20,7 @@ from . import reference
 from .geometry import Geometry, Size
 from .machine import op_threads
 from .products import Array
+from .threads import LARGE, SLICES, cuts, deal
 
 VARIABLE = "TINYGRAD_MNIST_NATIVE"
 LEVELS = ("baseline", "avx2", "avx512")  # as numbered in native.c
@@ -89,7 +90,7 @@ def description() -> str:
 
 def conv_output(x: Array, w: Array, bias: Array | None, geometry: Geometry) -> Array:
     """See `reference.conv_output`."""
-    out = reference.empty_images(len(x), len(w), geometry.output_size(x.shape, w.shape[2:]), np.dtype(np.float32))
+    out = _empty_images(len(x), len(w), geometry.output_size(x.shape, w.shape[2:]))
     return out if _convolve(x, w, bias, geometry, out) else _silently(reference.conv_output, x, w, bias, geometry)
 
 
@@ -97,11 +98,30 @@ def conv_input(g: Array, w: Array, geometry: Geometry, size: Size) -> Array:
     """See `reference.conv_input`."""
     if not np.isfinite(w).all():
         return _silently(reference.conv_input, g, w, geometry, size)
-    return reference.by_phases(_adjoint, g, w, geometry, size)
+    return _by_phases(g, w, geometry, size)
 
 
-def _adjoint(g: Array, w: Array, padding: Size, out: Array) -> None:
-    _convolve(*reference.adjoint_operands(g, w, padding), out)
+def _by_phases(g: Array, w: Array, geometry: Geometry, size: Size) -> Array:
+    """Compute dT/dx of a convolution with strides from convolutions without.
+
+    Rows and columns of x that are a stride apart meet the same weights.
+    """
+    (sh, sw), (ph, pw) = geometry
+    out = _empty_images(len(g), w.shape[1], size)
+    if sh > w.shape[2] or sw > w.shape[3]:  # there are pixels that meet no weights
+        deal(lambda rows: out[:, :, rows].fill(0), cuts(size[0], SLICES if out.size >= LARGE else 1))
+    for y in range(min(sh, size[0])):
+        for x in range(min(sw, size[1])):
+            seen = w[:, :, (y + ph) % sh :: sh, (x + pw) % sw :: sw]
+            if seen.size:
+                part = out[:, :, y::sh, x::sw]
+                _convolve(*reference.adjoint_operands(g, seen, ((y + ph) // sh, (x + pw) // sw)), part)
+    return out
+
+
+def _empty_images(n: int, channels: int, size: Size) -> Array:
+    """Return images of shape (N, C, H, W) that are (H, C, W, N) in memory."""
+    return np.empty((size[0], channels, size[1], n), np.float32).transpose(3, 1, 0, 2)
 
 
 def conv_weight(x: Array, g: Array, geometry: Geometry, size: Size) -> Array:

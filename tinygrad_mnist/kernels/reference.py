@@ -9,7 +9,9 @@ in ops/conv.py.
 Arrays are (N, C, H, W) by name and (H, C, W, N) in memory; any other order is accepted and copied. Then im2col is a
 matter of strides. What column l of the kernel sees of an image row is a matrix of C rows and OW*N columns, beginning l
 * N numbers on. KH rows of the image below each other are a matrix of KH*C rows, and the next output row sees the same,
-C rows on. So a convolution is KW stacks of products that read the image in place, added up: nothing is copied.
+C rows on. So a convolution is KW stacks of products that read the image in place, added up: nothing is copied. With
+strides or few channels, im2col copies the columns, but not the rows, of a block that fits into the cache; the gradient
+by the image adds up such a block where it was copied from (`products.Windows`). Blocks are dealt to threads.
 
 The sum is over pixels inside the image: padding takes no part in it, nor do the rows and columns that a stride leaves
 out, so that 0 * infinity does not arise there. Halves are computed in float32.
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import wraps
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -27,7 +30,7 @@ from . import products
 from .geometry import Geometry, Size
 from .machine import one_blas_thread_of_numpy
 from .products import Array
-from .threads import LARGE, SLICES, cuts, deal
+from .threads import deal, pieces_for_threads
 
 
 # The three partial derivatives of a convolution -----------------------------------------------------------------------
@@ -49,54 +52,16 @@ def halves_in_float32(kernel: Callable[..., Array]) -> Callable[..., Array]:
 @halves_in_float32
 def conv_output(x: Array, w: Array, bias: Array | None, geometry: Geometry) -> Array:
     """dT/dg, the bias added: (N, C, H, W), (F, C, KH, KW), (F,) -> (N, F, OH, OW)."""
-    size = geometry.output_size(x.shape, w.shape[2:])
-    if not np.isfinite(w).all():
-        out = _zeros(len(x), len(w), size, np.result_type(x, w) if bias is None else np.result_type(x, w, bias))
-        for tap, pixels, outputs in _taps(geometry, x.shape, w.shape[2:], size):
-            out[outputs] += np.einsum("fc,nchw->nfhw", w[tap], x[pixels], optimize=True)
-        return out if bias is None else out + bias[:, None, None]
-    return _correlate(x, w, bias, geometry, size)
+    return _correlate(x, w, bias, geometry, geometry.output_size(x.shape, w.shape[2:]))
 
 
 @one_blas_thread_of_numpy()
 @halves_in_float32
 def conv_input(g: Array, w: Array, geometry: Geometry, size: Size) -> Array:
-    """dT/dx, convolutions of g with the flipped kernel: (N, F, OH, OW) -> (N, C, H, W)."""
-    if not np.isfinite(w).all():
-        out = _zeros(len(g), w.shape[1], size, np.result_type(g, w))
-        for tap, pixels, outputs in _taps(geometry, out.shape, w.shape[2:], g.shape[2:]):
-            out[pixels] += np.einsum("fc,nfhw->nchw", w[tap], g[outputs], optimize=True)
-        return out
-    return by_phases(_correlate_adjoint, g, w, geometry, size)
-
-
-def by_phases(
-    adjoint: Callable[[Array, Array, Size, Array], None], g: Array, w: Array, geometry: Geometry, size: Size
-) -> Array:
-    """Compute dT/dx of a convolution with strides from convolutions without.
-
-    Rows and columns of x that are a stride apart meet the same weights. ``adjoint(g, w, padding, out)`` writes dT/dx
-    for stride 1 to `out`.
-    """
-    (sh, sw), (ph, pw) = geometry
-    out = empty_images(len(g), w.shape[1], size, np.result_type(g, w))
-    if sh > w.shape[2] or sw > w.shape[3]:  # there are pixels that meet no weights
-        deal(lambda rows: out[:, :, rows].fill(0), cuts(size[0], SLICES if out.size >= LARGE else 1))
-    for y in range(min(sh, size[0])):
-        for x in range(min(sw, size[1])):
-            seen = w[:, :, (y + ph) % sh :: sh, (x + pw) % sw :: sw]
-            if seen.size:
-                adjoint(g, seen, ((y + ph) // sh, (x + pw) // sw), out[:, :, y::sh, x::sw])
-    return out
-
-
-def empty_images(n: int, channels: int, size: Size, dtype: np.dtype[Any]) -> Array:
-    """Return images of shape (N, C, H, W) that are (H, C, W, N) in memory."""
-    return np.empty((size[0], channels, size[1], n), dtype).transpose(3, 1, 0, 2)
-
-
-def _correlate_adjoint(g: Array, w: Array, padding: Size, out: Array) -> None:
-    out[...] = _correlate(*adjoint_operands(g, w, padding), (out.shape[2], out.shape[3]))
+    """dT/dx: (N, F, OH, OW) -> (N, C, H, W). Without strides it is a convolution of g with the flipped kernel."""
+    if products.lowers(w.shape[1], geometry):
+        return _correlate_transposed(g, w, geometry, size)
+    return _correlate(*adjoint_operands(g, w, geometry.padding), size)
 
 
 def adjoint_operands(g: Array, w: Array, padding: Size) -> tuple[Array, Array, None, Geometry]:
@@ -110,60 +75,9 @@ def adjoint_operands(g: Array, w: Array, padding: Size) -> tuple[Array, Array, N
 @halves_in_float32
 def conv_weight(x: Array, g: Array, geometry: Geometry, size: Size) -> Array:
     """dT/dw: (N, C, H, W), (N, F, OH, OW) -> (F, C, KH, KW)."""
-    out = _weights(x, g, geometry, size)
-    if not np.isfinite(out).all():
-        out = np.zeros_like(out)
-        for tap, pixels, outputs in _taps(geometry, x.shape, size, g.shape[2:]):
-            out[tap] = np.einsum("nfhw,nchw->fc", g[outputs], x[pixels], optimize=True)
-    return out
-
-
-def _weights(x: Array, g: Array, geometry: Geometry, size: Size) -> Array:
-    c, (f, oh, ow), (kh, kw), (stride, padding) = x.shape[1], g.shape[1:], size, geometry
-    dtype = np.result_type(x, g)
-    image, columns = products.lay_out(x, kw, stride[1], padding[1], ow, dtype)
-    # (N, F, OH, OW) -> (OH, F, OW, N), nearly always as it lies
-    gradient = np.ascontiguousarray(g.transpose(2, 1, 3, 0), dtype)
-    total = np.zeros((len(columns), kh * image.shape[1], f), dtype)
-    row_bytes = total[0].nbytes * products.cuts(ow * len(x))
-    blocks = products.parts(oh, max(products.BLOCK_BYTES // max(row_bytes, 1), 1))
-
-    def compute(number: int) -> None:
-        part, column = total[number], columns[number]
-        for i0, i1 in blocks:
-            rows = stride[0], padding[0], (i0, i1)
-            for taps, seen, of_them in products.plan_products(
-                image.shape, f, kh, *rows, ow, column, dtype.itemsize, True
-            ):
-                # x @ g.T is twice as fast as g @ x.T; (rows, T, A, 1, taps / A, F) -> (taps, F)
-                product = seen.of(image) @ of_them.of(gradient[i0:i1]).swapaxes(-1, -2)
-                part[taps] += np.add.reduce(product, axis=(0, 1)).reshape(taps.stop - taps.start, f)
-
-    deal(compute, range(len(columns)))
-    if len(columns) < kw:  # lowered: (1, KH * KW*C, F)
-        return total.reshape(kh, kw, c, f).transpose(3, 2, 0, 1)
-    return total.reshape(kw, kh, c, f).transpose(3, 2, 1, 0)  # (KW, KH * C, F)
-
-
-def _zeros(n: int, channels: int, size: Size, dtype: np.dtype[Any]) -> Array:
-    return np.zeros((size[0], channels, size[1], n), dtype).transpose(3, 1, 0, 2)
-
-
-def _taps(geometry: Geometry, shape: tuple[int, ...], kernel: Size, size: Size) -> Iterator[tuple[Any, Any, Any]]:
-    """Yield each tap of the kernel, the pixels inside images of `shape` that it meets, and the outputs that see them.
-
-    As indices of weights (F, C, KH, KW), images (N, C, H, W) and outputs (N, F, OH, OW).
-    """
-    rows, columns = (
-        products.inside(shape[2 + axis], kernel[axis], geometry.stride[axis], geometry.padding[axis], size[axis])
-        for axis in range(2)
-    )
-    sh, sw = geometry.stride
-    for row, (i0, i1, y) in enumerate(rows):
-        for column, (j0, j1, x) in enumerate(columns):
-            if i0 < i1 and j0 < j1:
-                pixels = slice(y, y + (i1 - i0 - 1) * sh + 1, sh), slice(x, x + (j1 - j0 - 1) * sw + 1, sw)
-                yield (..., row, column), (..., *pixels), (..., slice(i0, i1), slice(j0, j1))
+    lowered = products.lowers(x.shape[1], geometry)
+    out = _weights(x, g, geometry, size, lowered)
+    return _weights(x, g, geometry, size, False) if lowered and not np.isfinite(out).all() else out
 
 
 def _correlate(x: Array, w: Array, bias: Array | None, geometry: Geometry, size: Size) -> Array:
@@ -171,28 +85,24 @@ def _correlate(x: Array, w: Array, bias: Array | None, geometry: Geometry, size:
 
     Outside the image x is 0.
     """
-    n, (f, c, kh, kw), (oh, ow), (stride, before) = len(x), w.shape, size, geometry
+    n, f, (oh, ow) = len(x), len(w), size
+    lowered = products.lowers(x.shape[1], geometry) and bool(np.isfinite(w).all())
     dtype = np.result_type(x, w) if bias is None else np.result_type(x, w, bias)
-    image, columns = products.lay_out(x, kw, stride[1], before[1], ow, dtype)
-    if len(columns) < kw:  # lowered
-        filters = w.transpose(0, 2, 3, 1).reshape(1, f, kh * kw * c)  # (F, C, KH, KW) -> (1, F, KH*KW*C)
-    else:
-        filters = w.transpose(3, 0, 2, 1).reshape(kw, f, kh * c)  # (F, C, KH, KW) -> (KW, F, KH*C)
-    filters = np.ascontiguousarray(filters, dtype)
+    windows = products.Windows(x, w.shape[2:], geometry, ow, lowered, dtype)
+    # (F, C, KH, KW) -> (1, F, KH*KW*C), or (KW, F, KH*C)
+    filters = w.transpose(0, 2, 3, 1) if lowered else w.transpose(3, 0, 2, 1)
+    filters = np.ascontiguousarray(filters, dtype).reshape(len(windows), f, windows.taps)
     out = np.empty((oh, f, ow, n), dtype)
-    blocks = products.parts(oh, max(products.BLOCK_BYTES // max(f * ow * n * dtype.itemsize, 1), 1))
 
-    def compute(rows: tuple[int, int]) -> None:
+    def compute(rows: Size) -> None:
         block = out[slice(*rows)]
         result = block
-        for number, column in enumerate(columns):
+        for number, column in enumerate(windows.columns[: len(windows)]):
             result = np.empty_like(block) if number == 1 else result
-            for taps, seen, part in products.plan_products(
-                image.shape, f, kh, stride[0], before[0], rows, ow, column, dtype.itemsize, False
-            ):
+            for taps, seen, part in windows.matrices(number, rows, f):
                 weights = filters[number, :, taps].reshape(*part.shape[3:5], seen.shape[4])
-                np.matmul(weights, seen.of(image), out=part.of(result))
-            begin, end, _ = column
+                np.matmul(weights, seen, out=part.of(result))
+            begin, end = (0, ow) if lowered else column[:2]
             if number:
                 block[:, :, begin:end] += result[:, :, begin:end]
             else:
@@ -200,8 +110,76 @@ def _correlate(x: Array, w: Array, bias: Array | None, geometry: Geometry, size:
         if bias is not None:
             np.add(block, np.repeat(bias, ow * n).reshape(f, ow, n), out=block)  # twice as fast as broadcasting it
 
-    deal(compute, blocks)
+    row_bytes = max(f * ow * n * dtype.itemsize, windows.row_bytes)
+    deal(compute, windows.blocks(oh, row_bytes, w.size * ow * n, pieces_for_threads()))
     return out.transpose(3, 1, 0, 2)  # (OH, F, OW, N) -> (N, F, OH, OW)
+
+
+def _correlate_transposed(g: Array, w: Array, geometry: Geometry, size: Size) -> Array:
+    """Sum over f, i, j of w[f, c, y + padding - i * stride, x + padding - j * stride] * g[n, f, i, j].
+
+    Rows of the image that are a stride apart meet the same rows of the kernel. Each sees a few rows of g, which lie
+    below each other: their product with the weights is what all columns of the kernel add to that row, C rows each.
+    """
+    n, (f, c, _, kw), (h, width), ow = len(g), w.shape, size, g.shape[3]
+    (sh, sw), (top, left), dtype = *geometry, np.result_type(g, w)
+    columns = products.inside(width, kw, sw, left, ow)
+    g = np.ascontiguousarray(g.transpose(2, 1, 3, 0), dtype).transpose(3, 1, 0, 2)
+    out, pieces = np.empty((h, c, width, n), dtype), []
+    for phase in range(min(sh, h)):
+        flipped = w[:, :, (phase + top) % sh :: sh][:, :, ::-1]
+        taps = flipped.shape[2]
+        if not taps:
+            out[phase::sh] = 0
+            continue
+        before = taps - 1 - (phase + top) // sh
+        windows = products.Windows(g, (taps, 1), Geometry((1, 1), (before, 0)), ow, False, dtype)
+        filters = np.ascontiguousarray(flipped.transpose(3, 1, 2, 0), dtype)  # (F, C, taps, KW) -> (KW*C, taps*F)
+        part, filters = out[phase::sh], filters.reshape(kw * c, taps * f)
+        row_bytes = kw * c * ow * n * dtype.itemsize
+        blocks = windows.blocks(len(part), row_bytes, flipped.size * ow * n, -(-pieces_for_threads() // sh))
+        pieces += [(windows, filters, part[slice(*rows)], rows) for rows in blocks]
+
+    def compute(piece: tuple[products.Windows, Array, Array, Size]) -> None:
+        windows, filters, block, rows = piece
+        result = np.empty((len(block), kw, c, ow, n), dtype)
+        for taps, seen, part in windows.matrices(0, rows, kw * c):
+            np.matmul(filters[:, taps].reshape(*part.shape[3:5], seen.shape[4]), seen, out=part.of(result))
+        block[...] = 0
+        for k, (begin, end, start) in enumerate(columns):
+            if begin < end:
+                block[:, :, start::sw][:, :, : end - begin] += result[:, k, :, begin:end]
+
+    deal(compute, pieces)
+    return out.transpose(3, 1, 0, 2)
+
+
+def _weights(x: Array, g: Array, geometry: Geometry, size: Size, lowered: bool) -> Array:
+    c, (f, oh, ow), (kh, kw) = x.shape[1], g.shape[1:], size
+    dtype = np.result_type(x, g)
+    windows = products.Windows(x, size, geometry, ow, lowered, dtype)
+    # (N, F, OH, OW) -> (OH, F, OW, N), nearly always as it lies
+    gradient = np.ascontiguousarray(g.transpose(2, 1, 3, 0), dtype)
+    # groups of rows with a total each, unless adding it up took as long as its products
+    row_products = min(windows.taps * f, products.BLOCK_PRODUCTS // products.GROUP_PRODUCTS) * ow * len(x)
+    groups = windows.blocks(oh, 0, row_products, -(-products.GROUPS // len(windows)))
+    total = np.zeros((len(groups), len(windows), windows.taps, f), dtype)
+    row_bytes = max(windows.taps * f * dtype.itemsize * products.cuts(ow * len(x)), windows.row_bytes)
+
+    def compute(piece: tuple[int, int]) -> None:
+        (start, stop), part = groups[piece[0]], total[piece]
+        for i0, i1 in products.parts(stop - start, max(products.BLOCK_BYTES // max(row_bytes, 1), 1)):
+            rows = start + i0, start + i1
+            for taps, seen, of_them in windows.matrices(piece[1], rows, f, True):
+                # x @ g.T is twice as fast as g @ x.T; (rows, T, A, 1, taps / A, F) -> (taps, F)
+                terms = seen @ of_them.of(gradient[slice(*rows)]).swapaxes(-1, -2)
+                part[taps] += np.add.reduce(terms, axis=(0, 1)).reshape(taps.stop - taps.start, f)
+
+    deal(compute, [*product(range(len(groups)), range(len(windows)))])
+    out: Array = np.add.reduce(total)
+    if lowered:  # (1, KH*KW*C, F)
+        return out.reshape(kh, kw, c, f).transpose(3, 2, 0, 1)
+    return out.reshape(kw, kh, c, f).transpose(3, 2, 1, 0)  # (KW, KH*C, F)
 
 
 # Max-pooling ----------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Large NumPy calls on several threads: they are cut along an axis, and the pieces dealt to a pool, without the GIL.
 
-How a call is cut depends on the arrays alone, so no bit of a result depends on the number of threads. Workers sleep
-between calls; a caller works, too. A child process begins with a pool of its own.
+How a call is cut depends on the arrays alone, or changes no bit, so none of a result depends on the number of threads.
+Workers sleep between calls; a caller works, too. A child process begins with a pool of its own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,17 @@ import numpy as np
 from .machine import keep_freed_memory, one_blas_thread_of_numpy, op_threads
 from .products import Array
 
-__all__ = ["LARGE", "SLICES", "cuts", "deal", "dealt", "elementwise", "matmul", "reduce_sum"]
+__all__ = [
+    "LARGE",
+    "SLICES",
+    "cuts",
+    "deal",
+    "dealt",
+    "elementwise",
+    "matmul",
+    "pieces_for_threads",
+    "reduce_sum",
+]
 
 LARGE = 1 << 20  # numbers in an array from which on a call is cut: 0.2 ms or more, of which dealing takes 0.05
 COSTLY = 1 << 18  # the same for functions such as exp
@@ -41,8 +51,17 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
+def pieces_for_threads() -> int:
+    """Return into how many pieces to cut what gives the same bits however it is cut; some threads may come late."""
+    threads = op_threads()
+    return 1 if threads == 1 else 4 * threads
+
+
 def deal(function: Callable[[Any], object], pieces: Sequence[Any]) -> None:
     """Call a function for each piece, on as many threads as an op may use; an error in any is raised here."""
+    if len(pieces) == 1:
+        function(pieces[0])
+        return
     todo = deque(pieces)
 
     def work() -> None:

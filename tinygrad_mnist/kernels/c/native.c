@@ -197,8 +197,13 @@ static ptrdiff_t next_strip(const struct plan *p, const struct ring *ring, ptrdi
 
 #define LANES 4
 #define VECTORS 2
+#if defined(__aarch64__) /* has 32 vector registers, which hold 16 sums */
+#define BLOCK 8
+#define ROWS 8
+#else
 #define BLOCK 4
 #define ROWS 4
+#endif
 #define TARGET
 #define NAME(x) x##_baseline
 #include "kernels.h"

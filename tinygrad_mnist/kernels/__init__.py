@@ -80,6 +80,16 @@ def max_pool_gather(v: Array, x: Array, top: Array, kernel: Size, geometry: Geom
     return reference.max_pool_gather(v, x, top, kernel, geometry)
 
 
+def average_pool(x: Array, kernel: Size, geometry: Geometry) -> Any:
+    """(N, C, H, W) -> (N, C, OH, OW): the mean of every window; padding counts as zeros."""
+    return _backend(True, x).average_pool(x, kernel, geometry)
+
+
+def average_pool_gradient(g: Array, kernel: Size, geometry: Geometry, size: Size) -> Any:
+    """Share each element of `g` among the pixels of its window, (N, C, OH, OW) -> (N, C, H, W), for `size` (H, W)."""
+    return _backend(True, g).average_pool_gradient(g, kernel, geometry, size)
+
+
 def relu(x: Array) -> Any:
     """``max(x, 0)``, of any shape."""
     if x.size >= SMALL and compiled.supports(x):
@@ -117,5 +127,8 @@ def average(x: Array, axis: Any = None, keepdims: bool = False) -> Any:
     """``np.mean``."""
     if x.size < SMALL or x.dtype.char not in "fd":
         return np.mean(x, axis=axis, keepdims=keepdims)
+    if axis in ((2, 3), (-2, -1)) and x.ndim == 4 and compiled.supports(x) and compiled.in_order(x):
+        out = compiled.average_pool(x, (x.shape[2], x.shape[3]), Geometry())
+        return out if keepdims else out.reshape(x.shape[:2])
     total = add_up(x, axis, keepdims)
     return total / x.dtype.type(x.size // total.size)

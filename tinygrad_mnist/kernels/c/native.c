@@ -1,4 +1,4 @@
-/* Convolution, max-pooling, ReLU and the sums of channels in C11 with the vector extensions of GCC and Clang, for each instruction set.
+/* Convolution, pooling, ReLU and the sums of channels in C11 with the vector extensions of GCC and Clang, for each instruction set.
 
    A plain shared library: it knows nothing of Python, keeps nothing but threads (pool.h), and may be called from several threads. The kernels,
    with comments, are in kernels.h and pooling.h.
@@ -69,6 +69,7 @@ enum {
     TOGETHER = 64,        /* lanes that a weight gradient sums up before it adds them to others */
     FOLDED = 1024,        /* lanes that a weight gradient sums in float32 */
     SMALL_PART = 1 << 16, /* floats of an image: less are not worth waking another thread */
+    SMALL_LINES = 1 << 12, /* floats of lines that pooling combines together: they stay in the first-level cache */
     PARTS = 8             /* of a weight gradient, at least, if there are rows enough: more than there are cores, mostly */
 };
 
@@ -231,11 +232,15 @@ struct kernels {
     int (*weight_gradient)(const struct geometry *, const float *, const float *, float *, ptrdiff_t);
     void (*max_pool)(const struct geometry *, const float *, float *, ptrdiff_t);
     void (*max_pool_gradient)(const struct geometry *, const float *, const float *, const float *, float *, ptrdiff_t);
+    int (*average_pool)(const struct geometry *, const float *, float *, ptrdiff_t);
+    int (*average_pool_gradient)(const struct geometry *, const float *, float *, ptrdiff_t);
     void (*relu_gradient)(ptrdiff_t, const float *, const float *, float *, ptrdiff_t);
     void (*channel_sums)(ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *, float *, ptrdiff_t);
 };
 
-#define KERNELS(set) {convolve_##set, weight_gradient_##set, max_pool_##set, max_pool_gradient_##set, relu_gradient_##set, channel_sums_##set}
+#define KERNELS(set) \
+    {convolve_##set, weight_gradient_##set, max_pool_##set, max_pool_gradient_##set, average_pool_##set, average_pool_gradient_##set, \
+     relu_gradient_##set, channel_sums_##set}
 static const struct kernels levels[] = {
     KERNELS(baseline),
 #if defined(__x86_64__)
@@ -290,6 +295,16 @@ void max_pool(int level, ptrdiff_t threads, const struct geometry *s, const floa
 void max_pool_gradient(int level, ptrdiff_t threads, const struct geometry *s, const float *g, const float *x, const float *top, float *out)
 {
     levels[level].max_pool_gradient(s, g, x, top, out, threads);
+}
+
+int average_pool(int level, ptrdiff_t threads, const struct geometry *s, const float *x, float *out)
+{
+    return levels[level].average_pool(s, x, out, threads);
+}
+
+int average_pool_gradient(int level, ptrdiff_t threads, const struct geometry *s, const float *g, float *out)
+{
+    return levels[level].average_pool_gradient(s, g, out, threads);
 }
 
 void relu_gradient(int level, ptrdiff_t threads, ptrdiff_t count, const float *g, const float *x, float *out)

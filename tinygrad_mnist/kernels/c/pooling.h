@@ -269,6 +269,66 @@ TARGET static void NAME(max_pool)(const struct geometry *s, const float *x, floa
     in_parallel(threads, (s->oh * s->c - 1) / t.lines + 1, NAME(max_pool_part), &t);
 }
 
+/* All bits of the lanes from `lane` on. */
+TARGET static inline INT NAME(from_lane)(ptrdiff_t lane)
+{
+    INT v;
+    for (int at = 0; at < LANES; at++)
+        v[at] = at < lane ? 0 : -1;
+    return v;
+}
+
+/* The same as below for few images: vectors go along the windows of a row, some of them at a time. */
+TARGET static int NAME(few_to_maxima)(const struct geometry *s, const float *g, const float *top, const float *seen, float *to, ptrdiff_t y, const int nans)
+{
+    enum { SOME = 512 };
+    const ptrdiff_t n = s->n, below = s->c * s->w * n, step = SOME / n;
+    const struct range rows = NAME(seen)(y, s->kh, s->h, 0);
+    int left[SOME], odd = 0; /* the windows that have not found theirs */
+    float values[SOME], passed[SOME];
+    for (ptrdiff_t first = 0; first < s->ow; first += step) {
+        const ptrdiff_t end = min(first + step, s->ow);
+        for (ptrdiff_t at = 0; at < (end - first) * n; at++) {
+            const float maximum = top[first * n + at];
+            odd |= maximum != maximum;
+            left[at] = (maximum != maximum) == nans;
+        }
+        const ptrdiff_t height = rows.end - rows.begin, taps = height * s->kw;
+        for (ptrdiff_t number = 0; number < taps; number++) {
+            const ptrdiff_t tap = nans ? taps - 1 - number : number, l = tap % s->kw, shift = l - s->left;
+            ptrdiff_t begin = first, last = end; /* the windows whose column l is in the image */
+            while (begin < last && begin * s->sw + shift < 0)
+                begin++;
+            while (last > begin && (last - 1) * s->sw + shift >= s->w)
+                last--;
+            const ptrdiff_t here = (rows.begin + tap / s->kw) * below + (begin * s->sw + shift) * n, count = (last - begin) * n;
+            const float *from = seen + here, *share = g + begin * n, *maximum = top + begin * n;
+            int *open = left + (begin - first) * n;
+            if (s->sw > 1) {
+                NAME(move_columns)(values, 1, from, s->sw, last - begin, n);
+                from = values;
+            }
+            for (ptrdiff_t at = 0; at < count; at++) {
+                const int hit = open[at] & (nans ? from[at] != from[at] : from[at] == maximum[at]);
+                passed[at] = hit ? share[at] : 0;
+                open[at] ^= hit;
+            }
+            float *d = to + here;
+            if (s->sw == 1)
+                for (ptrdiff_t at = 0; at < count; at++)
+                    d[at] += passed[at];
+            else if (n == 1)
+                for (ptrdiff_t j = 0; j < last - begin; j++)
+                    d[j * s->sw] += passed[j];
+            else
+                for (ptrdiff_t j = 0; j < last - begin; j++, d += s->sw * n)
+                    for (ptrdiff_t lane = 0; lane < n; lane++)
+                        d[lane] += passed[j * n + lane];
+        }
+    }
+    return odd;
+}
+
 /* Of a row of windows whose maxima are `top`, add each gradient to `to` where the window, from `seen` on, first has its maximum; or, of those
    with NaN (`nans`), where it has its last one. `alone`: windows do not overlap, and what they hold is to be written. Returns whether there
    is NaN. */
@@ -284,10 +344,12 @@ TARGET static inline int NAME(to_maxima)(const struct geometry *s, const float *
         const ptrdiff_t height = rows.end - rows.begin, width = columns.end - columns.begin;
         const ptrdiff_t corner = rows.begin * below + (x + columns.begin) * n, last = (height - 1) * below + (width - 1) * n;
         for (ptrdiff_t lane = 0; lane < n; lane += LANES) {
-            const ptrdiff_t at = alone && !nans ? NAME(fitted)(lane, n) : lane, count = n - at; /* nothing is added twice */
+            const ptrdiff_t at = NAME(fitted)(lane, n), count = n - at;
             const VEC maximum = NAME(load)(top + j * n + at, count);
             const INT all = (INT)NAME(load)(g + j * n + at, count), number = maximum == maximum;
             INT left = nans ? ~number : number;
+            if ((!alone || nans) && at < lane) /* nothing is added twice */
+                left &= NAME(from_lane)(lane - at);
             odd |= ~number;
             for (ptrdiff_t k = 0; k < height; k++)
                 for (ptrdiff_t l = 0; l < width; l++) {
@@ -326,7 +388,10 @@ TARGET static inline void NAME(max_pool_rows)(const struct NAME(images) *t, stru
             NAME(clear)(s, t->out + c * line, (struct range){end, zero}, 0);
             if (alone && s->ow * kw < s->w)
                 NAME(clear)(s, t->out + c * line, (struct range){y, end}, s->ow * kw);
-            if (NAME(to_maxima)(s, g, top, t->x + image, t->out + image, y, kh, kw, alone, 0))
+            if (s->n < LANES) {
+                if (NAME(few_to_maxima)(s, g, top, t->x + image, t->out + image, y, 0))
+                    NAME(few_to_maxima)(s, g, top, t->x + image, t->out + image, y, 1);
+            } else if (NAME(to_maxima)(s, g, top, t->x + image, t->out + image, y, kh, kw, alone, 0))
                 NAME(to_maxima)(s, g, top, t->x + image, t->out + image, y, kh, kw, alone, 1);
         }
         zero = min(zero, max(y, 0));
@@ -354,8 +419,8 @@ TARGET static void NAME(max_pool_gradient_part)(void *context, ptrdiff_t part, i
 TARGET static void NAME(max_pool_gradient)(const struct geometry *s, const float *g, const float *x, const float *top, float *out, ptrdiff_t threads)
 {
     struct NAME(images) t = {.s = s, .x = x, .top = top, .g = g, .out = out};
-    const int alone = s->kh == s->sh && s->kw == s->sw && !s->top && !s->left;
-    t.lines = alone ? 0 : 1 + SMALL_PART / 4 / (s->w * s->n);
+    const int alone = s->kh == s->sh && s->kw == s->sw && !s->top && !s->left && s->n >= LANES;
+    t.lines = alone ? 0 : 1 + (s->n < LANES ? SMALL_PART / s->h : SMALL_PART / 4) / (s->w * s->n);
     const ptrdiff_t parts = alone ? s->oh : (s->c - 1) / t.lines + 1;
     in_parallel(s->h * s->c * s->w * s->n < SMALL_PART ? 1 : threads, parts, NAME(max_pool_gradient_part), &t);
 }

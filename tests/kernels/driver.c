@@ -2,8 +2,8 @@
 
    Reads calls from the standard input and writes results to the standard output, until there are no more. All integers have 64 bits.
 
-   call     number of the function in `functions`, threads, sizes (those of `struct geometry`, or fewer), and for each array how many
-            floats there are (0: NULL is passed) and which one the pointer points to; then the floats of all arrays but the last one
+   call     number of the function in `call` below, threads, sizes (those of `struct geometry`, or fewer), and for each array how many floats
+            there are (0: NULL is passed) and which one the pointer points to; then the floats of all arrays but the last one
    result   what the function returned, or WRITTEN_BEYOND; then the floats of the last array */
 #include <stddef.h>
 #include <stdint.h>
@@ -15,6 +15,8 @@ int convolve(int, ptrdiff_t, const void *, const float *, const float *, const f
 int weight_gradient(int, ptrdiff_t, const void *, const float *, const float *, float *);
 void max_pool(int, ptrdiff_t, const void *, const float *, float *);
 void max_pool_gradient(int, ptrdiff_t, const void *, const float *, const float *, const float *, float *);
+int average_pool(int, ptrdiff_t, const void *, const float *, float *);
+int average_pool_gradient(int, ptrdiff_t, const void *, const float *, float *);
 void relu_gradient(int, ptrdiff_t, ptrdiff_t, const float *, const float *, float *);
 void channel_sums(int, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *, float *);
 extern double worth_a_thread;
@@ -27,6 +29,7 @@ struct call {
 
 static const unsigned char PATTERN = 0xa5;
 
+/* The functions are numbered as in `SIGNATURES` of compiled.py. */
 static int call(const struct call *c, float *const *a)
 {
     ptrdiff_t s[SIZES];
@@ -37,8 +40,10 @@ static int call(const struct call *c, float *const *a)
     case 1: return weight_gradient(0, c->threads, s, a[0], a[1], a[3]);
     case 2: max_pool(0, c->threads, s, a[0], a[3]); return 0;
     case 3: max_pool_gradient(0, c->threads, s, a[0], a[1], a[2], a[3]); return 0;
-    case 4: relu_gradient(0, c->threads, s[0], a[0], a[1], a[3]); return 0;
-    case 5: channel_sums(0, c->threads, s[0], s[1], s[2], a[0], a[3]); return 0;
+    case 4: return average_pool(0, c->threads, s, a[0], a[3]);
+    case 5: return average_pool_gradient(0, c->threads, s, a[0], a[3]);
+    case 6: relu_gradient(0, c->threads, s[0], a[0], a[1], a[3]); return 0;
+    case 7: channel_sums(0, c->threads, s[0], s[1], s[2], a[0], a[3]); return 0;
     }
     exit(3);
 }

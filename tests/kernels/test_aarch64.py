@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_compiled import PLANTED, SOURCE, Array, compare_convolution, drawn, layouts, poolings, seeds
 
-from tinygrad_mnist.kernels import FEW, Geometry, compiled, reference
+from tinygrad_mnist.kernels import Geometry, compiled, reference
 
 DRIVER = Path(__file__).with_name("driver.c")
 COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64-static"
@@ -60,6 +60,8 @@ class Driver:
             "weight_gradient": [image, output, f * c * kh * kw],
             "max_pool": [image, output],
             "max_pool_gradient": [output, image, output, image],
+            "average_pool": [image, output],
+            "average_pool_gradient": [output, image],
         }.get(name, counts)
         offsets = [0, before if name == "convolve" else 0, 0, 0]
         memory = [self.memory(p, count, at) for p, count, at in zip(pointers, counts, offsets, strict=False)]
@@ -165,7 +167,7 @@ def original(test: Any) -> Callable[..., None]:
 
 
 @few
-@given(st.integers(FEW, 13), st.integers(1, 5), poolings(), layouts, st.booleans(), seeds)
+@given(st.integers(1, 13), st.integers(1, 5), poolings(), layouts, st.booleans(), seeds)
 def test_max_pooling_in_a_driver(
     driver: None, n: int, c: int, pooling: Any, layout: str, ties: bool, seed: int
 ) -> None:
@@ -176,6 +178,15 @@ def test_max_pooling_in_a_driver(
 @given(st.integers(1, 13), st.integers(1, 2), poolings(), seeds)
 def test_overlapping_windows_in_a_driver(driver: None, n: int, c: int, pooling: Any, seed: int) -> None:
     original(properties.test_gradients_of_overlapping_windows_are_added_up_by_definition)(0, n, c, pooling, seed)
+
+
+@few
+@given(st.integers(1, 13), st.integers(1, 5), poolings(), layouts, seeds, st.booleans())
+def test_average_pooling_in_a_driver(
+    driver: None, n: int, c: int, pooling: Any, layout: str, seed: int, special: bool
+) -> None:
+    inner = original(properties.test_average_pooling_equals_its_definition)
+    inner(0, n, c, pooling, layout, seed, special, 1.0)
 
 
 @few
@@ -218,6 +229,8 @@ def test_bits_do_not_depend_on_the_number_of_threads_in_a_driver(driver: None) -
                 compiled.conv_weight(x, g, window, (3, 3)),
                 top := compiled.max_pool(x, (3, 3), Geometry((2, 2), (1, 1))),
                 compiled.max_pool_scatter(top, x, top, (3, 3), Geometry((2, 2), (1, 1))),
+                compiled.average_pool(x, (3, 3), Geometry((2, 2), (1, 1))),
+                compiled.average_pool_gradient(top, (3, 3), Geometry((2, 2), (1, 1)), (9, 13)),
                 compiled.channel_sums(x),
             )
             results.add(b"".join(array.tobytes() for array in outputs))

@@ -22,7 +22,7 @@ static inline struct range NAME(seen)(ptrdiff_t first, ptrdiff_t size, ptrdiff_t
     return inside ? (struct range){0, size} : (struct range){max(-first, 0), min(size, length - first)};
 }
 
-/* Average pooling, and max-pooling of few images. ---------------------------------------------------------------------------------------
+/* Average pooling, and max-pooling of few images or of windows that overlap. ------------------------------------------------------------
 
    Of each row of windows, the rows of the image are combined first, for all columns, and then the columns. So vectors go along a whole row of
    the image, however few images there are, and a sum over a large window has the rounding errors of two short ones. */
@@ -263,7 +263,7 @@ TARGET static void NAME(max_pool_part)(void *context, ptrdiff_t part, int worker
 TARGET static void NAME(max_pool)(const struct geometry *s, const float *x, float *out, ptrdiff_t threads)
 {
     struct NAME(images) t = {.s = s, .x = x, .out = out};
-    if (s->n < LANES && !NAME(pool)(s, x, out, threads, 0))
+    if ((s->n < LANES || (s->kw > 2 && s->sw < s->kw)) && !NAME(pool)(s, x, out, threads, 0)) /* 10 to 60 % faster */
         return;
     t.lines = 1 + SMALL_PART / (s->kh * s->kw * s->ow * s->n);
     in_parallel(threads, (s->oh * s->c - 1) / t.lines + 1, NAME(max_pool_part), &t);

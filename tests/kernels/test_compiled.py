@@ -763,7 +763,11 @@ PLANTED = {
     "the columns of few images": ("pooling.h", "to[j] = from[2 * j];", "to[j] = from[2 * j + 1];"),
     "rows of a large window": ("pooling.h", "first ? NAME(combined)", "first > AT_ONCE ? NAME(combined)"),
     "a stale border": ("pooling.h", "rows[at] = t->pad;", "rows[at] += 0 * t->pad;"),
-    "an average without its size": ("pooling.h", "average ? v / divisor : v", "average ? v / (divisor + (kw > 2)) : v"),
+    "an average without its size": (
+        "pooling.h",
+        "average ? v / divisor : v",
+        "average ? v / (divisor + (float)(kw > 2)) : v",
+    ),
     "a sum that is divided too late": ("pooling.h", "? v / size : v * share", "? v / size : v * 2 * share / 2"),
     "one window too few": ("pooling.h", "min(at / step + 1, count)", "min(at / step + 1, count - (count > 2))"),
     "rows that are not cleared": ("pooling.h", "? s->h : windows.end * kh", "? s->h - 1 : windows.end * kh"),

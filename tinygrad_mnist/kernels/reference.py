@@ -1,4 +1,4 @@
-"""What the kernels are, in NumPy: convolution by its three partial derivatives, max-pooling, ReLU, selection.
+"""What the kernels are, in NumPy: convolution by its three partial derivatives, pooling, ReLU, selection.
 
     T(x, w, g) = sum over n, f, i, j, c, k, l of
                  g[n, f, i, j] * w[f, c, k, l] * x[n, c, i * stride + k - padding, j * stride + l - padding]

@@ -14,19 +14,19 @@ __all__ = ["avg_pool2d"]
 
 
 @primitive
-def _average(x: Any, /, *, kernel: Size, geometry: Geometry) -> Any:
+def _avg_pool(x: Any, /, *, kernel: Size, geometry: Geometry) -> Any:
     """(N, C, H, W) -> (N, C, OH, OW)."""
     return kernels.average_pool(x, kernel, geometry)
 
 
 @primitive
-def _average_gradient(g: Any, /, *, kernel: Size, geometry: Geometry, size: Size) -> Any:
+def _avg_pool_gradient(g: Any, /, *, kernel: Size, geometry: Geometry, size: Size) -> Any:
     """(N, C, OH, OW) -> (N, C, H, W), where ``size`` is (H, W)."""
     return kernels.average_pool_gradient(g, kernel, geometry, size)
 
 
-_average.defvjp(lambda g, out, x, **window: _average_gradient(g, size=(x.shape[2], x.shape[3]), **window))
-_average_gradient.defvjp(lambda h, out, g, size, **window: _average(h, **window))
+_avg_pool.defvjp(lambda g, out, x, **window: _avg_pool_gradient(g, size=(x.shape[2], x.shape[3]), **window))
+_avg_pool_gradient.defvjp(lambda h, out, g, size, **window: _avg_pool(h, **window))
 
 
 def avg_pool2d(x: Operand, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0) -> Tensor:
@@ -51,4 +51,4 @@ def avg_pool2d(x: Operand, kernel_size: Pair, stride: Pair | None = None, paddin
     x = as_tensor(x)
     kernel, geometry = check_pooling("avg_pool2d", kernel_size, stride, padding)
     geometry.check("avg_pool2d", x.shape, kernel)
-    return _average(x, kernel=kernel, geometry=geometry)
+    return _avg_pool(x, kernel=kernel, geometry=geometry)

@@ -25,7 +25,6 @@ from hypothesis import strategies as st
 
 import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
-from tinygrad_mnist import kernels
 from tinygrad_mnist.kernels import Geometry, compiled, reference
 from tinygrad_mnist.testing import check_gradients
 
@@ -341,7 +340,7 @@ def poolings(draw: Any) -> tuple[Any, ...]:
 
 @needs_kernels
 @levels
-@given(counts.filter(lambda n: n >= kernels.FEW), channels, poolings(), layouts, st.booleans(), seeds)
+@given(counts, channels, poolings(), layouts, st.booleans(), seeds)
 def test_max_pooling_equals_its_definition(
     level: int, n: int, c: int, pooling: Any, layout: str, ties: bool, seed: int
 ) -> None:
@@ -392,6 +391,84 @@ def test_gradients_of_overlapping_windows_are_added_up_by_definition(
         np.testing.assert_array_equal(compiled.max_pool(x, kernel, window), top)
         actual = compiled.max_pool_scatter(g, x, top, kernel, window)
     assert (np.abs(actual - expected) <= 16 * EPS * magnitude).all()
+
+
+def add_up_windows(x: Array, kernel: Any, window: Geometry) -> Array:
+    """The sum of every window, one window after the other; padding takes no part."""
+    (ph, pw), (sh, sw) = window.padding, window.stride
+    out = np.zeros((*x.shape[:2], *window.output_size(x.shape, kernel)))
+    for i, j in np.ndindex(out.shape[2:]):
+        y0, x0 = i * sh - ph, j * sw - pw
+        seen = x[:, :, max(y0, 0) : y0 + kernel[0], max(x0, 0) : x0 + kernel[1]]
+        out[:, :, i, j] = seen.astype(float).sum((2, 3))
+    return out
+
+
+def give_to_windows(g: Array, kernel: Any, window: Geometry, size: Any) -> Array:
+    """The sum of `g` over the windows that see each pixel, one window after the other."""
+    (ph, pw), (sh, sw) = window.padding, window.stride
+    out = np.zeros((*g.shape[:2], *size))
+    for i, j in np.ndindex(g.shape[2:]):
+        y0, x0 = i * sh - ph, j * sw - pw
+        seen = (..., slice(max(y0, 0), y0 + kernel[0]), slice(max(x0, 0), x0 + kernel[1]))
+        out[seen] += g[:, :, i, j, None, None].astype(float)
+    return out
+
+
+@needs_kernels
+@levels
+@given(counts, channels, poolings(), layouts, seeds, st.booleans(), st.sampled_from([1.0, 1e30, 1e-38]))
+def test_average_pooling_equals_its_definition(
+    level: int, n: int, c: int, pooling: Any, layout: str, seed: int, special: bool, scale: float
+) -> None:
+    kernel, window, size = pooling
+    rng, count = np.random.default_rng(seed), kernel[0] * kernel[1]
+    x = drawn(rng, (n, c, *size), layout) * np.float32(scale)
+    g = drawn(rng, (n, c, *window.output_size(size, kernel)), layout) * np.float32(scale)
+    for a in (x, g):
+        if special:
+            np.copyto(a, rng.choice(np.float32([np.inf, -np.inf, np.nan]), a.shape), where=rng.random(a.shape) < 0.1)
+    for name, array, define, extent in (
+        ("average_pool", x, add_up_windows, ()),
+        ("average_pool_gradient", g, give_to_windows, (size,)),
+    ):
+        with np.errstate(invalid="ignore"):
+            expected = define(array, kernel, window, *extent) / count
+            magnitude = define(np.abs(array), kernel, window, *extent) / count
+        bound = 4 * EPS * magnitude + count * float(np.finfo(np.float32).smallest_subnormal)
+        for module in (compiled, reference):
+            with patch.object(compiled, "LEVEL", level), np.errstate(invalid="ignore"):
+                actual = getattr(module, name)(array, kernel, window, *extent)
+            assert actual.dtype == np.float32 and actual.shape == expected.shape
+            finite = np.isfinite(expected)
+            np.testing.assert_array_equal(actual[~finite], expected[~finite])
+            assert (np.abs(actual[finite] - expected[finite]) <= bound[finite]).all()
+
+
+@needs_kernels
+@levels
+@pytest.mark.parametrize("images", [1, 5, 64])
+@pytest.mark.parametrize("size", [(112, 112), (7, 7), (1, 300), (300, 1)])
+def test_averages_of_whole_images_are_exact_to_rounding_by_definition(level: int, images: int, size: Any) -> None:
+    x = np.full((size[0], 3, size[1], images), 0.1, np.float32).transpose(3, 1, 0, 2)
+    x = x * np.arange(1, 4, dtype=np.float32).reshape(3, 1, 1)
+    with patch.object(compiled, "LEVEL", level):
+        results = tg.avg_pool2d(x, size).data[:, :, 0, 0], tg.mean(x, axis=(2, 3)).data, tg.mean(x, axis=(-2, -1)).data
+        gradient = compiled.average_pool_gradient(x[:, :, :1, :1], size, Geometry(size), size)
+    for averages in results:
+        np.testing.assert_allclose(averages, x[:, :, 0, 0], rtol=1e-5)
+    assert tg.mean(x, axis=(2, 3), keepdims=True).shape == (images, 3, 1, 1)
+    np.testing.assert_allclose(gradient, x / x.dtype.type(size[0] * size[1]), rtol=1e-6)
+
+
+@needs_kernels
+@levels
+def test_a_gradient_is_not_added_up_before_it_is_divided_by_definition(level: int) -> None:
+    g = np.full((1, 1, 2, 2), 3e38, np.float32)
+    with patch.object(compiled, "LEVEL", level):
+        np.testing.assert_allclose(
+            compiled.average_pool_gradient(g, (2, 2), Geometry(), (3, 3))[0, 0, 1, 1], 3e38, rtol=1e-6
+        )
 
 
 @needs_kernels
@@ -450,7 +527,6 @@ def test_what_is_not_float32_or_empty_is_left_to_numpy() -> None:
         for images, window in (
             (x.astype(np.float64), (2,)),
             (x[:0], (2,)),
-            (x[: kernels.FEW - 1], (2,)),
         ):
             tg.max_pool2d(images, *window)
         kernel.assert_not_called()
@@ -469,6 +545,8 @@ def test_results_are_the_same_bits_every_time_and_in_every_thread(level: int) ->
             compiled.conv_output(x, w, None, Geometry(padding=(1, 1))),
             compiled.conv_weight(x, g, Geometry(padding=(1, 1)), (3, 3)),
             compiled.max_pool(x, (2, 2), halves),
+            compiled.average_pool(x, (3, 3), halves),
+            compiled.average_pool_gradient(x, (3, 3), Geometry((1, 1), (1, 1)), (12, 12)),
         ]
         return [
             r.tobytes()
@@ -492,6 +570,7 @@ def test_gradients_of_native_ops_match_finite_differences(level: int) -> None:
     with patch.object(compiled, "LEVEL", level):
         check_gradients(lambda x, w, b: tg.tanh(tg.conv2d(x, w, b, 1, 1)), x, w, b, rng=0)
         check_gradients(lambda x: tg.tanh(tg.max_pool2d(x, 2)), x, rng=0)
+        check_gradients(lambda x: tg.tanh(tg.avg_pool2d(x, 2, 1, 1)), x, rng=0)
 
 
 # Choosing and missing -------------------------------------------------------------------------------------------------
@@ -552,8 +631,7 @@ def test_the_path_of_a_library_may_be_relative(monkeypatch: pytest.MonkeyPatch, 
 
 @needs_kernels
 def test_a_library_of_another_version_is_left_out() -> None:
-    names = "convolve", "weight_gradient", "max_pool", "max_pool_gradient", "relu_gradient", "channel_sums", "compiler"
-    functions = {name: lambda: None for name in names}
+    functions = {name: lambda: None for name in (*compiled.SIGNATURES, "compiler")}
     for library in (SimpleNamespace(**functions, geometry_size=lambda: 8), SimpleNamespace()):
         with (
             patch.object(compiled.ctypes, "CDLL", lambda path, library=library: library),
@@ -585,11 +663,11 @@ def calls(draw: Any) -> tuple[Any, list[tuple[int, ...]], dict[str, Any]]:
     """Draw an op, shapes of its arrays and settings: about half of the calls are valid."""
     sizes = (draw(counts | st.integers(0, 3)), draw(st.sampled_from([1, 2, 3, 4, 0])), draw(sides), draw(sides))
     pair = st.tuples(st.sampled_from([1, 2, 2, 3, 3, 3, 0]), st.integers(1, 3))
-    op = draw(st.sampled_from([tg.conv2d, tg.max_pool2d, tg.relu]))
+    op = draw(st.sampled_from([tg.conv2d, tg.max_pool2d, tg.avg_pool2d, tg.relu]))
     if op is tg.relu:
         return op, [sizes], {}
     given_ = {"stride": draw(pair), "padding": draw(st.sampled_from([0, 0, 1, 1, 2, 3, -1]))}
-    if op is tg.max_pool2d:
+    if op in (tg.max_pool2d, tg.avg_pool2d):
         return op, [sizes], draw(st.sampled_from([{}, given_])) | {"kernel_size": draw(st.sampled_from([2, 2, 3, 0]))}
     seen = draw(st.sampled_from([sizes[1], sizes[1], sizes[1], 2]))
     return op, [sizes, (draw(st.integers(0, 9)), seen, *draw(pair))], given_
@@ -624,7 +702,8 @@ def test_two_thousand_random_calls_give_numpys_results_or_its_errors(
     assert error == expected_error and (not error or f"Error: {op.__name__}: " in error)
     for a, e in zip(actual, expected, strict=True):
         assert a.dtype == e.dtype and a.shape == e.shape
-        rounding = 200 * EPS + (float(np.finfo(e.dtype).eps) if e.dtype.kind == "f" else 0) if op is tg.conv2d else 0
+        exact = op in (tg.max_pool2d, tg.relu)
+        rounding = 0 if exact else 200 * EPS + (float(np.finfo(e.dtype).eps) if e.dtype.kind == "f" else 0)
         np.testing.assert_allclose(a, e, rtol=0, atol=rounding * max(np.abs(x).max(initial=1) for x in expected))
     assert all(np.array_equal(x, b, equal_nan=True) for x, b in zip(arrays, before, strict=True))
 
@@ -673,7 +752,24 @@ PLANTED = {
         "min(size, length - first) - (length < first + size)",
     ),
     "gradients that are not added up": ("pooling.h", "alone && !nans ? passed", "!nans ? passed"),
-    "a gradient added twice": ("pooling.h", "alone && !nans ? NAME(fitted)(lane, n) : lane", "NAME(fitted)(lane, n)"),
+    "a gradient added twice": ("pooling.h", "(!alone || nans) && at < lane", "(!alone || nans) && at > lane"),
+    "every maximum of few images": ("pooling.h", "open[at] ^= hit;", "open[at] ^= 0;"),
+    "few images that are not added up": ("pooling.h", "d[j * s->sw] += passed[j];", "d[j * s->sw] = passed[j];"),
+    "a window of few images in the padding": (
+        "pooling.h",
+        "(last - 1) * s->sw + shift >= s->w",
+        "last * s->sw + shift >= s->w",
+    ),
+    "the columns of few images": ("pooling.h", "to[j] = from[2 * j];", "to[j] = from[2 * j + 1];"),
+    "rows of a large window": ("pooling.h", "first ? NAME(combined)", "first > AT_ONCE ? NAME(combined)"),
+    "a stale border": ("pooling.h", "rows[at] = t->pad;", "rows[at] += 0 * t->pad;"),
+    "an average without its size": (
+        "pooling.h",
+        "average ? v / divisor : v",
+        "average ? v / (divisor + (float)(kw > 2)) : v",
+    ),
+    "a sum that is divided too late": ("pooling.h", "? v / size : v * share", "? v / size : v * 2 * share / 2"),
+    "one window too few": ("pooling.h", "min(at / step + 1, count)", "min(at / step + 1, count - (count > 2))"),
     "rows that are not cleared": ("pooling.h", "? s->h : windows.end * kh", "? s->h - 1 : windows.end * kh"),
     "columns that are not cleared": ("pooling.h", "alone && s->ow * kw < s->w", "alone && s->ow * kw > s->w"),
     "a channel that is left out": ("pooling.h", "(part + 1) * t->lines, s->c)}", "(part + 1) * t->lines, s->c - 1)}"),

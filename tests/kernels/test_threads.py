@@ -79,7 +79,7 @@ def test_no_bit_depends_on_the_number_of_threads(
 @needs_kernels
 @levels
 @given(
-    st.sampled_from([8, 31, 64]),
+    st.sampled_from([3, 7, 8, 31, 64]),
     st.integers(1, 20),
     st.integers(12, 20),
     st.sampled_from([((2, 2), Geometry((2, 2))), ((3, 3), Geometry((2, 2), (1, 1))), ((2, 3), Geometry((1, 4)))]),
@@ -97,8 +97,10 @@ def test_no_bit_of_pooling_relu_and_sums_depends_on_the_number_of_threads(
     def results() -> list[bytes]:
         top = compiled.max_pool(x, kernel, window)
         scattered = compiled.max_pool_scatter(g, x, top, kernel, window)
+        averages = compiled.average_pool(x, kernel, window)
+        shared = compiled.average_pool_gradient(averages, kernel, window, x.shape[2:])
         others = compiled.relu(x), compiled.relu_gradient(scattered, x), compiled.channel_sums(scattered)
-        return [array.tobytes() for array in (top, scattered, *others)]
+        return [array.tobytes() for array in (top, scattered, averages, shared, *others)]
 
     with patch.object(compiled, "LEVEL", level):
         with on_threads(1):

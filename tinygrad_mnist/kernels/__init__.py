@@ -40,44 +40,53 @@ __all__ = [
 ]
 
 
-def _backend(plan: bool, *arrays: Array) -> ModuleType:
-    """Return the module that computes: `compiled` if it has a plan for this, and kernels for these arrays."""
+def _backend(*arrays: Array) -> ModuleType:
+    """Return the module that computes: `compiled` if it has kernels for these arrays."""
     keep_freed_memory()  # images are as large as what glibc returns to the system, and gets back page by page
-    return compiled if plan and compiled.supports(*arrays) else reference
+    return compiled if compiled.supports(*arrays) else reference
 
 
-FEW = 8  # images: less fill no vector, and what is done for each costs more than in NumPy
 SMALL = 1 << 14  # numbers: below, a call of C costs more than it saves
 
 
 def conv_output(x: Array, w: Array, bias: Array | None, geometry: Geometry) -> Any:
     """(N, C, H, W), (F, C, KH, KW), (F,) -> (N, F, OH, OW): dT/dg of the form in reference.py, plus the bias."""
-    return _backend(True, x, w, *([] if bias is None else [bias])).conv_output(x, w, bias, geometry)
+    return _backend(x, w, *([] if bias is None else [bias])).conv_output(x, w, bias, geometry)
 
 
 def conv_input(g: Array, w: Array, geometry: Geometry, size: Size) -> Any:
     """(N, F, OH, OW), (F, C, KH, KW) -> (N, C, H, W), where `size` is (H, W): dT/dx."""
-    return _backend(True, g, w).conv_input(g, w, geometry, size)
+    return _backend(g, w).conv_input(g, w, geometry, size)
 
 
 def conv_weight(x: Array, g: Array, geometry: Geometry, size: Size) -> Any:
     """(N, C, H, W), (N, F, OH, OW) -> (F, C, KH, KW), where `size` is (KH, KW): dT/dw."""
-    return _backend(True, x, g).conv_weight(x, g, geometry, size)
+    return _backend(x, g).conv_weight(x, g, geometry, size)
 
 
 def max_pool(x: Array, kernel: Size, geometry: Geometry) -> Any:
     """(N, C, H, W) -> (N, C, OH, OW): the maximum of every window."""
-    return _backend(len(x) >= FEW, x).max_pool(x, kernel, geometry)
+    return _backend(x).max_pool(x, kernel, geometry)
 
 
 def max_pool_scatter(g: Array, x: Array, top: Array, kernel: Size, geometry: Geometry) -> Any:
     """Put each element of `g` where `x` first has the maximum `top` of its window: (N, C, OH, OW) -> (N, C, H, W)."""
-    return _backend(len(x) >= FEW, g, x, top).max_pool_scatter(g, x, top, kernel, geometry)
+    return _backend(g, x, top).max_pool_scatter(g, x, top, kernel, geometry)
 
 
 def max_pool_gather(v: Array, x: Array, top: Array, kernel: Size, geometry: Geometry) -> Any:
     """Read `v` where `x` first has the maximum `top` of its window: (N, C, H, W) -> (N, C, OH, OW)."""
     return reference.max_pool_gather(v, x, top, kernel, geometry)
+
+
+def average_pool(x: Array, kernel: Size, geometry: Geometry) -> Any:
+    """(N, C, H, W) -> (N, C, OH, OW): the mean of every window; padding counts as zeros."""
+    return _backend(x).average_pool(x, kernel, geometry)
+
+
+def average_pool_gradient(g: Array, kernel: Size, geometry: Geometry, size: Size) -> Any:
+    """Share each element of `g` among the pixels of its window, (N, C, OH, OW) -> (N, C, H, W), for `size` (H, W)."""
+    return _backend(g).average_pool_gradient(g, kernel, geometry, size)
 
 
 def relu(x: Array) -> Any:
@@ -117,5 +126,8 @@ def average(x: Array, axis: Any = None, keepdims: bool = False) -> Any:
     """``np.mean``."""
     if x.size < SMALL or x.dtype.char not in "fd":
         return np.mean(x, axis=axis, keepdims=keepdims)
+    if axis in ((2, 3), (-2, -1)) and x.ndim == 4 and compiled.supports(x) and compiled.in_order(x):
+        out = compiled.average_pool(x, (x.shape[2], x.shape[3]), Geometry())
+        return out if keepdims else out.reshape(x.shape[:2])
     total = add_up(x, axis, keepdims)
     return total / x.dtype.type(x.size // total.size)

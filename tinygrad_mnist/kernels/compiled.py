@@ -29,6 +29,8 @@ SIGNATURES = {  # the level, threads, sizes, and arrays
     "weight_gradient": [ctypes.c_int, ctypes.c_ssize_t, *[ctypes.c_void_p] * 4],
     "max_pool": [ctypes.c_int, ctypes.c_ssize_t, *[ctypes.c_void_p] * 3],
     "max_pool_gradient": [ctypes.c_int, ctypes.c_ssize_t, *[ctypes.c_void_p] * 5],
+    "average_pool": [ctypes.c_int, ctypes.c_ssize_t, *[ctypes.c_void_p] * 3],
+    "average_pool_gradient": [ctypes.c_int, ctypes.c_ssize_t, *[ctypes.c_void_p] * 3],
     "relu_gradient": [ctypes.c_int, *[ctypes.c_ssize_t] * 2, *[ctypes.c_void_p] * 3],
     "channel_sums": [ctypes.c_int, *[ctypes.c_ssize_t] * 4, *[ctypes.c_void_p] * 2],
 }
@@ -161,6 +163,29 @@ def max_pool_scatter(g: Array, x: Array, top: Array, kernel: Size, geometry: Geo
     sizes = _windows(x.shape, kernel, geometry, (g.shape[2], g.shape[3]))
     LIBRARY.max_pool_gradient(LEVEL, op_threads(), sizes, *map(_address, arrays))
     return arrays[-1].transpose(3, 1, 0, 2)
+
+
+def average_pool(x: Array, kernel: Size, geometry: Geometry) -> Array:
+    """See `reference.average_pool`."""
+    size = geometry.output_size(x.shape, kernel)
+    out, image = np.empty((size[0], x.shape[1], size[1], len(x)), np.float32), _lay_out(x)
+    sizes = _windows(x.shape, kernel, geometry, size)
+    _finite(LIBRARY.average_pool(LEVEL, op_threads(), sizes, _address(image), _address(out)))
+    return out.transpose(3, 1, 0, 2)
+
+
+def average_pool_gradient(g: Array, kernel: Size, geometry: Geometry, size: Size) -> Array:
+    """See `reference.average_pool_gradient`."""
+    n, c, oh, ow = g.shape
+    out, gradient = np.empty((size[0], c, size[1], n), np.float32), _lay_out(g)
+    sizes = _windows((n, c, *size), kernel, geometry, (oh, ow))
+    _finite(LIBRARY.average_pool_gradient(LEVEL, op_threads(), sizes, _address(gradient), _address(out)))
+    return out.transpose(3, 1, 0, 2)
+
+
+def in_order(x: Array) -> bool:
+    """Whether images lie in memory as the kernels read them, (H, C, W, N)."""
+    return bool(x.transpose(2, 1, 3, 0).flags.c_contiguous)
 
 
 def relu(x: Array) -> Array:

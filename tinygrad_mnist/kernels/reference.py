@@ -1,4 +1,4 @@
-"""What the kernels are, in NumPy: convolution by its three partial derivatives, max-pooling, ReLU, selection.
+"""What the kernels are, in NumPy: convolution by its three partial derivatives, pooling, ReLU, selection.
 
     T(x, w, g) = sum over n, f, i, j, c, k, l of
                  g[n, f, i, j] * w[f, c, k, l] * x[n, c, i * stride + k - padding, j * stride + l - padding]
@@ -255,6 +255,43 @@ def pad2d(x: Array, padding: Size, value: float) -> Array:
     out[...] = value
     out[:, :, ph : ph + h, pw : pw + w] = x
     return out
+
+
+# Average pooling ------------------------------------------------------------------------------------------------------
+@halves_in_float32
+def average_pool(x: Array, kernel: Size, geometry: Geometry) -> Array:
+    """Sum of every window over its size: (N, C, H, W) -> (N, C, OH, OW). Padding counts as zeros.
+
+    Rows are added up first, then columns: fewer additions, and the rounding errors of short sums.
+    """
+    x = pad2d(x if x.dtype.kind == "f" else x.astype(np.float64), geometry.padding, 0)
+    for size, step in _separated(kernel, geometry.stride):
+        first, *others = _slots(x, size, step)
+        x = first + others[0] if others else first
+        for slot in others[1:]:
+            x += slot
+    out: Array = x / x.dtype.type(kernel[0] * kernel[1])
+    return out
+
+
+@halves_in_float32
+def average_pool_gradient(g: Array, kernel: Size, geometry: Geometry, size: Size) -> Array:
+    """Share each element among the pixels of its window, `average_pool`'s adjoint: (N, C, OH, OW) -> (N, C, H, W)."""
+    (ph, pw), (h, w) = geometry.padding, size
+    out: Array = g / g.dtype.type(kernel[0] * kernel[1])
+    for axis, (extent, step) in enumerate(_separated(kernel, geometry.stride)):
+        share, shape = out, list(out.shape)
+        shape[2 + axis] = (h + 2 * ph, w + 2 * pw)[axis]
+        out = np.empty_like(share, shape=shape)
+        out[...] = 0
+        for part in _slots(out, extent, step):
+            part += share
+    return out[:, :, ph : ph + h, pw : pw + w]
+
+
+def _separated(kernel: Size, stride: Size) -> tuple[tuple[Size, Geometry], tuple[Size, Geometry]]:
+    """Return size and step of windows of rows, and of columns, which one after the other are those of `kernel`."""
+    return ((kernel[0], 1), Geometry((stride[0], 1))), ((1, kernel[1]), Geometry((1, stride[1])))
 
 
 # ReLU and selection ---------------------------------------------------------------------------------------------------

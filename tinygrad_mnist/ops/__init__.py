@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from ..record import add, astype, broadcast_to, sum_to
 from . import (
     assignment,
+    average,
     conv,
     elementwise,
     indexing,
@@ -19,6 +20,7 @@ from . import (
     shape,
     windows,
 )
+from .average import *
 from .conv import *
 from .elementwise import *
 from .indexing import *
@@ -32,7 +34,21 @@ from .reduction import *
 from .shape import *
 from .windows import *
 
-FAMILIES = (conv, elementwise, indexing, linalg, logic, losses, pool, powers, random, reduction, shape, windows)
+FAMILIES = (
+    average,
+    conv,
+    elementwise,
+    indexing,
+    linalg,
+    logic,
+    losses,
+    pool,
+    powers,
+    random,
+    reduction,
+    shape,
+    windows,
+)
 
 if TYPE_CHECKING:
 

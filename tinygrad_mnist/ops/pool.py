@@ -1,4 +1,4 @@
-"""Pooling. Max-pooling is shaped like a convolution: a scatter and a gather that are each other's derivatives."""
+"""Max-pooling, shaped like a convolution: a scatter and a gather that are each other's derivatives."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from .. import kernels
 from ..kernels import Geometry, Pair, Size, make_geometry, pair
 from ..record import as_tensor, primitive
 from ..tensor import Operand, Tensor
-from .reduction import mean
-from .windows import windows
 
-__all__ = ["avg_pool2d", "max_pool2d"]
+__all__ = ["max_pool2d"]
 
 
 @primitive
@@ -77,26 +75,3 @@ def max_pool2d(x: Operand, kernel_size: Pair, stride: Pair | None = None, paddin
     if x.dtype.kind != "f":
         raise TypeError(f"max_pool2d: x is {x.dtype}; padding counts as minus infinity, so convert it to floats first")
     return _max_pool(x, kernel=kernel, geometry=geometry)
-
-
-def avg_pool2d(x: Operand, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0) -> Tensor:
-    """Mean of every window; padding counts as zeros (as in PyTorch).
-
-    Parameters
-    ----------
-    x : array_like, shape (N, C, H, W)
-    kernel_size, stride, padding : int or (height, width)
-        Without `stride`, windows lie side by side.
-
-    Returns
-    -------
-    Tensor, shape (N, C, OH, OW)
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> avg_pool2d(np.arange(4.0).reshape(1, 1, 2, 2), 2)
-    Tensor([[[[1.5]]]], dtype=float64)
-    """
-    kernel, geometry = check_pooling("avg_pool2d", kernel_size, stride, padding)
-    return mean(windows("avg_pool2d", as_tensor(x), kernel, geometry), axis=(-2, -1))

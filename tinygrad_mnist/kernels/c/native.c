@@ -1,4 +1,4 @@
-/* Convolution, max-pooling, ReLU and the sums of channels in C11 with the vector extensions of GCC and Clang, for each instruction set.
+/* Convolution, pooling, ReLU and the sums of channels in C11 with the vector extensions of GCC and Clang, for each instruction set.
 
    A plain shared library: it knows nothing of Python, keeps nothing but threads (pool.h), and may be called from several threads. The kernels,
    with comments, are in kernels.h and pooling.h.
@@ -84,6 +84,7 @@ enum {
     CHANNELS = 8,         /* whose gradients are written together */
     FEW = 1024,           /* weights whose gradients may be sums of vectors */
     SMALL_PART = 1 << 16, /* floats of an image: less are not worth waking another thread */
+    SMALL_LINES = 1 << 12, /* floats of lines that pooling combines together: they stay in the first-level cache */
     PARTS = 8             /* of a weight gradient, at least, if there are rows enough: more than there are cores, mostly */
 };
 
@@ -266,8 +267,13 @@ static struct ahead written_to(const struct geometry *s, const struct plan *p, c
 
 #define LANES 4
 #define VECTORS 2
+#if defined(__aarch64__) /* has 32 vector registers, which hold 16 sums */
+#define BLOCK 8
+#define ROWS 8
+#else
 #define BLOCK 4
 #define ROWS 4
+#endif
 #define TARGET
 #define NAME(x) x##_baseline
 #include "kernels.h"
@@ -295,11 +301,15 @@ struct kernels {
     int (*weight_gradient)(const struct geometry *, const float *, const float *, float *, ptrdiff_t);
     void (*max_pool)(const struct geometry *, const float *, float *, ptrdiff_t);
     void (*max_pool_gradient)(const struct geometry *, const float *, const float *, const float *, float *, ptrdiff_t);
+    int (*average_pool)(const struct geometry *, const float *, float *, ptrdiff_t);
+    int (*average_pool_gradient)(const struct geometry *, const float *, float *, ptrdiff_t);
     void (*relu_gradient)(ptrdiff_t, const float *, const float *, float *, ptrdiff_t);
     void (*channel_sums)(ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *, float *, ptrdiff_t);
 };
 
-#define KERNELS(set) {convolve_##set, weight_gradient_##set, max_pool_##set, max_pool_gradient_##set, relu_gradient_##set, channel_sums_##set}
+#define KERNELS(set) \
+    {convolve_##set, weight_gradient_##set, max_pool_##set, max_pool_gradient_##set, average_pool_##set, average_pool_gradient_##set, \
+     relu_gradient_##set, channel_sums_##set}
 static const struct kernels levels[] = {
     KERNELS(baseline),
 #if defined(X86)
@@ -354,6 +364,16 @@ void max_pool(int level, ptrdiff_t threads, const struct geometry *s, const floa
 void max_pool_gradient(int level, ptrdiff_t threads, const struct geometry *s, const float *g, const float *x, const float *top, float *out)
 {
     levels[level].max_pool_gradient(s, g, x, top, out, threads);
+}
+
+int average_pool(int level, ptrdiff_t threads, const struct geometry *s, const float *x, float *out)
+{
+    return levels[level].average_pool(s, x, out, threads);
+}
+
+int average_pool_gradient(int level, ptrdiff_t threads, const struct geometry *s, const float *g, float *out)
+{
+    return levels[level].average_pool_gradient(s, g, out, threads);
 }
 
 void relu_gradient(int level, ptrdiff_t threads, ptrdiff_t count, const float *g, const float *x, float *out)

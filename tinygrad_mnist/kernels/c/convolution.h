@@ -70,31 +70,20 @@ NAME(products)(float *to, ptrdiff_t stride, int more, const float *bias, const f
 #undef SUMS
 }
 
-struct NAME(layout) {
-    const struct geometry *s;
-    const struct plan *p;
-    const float *w;
-    float *to;
-    struct found *found; /* for each block */
-};
-
 /* Lay a block of filters out as (k, row, f % BLOCK), for each point; for Winograd, point p holds (G w[f, c, k, :])[p]. */
-TARGET static void NAME(lay_out_part)(void *context, ptrdiff_t block, int worker)
+TARGET static struct found
+NAME(lay_out)(const struct geometry *s, const struct plan *p, const float *w, float *to, ptrdiff_t block)
 {
-    const struct NAME(layout) *t = context;
-    const struct geometry *s = t->s;
-    const struct plan *p = t->p;
     const ptrdiff_t blocks = (s->f + BLOCK - 1) / BLOCK, point = blocks * s->kh * p->rows * BLOCK;
     struct found found = {.lightest = magnitude(INFINITY), .even = 1};
-    (void)worker;
     for (ptrdiff_t f = block * BLOCK; f < min((block + 1) * BLOCK, s->f); f++) {
         int most = 0, column[3] = {0};   /* the largest |w|, and those of each column */
         int least = magnitude(INFINITY); /* the smallest of those of each row, but 0 */
         float rows = 0;                  /* and their sum */
         for (ptrdiff_t k = 0; k < s->kh; k++)
             for (ptrdiff_t c = 0; c < s->c; c++) {
-                const float *from = t->w + f * s->wf + c * s->wc + k * s->wk;
-                float *d = t->to + ((block * s->kh + k) * p->rows + c) * BLOCK + f % BLOCK;
+                const float *from = w + f * s->wf + c * s->wc + k * s->wk;
+                float *d = to + ((block * s->kh + k) * p->rows + c) * BLOCK + f % BLOCK;
                 if (p->points == 1) {
                     for (ptrdiff_t l = 0; l < s->kw; l++) {
                         d[l * s->c * BLOCK] = from[l * s->wl];
@@ -126,26 +115,7 @@ TARGET static void NAME(lay_out_part)(void *context, ptrdiff_t block, int worker
         found.heaviest = larger(found.heaviest, most);
         found.lightest = most ? smaller(found.lightest, most) : found.lightest;
     }
-    t->found[block] = found;
-}
-
-/* Lay the filters out as (point, f / BLOCK, k, row, f % BLOCK). Returns 0, or NOT_FINITE or UNEVEN if the weights are. */
-TARGET static int
-NAME(lay_out)(const struct geometry *s, const struct plan *p, const float *w, float *to, struct found *found, ptrdiff_t threads)
-{
-    const ptrdiff_t blocks = (s->f + BLOCK - 1) / BLOCK;
-    struct NAME(layout) t = {s, p, w, to, found};
-    in_parallel(s->f * s->c * s->kh * s->kw < SMALL_PART ? 1 : threads, blocks, NAME(lay_out_part), &t);
-    struct found all = found[0];
-    for (ptrdiff_t block = 1; block < blocks; block++) {
-        all.heaviest = larger(all.heaviest, found[block].heaviest);
-        all.lightest = smaller(all.lightest, found[block].lightest);
-        all.even &= found[block].even;
-    }
-    if (all.heaviest >= magnitude(INFINITY))
-        return NOT_FINITE;
-    all.even &= !all.heaviest || (all.lightest >= magnitude(LIGHTEST) && all.heaviest <= magnitude(HEAVIEST));
-    return p->points == 1 || all.even ? 0 : UNEVEN;
+    return found;
 }
 
 /* Where the images of a vector are: `lane` is counted over the units of a strip. */
@@ -273,8 +243,10 @@ struct NAME(convolution) {
     const struct geometry *s;
     struct plan p;
     struct ring *rings;
-    const float *x, *w, *bias, *filters; /* the filters laid out */
-    float *out;
+    const float *x, *w, *bias;
+    float *filters, *out; /* the filters laid out as (point, f / BLOCK, k, row, f % BLOCK) */
+    struct found *found;  /* about each block of them */
+    int status;           /* NOT_FINITE or UNEVEN if they are; then there is no output */
 };
 
 /* Write Winograd's tile t of a strip: of output row i, filters and units that are in `sums`. */
@@ -299,11 +271,33 @@ NAME(finish)(const struct NAME(convolution) *c, const struct ring *ring, struct 
         for (ptrdiff_t j = 0; seeing & APART && j < at.columns; j++)
             if (NAME(any)(apart[j][v], at.images)) {
                 if (!*ring->laid_out)
-                    NAME(lay_out)(s, &(struct plan){.points = 1, .rows = s->c * s->kw}, c->w, ring->plain, ring->found, 1);
+                    for (ptrdiff_t b = 0; b < (s->f + BLOCK - 1) / BLOCK; b++)
+                        NAME(lay_out)(s, &(struct plan){.points = 1, .rows = s->c * s->kw}, c->w, ring->plain, b);
                 *ring->laid_out = 1;
                 NAME(one_by_one)(s, c->x, ring->plain, c->bias, i, at.column + j, k, at.image, apart[j][v], to + j * s->yj);
             }
     }
+}
+
+TARGET static void NAME(lay_out_part)(void *context, ptrdiff_t block, int worker)
+{
+    struct NAME(convolution) *c = context;
+    (void)worker;
+    c->found[block] = NAME(lay_out)(c->s, &c->p, c->w, c->filters, block);
+}
+
+static void NAME(judge_weights)(void *context, ptrdiff_t part, int worker)
+{
+    struct NAME(convolution) *c = context;
+    struct found all = c->found[0];
+    (void)part, (void)worker;
+    for (ptrdiff_t block = 1; block * BLOCK < c->s->f; block++) {
+        all.heaviest = larger(all.heaviest, c->found[block].heaviest);
+        all.lightest = smaller(all.lightest, c->found[block].lightest);
+        all.even &= c->found[block].even;
+    }
+    all.even &= !all.heaviest || (all.lightest >= magnitude(LIGHTEST) && all.heaviest <= magnitude(HEAVIEST));
+    c->status = all.heaviest >= magnitude(INFINITY) ? NOT_FINITE : c->p.points > 1 && !all.even ? UNEVEN : 0;
 }
 
 TARGET static void NAME(convolve_part)(void *context, ptrdiff_t part, int worker)
@@ -315,7 +309,7 @@ TARGET static void NAME(convolve_part)(void *context, ptrdiff_t part, int worker
     const ptrdiff_t blocks = (s->f + BLOCK - 1) / BLOCK, block = s->kh * p->rows * BLOCK, point = blocks * BLOCK * TILE;
     const ptrdiff_t first = part / p->blocks * p->strip, top = part % p->blocks * p->height;
     const ptrdiff_t width = next_strip(p, ring, first) * p->lanes;
-    const ptrdiff_t end = min(top + p->height, s->oh);
+    const ptrdiff_t end = c->status ? top : min(top + p->height, s->oh);
     for (ptrdiff_t i = top; i < end; i++) {
         const struct range k = NAME(ready)(s, p, ring, c->x, i, first, width / p->lanes);
         /* some rows of a tile at a time, for all filters: the whole of a row of the kernel, or of several */
@@ -367,19 +361,19 @@ TARGET static void NAME(convolve_part)(void *context, ptrdiff_t part, int worker
 TARGET static int
 NAME(convolve)(const struct geometry *s, const float *x, const float *w, const float *bias, float *out, int points, ptrdiff_t threads)
 {
-    struct NAME(convolution) c = {s, make_plan(s, LANES, TILE, points, SEEN), NULL, x, w, bias, NULL, out};
+    struct NAME(convolution) c = {.s = s, .p = make_plan(s, LANES, TILE, points, SEEN), .x = x, .w = w, .bias = bias, .out = out};
     struct ring rings[MOST_WORKERS + 1];
-    const ptrdiff_t blocks = (s->f + BLOCK - 1) / BLOCK, block = s->kh * c.p.rows * BLOCK;
+    const ptrdiff_t blocks = (s->f + BLOCK - 1) / BLOCK, block = s->kh * c.p.rows * BLOCK, found = sizeof(struct found) / sizeof(float);
     threads = useful_threads(s, threads);
-    cut(s, &c.p, c.p.strips % threads ? threads : 1);
-    float *filters = reserve(s, &c.p, c.p.points * blocks * block, c.p.points * blocks * BLOCK * TILE, c.p.points > 1 ? blocks * block * s->kw : 0, threads, rings);
-    if (!filters)
+    cut(s, &c.p, threads > 1 ? min((SHARES * threads - 1) / c.p.strips + 1, s->oh / (3 * s->kh - 2) + 1) : 1);
+    c.filters = reserve(s, &c.p, blocks * (c.p.points * block + found), c.p.points * blocks * BLOCK * TILE,
+                        c.p.points > 1 ? blocks * block * s->kw : 0, threads, rings);
+    if (!c.filters)
         return NO_MEMORY;
+    c.found = (struct found *)(c.filters + blocks * c.p.points * block);
     c.rings = rings;
-    c.filters = filters;
-    const int status = NAME(lay_out)(s, &c.p, w, filters, rings->found, threads);
-    if (!status)
-        in_parallel(threads, c.p.strips * c.p.blocks, NAME(convolve_part), &c);
-    free(filters);
-    return status == UNEVEN ? NAME(convolve)(s, x, w, bias, out, 1, threads) : status;
+    const struct step steps[] = {{blocks, NAME(lay_out_part)}, {1, NAME(judge_weights)}, {c.p.strips * c.p.blocks, NAME(convolve_part)}};
+    in_steps(threads, 3, steps, &c);
+    free(c.filters);
+    return c.status == UNEVEN ? NAME(convolve)(s, x, w, bias, out, 1, threads) : c.status;
 }

@@ -65,7 +65,6 @@ struct ring { /* the lowered rows that one output row sees */
     float *more;
     float *plain; /* the filters laid out for the textbook, once `laid_out` is not 0 */
     int *laid_out;
-    struct found *found; /* of each block of filters */
 };
 
 struct found { /* about weights, their sizes as `magnitude` gives them */
@@ -85,7 +84,10 @@ enum {
     FEW = 1024,           /* weights whose gradients may be sums of vectors */
     SMALL_PART = 1 << 16, /* floats of an image: less are not worth waking another thread */
     SMALL_LINES = 1 << 12, /* floats of lines that pooling combines together: they stay in the first-level cache */
-    PARTS = 8             /* of a weight gradient, at least, if there are rows enough: more than there are cores, mostly */
+    SHARES = 4,           /* parts of a convolution for each thread, about, if there are rows enough */
+    PARTS = 16,           /* of a weight gradient, at most */
+    RESULTS = 8 << 20,    /* floats that all of them may hold, if they are more than two, */
+    LEAST_LANES = 512     /* and lanes that each should have: it takes as long as some 50 to add up what they give */
 };
 
 double worth_a_thread = 2 << 20; /* multiplications that are worth waking one for; exported for tests */
@@ -185,9 +187,9 @@ reserve(const struct geometry *s, const struct plan *p, ptrdiff_t floats, ptrdif
 {
     const ptrdiff_t count = min(s->kh, s->h);
     const size_t shared = whole_lines(sizeof(float) * (size_t)floats), slots = whole_lines(sizeof(float) * (size_t)(count * p->slot));
-    const size_t extra = whole_lines(sizeof(float) * (size_t)more), found = whole_lines(sizeof(struct found) * (size_t)s->f), zeros = whole_lines(sizeof(float) * (size_t)p->lanes);
+    const size_t extra = whole_lines(sizeof(float) * (size_t)more), zeros = whole_lines(sizeof(float) * (size_t)p->lanes);
     const size_t tables = whole_lines(sizeof(ptrdiff_t) * (size_t)(count + 1) + sizeof(float *) * (size_t)s->kh);
-    const size_t filters = whole_lines(sizeof(float) * (size_t)plain), each = slots + extra + zeros + tables + found + filters, whole = shared + (size_t)threads * each;
+    const size_t filters = whole_lines(sizeof(float) * (size_t)plain), each = slots + extra + zeros + tables + filters, whole = shared + (size_t)threads * each;
     char *all = aligned_alloc(64, whole);
     if (!all)
         return NULL;
@@ -200,11 +202,21 @@ reserve(const struct geometry *s, const struct plan *p, ptrdiff_t floats, ptrdif
         rings[thread].holds = (ptrdiff_t *)(own + slots + extra + zeros);
         rings[thread].laid_out = (int *)(rings[thread].holds + count);
         rings[thread].rows = (const float **)(rings[thread].holds + count + 1);
-        rings[thread].found = (struct found *)(own + slots + extra + zeros + tables);
         rings[thread].plain = (float *)(own + each - filters);
     }
     return (float *)all;
 }
+
+struct sums { /* of a weight gradient's part: `own` if `folds`, and what `unfolded` lanes gave */
+    double *own;
+    int folds;
+    ptrdiff_t unfolded;
+};
+
+struct spread { /* of gradients as sums of points */
+    double column[3], all;    /* sums of absolute values: of gradients, by column of the kernel, and of the largest point of each row */
+    ptrdiff_t exponents[256]; /* how many of these points there are with each */
+};
 
 /* Empty the ring for the strip that begins at unit `first`; returns how many units it has. */
 static ptrdiff_t next_strip(const struct plan *p, const struct ring *ring, ptrdiff_t first)

@@ -231,52 +231,49 @@ struct NAME(weights) {
     struct plan p;
     struct ring *rings;
     const float *x, *g;
-    int few;         /* whether `part` holds vectors of sums, to be summed across at the end */
-    ptrdiff_t most;  /* lanes that are summed in float32 */
-    double *total;   /* for each weight or point, and behind it those of each thread if parts have more lanes */
-    ptrdiff_t filters, size, part, turn;
+    int few;                                /* whether `part` holds vectors of sums, to be summed across at the end */
+    ptrdiff_t most;                         /* lanes that are summed in float32 */
+    ptrdiff_t filters, size, part, results; /* floats for a row of weights, for all of them or their points, in `part`; how many results */
+    float *result;                          /* of each part; at last, the first holds the largest point of each row of a kernel */
+    double *own;                            /* of each thread, for parts with more lanes */
     float *out;
-    double column[3], all;           /* sums of absolute values: of gradients, by column of the kernel, and of the largest points */
-    ptrdiff_t exponents[256], turns; /* of the largest points: how many there are of each */
+    struct spread *spread; /* for some channels each, and behind them for all */
 };
 
-/* Add to `to`, or write there, what was summed up in `part`. */
-TARGET static void NAME(fold)(double *to, const float *part, ptrdiff_t size, int few, int add)
+/* Add what was summed up in `part` to `own`, or write it there. */
+TARGET static void NAME(fold)(double *own, const float *part, ptrdiff_t size, int few, int add)
 {
     for (ptrdiff_t at = 0; at < size; at++)
-        to[at] = (add ? to[at] : 0) + (few ? NAME(across)(((const VEC *)part)[at]) : part[at]);
+        own[at] = (add ? own[at] : 0) + (few ? NAME(across)(((const VEC *)part)[at]) : part[at]);
 }
 
-TARGET static void NAME(weight_part)(void *context, ptrdiff_t number, int worker)
+/* Add up the products of a strip and a block of rows. */
+TARGET static void NAME(weight_block)(const struct NAME(weights) *t, ptrdiff_t number, const struct ring *ring, struct sums *sums)
 {
-    struct NAME(weights) *c = context;
-    const struct geometry *s = c->s;
-    const struct plan *p = &c->p;
-    const struct ring *ring = &c->rings[worker];
-    const ptrdiff_t filters = c->filters, chunk = p->chunk, point = s->kh * p->rows * filters, gradient = p->tiles * TILE * filters;
+    const struct geometry *s = t->s;
+    const struct plan *p = &t->p;
+    const ptrdiff_t filters = t->filters, chunk = p->chunk, point = s->kh * p->rows * filters, gradient = p->tiles * TILE * filters;
     const ptrdiff_t first = number / p->blocks * p->strip, begin = number % p->blocks * p->height, end = min(begin + p->height, s->oh);
     const ptrdiff_t units = next_strip(p, ring, first), width = units * p->lanes;
-    const int few = c->few;
+    const int few = t->few;
     float *part = ring->more;
-    double *own = c->total + (worker + 1) * c->size;
-    int folds = 0;
-    for (ptrdiff_t i = begin, unfolded = 0; i < end; i++, unfolded += width) {
-        if (unfolded >= c->most)
-            NAME(fold)(own, part, c->size, few, folds++);
-        if (unfolded >= c->most || i == begin) {
-            memset(part, 0, sizeof *part * (size_t)c->part);
-            unfolded = 0;
+    for (ptrdiff_t i = begin; i < end; i++, sums->unfolded += width) {
+        if (sums->unfolded >= t->most) {
+            NAME(fold)(sums->own, part, t->size, few, sums->folds++);
+            memset(part, 0, sizeof *part * (size_t)t->part);
+            sums->unfolded = 0;
         }
-        const struct range k = NAME(ready)(s, p, ring, c->x, i, first, units);
-        const float *row = c->g + i * s->f * s->ow * s->n;
+        const struct range k = NAME(ready)(s, p, ring, t->x, i, first, units);
+        const float *row = t->g + i * s->f * s->ow * s->n;
         if (k.begin < k.end && !few)
-            NAME(lower_gradient)(s, p, row, first, units, filters, part + c->part);
+            NAME(lower_gradient)(s, p, row, first, units, filters, part + t->part);
         struct ahead ahead[2] = {{0}, {0}};
         if (i + 1 < end && !few) {
-            ahead[0] = seen_by(s, p, c->x, i + 1, first);
+            ahead[0] = seen_by(s, p, t->x, i + 1, first);
             ahead[1] = written_to(s, p, row + s->f * s->ow * s->n, s->ow * s->n, first);
         }
-        share_out(ahead, p->points * ((width - 1) / TOGETHER + 1) * (k.end - k.begin) * ((p->rows - 1) / ROWS + 1) * ((filters - 1) / (2 * LANES) + 1));
+        const ptrdiff_t outers = ((width - 1) / TOGETHER + 1) * ((p->rows - 1) / ROWS + 1) * ((filters - 1) / (2 * LANES) + 1);
+        share_out(ahead, p->points * (k.end - k.begin) * outers);
         for (ptrdiff_t q = 0; q < p->points; q++)
             for (ptrdiff_t lane = 0; lane < width; lane += few ? FOLDED : TOGETHER) {
                 const ptrdiff_t offset = q * p->tiles * chunk + lane / TILE * chunk;
@@ -285,50 +282,70 @@ TARGET static void NAME(weight_part)(void *context, ptrdiff_t number, int worker
                                row + first * s->n + lane, s->ow * s->n, min(width - lane, FOLDED), k.end - k.begin, p->rows);
                 for (ptrdiff_t at = k.begin; at < (few ? k.begin : k.end); at++)
                     NAME(outers)(part + q * point + at * p->rows * filters, filters, ring->rows[at] + offset, chunk,
-                                 part + c->part + q * gradient, p->tiles * TILE, lane, min(width - lane, TOGETHER), p->rows, ahead);
+                                 part + t->part + q * gradient, p->tiles * TILE, lane, min(width - lane, TOGETHER), p->rows, ahead);
             }
     }
-    if (folds)
-        NAME(fold)(own, part, c->size, few, 1);
-    wait_for_turn(&c->turn, number);
-    if (folds)
-        for (ptrdiff_t at = 0; at < c->size; at++)
-            c->total[at] = (number ? c->total[at] : 0) + own[at];
-    else
-        NAME(fold)(c->total, part, c->size, few, number > 0);
-    end_turn(&c->turn);
 }
 
-/* Write the gradients of some channels: of points, G' of their totals, and in place of the first of these the largest. */
+/* Add up the products of some strips and blocks of rows. */
+TARGET static void NAME(weight_part)(void *context, ptrdiff_t number, int worker)
+{
+    const struct NAME(weights) *t = context;
+    const struct ring *ring = &t->rings[worker];
+    const ptrdiff_t blocks = t->p.strips * t->p.blocks;
+    struct sums sums = {.own = t->own + worker * t->size};
+    float *result = t->result + number * t->size;
+    memset(ring->more, 0, sizeof(float) * (size_t)t->part);
+    for (ptrdiff_t block = blocks * number / t->results; block < blocks * (number + 1) / t->results; block++)
+        NAME(weight_block)(t, block, ring, &sums);
+    if (sums.folds)
+        NAME(fold)(sums.own, ring->more, t->size, t->few, 1);
+    for (ptrdiff_t at = 0; at < t->size; at++)
+        result[at] = sums.folds ? (float)sums.own[at] : t->few ? NAME(across)(((const VEC *)ring->more)[at]) : ring->more[at];
+}
+
+/* total[f] = the sums of LANES results, in their order. */
+TARGET static inline void NAME(add_results)(const struct NAME(weights) *t, const float *result, double *total)
+{
+    for (int f = 0; f < LANES; f++)
+        total[f] = 0;
+    for (ptrdiff_t part = 0; part < t->results; part++, result += t->size)
+        for (int f = 0; f < LANES; f++)
+            total[f] += result[f];
+}
+
+/* Write the gradients of some channels: of points, G' of their totals. */
 TARGET static void NAME(gradient_part)(void *context, ptrdiff_t part, int worker)
 {
     struct NAME(weights) *t = context;
     const struct geometry *s = t->s;
     const ptrdiff_t point = t->size / t->p.points, step = s->c * s->kh * s->kw;
-    ptrdiff_t exponents[256] = {0};
-    double column[3][LANES] = {{0}}, all[LANES] = {0}; /* as in the structure, but apart for vectors */
+    struct spread *spread = t->spread + part;
+    double v[POINTS][LANES], column[3][LANES] = {{0}}, all[LANES] = {0}; /* as in the structure, but apart for vectors */
     float d[3][LANES], size[LANES];
     (void)worker;
     for (ptrdiff_t c = part * CHANNELS; c < min((part + 1) * CHANNELS, s->c); c++)
         for (ptrdiff_t k = 0; k < s->kh; k++)
             for (ptrdiff_t first = 0; first < s->f; first += LANES) { /* the totals of all filters lie side by side */
                 const ptrdiff_t count = min(s->f - first, LANES);
-                double *u = t->total + (k * t->p.rows + c) * t->filters + first;
-                float *to = t->out + ((first * s->c + c) * s->kh + k) * s->kw;
-                if (t->p.points == 1) {
-                    for (ptrdiff_t l = 0; l < s->kw; l++)
-                        for (ptrdiff_t f = 0; f < count; f++)
-                            to[f * step + l] = (float)u[l * s->c * t->filters + f];
-                    continue;
+                float *u = t->result + (k * t->p.rows + c) * t->filters + first, *to = t->out + ((first * s->c + c) * s->kh + k) * s->kw;
+                for (ptrdiff_t l = 0; t->p.points == 1 && l < s->kw; l++) {
+                    NAME(add_results)(t, u + l * s->c * t->filters, v[0]);
+                    for (ptrdiff_t f = 0; f < count; f++)
+                        to[f * step + l] = (float)v[0][f];
                 }
+                if (t->p.points == 1)
+                    continue;
+                for (int q = 0; q < POINTS; q++)
+                    NAME(add_results)(t, u + q * point, v[q]);
                 for (int f = 0; f < LANES; f++) {
-                    const double v0 = u[f], v1 = u[point + f], v2 = u[2 * point + f], v3 = u[3 * point + f], v4 = u[4 * point + f];
-                    const double v5 = u[5 * point + f], most = fmost(fmost(fmost(v0, v1), fmost(v2, v3)), fmost(v4, v5));
-                    const double even = GA * (v1 + v2), odd = GA * A1 * (v1 - v2), even2 = GB * (v3 + v4), odd2 = GB * B1 * (v3 - v4);
-                    d[0][f] = (float)(G0 * v0 + (even + even2));
+                    const double most = fmost(fmost(fmost(v[0][f], v[1][f]), fmost(v[2][f], v[3][f])), fmost(v[4][f], v[5][f]));
+                    const double even = GA * (v[1][f] + v[2][f]), odd = GA * A1 * (v[1][f] - v[2][f]);
+                    const double even2 = GB * (v[3][f] + v[4][f]), odd2 = GB * B1 * (v[3][f] - v[4][f]);
+                    d[0][f] = (float)(G0 * v[0][f] + (even + even2));
                     d[1][f] = (float)(odd + odd2);
-                    d[2][f] = (float)(A2 * even + B2 * even2 + v5);
-                    size[f] = (float)(u[f] = most);
+                    d[2][f] = (float)(A2 * even + B2 * even2 + v[5][f]);
+                    size[f] = u[f] = (float)most;
                     all[f] += most;
                     for (int l = 0; l < 3; l++)
                         column[l][f] += fabsf(d[l][f]);
@@ -336,18 +353,28 @@ TARGET static void NAME(gradient_part)(void *context, ptrdiff_t part, int worker
                 for (ptrdiff_t f = 0; f < count; f++) {
                     for (int l = 0; l < 3; l++)
                         to[f * step + l] = d[l][f];
-                    exponents[magnitude(size[f]) >> 23]++;
+                    spread->exponents[magnitude(size[f]) >> 23]++;
                 }
             }
-    wait_for_turn(&t->turns, part);
     for (int f = 0; f < LANES; f++) {
         for (int l = 0; l < 3; l++)
-            t->column[l] += column[l][f];
-        t->all += all[f];
+            spread->column[l] += column[l][f];
+        spread->all += all[f];
     }
-    for (int e = 0; e < 256; e++)
-        t->exponents[e] += exponents[e];
-    end_turn(&t->turns);
+}
+
+static void NAME(gather)(void *context, ptrdiff_t part, int worker) /* what is known of all channels */
+{
+    const struct NAME(weights) *t = context;
+    struct spread *all = t->spread + (t->s->c - 1) / CHANNELS + 1;
+    (void)part, (void)worker;
+    for (const struct spread *some = t->spread; some < all; some++) {
+        for (int l = 0; l < 3; l++)
+            all->column[l] += some->column[l];
+        all->all += some->all;
+        for (int e = 0; e < 256; e++)
+            all->exponents[e] += some->exponents[e];
+    }
 }
 
 /* Compute the gradients of weights of some channels again that are not right as sums of points, or not finite. */
@@ -355,17 +382,18 @@ TARGET static void NAME(correct_part)(void *context, ptrdiff_t part, int worker)
 {
     const struct NAME(weights) *t = context;
     const struct geometry *s = t->s;
-    const float usual = number(smaller(low_quantile(t->exponents), magnitude(HIGH))), cancelled = (float)min(2 * s->n * s->oh * s->ow, CANCELLED);
+    const struct spread *all = t->spread + (s->c - 1) / CHANNELS + 1;
+    const float usual = number(smaller(low_quantile(all->exponents), magnitude(HIGH))), cancelled = (float)min(2 * s->n * s->oh * s->ow, CANCELLED);
     int weak = 0; /* a bit for each such column of the kernel */
     (void)worker;
     for (int l = 0; l < 3 && t->p.points > 1; l++)
-        weak |= (t->column[l] * WEAK < t->all) << l;
+        weak |= (all->column[l] * WEAK < all->all) << l;
     for (ptrdiff_t f = 0; f < s->f; f++)
         for (ptrdiff_t c = part * CHANNELS; c < min((part + 1) * CHANNELS, s->c); c++)
             for (ptrdiff_t k = 0; k < s->kh; k++) {
                 float *d = t->out + ((f * s->c + c) * s->kh + k) * s->kw, least = 0;
                 if (t->p.points > 1) {
-                    const float size = (float)t->total[(k * t->p.rows + c) * t->filters + f];
+                    const float size = t->result[(k * t->p.rows + c) * t->filters + f];
                     if (size > LARGEST || (size > 0 && size < FAINTEST))
                         least = INFINITY;
                     else if (size > OUTLIER * usual)
@@ -380,8 +408,8 @@ TARGET static void NAME(correct_part)(void *context, ptrdiff_t part, int worker)
 /* out[f, c, k, l] = sum over i, j, n of g[i, f, j, n] * x[i * stride + k - top, c, j * stride + l - left, n].
 
    Strips and ring as in `convolve`. The gradient is turned, so that vectors go along the filters and nothing is summed across lanes. Sums of
-   a tile are added to `part`, and that, every FOLDED lanes or so, in float64 to the total: errors do not grow with the images. The work is
-   cut into the same parts for any number of threads, and what they give is added in their order. Textbook: 65-75 GFLOP/s for one input
+   a tile are added to `part`, and that, every FOLDED lanes or so, in float64 to others: errors do not grow with the images. The work is cut
+   into the same parts for any number of threads, and what they give is added in their order. Textbook: 65-75 GFLOP/s for one input
    channel, 50-100 for more. Winograd: 115-190.
 
    A weight whose sum is not finite, or much smaller than unusually large ones that its neighbours share, is computed again by itself: it may
@@ -389,27 +417,29 @@ TARGET static void NAME(correct_part)(void *context, ptrdiff_t part, int worker)
 TARGET static int NAME(weight_gradient)(const struct geometry *s, const float *x, const float *g, float *out, ptrdiff_t threads)
 {
     struct NAME(weights) t = {.s = s, .p = make_plan(s, LANES, TILE, POINTS, 0), .x = x, .g = g, .out = out};
-    const ptrdiff_t whole = (s->f + LANES - 1) / LANES * LANES, rows = s->kh * t.p.rows;
+    const ptrdiff_t whole = (s->f + LANES - 1) / LANES * LANES, rows = s->kh * t.p.rows, channels = (s->c - 1) / CHANNELS + 1;
     struct ring rings[MOST_WORKERS + 1];
     threads = useful_threads(s, threads);
-    cut(s, &t.p, min((PARTS - 1) / t.p.strips + 1, s->oh / 4));
+    cut(s, &t.p, min((PARTS - 1) / t.p.strips + 1, s->oh / (2 * s->kh - 1)));
     t.few = t.p.points == 1 && rows * s->f <= FEW && (rows < 16 || s->f < whole);
     t.most = t.few ? FOLDED * LANES : 4 * FOLDED;
     t.filters = t.few ? s->f : whole;
     t.size = t.p.points * rows * t.filters;
     t.part = t.few ? t.size * LANES : t.size;
-    const int folds = t.p.height * t.p.strip * t.p.lanes > t.most;
-    t.total = malloc(sizeof *t.total * (size_t)(t.size * (folds ? 1 + threads : 1)));
-    float *memory = t.total ? reserve(s, &t.p, 0, t.part + t.p.points * t.p.tiles * TILE * t.filters, 0, threads, rings) : NULL;
-    if (!memory) {
-        free(t.total);
+    t.results = min(t.p.strips * t.p.blocks, max(min(min(PARTS, RESULTS / t.size), t.p.units * t.p.lanes * s->oh / LEAST_LANES), 2));
+    const ptrdiff_t lanes = t.p.height * t.p.strip * t.p.lanes * ((t.p.strips * t.p.blocks - 1) / t.results + 1); /* of a part, at most */
+    const ptrdiff_t own = lanes > t.most ? threads * t.size : 0, floats = t.results * t.size + LANES;
+    t.spread = calloc(1, sizeof(struct spread) * (size_t)(channels + 1) + sizeof(double) * (size_t)own);
+    t.result = t.spread ? reserve(s, &t.p, floats, t.part + t.p.points * t.p.tiles * TILE * t.filters, 0, threads, rings) : NULL;
+    if (!t.result) {
+        free(t.spread);
         return NO_MEMORY;
     }
+    t.own = (double *)(t.spread + channels + 1);
     t.rings = rings;
-    in_parallel(threads, t.p.strips * t.p.blocks, NAME(weight_part), &t);
-    in_parallel(t.size < SMALL_PART ? 1 : threads, (s->c - 1) / CHANNELS + 1, NAME(gradient_part), &t);
-    in_parallel(t.size < SMALL_PART ? 1 : threads, (s->c - 1) / CHANNELS + 1, NAME(correct_part), &t);
-    free(memory);
-    free(t.total);
+    const struct step steps[] = {{t.results, NAME(weight_part)}, {channels, NAME(gradient_part)}, {1, NAME(gather)}, {channels, NAME(correct_part)}};
+    in_steps(threads, 4, steps, &t);
+    free(t.result);
+    free(t.spread);
     return 0;
 }

@@ -85,7 +85,8 @@ enum {
     SMALL_PART = 1 << 16, /* floats of an image: less are not worth waking another thread */
     SMALL_LINES = 1 << 12, /* floats of lines that pooling combines together: they stay in the first-level cache */
     SHARES = 4,           /* parts of a convolution for each thread, about, if there are rows enough */
-    PARTS = 16,           /* of a weight gradient, at most */
+    PARTS = 16,           /* of a weight gradient, at most, */
+    PART = 640 << 10,     /* and bytes that the sums of one take up: half of a second-level cache */
     RESULTS = 8 << 20,    /* floats that all of them may hold, if they are more than two, */
     LEAST_LANES = 512     /* and lanes that each should have: it takes as long as some 50 to add up what they give */
 };
@@ -207,10 +208,10 @@ reserve(const struct geometry *s, const struct plan *p, ptrdiff_t floats, ptrdif
     return (float *)all;
 }
 
-struct sums { /* of a weight gradient's part: `own` if `folds`, and what `unfolded` lanes gave */
+struct sums { /* of a weight gradient's part, `size` of them: `own` if `folds`, and what `unfolded` lanes gave */
     double *own;
     int folds;
-    ptrdiff_t unfolded;
+    ptrdiff_t unfolded, size;
 };
 
 struct spread { /* of gradients as sums of points */

@@ -233,8 +233,9 @@ struct NAME(weights) {
     const float *x, *g;
     int few;                                /* whether `part` holds vectors of sums, to be summed across at the end */
     ptrdiff_t most;                         /* lanes that are summed in float32 */
-    ptrdiff_t filters, size, part, results; /* floats for a row of weights, for all of them or their points, in `part`; how many results */
-    float *result;                          /* of each part; at last, the first holds the largest point of each row of a kernel */
+    ptrdiff_t filters, wide;                /* filters, up to whole vectors; how many of them a part of the work has */
+    ptrdiff_t size, results;                /* floats that are summed up; how many times that is done, for different images or pixels */
+    float *result;                          /* all sums; at last, the first ones are the largest points of each row of a kernel */
     double *own;                            /* of each thread, for parts with more lanes */
     float *out;
     struct spread *spread; /* for some channels each, and behind them for all */
@@ -247,30 +248,39 @@ TARGET static void NAME(fold)(double *own, const float *part, ptrdiff_t size, in
         own[at] = (add ? own[at] : 0) + (few ? NAME(across)(((const VEC *)part)[at]) : part[at]);
 }
 
-/* Add up the products of a strip and a block of rows. */
-TARGET static void NAME(weight_block)(const struct NAME(weights) *t, ptrdiff_t number, const struct ring *ring, struct sums *sums)
+/* Where the sums of row `row` and filter f are: (f / wide, point, row, f % wide); and how far on those of the next row. */
+static inline ptrdiff_t NAME(place_of)(const struct NAME(weights) *t, ptrdiff_t row, ptrdiff_t f, ptrdiff_t *next)
 {
-    const struct geometry *s = t->s;
+    const ptrdiff_t first = f - f % t->wide;
+    *next = min(t->wide, t->filters - first);
+    return t->size / t->filters * first + row * *next + f - first;
+}
+
+/* Add up the products of a strip and a block of rows; some filters, up to whole vectors, from the first of s on. */
+TARGET static void
+NAME(weight_block)(const struct NAME(weights) *t, const struct geometry *s, const float *g, ptrdiff_t filters, ptrdiff_t number,
+                   const struct ring *ring, struct sums *sums)
+{
     const struct plan *p = &t->p;
-    const ptrdiff_t filters = t->filters, chunk = p->chunk, point = s->kh * p->rows * filters, gradient = p->tiles * TILE * filters;
+    const ptrdiff_t chunk = p->chunk, point = s->kh * p->rows * filters, gradient = p->tiles * TILE * filters;
     const ptrdiff_t first = number / p->blocks * p->strip, begin = number % p->blocks * p->height, end = min(begin + p->height, s->oh);
     const ptrdiff_t units = next_strip(p, ring, first), width = units * p->lanes;
     const int few = t->few;
     float *part = ring->more;
     for (ptrdiff_t i = begin; i < end; i++, sums->unfolded += width) {
         if (sums->unfolded >= t->most) {
-            NAME(fold)(sums->own, part, t->size, few, sums->folds++);
-            memset(part, 0, sizeof *part * (size_t)t->part);
+            NAME(fold)(sums->own, part, sums->size, few, sums->folds++);
+            memset(part, 0, sizeof *part * (size_t)(few ? sums->size * LANES : sums->size));
             sums->unfolded = 0;
         }
         const struct range k = NAME(ready)(s, p, ring, t->x, i, first, units);
-        const float *row = t->g + i * s->f * s->ow * s->n;
+        const float *row = g + i * t->s->f * s->ow * s->n;
         if (k.begin < k.end && !few)
-            NAME(lower_gradient)(s, p, row, first, units, filters, part + t->part);
+            NAME(lower_gradient)(s, p, row, first, units, filters, part + sums->size);
         struct ahead ahead[2] = {{0}, {0}};
         if (i + 1 < end && !few) {
             ahead[0] = seen_by(s, p, t->x, i + 1, first);
-            ahead[1] = written_to(s, p, row + s->f * s->ow * s->n, s->ow * s->n, first);
+            ahead[1] = written_to(s, p, row + t->s->f * s->ow * s->n, s->ow * s->n, first);
         }
         const ptrdiff_t outers = ((width - 1) / TOGETHER + 1) * ((p->rows - 1) / ROWS + 1) * ((filters - 1) / (2 * LANES) + 1);
         share_out(ahead, p->points * (k.end - k.begin) * outers);
@@ -282,26 +292,30 @@ TARGET static void NAME(weight_block)(const struct NAME(weights) *t, ptrdiff_t n
                                row + first * s->n + lane, s->ow * s->n, min(width - lane, FOLDED), k.end - k.begin, p->rows);
                 for (ptrdiff_t at = k.begin; at < (few ? k.begin : k.end); at++)
                     NAME(outers)(part + q * point + at * p->rows * filters, filters, ring->rows[at] + offset, chunk,
-                                 part + t->part + q * gradient, p->tiles * TILE, lane, min(width - lane, TOGETHER), p->rows, ahead);
+                                 part + sums->size + q * gradient, p->tiles * TILE, lane, min(width - lane, TOGETHER), p->rows, ahead);
             }
     }
 }
 
-/* Add up the products of some strips and blocks of rows. */
+/* Add up the products of some filters and of some strips and blocks of rows. */
 TARGET static void NAME(weight_part)(void *context, ptrdiff_t number, int worker)
 {
     const struct NAME(weights) *t = context;
     const struct ring *ring = &t->rings[worker];
-    const ptrdiff_t blocks = t->p.strips * t->p.blocks;
-    struct sums sums = {.own = t->own + worker * t->size};
-    float *result = t->result + number * t->size;
-    memset(ring->more, 0, sizeof(float) * (size_t)t->part);
-    for (ptrdiff_t block = blocks * number / t->results; block < blocks * (number + 1) / t->results; block++)
-        NAME(weight_block)(t, block, ring, &sums);
+    const ptrdiff_t chunks = (t->filters - 1) / t->wide + 1, first = number % chunks * t->wide, filters = min(t->wide, t->filters - first);
+    const ptrdiff_t blocks = t->p.strips * t->p.blocks, result = number / chunks, begin = blocks * result / t->results;
+    const float *part = ring->more, *g = t->g + first * t->s->ow * t->s->n;
+    float *to = t->result + result * t->size + t->size / t->filters * first;
+    struct geometry s = *t->s;
+    struct sums sums = {.own = t->own + worker * t->size, .size = t->size / t->filters * filters};
+    s.f = min(s.f - first, filters);
+    memset(ring->more, 0, sizeof(float) * (size_t)(t->few ? sums.size * LANES : sums.size));
+    for (ptrdiff_t block = begin; block < blocks * (result + 1) / t->results; block++)
+        NAME(weight_block)(t, &s, g, filters, block, ring, &sums);
     if (sums.folds)
-        NAME(fold)(sums.own, ring->more, t->size, t->few, 1);
-    for (ptrdiff_t at = 0; at < t->size; at++)
-        result[at] = sums.folds ? (float)sums.own[at] : t->few ? NAME(across)(((const VEC *)ring->more)[at]) : ring->more[at];
+        NAME(fold)(sums.own, part, sums.size, t->few, 1);
+    for (ptrdiff_t at = 0; at < sums.size; at++)
+        to[at] = sums.folds ? (float)sums.own[at] : t->few ? NAME(across)(((const VEC *)part)[at]) : part[at];
 }
 
 /* total[f] = the sums of LANES results, in their order. */
@@ -319,7 +333,7 @@ TARGET static void NAME(gradient_part)(void *context, ptrdiff_t part, int worker
 {
     struct NAME(weights) *t = context;
     const struct geometry *s = t->s;
-    const ptrdiff_t point = t->size / t->p.points, step = s->c * s->kh * s->kw;
+    const ptrdiff_t rows = s->kh * t->p.rows, step = s->c * s->kh * s->kw;
     struct spread *spread = t->spread + part;
     double v[POINTS][LANES], column[3][LANES] = {{0}}, all[LANES] = {0}; /* as in the structure, but apart for vectors */
     float d[3][LANES], size[LANES];
@@ -327,17 +341,18 @@ TARGET static void NAME(gradient_part)(void *context, ptrdiff_t part, int worker
     for (ptrdiff_t c = part * CHANNELS; c < min((part + 1) * CHANNELS, s->c); c++)
         for (ptrdiff_t k = 0; k < s->kh; k++)
             for (ptrdiff_t first = 0; first < s->f; first += LANES) { /* the totals of all filters lie side by side */
-                const ptrdiff_t count = min(s->f - first, LANES);
-                float *u = t->result + (k * t->p.rows + c) * t->filters + first, *to = t->out + ((first * s->c + c) * s->kh + k) * s->kw;
+                ptrdiff_t count = min(s->f - first, LANES), next;
+                float *u = t->result + NAME(place_of)(t, k * t->p.rows + c, first, &next);
+                float *to = t->out + ((first * s->c + c) * s->kh + k) * s->kw;
                 for (ptrdiff_t l = 0; t->p.points == 1 && l < s->kw; l++) {
-                    NAME(add_results)(t, u + l * s->c * t->filters, v[0]);
+                    NAME(add_results)(t, u + l * s->c * next, v[0]);
                     for (ptrdiff_t f = 0; f < count; f++)
                         to[f * step + l] = (float)v[0][f];
                 }
                 if (t->p.points == 1)
                     continue;
                 for (int q = 0; q < POINTS; q++)
-                    NAME(add_results)(t, u + q * point, v[q]);
+                    NAME(add_results)(t, u + q * rows * next, v[q]);
                 for (int f = 0; f < LANES; f++) {
                     const double most = fmost(fmost(fmost(v[0][f], v[1][f]), fmost(v[2][f], v[3][f])), fmost(v[4][f], v[5][f]));
                     const double even = GA * (v[1][f] + v[2][f]), odd = GA * A1 * (v[1][f] - v[2][f]);
@@ -393,7 +408,8 @@ TARGET static void NAME(correct_part)(void *context, ptrdiff_t part, int worker)
             for (ptrdiff_t k = 0; k < s->kh; k++) {
                 float *d = t->out + ((f * s->c + c) * s->kh + k) * s->kw, least = 0;
                 if (t->p.points > 1) {
-                    const float size = t->result[(k * t->p.rows + c) * t->filters + f];
+                    ptrdiff_t next;
+                    const float size = t->result[NAME(place_of)(t, k * t->p.rows + c, f, &next)];
                     if (size > LARGEST || (size > 0 && size < FAINTEST))
                         least = INFINITY;
                     else if (size > OUTLIER * usual)
@@ -425,19 +441,21 @@ TARGET static int NAME(weight_gradient)(const struct geometry *s, const float *x
     t.most = t.few ? FOLDED * LANES : 4 * FOLDED;
     t.filters = t.few ? s->f : whole;
     t.size = t.p.points * rows * t.filters;
-    t.part = t.few ? t.size * LANES : t.size;
-    t.results = min(t.p.strips * t.p.blocks, max(min(min(PARTS, RESULTS / t.size), t.p.units * t.p.lanes * s->oh / LEAST_LANES), 2));
+    const ptrdiff_t most = max(t.few ? t.filters : PART / (ptrdiff_t)sizeof(float) / (t.p.points * rows), 2 * LANES); /* filters of a part */
+    const ptrdiff_t chunks = (t.filters - 1) / most + 1, part = t.p.points * rows * most * (t.few ? LANES : 1);
+    t.wide = ((t.filters - 1) / chunks / (2 * LANES) + 1) * 2 * LANES;
+    t.results = min(t.p.strips * t.p.blocks, max(min(min(PARTS / chunks, RESULTS / t.size), t.p.units * t.p.lanes * s->oh / LEAST_LANES), chunks > 1 ? 1 : 2));
     const ptrdiff_t lanes = t.p.height * t.p.strip * t.p.lanes * ((t.p.strips * t.p.blocks - 1) / t.results + 1); /* of a part, at most */
     const ptrdiff_t own = lanes > t.most ? threads * t.size : 0, floats = t.results * t.size + LANES;
     t.spread = calloc(1, sizeof(struct spread) * (size_t)(channels + 1) + sizeof(double) * (size_t)own);
-    t.result = t.spread ? reserve(s, &t.p, floats, t.part + t.p.points * t.p.tiles * TILE * t.filters, 0, threads, rings) : NULL;
+    t.result = t.spread ? reserve(s, &t.p, floats, part + t.p.points * t.p.tiles * TILE * t.wide, 0, threads, rings) : NULL;
     if (!t.result) {
         free(t.spread);
         return NO_MEMORY;
     }
     t.own = (double *)(t.spread + channels + 1);
     t.rings = rings;
-    const struct step steps[] = {{t.results, NAME(weight_part)}, {channels, NAME(gradient_part)}, {1, NAME(gather)}, {channels, NAME(correct_part)}};
+    const struct step steps[] = {{t.results * ((t.filters - 1) / t.wide + 1), NAME(weight_part)}, {channels, NAME(gradient_part)}, {1, NAME(gather)}, {channels, NAME(correct_part)}};
     in_steps(threads, 4, steps, &t);
     free(t.result);
     free(t.spread);

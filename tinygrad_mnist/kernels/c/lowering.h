@@ -23,9 +23,11 @@ NAME(spread_runs)(float *to, ptrdiff_t step, ptrdiff_t at, const float *from, pt
     for (ptrdiff_t done = 0, within = 0; done < count;) {
         const ptrdiff_t lane = (at + done) % TILE, n = min(count - done, TILE - lane);
         float *d = to + (at + done) / TILE * step + lane;
-        if (run == 1)
+        if (run == 1 && stride == 2) /* as a constant: compilers vectorise that */
             for (ptrdiff_t v = 0; v < n; v++)
-                d[v] = from[v * stride];
+                d[v] = from[v * 2];
+        for (ptrdiff_t v = 0; v < n && run == 1 && stride != 2; v++)
+            d[v] = from[v * stride];
         for (ptrdiff_t v = 0; v < n && run > 1; v++) {
             d[v] = from[within++];
             if (within == run) {

@@ -11,7 +11,8 @@ import re
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ from hypothesis import strategies as st
 import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
 from tinygrad_mnist.kernels import Geometry, compiled, reference
+from tinygrad_mnist.kernels.machine import usable_cores
 from tinygrad_mnist.testing import check_gradients
 
 Array = npt.NDArray[Any]
@@ -329,6 +331,15 @@ def test_weight_gradients_are_exact_to_rounding_over_millions_of_pixels_by_defin
     with patch.object(compiled, "LEVEL", level):
         out = compiled.conv_weight(x[:, :4], g, Geometry((1, 1), (0, width // 2)), (1, width))
     np.testing.assert_allclose(out[..., width // 2], g.astype(np.float64).sum() / 4, rtol=3e-6)
+
+
+@needs_kernels
+@levels
+@pytest.mark.parametrize(("c", "f", "n"), [(256, 512, 4), (256, 512, 13), (300, 130, 16), (700, 40, 3)])
+def test_gradients_of_many_weights_are_cut_by_filters_by_definition(level: int, c: int, f: int, n: int) -> None:
+    compare = (n, c, f, (3, 5), (3, 3), (1, 1), (1, 1)), "batch innermost", 0, False
+    with patch.object(compiled, "LEVEL", level):
+        compare_convolution(*compare)
 
 
 @st.composite
@@ -824,18 +835,33 @@ PLANTED = {
 }
 
 
-@needs_compiler
-@needs_kernels
-@pytest.mark.slow
-@pytest.mark.parametrize("name", PLANTED)
-def test_planted_errors_are_found(name: str, tmp_path: Path) -> None:
+def run_with_planted_error(name: str, folder: Path) -> subprocess.CompletedProcess[str]:
     file, right, wrong = PLANTED[name]
     for source in SOURCE.parent.glob("*.[ch]"):
         text = source.read_text()
         assert source.name != file or text.count(right) == 1
-        (tmp_path / source.name).write_text(text.replace(right, wrong) if source.name == file else text)
-    library = build(tmp_path / "wrong.so", tmp_path / SOURCE.name, "-O1", "-DBASELINE_ONLY")
-    run = these_tests("definition or particular", library, HYPOTHESIS_PROFILE="ci")
+        (folder / source.name).write_text(text.replace(right, wrong) if source.name == file else text)
+    library = build(folder / "wrong.so", folder / SOURCE.name, "-O1", "-DBASELINE_ONLY")
+    return these_tests("definition or particular", library, HYPOTHESIS_PROFILE="ci")
+
+
+@pytest.fixture(scope="module")
+def planted(request: Any, tmp_path_factory: Any) -> Iterator[dict[str, Future[subprocess.CompletedProcess[str]]]]:
+    """Run the tests with each planted error that is asked for, as many at a time as there are cores."""
+    tests = [item for item in request.session.items if item.originalname == test_planted_errors_are_found.__name__]
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        yield {
+            name: pool.submit(run_with_planted_error, name, tmp_path_factory.mktemp("planted"))
+            for name in (item.callspec.params["name"] for item in tests)
+        }
+
+
+@needs_compiler
+@needs_kernels
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PLANTED)
+def test_planted_errors_are_found(name: str, planted: dict[str, Future[subprocess.CompletedProcess[str]]]) -> None:
+    run = planted[name].result()
     assert run.returncode == 1 and "1 failed" in run.stdout, run.stdout[-2000:]
 
 

@@ -110,6 +110,7 @@ def _by_phases(g: Array, w: Array, geometry: Geometry, size: Size) -> Array:
     """
     (sh, sw), (ph, pw) = geometry
     out = _empty_images(len(g), w.shape[1], size)
+    g = _lay_out(g).transpose(3, 1, 0, 2)  # once for all phases
     if sh > w.shape[2] or sw > w.shape[3]:  # there are pixels that meet no weights
         deal(lambda rows: out[:, :, rows].fill(0), cuts(size[0], SLICES if out.size >= LARGE else 1))
     for y in range(min(sh, size[0])):

@@ -155,8 +155,8 @@ NAME(seeing)(const struct geometry *s, const struct plan *p, const struct ring *
             const ptrdiff_t inside = min(at.column + j - s->left + s->kw, s->w) - max(at.column + j - s->left, 0);
             const int corner = inside * (k.end - k.begin) * s->c < TERMS;
             apart[j][v] = mask[j][v] & (-corner | ~(fit & (all <= sum[j] * RATIO)));
-            zeros |= ~mask[j][v];
-            others |= apart[j][v];
+            zeros |= j < at.columns ? ~mask[j][v] : (INT){0};
+            others |= j < at.columns ? apart[j][v] : (INT){0};
         }
         found |= (NAME(any)(zeros, at.images) ? ZEROS : 0) | (NAME(any)(others, at.images) ? APART : 0);
     }
@@ -169,11 +169,11 @@ TARGET static void
 NAME(one_by_one)(const struct geometry *s, const float *x, const float *w, const float *bias, ptrdiff_t i, ptrdiff_t j, struct range k,
                  ptrdiff_t lane, INT wanted, float *to)
 {
-    enum { TOGETHER = 2 }; /* blocks */
+    enum { BLOCKS = 2 }; /* together */
     const ptrdiff_t count = s->n - lane, y = i * s->sh - s->top, column = j - s->left, block = s->kh * s->kw * s->c * BLOCK;
     const ptrdiff_t first = max(-column, 0), last = min(s->w - column, s->kw), step = s->w * s->n, blocks = (s->f + BLOCK - 1) / BLOCK;
-    for (ptrdiff_t b = 0; b < blocks; b += TOGETHER) {
-        VEC sum[TOGETHER][BLOCK];
+    for (ptrdiff_t b = 0; b < blocks; b += BLOCKS) {
+        VEC sum[BLOCKS][BLOCK];
         const float *own = w + b * block, *other = b + 1 < blocks ? own + block : own;
         for (int f = 0; f < BLOCK; f++)
             sum[0][f] = sum[1][f] = (VEC){0};
@@ -189,7 +189,7 @@ NAME(one_by_one)(const struct geometry *s, const float *x, const float *w, const
                     }
                 }
             }
-        for (ptrdiff_t f = 0; f < min(s->f - b * BLOCK, TOGETHER * BLOCK); f++) {
+        for (ptrdiff_t f = 0; f < min(s->f - b * BLOCK, BLOCKS * BLOCK); f++) {
             float *d = to + (b * BLOCK + f) * s->yf;
             const INT old = (INT)NAME(load)(d, count), new = (INT)(sum[f / BLOCK][f % BLOCK] + (bias ? bias[b * BLOCK + f] : 0));
             NAME(store)(d, (VEC)((new & wanted) | (old & ~wanted)), count);
@@ -197,8 +197,8 @@ NAME(one_by_one)(const struct geometry *s, const float *x, const float *w, const
     }
 }
 
-/* Write a vector of images of all filters to the output: as many as there are of the columns A sums, with the bias added. Unless `mask` is
-   NULL, where it is 0, only the bias. `sums` holds a tile of each filter for each point, `point` floats apart. */
+/* Write a vector of images of all filters to the output: the first `columns` columns of A times the points, with the bias added. Unless `mask`
+   is NULL, where it is 0, only the bias. `sums` holds a tile of each filter for each point, `point` floats apart. */
 TARGET static inline __attribute__((always_inline)) void
 NAME(emit)(const struct geometry *s, const float *sums, ptrdiff_t point, const float *bias, float *to, ptrdiff_t images,
            const INT (*mask)[VECTORS], const ptrdiff_t columns)
@@ -223,7 +223,7 @@ NAME(emit)(const struct geometry *s, const float *sums, ptrdiff_t point, const f
     }
 }
 
-/* Write `lanes` sums and the bias to columns of n images, `step` floats apart; so many of them belong to the first column. */
+/* Write `lanes` sums and the bias to columns of n images, `step` floats apart; the first `column` lanes belong to the first of them. */
 TARGET static inline void
 NAME(scatter)(float *to, const float *sums, ptrdiff_t lanes, float bias, ptrdiff_t column, ptrdiff_t n, ptrdiff_t step)
 {
@@ -270,6 +270,8 @@ NAME(finish)(const struct NAME(convolution) *c, const struct ring *ring, struct 
             NAME(emit)(s, sums - back, point, c->bias, to - back, at.images + back, NULL, at.columns);
         for (ptrdiff_t j = 0; seeing & APART && j < at.columns; j++)
             if (NAME(any)(apart[j][v], at.images)) {
+                if (!*ring->laid_out && s->f % BLOCK)
+                    memset(ring->plain, 0, sizeof(float) * (size_t)((s->f / BLOCK + 1) * BLOCK * s->c * s->kh * s->kw));
                 if (!*ring->laid_out)
                     for (ptrdiff_t b = 0; b < (s->f + BLOCK - 1) / BLOCK; b++)
                         NAME(lay_out)(s, &(struct plan){.points = 1, .rows = s->c * s->kw}, c->w, ring->plain, b);
@@ -327,7 +329,7 @@ TARGET static void NAME(convolve_part)(void *context, ptrdiff_t part, int worker
             const int direct = p->points == 1 && lanes == TILE && (s->yj == s->n || image + TILE <= s->n);
             float *out = c->out + i * s->yi + column * s->yj + image;
             for (ptrdiff_t q = 0; q < p->points; q++)
-                for (ptrdiff_t at = k.begin; at < max(k.end, k.begin + 1); at += together)
+                for (ptrdiff_t at = k.begin; at < max(k.end, k.begin + 1); at += together) /* once for no rows: their sums are 0 */
                     for (ptrdiff_t r = 0; r < p->rows; r += depth)
                         for (ptrdiff_t b = 0; b < blocks; b++) {
                             const ptrdiff_t filters = min(s->f - b * BLOCK, BLOCK);

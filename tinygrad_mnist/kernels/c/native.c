@@ -79,7 +79,7 @@ enum {
     LOWERED = 384 << 10,  /* bytes in a ring: of a second-level cache of 1 MB; 256 to 768 KB are equally fast */
     SUMMED = 24 << 10,    /* bytes in the rows of a tile that are summed up at a time: they stay in the first-level cache */
     TOGETHER = 64,        /* lanes that a weight gradient sums up before it adds them to others */
-    FOLDED = 1024,        /* lanes that a weight gradient sums in float32 */
+    FOLDED = 1024,        /* lanes, times 4 or LANES, that a weight gradient sums in float32 */
     CHANNELS = 8,         /* whose gradients are written together */
     FEW = 1024,           /* weights whose gradients may be sums of vectors */
     SMALL_PART = 1 << 16, /* floats of an image: less are not worth waking another thread */
@@ -170,7 +170,8 @@ static struct plan make_plan(const struct geometry *s, ptrdiff_t lanes, ptrdiff_
 static ptrdiff_t useful_threads(const struct geometry *s, ptrdiff_t threads)
 {
     const double parts = (double)(s->n * s->f * s->oh) * (double)(s->ow * s->c * s->kh) * (double)s->kw / worth_a_thread;
-    return max(parts < (double)threads ? (ptrdiff_t)parts : min(threads, MOST_WORKERS + 1), 1);
+    threads = min(threads, MOST_WORKERS + 1);
+    return max(parts < (double)threads ? (ptrdiff_t)parts : threads, 1);
 }
 
 /* Cut each strip into about as many blocks of output rows. */
@@ -182,7 +183,7 @@ static void cut(const struct geometry *s, struct plan *p, ptrdiff_t blocks)
 
 static inline size_t whole_lines(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-/* Memory for `floats`, all 0, and for a ring with `more` and `plain` floats for each of `threads`; NULL if there is none. */
+/* Memory for `floats`, and for a ring with `more` and `plain` floats for each of `threads`, all 0 but the last; NULL if there is none. */
 static float *
 reserve(const struct geometry *s, const struct plan *p, ptrdiff_t floats, ptrdiff_t more, ptrdiff_t plain, ptrdiff_t threads, struct ring *rings)
 {
@@ -194,9 +195,10 @@ reserve(const struct geometry *s, const struct plan *p, ptrdiff_t floats, ptrdif
     char *all = aligned_alloc(64, whole);
     if (!all)
         return NULL;
-    memset(all, 0, whole);
+    memset(all, 0, shared);
     for (ptrdiff_t thread = 0; thread < threads; thread++) {
         char *own = all + shared + (size_t)thread * each;
+        memset(own, 0, each - filters);
         rings[thread] = (struct ring){.slots = (float *)own, .count = count};
         rings[thread].more = (float *)(own + slots);
         rings[thread].zeros = (float *)(own + slots + extra);

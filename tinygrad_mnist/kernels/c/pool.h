@@ -29,7 +29,7 @@ enum { MOST_WORKERS = 255 };
 
 static struct {
     pthread_mutex_t busy, lock; /* held by a caller for the whole call; held to look at what follows */
-    pthread_cond_t called, done;
+    pthread_cond_t called;
     int workers, registered; /* threads that exist; whether forks are taken care of */
     unsigned long call;      /* counts the calls */
     int wanted, working;     /* how many workers the present call may have, 0 without one; how many are at it */
@@ -41,7 +41,6 @@ static struct {
     .busy = PTHREAD_MUTEX_INITIALIZER,
     .lock = PTHREAD_MUTEX_INITIALIZER,
     .called = PTHREAD_COND_INITIALIZER,
-    .done = PTHREAD_COND_INITIALIZER,
 };
 
 static void pool_in_child(void) /* after a fork only the thread that called it is left */
@@ -49,16 +48,17 @@ static void pool_in_child(void) /* after a fork only the thread that called it i
     pthread_mutex_init(&pool.busy, NULL);
     pthread_mutex_init(&pool.lock, NULL);
     pthread_cond_init(&pool.called, NULL);
-    pthread_cond_init(&pool.done, NULL);
     pool.workers = pool.wanted = pool.working = 0;
 }
 
-static void pool_pause(int *count) /* for a moment; the longer, the more often it has been called */
+static void pool_pause(int *count) /* for a moment; after a thousand of them other threads have their turn */
 {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
 #endif
-    if (++*count > 1000)
+    if (*count < 1000)
+        ++*count;
+    else
         sched_yield();
 }
 
@@ -87,9 +87,8 @@ static void *pool_work(void *number)
         __atomic_fetch_add(&pool.working, 1, __ATOMIC_RELAXED);
         pthread_mutex_unlock(&pool.lock);
         pool_take(worker);
+        __atomic_fetch_sub(&pool.working, 1, __ATOMIC_RELEASE);
         pthread_mutex_lock(&pool.lock);
-        if (!__atomic_sub_fetch(&pool.working, 1, __ATOMIC_RELAXED))
-            pthread_cond_signal(&pool.done);
     }
     return NULL;
 }
@@ -137,13 +136,11 @@ static void in_steps(ptrdiff_t threads, int steps, const struct step *step, void
     pthread_mutex_unlock(&pool.lock); /* first: who wakes needs it */
     pthread_cond_broadcast(&pool.called);
     pool_take(0);
-    for (int count = 0; __atomic_load_n(&pool.working, __ATOMIC_RELAXED);) /* they are about to leave */
-        pool_pause(&count);
     pthread_mutex_lock(&pool.lock);
     pool.wanted = 0; /* who has not woken by now is not waited for */
-    while (pool.working)
-        pthread_cond_wait(&pool.done, &pool.lock);
     pthread_mutex_unlock(&pool.lock);
+    for (int count = 0; __atomic_load_n(&pool.working, __ATOMIC_ACQUIRE);) /* the others are about to leave */
+        pool_pause(&count);
     pthread_mutex_unlock(&pool.busy);
 }
 #else

@@ -233,7 +233,7 @@ struct NAME(weights) {
     const float *x, *g;
     int few;                                /* whether `part` holds vectors of sums, to be summed across at the end */
     ptrdiff_t most;                         /* lanes that are summed in float32 */
-    ptrdiff_t filters, wide;                /* filters, up to whole vectors; how many of them a part of the work has */
+    ptrdiff_t filters, wide, chunks;        /* filters, up to whole vectors; how many of them a part of the work has; so many times */
     ptrdiff_t size, results;                /* floats that are summed up; how many times that is done, for different images or pixels */
     float *result;                          /* all sums; at last, the first ones are the largest points of each row of a kernel */
     double *own;                            /* of each thread, for parts with more lanes */
@@ -302,14 +302,16 @@ TARGET static void NAME(weight_part)(void *context, ptrdiff_t number, int worker
 {
     const struct NAME(weights) *t = context;
     const struct ring *ring = &t->rings[worker];
-    const ptrdiff_t chunks = (t->filters - 1) / t->wide + 1, first = number % chunks * t->wide, filters = min(t->wide, t->filters - first);
-    const ptrdiff_t blocks = t->p.strips * t->p.blocks, result = number / chunks, begin = blocks * result / t->results;
+    const ptrdiff_t first = number % t->chunks * t->wide, filters = min(t->wide, t->filters - first);
+    const ptrdiff_t blocks = t->p.strips * t->p.blocks, result = number / t->chunks, begin = blocks * result / t->results;
     const float *part = ring->more, *g = t->g + first * t->s->ow * t->s->n;
     float *to = t->result + result * t->size + t->size / t->filters * first;
     struct geometry s = *t->s;
     struct sums sums = {.own = t->own + worker * t->size, .size = t->size / t->filters * filters};
     s.f = min(s.f - first, filters);
     memset(ring->more, 0, sizeof(float) * (size_t)(t->few ? sums.size * LANES : sums.size));
+    if (t->chunks > 1) /* the lowered gradient begins elsewhere than that of other filters; lanes without images must be finite */
+        memset(ring->more + sums.size, 0, sizeof(float) * (size_t)(t->p.points * t->p.tiles * TILE * filters));
     for (ptrdiff_t block = begin; block < blocks * (result + 1) / t->results; block++)
         NAME(weight_block)(t, &s, g, filters, block, ring, &sums);
     if (sums.folds)
@@ -318,7 +320,7 @@ TARGET static void NAME(weight_part)(void *context, ptrdiff_t number, int worker
         to[at] = sums.folds ? (float)sums.own[at] : t->few ? NAME(across)(((const VEC *)part)[at]) : part[at];
 }
 
-/* total[f] = the sums of LANES results, in their order. */
+/* total[f] = the sum of all results, in their order, for each of LANES filters. */
 TARGET static inline void NAME(add_results)(const struct NAME(weights) *t, const float *result, double *total)
 {
     for (int f = 0; f < LANES; f++)
@@ -424,7 +426,7 @@ TARGET static void NAME(correct_part)(void *context, ptrdiff_t part, int worker)
 /* out[f, c, k, l] = sum over i, j, n of g[i, f, j, n] * x[i * stride + k - top, c, j * stride + l - left, n].
 
    Strips and ring as in `convolve`. The gradient is turned, so that vectors go along the filters and nothing is summed across lanes. Sums of
-   a tile are added to `part`, and that, every FOLDED lanes or so, in float64 to others: errors do not grow with the images. The work is cut
+   TOGETHER lanes are added to `part`, and that, every 4 * FOLDED lanes or so, in float64 to others: errors do not grow with the images. The work is cut
    into the same parts for any number of threads, and what they give is added in their order. Textbook: 65-75 GFLOP/s for one input
    channel, 50-100 for more. Winograd: 115-190.
 
@@ -441,23 +443,33 @@ TARGET static int NAME(weight_gradient)(const struct geometry *s, const float *x
     t.most = t.few ? FOLDED * LANES : 4 * FOLDED;
     t.filters = t.few ? s->f : whole;
     t.size = t.p.points * rows * t.filters;
-    const ptrdiff_t most = max(t.few ? t.filters : PART / (ptrdiff_t)sizeof(float) / (t.p.points * rows), 2 * LANES); /* filters of a part */
-    const ptrdiff_t chunks = (t.filters - 1) / most + 1, part = t.p.points * rows * most * (t.few ? LANES : 1);
-    t.wide = ((t.filters - 1) / chunks / (2 * LANES) + 1) * 2 * LANES;
-    t.results = min(t.p.strips * t.p.blocks, max(min(min(PARTS / chunks, RESULTS / t.size), t.p.units * t.p.lanes * s->oh / LEAST_LANES), chunks > 1 ? 1 : 2));
-    const ptrdiff_t lanes = t.p.height * t.p.strip * t.p.lanes * ((t.p.strips * t.p.blocks - 1) / t.results + 1); /* of a part, at most */
+    /* a part of the work has so many filters at most, pairs of vectors of them; then so many pieces, each with so many lanes at most */
+    const ptrdiff_t two = 2 * LANES, most = t.few ? max(t.filters, two) : max(PART / (ptrdiff_t)sizeof(float) / (t.p.points * rows) / two, 1) * two;
+    const ptrdiff_t chunks = (t.filters - 1) / most + 1; /* of filters */
+    t.wide = min(((t.filters - 1) / chunks / two + 1) * two, t.filters);
+    t.chunks = (t.filters - 1) / t.wide + 1;
+    const ptrdiff_t pieces = t.p.strips * t.p.blocks, enough = min(RESULTS / t.size, t.p.units * t.p.lanes * s->oh / LEAST_LANES);
+    t.results = min(pieces, max(min(PARTS / t.chunks, enough), t.chunks > 1 ? 1 : 2));
+    const ptrdiff_t lanes = t.p.height * t.p.strip * t.p.lanes * ((pieces - 1) / t.results + 1);
     const ptrdiff_t own = lanes > t.most ? threads * t.size : 0, floats = t.results * t.size + LANES;
-    t.spread = calloc(1, sizeof(struct spread) * (size_t)(channels + 1) + sizeof(double) * (size_t)own);
-    t.result = t.spread ? reserve(s, &t.p, floats, part + t.p.points * t.p.tiles * TILE * t.wide, 0, threads, rings) : NULL;
-    if (!t.result) {
-        free(t.spread);
-        return NO_MEMORY;
-    }
-    t.own = (double *)(t.spread + channels + 1);
+    t.spread = calloc((size_t)(channels + 1), sizeof *t.spread);
+    t.own = malloc(sizeof *t.own * (size_t)own + sizeof *t.result * (size_t)floats);
+    const ptrdiff_t part = t.p.points * rows * t.wide, gradient = t.p.points * t.p.tiles * TILE * t.wide;
+    float *memory = reserve(s, &t.p, 0, t.few ? part * LANES : part + gradient, 0, threads, rings);
     t.rings = rings;
-    const struct step steps[] = {{t.results * ((t.filters - 1) / t.wide + 1), NAME(weight_part)}, {channels, NAME(gradient_part)}, {1, NAME(gather)}, {channels, NAME(correct_part)}};
-    in_steps(threads, 4, steps, &t);
-    free(t.result);
+    const int status = t.spread && t.own && memory ? 0 : NO_MEMORY;
+    if (!status) {
+        const struct step steps[] = {
+            {t.results * t.chunks, NAME(weight_part)},
+            {channels, NAME(gradient_part)},
+            {1, NAME(gather)},
+            {channels, NAME(correct_part)},
+        };
+        t.result = (float *)(t.own + own);
+        in_steps(threads, 4, steps, &t);
+    }
+    free(memory);
+    free(t.own);
     free(t.spread);
-    return 0;
+    return status;
 }

@@ -357,8 +357,8 @@ TARGET static void NAME(convolve_part)(void *context, ptrdiff_t part, int worker
 /* out[i, f, j, n] = bias[f] + sum over c, k, l of w[f, c, k, l] * x[i * stride + k - top, c, j * stride + l - left, n], 0 outside x.
 
    The output's columns are cut into strips. Of a strip, the lowered rows that an output row sees, at most KH, are kept in a ring that fits the
-   second-level cache; the next output row needs only its new ones. Textbook (any kernel and stride): 60-75 GFLOP/s for one input channel,
-   85-100 for more. Winograd (F(4, 3) along the width: four columns of a 3-column kernel take 6 products instead of 12): 120-230 GFLOP/s
+   second-level cache; the next output row needs only its new ones. Textbook (any kernel and stride): 50-75 GFLOP/s for one input channel,
+   85-118 for more. Winograd (F(4, 3) along the width: four columns of a 3-column kernel take 6 products instead of 12): 120-230 GFLOP/s
    of the textbook's. */
 TARGET static int
 NAME(convolve)(const struct geometry *s, const float *x, const float *w, const float *bias, float *out, int points, ptrdiff_t threads)

@@ -427,8 +427,8 @@ TARGET static void NAME(correct_part)(void *context, ptrdiff_t part, int worker)
 
    Strips and ring as in `convolve`. The gradient is turned, so that vectors go along the filters and nothing is summed across lanes. Sums of
    TOGETHER lanes are added to `part`, and that, every 4 * FOLDED lanes or so, in float64 to others: errors do not grow with the images. The work is cut
-   into the same parts for any number of threads, and what they give is added in their order. Textbook: 65-75 GFLOP/s for one input
-   channel, 50-100 for more. Winograd: 115-190.
+   into the same parts for any number of threads, and what they give is added in their order. Textbook: 33-66 GFLOP/s for one input
+   channel, 80-110 for more. Winograd: 105-195.
 
    A weight whose sum is not finite, or much smaller than unusually large ones that its neighbours share, is computed again by itself: it may
    not see what is large, and padding takes no part. So is a column of the kernel whose gradients are all much smaller. */

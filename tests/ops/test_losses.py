@@ -151,6 +151,34 @@ def test_class_indices_are_short_for_one_hot_rows(x: Array, order: int, seed: in
     check_gradients(tg.cross_entropy, x, rng.random(x.shape), order=order, rng=seed)  # any weights, differentiable too
 
 
+@given(arrays(st.tuples(st.integers(1, 4), st.integers(1, 5)), dtypes), st.floats(0, 1), orders, seeds)
+def test_label_smoothing_spreads_a_share_of_each_target(x: Array, smoothing: float, order: int, seed: int) -> None:
+    (n, classes), rng = x.shape, np.random.default_rng(seed)
+    target, weights, eps = rng.integers(0, classes, n), rng.random(x.shape), 100 * np.finfo(x.dtype).eps
+    for rows, given_target in ((np.eye(classes)[target], target), (weights, weights)):
+        spread = (1 - smoothing) * rows + smoothing / classes
+        expected = -np.sum(spread * naive("log_softmax", x, 1)) / n
+        loss = tg.cross_entropy(x, given_target, label_smoothing=smoothing)
+        assert loss.shape == () and loss.dtype == x.dtype
+        np.testing.assert_allclose(loss.item(), float(expected), rtol=eps, atol=eps)
+        check_gradients(lambda x, t: tg.cross_entropy(x, t, smoothing), x, given_target, order=order, rng=seed)
+
+
+def test_label_smoothing_reaches_half_precision_and_classes_that_cannot_be() -> None:
+    x = np.array([[3.0, -1.0, 0.5], [0.0, 2.0, -4.0]], np.float16)
+    half, full = (tg.cross_entropy(x.astype(kind), [0, 2], 0.25) for kind in (np.float16, np.float64))
+    assert half.dtype == np.float16
+    np.testing.assert_allclose(half.item(), full.item(), rtol=1e-3)
+    assert tg.cross_entropy([[0.0, -np.inf]], [0], 0.1).item() == np.inf  # as in PyTorch: that class has a share
+    assert tg.cross_entropy([[0.0, -np.inf]], [0]).item() == 0
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.5, np.nan, "0.1", None])
+def test_label_smoothing_is_a_share(smoothing: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="cross_entropy: label_smoothing"):
+        tg.cross_entropy(np.zeros((2, 3)), [0, 1], label_smoothing=smoothing)
+
+
 @pytest.mark.parametrize("kind", [np.int64, np.uint8, np.float32, np.float64, np.bool_])
 def test_the_loss_of_float32_scores_is_float32(kind: npt.DTypeLike) -> None:
     """The target's type is bookkeeping, like the type of a Python number: it must not decide the precision."""
@@ -200,6 +228,11 @@ ROWS = np.array([0.2, 0.5, 1.5])
 @plants("cross_entropy: not divided by the batch", lambda x: tg.cross_entropy(x, [0, 2, 1]), normal((3, 3)))
 def _(right, *rest):
     return right * 3
+
+
+@plants("cross_entropy: hard labels in the gradient", lambda x: tg.cross_entropy(x, [0, 2, 1], 0.2), normal((3, 3)))
+def _(right, g, out, x):
+    return vjp(lambda x: tg.cross_entropy(x, [0, 2, 1]), 0, g, x)
 
 
 @plants("logsumexp: normalized along the wrong axis", lambda x: tg.logsumexp(x, 1), normal((3, 3)), kind="axes")

@@ -12,6 +12,7 @@ import numpy as np
 from .. import kernels
 from ..record import as_tensor, astype, primitive
 from ..tensor import Operand, Tensor, attach
+from ..validation import real
 from .elementwise import exp, log, where
 from .indexing import getitem
 from .operators import in_rules
@@ -102,7 +103,7 @@ def log_softmax(x: Operand, axis: Axis = -1) -> Tensor:
     return shifted - log(sum(exp(shifted), axis, keepdims=True))
 
 
-def cross_entropy(logits: Operand, target: Operand) -> Tensor:
+def cross_entropy(logits: Operand, target: Operand, label_smoothing: float = 0.0) -> Tensor:
     """Mean over the batch of the negative log-probability of the target class.
 
     Parameters
@@ -111,6 +112,9 @@ def cross_entropy(logits: Operand, target: Operand) -> Tensor:
         Unnormalized scores.
     target : array_like, shape (N,) of integers or (N, K)
         Class indices 0 … K - 1, or one-hot rows (any weights are accepted).
+    label_smoothing : float in [0, 1]
+        The share s of a target that is spread evenly over all classes: a row t becomes ``(1 - s) * t + s / K``, as in
+        PyTorch (Szegedy et al., 2016).
 
     Returns
     -------
@@ -120,35 +124,42 @@ def cross_entropy(logits: Operand, target: Operand) -> Tensor:
     Raises
     ------
     ValueError
-        If the batch is empty, the shapes do not fit, or an index is not a class.
+        If the batch is empty, the shapes do not fit, an index is not a class, or `label_smoothing` is out of range.
 
     Examples
     --------
     >>> round(cross_entropy(np.zeros((2, 10)), [3, 7]).item(), 4)
     2.3026
+    >>> sure = np.array([[9.0, 0.0, 0.0]])  # a prediction that smooth targets call too sure
+    >>> [round(cross_entropy(sure, [0], label_smoothing=s).item(), 4) for s in (0, 0.1)]
+    [0.0002, 0.6002]
     """
     logits, target = as_tensor(logits), as_tensor(target)
+    smoothing = real("cross_entropy", "label_smoothing", label_smoothing, least=0, most=1)
     if logits.dtype == np.float16:
-        return astype(cross_entropy(astype(logits, np.float32), target), np.float16)
+        return astype(cross_entropy(astype(logits, np.float32), target, smoothing), np.float16)
     if logits.ndim != 2 or not logits.size:
         raise ValueError(
             f"cross_entropy: logits have shape {logits.shape}; they must be (N, K) with at least one row and one class"
         )
     n, classes = logits.shape
-    if target.shape == (n, classes):
-        log_probabilities = log_softmax(logits)  # floats, also where logits are integers
-        return sum(log_probabilities * astype(target, log_probabilities.dtype)) / -n
-    if target.shape != (n,) or target.dtype.kind not in "iu":
+    one_hot = target.shape == (n, classes)
+    if not one_hot and (target.shape != (n,) or target.dtype.kind not in "iu"):
         raise ValueError(
             f"cross_entropy: target is {target.dtype} {target.shape}, logits are {logits.shape}; "
             f"pass integer class indices ({n},) or one-hot rows ({n}, {classes})"
         )
-    if target.data.min() < 0 or target.data.max() >= classes:
+    if not one_hot and (target.data.min() < 0 or target.data.max() >= classes):
         wrong = int(np.argmax((target.data < 0) | (target.data >= classes)))
         raise ValueError(
             f"cross_entropy: target[{wrong}] is {target.data[wrong]}, but the classes are 0 to {classes - 1}"
         )
-    return -mean(getitem(log_softmax(logits), (np.arange(n), target)))
+    log_probabilities = log_softmax(logits)  # floats, also where logits are integers
+    if one_hot:
+        loss = sum(log_probabilities * astype(target, log_probabilities.dtype)) / -n
+    else:
+        loss = -mean(getitem(log_probabilities, (np.arange(n), target)))
+    return (1 - smoothing) * loss - smoothing * mean(log_probabilities) if smoothing else loss
 
 
 @attach

@@ -78,8 +78,11 @@ CALLS: dict[str, Callable[..., Any]] = {
     "AdaGrad": lambda **how: optim.AdaGrad(weights(), **how),
     "Adam": lambda **how: optim.Adam(weights(), **how),
     "AdamW": lambda **how: optim.AdamW(weights(), **how),
+    "Muon": lambda **how: optim.Muon(weights(), **how),
     "constant": lambda **how: tg.schedules.constant(**{"step": 1, "steps": 2, **how}),
     "cosine": lambda **how: tg.schedules.cosine(**{"step": 1, "steps": 2, **how}),
+    "linear": lambda **how: tg.schedules.linear(**{"step": 1, "steps": 2, **how}),
+    "one_cycle": lambda **how: tg.schedules.one_cycle(**{"step": 1, "steps": 2, **how}),
     "step_decay": lambda **how: tg.schedules.step_decay(**{"step": 1, "steps": 2, **how}),
     "warmup": lambda **how: tg.schedules.warmup(tg.schedules.cosine, **how),
     "initial_weights": lambda **how: tg.nn.initial_weights(**{"shape": (2, 3), "fan_in": 2, **how}),
@@ -88,6 +91,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "Dropout": tg.nn.Dropout,
     "MaxPool2d": lambda **how: tg.nn.MaxPool2d(**{"kernel_size": 2, **how}),
     "dropout": lambda **how: tg.dropout(np.ones(3), **how),
+    "cross_entropy": lambda **how: tg.cross_entropy(np.ones((2, 3)), [0, 1], **how),
     "conv2d": lambda **how: tg.conv2d(X, np.ones((1, 2, 3, 3)), **how),
     "avg_pool2d": lambda **how: tg.avg_pool2d(X, **{"kernel_size": 2, **how}),
     "max_pool2d": lambda **how: tg.max_pool2d(X, **{"kernel_size": 2, **how}),
@@ -230,7 +234,7 @@ def test_numbers_of_numpy_are_as_good_as_those_of_python(owner: str, name: str, 
         assert outcome(owner, **{name: alike}) == expected, repr(alike)
 
 
-@given(st.sampled_from([optim.SGD, optim.AdaGrad, optim.Adam, optim.AdamW]), st.data())
+@given(st.sampled_from([optim.SGD, optim.AdaGrad, optim.Adam, optim.AdamW, optim.Muon]), st.data())
 def test_settings_of_an_optimizer_are_checked_whenever_they_are_set_and_never_lead_to_nan(kind: Any, data: Any) -> None:
     numbers = st.one_of(st.floats(), st.floats(0, 1), st.sampled_from([0, 1, -1, "x", None, True]))
     params = {
@@ -289,7 +293,7 @@ def test_numbers_of_numpy_come_back_from_a_state(convert: Any, tmp_path: Path) -
 
 @given(st.floats(0, 1), st.sampled_from([np.float64, np.float32, np.array, np.longdouble]))
 def test_a_learning_rate_of_numpy_leaves_float32_as_it_is(rate: float, convert: Any) -> None:
-    for kind in (optim.SGD, optim.AdaGrad, optim.Adam, optim.AdamW):
+    for kind in (optim.SGD, optim.AdaGrad, optim.Adam, optim.AdamW, optim.Muon):
         first, second = weights(), weights()
         for params, lr in ((first, convert(rate)), (second, float(convert(rate)))):
             optimizer = kind(params, lr=lr)

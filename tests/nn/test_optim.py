@@ -59,7 +59,7 @@ KINDS: list[tuple[Callable[..., Any], Callable[..., Any], dict[str, Any]]] = [
     (optim.AdamW, adam, {"lr": 0.02, "betas": (0.5, 0.8), "eps": 0.1, "weight_decay": 3.0}),
 ]
 every_kind = pytest.mark.parametrize(("kind", "formula", "how"), KINDS, ids=lambda v: getattr(v, "__name__", ""))
-optimizers = pytest.mark.parametrize("kind", [optim.SGD, optim.AdaGrad, optim.Adam, optim.AdamW])
+optimizers = pytest.mark.parametrize("kind", [optim.SGD, optim.AdaGrad, optim.Adam, optim.AdamW, optim.Muon])
 
 
 def model(dtype: Any = np.float32, seed: int = 0) -> dict[str, tg.Tensor]:
@@ -276,6 +276,81 @@ def test_hyperparameters_and_parameters_are_checked(kind: Any) -> None:
             kind(model(), lr=lr)
     with pytest.raises(TypeError, match="dict of name to Tensor"):
         kind(list(model().values()))
+
+
+# Muon -----------------------------------------------------------------------------------------------------------------
+def orthogonalized(matrix: Any) -> Any:
+    """The textbook iteration, in double precision."""
+    x = matrix / (np.linalg.norm(matrix) or 1)
+    for _ in range(5):
+        x = 3.4445 * x - 4.775 * (x @ x.T) @ x + 2.0315 * (x @ x.T) @ (x @ x.T) @ x
+    return x
+
+
+SHAPES = [(1, 1), (1, 4), (4, 1), (3, 5), (6, 2), (16, 9), (4, 2, 3, 3), (2, 1, 3), (0, 3), (3, 0), (70, 130)]
+
+
+@settings(deadline=None)
+@given(
+    shape=st.sampled_from(SHAPES),
+    dtype=st.sampled_from([np.float16, np.float32, np.float64]),
+    seed=st.integers(0, 2**32 - 1),
+    steps=st.integers(1, 4),
+    momentum=st.sampled_from([0.0, 0.6, 0.95]),
+    magnitude=st.sampled_from([1e-3, 1.0, 1e3]),
+)
+def test_muon_follows_the_textbook(
+    shape: tuple[int, ...], dtype: Any, seed: int, steps: int, momentum: float, magnitude: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    params = {"w": tg.Tensor(rng.normal(size=shape).astype(dtype), requires_grad=True)}
+    expected, mean = params["w"].data.astype(np.float64), np.zeros(shape)
+    optimizer = optim.Muon(params, lr=0.02, momentum=momentum, weight_decay=0.5)
+    for _ in range(steps):
+        g = (magnitude * rng.normal(size=shape)).astype(dtype)
+        optimizer.step({"w": g})
+        mean = momentum * mean + (1 - momentum) * g
+        ahead = momentum * mean + (1 - momentum) * g
+        matrix = ahead.reshape(shape[0], math.prod(shape[1:]))
+        scale = 0.02 * 0.2 * math.sqrt(max(matrix.shape))
+        expected = expected - scale * orthogonalized(matrix).reshape(shape) - 0.02 * 0.5 * expected
+    assert params["w"].dtype == dtype and list(optimizer.state["w"]) == ["m"]
+    tolerance = {np.float16: 2e-2, np.float32: 2e-5, np.float64: 1e-12}[dtype]
+    np.testing.assert_allclose(params["w"].data, expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("magnitude", [0.0, 1e-44, 1e-30, 1e30, 3e38])
+def test_muon_does_not_depend_on_the_size_of_gradients(magnitude: float) -> None:
+    g = np.array([[1.0, -2.0, 0.5], [0.0, 1.0, 1.0]])
+    moved = []
+    for factor in (1.0, magnitude):
+        w = tg.Tensor(np.zeros((2, 3), np.float32), requires_grad=True)
+        optim.Muon({"w": w}, lr=1.0, momentum=0.0).step({"w": (factor * (g / 2)).astype(np.float32)})
+        moved.append(w.data)
+    np.testing.assert_allclose(moved[1], moved[0] if magnitude else 0, atol=0.1 if 0 < magnitude < 1e-40 else 1e-5)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_muon_makes_all_directions_about_equally_long(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    w = tg.Tensor(np.zeros((6, 20)), requires_grad=True)
+    g = rng.normal(size=(6, 20)) * np.exp(rng.normal(size=20))
+    optim.Muon({"w": w}, lr=1.0, momentum=0.0).step({"w": g})
+    u, _, v = np.linalg.svd(g, full_matrices=False)
+    lengths = np.diag(u.T @ (w.data / -(0.2 * math.sqrt(20))) @ v.T)
+    assert ((lengths > 0.6) & (lengths < 1.25)).all()
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), steps=st.integers(1, 5))
+def test_muon_updates_biases_as_adamw_does(seed: int, steps: int) -> None:
+    how = {"lr": 0.02, "betas": (0.7, 0.8), "weight_decay": 0.1}
+    first, second = model(seed=seed), model(seed=seed)
+    muon, adamw = optim.Muon(first, **how), optim.AdamW({"b": second["b"]}, **how)
+    for grads in gradients(seed, steps):
+        muon.step(grads)
+        adamw.step({"b": grads["b"]})
+    assert_same(first["b"].data, second["b"].data)
 
 
 @pytest.mark.parametrize("decay", [-0.1, math.nan, math.inf])

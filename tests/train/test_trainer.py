@@ -380,9 +380,10 @@ def test_a_trainer_goes_on_to_the_bit_from_any_step(tmp_path, data):
         (optim.Adam, {}),
         (optim.AdamW, {"weight_decay": 0.3}),
         (optim.SGD, {"momentum": 0.9}),
+        (optim.Muon, {"momentum": 0.8}),
     ]
     kind, settings_ = data.draw(st.sampled_from(kinds))
-    schedule = data.draw(st.sampled_from([None, tg.schedules.cosine, tg.schedules.step_decay]))
+    schedule = data.draw(st.sampled_from([None, tg.schedules.cosine, tg.schedules.step_decay, tg.schedules.one_cycle]))
     how = {
         "dtype": data.draw(st.sampled_from([np.float32, np.float64])),
         "kind": kind,
@@ -579,7 +580,7 @@ def test_what_is_monitored_has_names_and_labels(monitor):
 def test_a_schedule_that_makes_no_sense_is_named(factor):
     with pytest.raises(ValueError, match=f"what the schedule returned for step 0 is {factor}"):
         next(small_trainer(schedule=lambda step, steps: factor).steps())
-    for schedule in (tg.schedules.cosine, tg.schedules.step_decay):
+    for schedule in (tg.schedules.cosine, tg.schedules.linear, tg.schedules.one_cycle, tg.schedules.step_decay):
         with pytest.raises(ValueError, match="count from 0"):
             schedule(0, 0)
 
@@ -610,12 +611,21 @@ def test_the_best_weights_are_those_of_the_epoch_that_validation_chose(monkeypat
 def test_schedules_fall_from_1(steps, data):
     step = data.draw(st.integers(0, steps - 1))
     assert tg.schedules.constant(step, steps) == 1
-    for schedule in (tg.schedules.cosine, tg.schedules.step_decay):
+    for schedule in (tg.schedules.cosine, tg.schedules.linear, tg.schedules.step_decay):
         assert schedule(0, steps) == 1 and 0 < schedule(step + 1, steps + 1) <= schedule(step, steps + 1) <= 1
     assert tg.schedules.cosine(step, steps) == pytest.approx(np.cos(np.pi * step / steps / 2) ** 2, abs=1e-12)
     assert tg.schedules.step_decay(step, steps) == pytest.approx(
         10.0 ** -((2 * step >= steps) + (4 * step >= 3 * steps))
     )
+
+
+@given(st.integers(1, 1000), st.floats(0, 1, exclude_max=True))
+def test_one_cycle_is_two_straight_lines(steps, rise):
+    top = int(rise * steps)  # the step with the whole learning rate
+    expected = np.interp(np.arange(steps), [-1, top, steps], [0, 1, 0])
+    found = [tg.schedules.one_cycle(step, steps, rise) for step in range(steps)]
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert found[top] == 1 == max(found) and min(found) > 0
 
 
 @given(

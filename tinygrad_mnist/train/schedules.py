@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from ..validation import each, integer, real
 
-__all__ = ["constant", "cosine", "step_decay", "warmup"]
+__all__ = ["constant", "cosine", "linear", "one_cycle", "step_decay", "warmup"]
 
 
 def constant(step: int, steps: int) -> float:
@@ -35,6 +35,36 @@ def cosine(step: int, steps: int) -> float:
     [1.0, 0.854, 0.5, 0.146, 0.0]
     """
     return (1 + math.cos(math.pi * _share(step, steps))) / 2
+
+
+def linear(step: int, steps: int) -> float:
+    """Decay from 1 to 0 along a straight line.
+
+    Examples
+    --------
+    >>> [linear(step, 4) for step in range(5)]
+    [1.0, 0.75, 0.5, 0.25, 0.0]
+    """
+    return 1 - _share(step, steps)
+
+
+def one_cycle(step: int, steps: int, rise: float = 0.25) -> float:
+    """Rise along a straight line, then fall along another one to 0 (Smith and Topin, 2019).
+
+    The same as ``warmup(linear, rise)``.
+
+    Parameters
+    ----------
+    step, steps : int
+    rise : float
+        The share of all steps in which the learning rate rises, at least 0 and below 1.
+
+    Examples
+    --------
+    >>> [round(one_cycle(step, 8), 3) for step in range(9)]
+    [0.333, 0.667, 1.0, 0.833, 0.667, 0.5, 0.333, 0.167, 0.0]
+    """
+    return warmup(linear, real("one_cycle", "rise", rise, least=0, below=1))(step, steps)
 
 
 def step_decay(step: int, steps: int, milestones: Sequence[float] = (0.5, 0.75), gamma: float = 0.1) -> float:

@@ -36,6 +36,8 @@ class DeepConvNet:
         Probability of dropping a logit in training; by default the same.
     rescale : {"test", "train"}
         "test": inference multiplies by 1 - dropout. "train": training divides by it (inverted dropout).
+    label_smoothing : float
+        The share of a target that `loss` spreads over all classes, see `tinygrad_mnist.cross_entropy`.
     dtype : floating-point dtype
 
     Examples
@@ -59,6 +61,7 @@ class DeepConvNet:
         dropout: float = 0.5,
         logit_dropout: float | None = None,
         rescale: str = "test",
+        label_smoothing: float = 0.0,
         dtype: npt.DTypeLike = np.float32,
     ) -> None:
         if depth not in (4, 5, 6):
@@ -75,7 +78,7 @@ class DeepConvNet:
             [Conv2d(64, 64, 3, padding=1, **drawn), ReLU()] if depth > 5 else [],  # (N, 64, 4, 4)
             [MaxPool2d(2)] if depth > 4 else [],  # (N, 64, 2, 2)
             [Affine(256 if depth > 4 else 512, 50, **drawn), ReLU(), Dropout(dropout, rescale)],  # (N, 50)
-            [Affine(50, 10, **drawn), Dropout(logit_dropout, rescale), SoftmaxCrossEntropy()],  # (N, 10) -> ()
+            [Affine(50, 10, **drawn), Dropout(logit_dropout, rescale), SoftmaxCrossEntropy(label_smoothing)],  # -> ()
         ]
         self.layers = [layer for block in blocks for layer in block]
 

@@ -86,7 +86,7 @@ def check_values(instance: Any) -> None:
     hints = get_type_hints(type(instance))
     for f in fields(instance):
         value, types, about = getattr(instance, f.name), _types(hints[f.name]), f.metadata
-        if value is None and type(None) in types:
+        if value is None and type(None) in _choices(hints[f.name]):
             continue
         values = value if _is_sequence(hints[f.name]) and isinstance(value, list | tuple) else [value]
         for single in values:
@@ -99,15 +99,18 @@ def check_values(instance: Any) -> None:
                 raise ValueError(f"the setting {f.name} is {str(single)[:50]!r}; it must be {words}")
 
 
+def _choices(hint: Any) -> tuple[Any, ...]:
+    """What a union is of: (int, NoneType) of int | None, (str,) of str."""
+    return get_args(hint) if isinstance(hint, UnionType) else (hint,)
+
+
 def _is_sequence(hint: Any) -> bool:
-    return get_origin(hint) is tuple and get_args(hint)[1:] == (...,)
+    return any(get_origin(part) is tuple and get_args(part)[1:] == (...,) for part in _choices(hint))
 
 
 def _types(hint: Any) -> tuple[type, ...]:
-    """The types that a value may have: (int, NoneType) of int | None, (str,) of tuple[str, ...]."""
-    if _is_sequence(hint):
-        return get_args(hint)[:1]
-    return get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    """The types that a single value may have: (int, NoneType) of int | None, (str,) of tuple[str, ...] | None."""
+    return get_args(_choices(hint)[0])[:1] if _is_sequence(hint) else _choices(hint)
 
 
 def _in_range(value: float, kind: type, least: float) -> bool:

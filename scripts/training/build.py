@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import tinygrad_mnist as tg
+from models.deep_convnet import DeepConvNet
 from tinygrad_mnist.train import Trainer, hold_out
 
 from .settings import OPTIMIZERS, SCHEDULES, Settings
 
+PATCHED = 2000  # images whose patches decide the filters that whiten
 MEASURED = 1000  # images that the accuracy on the training images, and the paper's on the test images, is measured on
 
 
@@ -31,12 +34,14 @@ def make_trainer(
     [False, True]
     """
     init, split, draws = np.random.default_rng(settings.seed).spawn(3)
+    images, labels = data.images[: settings.limit], data.labels[: settings.limit]
+    training, validation = hold_out(labels, settings.validation_images(len(images)), split)
     model = settings.network(init)
+    if settings.whiten:
+        whiten(model, images[training[:PATCHED]], settings.whiten)
     if weights is not None:
         tg.nn.load_state_dict(model, tg.checkpoint.load_weights(weights, like=model))
     optimizer, own = OPTIMIZERS[settings.optimizer]
-    images, labels = data.images[: settings.limit], data.labels[: settings.limit]
-    training, validation = hold_out(labels, settings.validation_images(len(images)), split)
     monitor = {"train": (images[training[:MEASURED]], labels[training[:MEASURED]])}
     if len(validation):
         monitor["validation"] = images[validation], labels[validation]
@@ -54,10 +59,18 @@ def make_trainer(
         batch_size=settings.batch_size,
         rng=draws,
         monitor=monitor,
-        schedule=tg.schedules.warmup(SCHEDULES[settings.schedule], settings.warmup),
+        schedule=tg.schedules.warmup(SCHEDULES[settings.schedule][0], settings.warmup or 0.0),
         augment=distort,
         average=settings.average or None,
         patience=settings.patience,
         shard_size=settings.shard_size,
         threads=threads,
     )
+
+
+def whiten(model: DeepConvNet, images: Any, deviation: float) -> None:
+    """Give the first convolution filters that whiten patches of images, with outputs of this size, for good."""
+    first = model.layers[0]
+    filters = tg.nn.whitening_filters(model.input(images), len(first.bias), first.weight.shape[2:])
+    first.weight.data = np.float32(deviation) * filters
+    first.weight.requires_grad = first.bias.requires_grad = False

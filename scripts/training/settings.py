@@ -14,13 +14,20 @@ from command_line import check_values, option
 import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
 
-OPTIMIZERS: dict[str, tuple[Callable[..., Any], dict[str, float]]] = {  # with their settings, and the defaults of those
+OPTIMIZERS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {  # with their settings, and the defaults of those
     "adagrad": (tg.optim.AdaGrad, {"lr": 0.01}),
     "sgd": (tg.optim.SGD, {"lr": 0.01, "momentum": 0.9}),
-    "adam": (tg.optim.Adam, {"lr": 0.001}),
-    "adamw": (tg.optim.AdamW, {"lr": 0.001, "weight_decay": 0.01}),
+    "adam": (tg.optim.Adam, {"lr": 0.001, "betas": (0.9, 0.999)}),
+    "adamw": (tg.optim.AdamW, {"lr": 0.001, "betas": (0.9, 0.999), "weight_decay": 0.01}),
+    "muon": (tg.optim.Muon, {"lr": 0.001, "momentum": 0.95, "betas": (0.9, 0.999), "weight_decay": 0.01}),
 }
-SCHEDULES = {"constant": tg.schedules.constant, "cosine": tg.schedules.cosine, "step": tg.schedules.step_decay}
+OWN = ("lr", "momentum", "betas", "weight_decay")  # settings of some optimizers
+SCHEDULES: dict[str, tuple[Callable[[int, int], float], float]] = {  # behind the warmup, and the share of that
+    "constant": (tg.schedules.constant, 0.0),
+    "cosine": (tg.schedules.cosine, 0.0),
+    "step": (tg.schedules.step_decay, 0.0),
+    "one-cycle": (tg.schedules.linear, 0.25),
+}
 RECIPES: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_name("recipes.toml").read_text(encoding="utf-8"))
 
 
@@ -28,8 +35,8 @@ RECIPES: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_name("rec
 class Settings:
     """Everything that decides the result of a run; the defaults are the paper's.
 
-    `lr`, `momentum` and `weight_decay` become the optimizer's own where they are None, and stay None where it has no
-    such setting.
+    `lr`, `momentum`, `betas` and `weight_decay` become the optimizer's own where they are None, and stay None where it
+    has no such setting; `warmup` becomes the schedule's.
 
     Examples
     --------
@@ -37,7 +44,7 @@ class Settings:
     (0.01, 'adamw')
     """
 
-    NETWORK: ClassVar = ("init", "depth", "dropout", "logit_dropout", "rescale")  # arguments of the network
+    NETWORK: ClassVar = ("init", "depth", "dropout", "logit_dropout", "rescale", "label_smoothing")  # its arguments
 
     recipe: str = option(
         "paper",
@@ -48,17 +55,25 @@ class Settings:
     epochs: int = option(8, "times to go through the training images", least=1)
     batch_size: int = option(500, "images per step", least=1)
     optimizer: str = option("adagrad", "", choices=tuple(OPTIMIZERS))
-    lr: float | None = option(None, "learning rate (default: 0.01; 0.001 for adam and adamw)", least=0)
-    momentum: float | None = option(None, "for sgd alone (default: 0.9)", least=0)
-    weight_decay: float | None = option(None, "for adamw alone (default: 0.01)", least=0, metavar="W")
+    lr: float | None = option(None, "learning rate (default: 0.01; 0.001 for adam, adamw and muon)", least=0)
+    momentum: float | None = option(None, "for sgd (default: 0.9) and muon (default: 0.95)", least=0)
+    betas: tuple[float, ...] | None = option(
+        None,
+        "of the running means of gradients and of their squares, for adam, adamw and muon (default: 0.9 0.999)",
+        least=0,
+        metavar="BETA",
+    )
+    weight_decay: float | None = option(None, "for adamw and muon (default: 0.01)", least=0, metavar="W")
     schedule: str = option(
         "constant",
-        "of the learning rate; step: a tenth of it after 1/2 and again after 3/4, not counting --warmup",
+        "of the learning rate; step: a tenth of it after 1/2 and again after 3/4, not counting --warmup; one-cycle: up "
+        "and down along straight lines",
         choices=tuple(SCHEDULES),
     )
-    warmup: float = option(
-        0.0,
-        "of all steps, in which the learning rate first rises to where the schedule begins",
+    warmup: float | None = option(
+        None,
+        "of all steps, in which the learning rate first rises to where the schedule begins (default: 0; 0.25 for "
+        "one-cycle)",
         least=0,
         metavar="SHARE",
     )
@@ -94,6 +109,17 @@ class Settings:
     average: float | None = option(
         None, "use a moving average of the weights, 0.999, say (default: 0, do not)", least=0, metavar="DECAY"
     )
+    label_smoothing: float = option(
+        0.0, "the share of each target that is spread evenly over all classes, in training", least=0, metavar="SHARE"
+    )
+    whiten: float = option(
+        0.0,
+        "give the first convolution filters that whiten patches of the training images, with outputs of this standard "
+        "deviation, and do not train them (0.3 if none is given; default: 0, train them)",
+        least=0,
+        metavar="DEVIATION",
+        bare=0.3,
+    )
     dropout: float = option(0.5, "of hidden units, in training", least=0, metavar="P")
     logit_dropout: float = option(0.5, "of logits, in training", least=0, metavar="P")
     rescale: str = option(
@@ -114,8 +140,12 @@ class Settings:
         check_values(self)
         if self.paper_protocol and (self.validation or self.patience):
             raise ValueError("--paper-protocol holds no images out; leave out --validation and --patience")
+        if self.warmup is None:
+            object.__setattr__(self, "warmup", SCHEDULES[self.schedule][1])
+        if self.betas is not None:
+            object.__setattr__(self, "betas", tuple(self.betas))  # a list, from JSON or the command line
         own = OPTIMIZERS[self.optimizer][1]
-        for name in ("lr", "momentum", "weight_decay"):
+        for name in OWN:
             value = getattr(self, name)
             if value is None:
                 object.__setattr__(self, name, own.get(name))
@@ -128,8 +158,7 @@ class Settings:
     def from_recipe(cls, recipe: str = "paper", **changes: Any) -> Self:
         """Settings of a recipe, changed; of another optimizer, without what only the recipe's has."""
         values = {**RECIPES[recipe], **changes}
-        own = OPTIMIZERS.get(values.get("optimizer", cls.optimizer), (None, {}))[1]
-        foreign = {"momentum", "weight_decay"} - own.keys() - changes.keys()
+        foreign = _foreign(values.get("optimizer", cls.optimizer)) - changes.keys()
         return cls(recipe=recipe, **{name: value for name, value in values.items() if name not in foreign})
 
     @classmethod
@@ -144,10 +173,8 @@ class Settings:
             Naming the first setting that makes no sense.
         """
         values = {f.name: config[f.name] for f in fields(cls) if f.name in config}
-        if values.get("optimizer", cls.optimizer) in list(OPTIMIZERS):
-            own = OPTIMIZERS[values.get("optimizer", cls.optimizer)][1]
-            values = {name: v for name, v in values.items() if name not in {"momentum", "weight_decay"} - own.keys()}
-        return cls(**values)
+        foreign = _foreign(values.get("optimizer", cls.optimizer))
+        return cls(**{name: value for name, value in values.items() if name not in foreign})
 
     def network(self, rng: np.random.Generator | None = None) -> DeepConvNet:
         """Return the network that these settings describe."""
@@ -158,3 +185,9 @@ class Settings:
         if self.validation is not None:
             return self.validation
         return 0 if self.paper_protocol else min(5000, available // 10)
+
+
+def _foreign(optimizer: Any) -> set[str]:
+    """The settings that an optimizer does not have; all of an unknown one are its own."""
+    known = isinstance(optimizer, str) and optimizer in OPTIMIZERS
+    return set(OWN) - OPTIMIZERS[optimizer][1].keys() if known else set()

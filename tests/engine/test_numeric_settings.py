@@ -86,6 +86,10 @@ CALLS: dict[str, Callable[..., Any]] = {
     "step_decay": lambda **how: tg.schedules.step_decay(**{"step": 1, "steps": 2, **how}),
     "warmup": lambda **how: tg.schedules.warmup(tg.schedules.cosine, **how),
     "initial_weights": lambda **how: tg.nn.initial_weights(**{"shape": (2, 3), "fan_in": 2, **how}),
+    "whitening_filters": lambda **how: tg.nn.whitening_filters(
+        np.ones((2, 1, 4, 4)), **{"filters": 2, "kernel_size": 2, **how}
+    ),
+    "SoftmaxCrossEntropy": tg.nn.SoftmaxCrossEntropy,
     "Conv2d": lambda **how: tg.nn.Conv2d(**{"in_channels": 1, "out_channels": 2, "kernel_size": 3, **how}),
     "Linear": lambda **how: tg.nn.Linear(**{"in_features": 2, "out_features": 3, **how}),
     "Dropout": tg.nn.Dropout,
@@ -140,7 +144,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "programs": tg.testing.programs,
 }
 ANY_SIGN = {"arrays.low", "arrays.high", "arrays.away_from", "check_gradients.wrt"}
-TWO = {"matmul_operands.max_dims", "broadcastable_shapes.max_side"}
+TWO = {"matmul_operands.max_dims", "broadcastable_shapes.max_side", "whitening_filters.filters"}
 
 
 def found() -> Iterator[tuple[str, str, str, bool]]:

@@ -344,3 +344,54 @@ def test_values_that_are_no_numbers_change_nothing(bad: Any) -> None:
         nn.load_parameters(model, values)
     for name, value in copies(model).items():
         np.testing.assert_array_equal(value, before[name])
+
+
+# Whitening ------------------------------------------------------------------------------------------------------------
+@given(
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(3, 7), st.integers(3, 6)),
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    dtype=st.sampled_from([np.float32, np.float64]),
+    seed=st.integers(0, 2**32 - 1),
+    data=st.data(),
+)
+def test_whitening_filters_make_outputs_uncorrelated(shape, kernel, dtype, seed, data):
+    images = np.random.default_rng(seed).gamma(1.0, size=shape).astype(dtype).cumsum(axis=2)  # rows are correlated
+    count, eps = data.draw(st.integers(1, shape[1] * kernel[0] * kernel[1])), 0.01
+    filters = tg.nn.whitening_filters(images, 2 * count, kernel, eps)
+    assert filters.shape == (2 * count, shape[1], *kernel) and filters.dtype == np.float32
+    np.testing.assert_array_equal(filters[:count], -filters[count:])
+    patches = [
+        images[n, :, i : i + kernel[0], j : j + kernel[1]].ravel()
+        for n in range(shape[0])
+        for i in range(shape[2] - kernel[0] + 1)
+        for j in range(shape[3] - kernel[1] + 1)
+    ]
+    largest = np.sort(np.linalg.eigvalsh(np.atleast_2d(np.cov(np.transpose(patches), bias=True))))[::-1][:count]
+    out = tg.conv2d(images.astype(np.float64), filters[:count].astype(np.float64)).data  # (N, count, OH, OW)
+    found = np.atleast_2d(np.cov(np.moveaxis(out, 1, 0).reshape(count, -1), bias=True))
+    np.testing.assert_allclose(found, np.diag(largest / (largest + eps)), atol=1e-4)
+
+
+def test_whitening_filters_have_one_sign_and_order():
+    images = np.random.default_rng(0).random((20, 1, 9, 9))
+    filters = tg.nn.whitening_filters(images, 8, 2)
+    np.testing.assert_array_equal(tg.nn.whitening_filters(tg.Tensor(images), 8, (2, 2)), filters)
+    np.testing.assert_allclose(tg.nn.whitening_filters(images[::-1], 8, 2), filters, rtol=1e-3, atol=1e-4)
+    flat = filters[:4].reshape(4, -1)
+    assert (np.take_along_axis(flat, abs(flat).argmax(1)[:, None], 1) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("images", "filters", "kernel", "message"),
+    [
+        (np.zeros((2, 1, 4, 4), np.uint8), 4, 3, r"images are uint8 \(2, 1, 4, 4\).*pass floats \(N, C, H, W\)"),
+        (np.zeros((2, 4, 4)), 4, 3, r"float64 \(2, 4, 4\)"),
+        (np.zeros((0, 1, 4, 4)), 4, 3, r"\(0, 1, 4, 4\)"),
+        (np.zeros((2, 1, 4, 2)), 4, 3, "the kernel is 3 x 3"),
+        (np.zeros((2, 1, 4, 4)), 5, 3, "filters is 5; it must be even, and at most 18 for 9 values"),
+        (np.zeros((2, 1, 4, 4)), 20, 3, "filters is 20; it must be even, and at most 18"),
+    ],
+)
+def test_whitening_filters_explain_what_is_wrong(images, filters, kernel, message):
+    with pytest.raises(ValueError, match=f"whitening_filters: .*{message}"):
+        tg.nn.whitening_filters(images, filters, kernel)

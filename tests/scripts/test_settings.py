@@ -22,7 +22,11 @@ from training.settings import OPTIMIZERS, RECIPES, Settings
 
 import tinygrad_mnist as tg
 
-OWN = [("sgd", "momentum"), ("adamw", "weight_decay")]
+OWN = {
+    "momentum": st.floats(0, 1),
+    "weight_decay": st.floats(0, 1),
+    "betas": st.tuples(st.floats(0, 1), st.floats(0, 1)),
+}  # settings of some optimizers
 
 
 @st.composite
@@ -35,7 +39,7 @@ def some_settings(draw: st.DrawFn) -> dict[str, Any]:
             values = st.sampled_from(about["choices"])
         elif f.name == "paper_protocol":
             continue
-        elif about["least"] is not None and f.name not in ("momentum", "weight_decay"):
+        elif about["least"] is not None and f.name not in OWN:
             least = about["least"]
             small = st.integers(int(least), 99) if "int" in str(f.type) else st.floats(least, 99)
             values = st.none() | small if f.default is None else small
@@ -43,9 +47,9 @@ def some_settings(draw: st.DrawFn) -> dict[str, Any]:
             continue
         if draw(st.booleans()):
             chosen[f.name] = draw(values)
-    for kind, name in OWN:
-        if chosen.get("optimizer") == kind and draw(st.booleans()):
-            chosen[name] = draw(st.floats(0, 1))
+    for name, values in OWN.items():
+        if name in OPTIMIZERS[chosen.get("optimizer", "adagrad")][1] and draw(st.booleans()):
+            chosen[name] = draw(values)
     return chosen
 
 
@@ -60,8 +64,11 @@ def test_settings_survive_json_pickle_and_the_command_line(chosen: dict[str, Any
     made = Settings(**chosen)
     assert Settings.from_config(json.loads(json.dumps({**asdict(made), "data": "x"}))) == made
     assert pickle.loads(pickle.dumps(made)) == made and dataclasses.replace(made) == made
-    argv = [f"--{name.replace('_', '-')}={value}" for name, value in chosen.items() if value is not None]
-    assert Settings(**parsed(*argv)) == made
+    given_ = {name: value for name, value in chosen.items() if value is not None}
+    argv = [
+        [f"--{name.replace('_', '-')}", *map(str, v if isinstance(v, tuple) else [v])] for name, v in given_.items()
+    ]
+    assert Settings(**parsed(*sum(argv, []))) == made
 
 
 @given(some_settings(), st.data())
@@ -69,8 +76,7 @@ def test_a_stored_value_of_the_wrong_kind_is_refused_by_name(chosen: dict[str, A
     name = data.draw(st.sampled_from([f.name for f in fields(Settings) if f.name != "paper_protocol"]))
     wrong = data.draw(st.sampled_from([True, -1, "nan", [], {"x": 1}, float("nan"), 1.5j]))
     config = {**asdict(Settings(**chosen)), name: wrong}
-    kinds = {"momentum": "sgd", "weight_decay": "adamw"}
-    if kinds.get(name, config["optimizer"]) != config["optimizer"]:
+    if name in OWN and name not in OPTIMIZERS.get(config["optimizer"], (None, OWN))[1]:
         return  # version 0.1.0 stored what had no effect: it is left out
     with pytest.raises(ValueError, match=f"the setting {name} is .*; it must be") as found:
         Settings.from_config(config)
@@ -87,8 +93,10 @@ def test_help_says_what_each_setting_is_and_its_default() -> None:
     for words in (
         "times to go through the training images (default: 8)",
         "(default: adagrad)",
-        "learning rate (default: 0.01; 0.001 for adam and adamw)",
-        "(default: 0.9)",
+        "learning rate (default: 0.01; 0.001 for adam, adamw and muon)",
+        "sgd (default: 0.9) and muon (default: 0.95)",
+        "(default: 0.9 0.999)",
+        "(default: 0; 0.25 for one-cycle)",
         "number of convolutions (default: 6, 21 layers)",
         "(default: paper, whose values are given)",
         "(default: 5000, or a tenth of fewer than 50000 images",
@@ -106,11 +114,11 @@ def test_an_optimiser_has_its_own_settings_and_no_others(name: str) -> None:
     assert {key: getattr(made, key) for key in own} == own
     optimizer = kind({"w": tg.Tensor(np.zeros(2), requires_grad=True)}, **own)
     assert all(getattr(optimizer, key) == value for key, value in own.items())
-    for _, foreign in OWN:
-        if foreign not in own:
-            assert getattr(made, foreign) is None
-            with pytest.raises(ValueError, match=f"--{foreign.replace('_', '-')} is 0.5, but {name} has none"):
-                Settings(optimizer=name, **{foreign: 0.5})
+    for foreign in OWN.keys() - own.keys():
+        value = (0.5, 0.5) if foreign == "betas" else 0.5
+        assert getattr(made, foreign) is None
+        with pytest.raises(ValueError, match=rf"--{foreign.replace('_', '-')} is .*0.5.*, but {name} has none"):
+            Settings(optimizer=name, **{foreign: value})
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..tensor import Tensor
-from ..validation import each, integer
+from ..kernels import Pair, pair
+from ..record import as_tensor
+from ..tensor import Operand, Tensor
+from ..validation import each, integer, real
 
-__all__ = ["initial_weights"]
+__all__ = ["initial_weights", "whitening_filters"]
 
 GAIN = {"he": 2.0, "xavier": 1.0}  # variance of a weight, times the fan-in
 
@@ -45,3 +47,63 @@ def initial_weights(
     fan_in = integer("initial_weights", "fan_in", fan_in, 1)
     draws = np.random.default_rng(rng).standard_normal(shape)
     return Tensor((draws * np.sqrt(GAIN[init] / fan_in)).astype(dtype), requires_grad=True)
+
+
+def whitening_filters(images: Operand, filters: int, kernel_size: Pair, eps: float = 0.01) -> npt.NDArray[np.float32]:
+    """Filters of a first convolution that make its outputs uncorrelated and about equally large.
+
+    They are the principal directions of the patches of `images`, those of the largest variance v first, divided by
+    ``sqrt(v + eps)``; behind them come their negatives, for what ReLU cuts off. A network begins with them where it
+    would arrive after many steps. They can stay as they are, which saves the work of their gradients (Jordan, 2024)::
+
+        conv = model.layers[0]
+        conv.weight.data = tg.nn.whitening_filters(images, 16, 3)
+        conv.weight.requires_grad = conv.bias.requires_grad = False
+
+    Parameters
+    ----------
+    images : array_like of floats, shape (N, C, H, W)
+        As the convolution gets them; some thousand are enough.
+    filters : int
+        An even number, at most twice as many as a patch has values.
+    kernel_size : int or (int, int)
+    eps : float
+        Above 0. Directions of less variance have smaller outputs.
+
+    Returns
+    -------
+    ndarray of float32, shape (filters, C, KH, KW)
+
+    Raises
+    ------
+    ValueError
+        If `images` are no floats, have another shape or are smaller than the kernel, or `filters` is odd or too large.
+
+    Examples
+    --------
+    >>> images = np.random.default_rng(0).random((50, 1, 8, 8))
+    >>> w = whitening_filters(images, 6, 2)
+    >>> w.shape, bool((w[:3] == -w[3:]).all())
+    ((6, 1, 2, 2), True)
+    """
+    caller = "whitening_filters"
+    x, filters = as_tensor(images).data, integer(caller, "filters", filters, 1)
+    (kh, kw), eps = pair(caller, "kernel_size", kernel_size, 1), real(caller, "eps", eps, above=0)
+    if x.ndim != 4 or not x.size or x.dtype.kind != "f" or x.shape[2] < kh or x.shape[3] < kw:
+        raise ValueError(
+            f"{caller}: images are {x.dtype} {x.shape}, the kernel is {kh} x {kw}; pass floats (N, C, H, W) of at "
+            "least that size"
+        )
+    values = x.shape[1] * kh * kw
+    if filters % 2 or filters > 2 * values:
+        raise ValueError(
+            f"{caller}: filters is {filters}; it must be even, and at most {2 * values} for {values} values"
+        )
+    windows = np.lib.stride_tricks.sliding_window_view(x, (kh, kw), (2, 3))  # (N, C, OH, OW, KH, KW)
+    patches = windows.transpose(0, 2, 3, 1, 4, 5).reshape(-1, values).astype(np.float64)
+    centred = patches - patches.mean(axis=0)
+    variances, directions = np.linalg.eigh(centred.T @ centred / len(patches))  # ascending; directions are columns
+    half = (directions / np.sqrt(np.maximum(variances, 0) + eps)).T[::-1][: filters // 2]
+    largest = np.take_along_axis(half, abs(half).argmax(axis=1, keepdims=True), axis=1)
+    half = half * np.sign(largest)  # eigenvectors have no sign of their own
+    return np.concatenate([half, -half]).reshape(filters, -1, kh, kw).astype(np.float32)

@@ -142,13 +142,19 @@ class Dropout:
 
 
 class SoftmaxCrossEntropy:
-    """Softmax with loss: mean cross-entropy of logits (N, K) and targets, indices (N,) or one-hot (N, K)."""
+    """Softmax with loss: mean cross-entropy of logits (N, K) and targets, indices (N,) or one-hot (N, K).
+
+    See `cross_entropy`.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        self.label_smoothing = real("SoftmaxCrossEntropy", "label_smoothing", label_smoothing, least=0, most=1)
 
     def __call__(self, logits: Operand, target: Operand) -> Tensor:
-        return cross_entropy(logits, target)
+        return cross_entropy(logits, target, self.label_smoothing)
 
     def __repr__(self) -> str:
-        return "SoftmaxCrossEntropy()"
+        return f"SoftmaxCrossEntropy({f'label_smoothing={self.label_smoothing}' if self.label_smoothing else ''})"
 
 
 class Sequential:

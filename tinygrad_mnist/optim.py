@@ -380,11 +380,14 @@ def _orthogonal(matrix: Array) -> Array:
     x = x / (abs(x).max(initial=0) or 1)  # the sum of squares below neither overflows nor vanishes
     x = x / (np.linalg.norm(x) or 1)
     x = x.T if len(x) > x.shape[1] else x
-    gram, product = x @ x.T, np.eye(len(x), dtype=x.dtype)
     a, b, c = NEWTON_SCHULZ
-    for _ in range(ITERATIONS):
-        factor = b * gram + c * (gram @ gram)
+    gram = product = x @ x.T
+    for iteration in range(ITERATIONS):
+        factor = gram @ gram
+        factor *= c
+        factor += b * gram
         factor.flat[:: len(x) + 1] += a  # the diagonal
-        gram, product = factor @ gram @ factor, factor @ product
+        product = factor @ product if iteration else factor
+        gram = factor @ gram @ factor if iteration < ITERATIONS - 1 else gram
     x = product @ x
     return np.asarray(x if x.shape == matrix.shape else x.T, matrix.dtype)

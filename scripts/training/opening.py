@@ -17,6 +17,7 @@ import models
 import tinygrad_mnist as tg
 import training
 from tinygrad_mnist.train import Trainer
+from tinygrad_mnist.train.resuming import is_measured, steps_in
 from tinygrad_mnist.train.runs import Run, code_version
 
 from .build import make_trainer
@@ -108,12 +109,16 @@ def stored_settings(run: Run, given: Mapping[str, Any], log: Callable[[str], Non
         then = then if isinstance(then, dict) else {}
         changes = "; ".join(f"{key} {then.get(key)} -> {now[key]}" for key in now if then.get(key) != now[key])
         log(f"begun with something else ({changes}): the result may differ from that of an uninterrupted run")
-    epochs, done = given.get("epochs", settings.epochs), 0
+    settings = replace(settings, epochs=given.get("epochs", settings.epochs))
     if run.state is not None:
-        done = run.state["trainer"]["epoch"] - (run.state["trainer"]["batch"] == 0)  # that of the next step, from 1
-    if epochs < done:
-        raise ValueError(f"--epochs {epochs} is too few: the run has done or begun {done} epochs; pass {done} or more")
-    return replace(settings, epochs=epochs)
+        saved = run.state["trainer"]
+        step, per_epoch = saved["step"], -(-saved["images"] // saved["batch_size"])
+        measured = is_measured(saved["history"], step, per_epoch)  # else training must go on, to be measured at its end
+        if steps_in(settings.epochs, per_epoch) < step + (step > 0 and not measured):
+            done = f"{step} steps, {step / per_epoch:.6g} epochs"
+            remedy = "pass that or more" if measured else "pass more"
+            raise ValueError(f"--epochs {settings.epochs} is too few: the run has done {done}; {remedy}")
+    return settings
 
 
 def change_epochs(run: Run, trainer: Trainer, log: Callable[[str], None]) -> None:
@@ -122,10 +127,10 @@ def change_epochs(run: Run, trainer: Trainer, log: Callable[[str], None]) -> Non
     if now == before:
         return
     log(f"the run has {now} epochs from now on, not {before}")
-    per_epoch = -(-len(trainer.images) // trainer.batch_size)
+    steps_before, steps_now = steps_in(before, len(trainer.cuts)), trainer.total_steps
     schedule = trainer.schedule or tg.schedules.constant
-    if any(schedule(step, before * per_epoch) != schedule(step, now * per_epoch) for step in range(trainer.step)):
-        rate = trainer.lr * schedule(trainer.step, now * per_epoch)
+    if any(schedule(step, steps_before) != schedule(step, steps_now) for step in range(trainer.step)):
+        rate = trainer.lr * schedule(trainer.step, steps_now)
         log(
             f"the learning rate follows its schedule over {now} epochs from now on (next: {rate:.3g}); in the steps "
             f"that are done it followed another: the result is not that of a run begun with --epochs {now}"

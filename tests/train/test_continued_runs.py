@@ -127,7 +127,7 @@ def test_a_run_may_also_end_earlier_but_not_before_what_is_done(train: Any, tmp_
     capsys.readouterr()
     assert train(out, "--epochs", 1, resume=True) == 2
     error = capsys.readouterr().err
-    assert "--epochs 1 is too few: the run has done or begun 2 epochs; pass 2 or more" in error
+    assert "--epochs 1 is too few: the run has done 3 steps, 1.5 epochs; pass more" in error
     assert error.count("\n") == 1 and {file.name: file.read_bytes() for file in out.iterdir()} == before
     assert train(out, "--epochs", 5, "--lr", "0.5", resume=True) == 2
     assert "--lr cannot be changed on the way" in capsys.readouterr().err and epochs(out) == 4

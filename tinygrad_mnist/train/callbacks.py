@@ -47,7 +47,7 @@ class Callback:
         """After each step; `trainer.state_dict` may be called."""
 
     def on_epoch(self, trainer: Trainer, row: Mapping[str, Any]) -> None:
-        """After the last step of an epoch, with the new row of `trainer.history`.
+        """After the last step of an epoch, or of training within one, with the new row of `trainer.history`.
 
         Also before the first step, with a row of epoch 0 without ``mean_loss``, where `run` measures that.
         """
@@ -146,7 +146,7 @@ class EpochLines(Callback):
 
 
 class ProgressBar(Callback):
-    """Show a bar over all images of all epochs, with the loss and the time left (tqdm, from the ``train`` extra).
+    """Show a bar over the images of all steps, with the loss and the time left (tqdm, from the ``train`` extra).
 
     Training goes on where standard error cannot be written any more (a closed pipe, a full disk).
     """
@@ -159,23 +159,29 @@ class ProgressBar(Callback):
         except ImportError as error:
             raise ImportError("ProgressBar needs tqdm; pip install 'tinygrad_mnist[train]'") from error
         self.bar = tqdm(
-            total=trainer.epochs * len(trainer.images),
+            total=_images(trainer, trainer.total_steps),
             unit=" images",
             smoothing=0.05,
             dynamic_ncols=True,
             mininterval=0.5,
-            initial=(trainer.epoch - 1) * len(trainer.images) + trainer.batch * trainer.batch_size,
+            initial=_images(trainer, trainer.step),
             disable=sys.stderr is None,
             file=_Forgiving(sys.stderr),
         )
 
     def on_step(self, trainer: Trainer, step: Step) -> None:
-        self.bar.set_description(f"epoch {step.epoch}/{trainer.epochs}", refresh=False)
+        self.bar.set_description(f"epoch {min(step.epoch, trainer.epochs)}/{trainer.epochs}", refresh=False)
         self.bar.set_postfix(loss=f"{step.loss:.3f}", refresh=False)
         self.bar.update(step.images)
 
     def on_end(self, trainer: Trainer, error: BaseException | None) -> None:
         self.bar.close()
+
+
+def _images(trainer: Trainer, steps: int) -> int:
+    """How many images so many steps from the beginning take; the last batch of an epoch may be smaller."""
+    epochs, batches = divmod(steps, len(trainer.cuts))
+    return epochs * len(trainer.images) + batches * trainer.batch_size
 
 
 class _Forgiving:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +14,9 @@ __all__ = ["plot_curves"]
 
 
 def plot_curves(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], title: str) -> None:
-    """Draw the loss of every step and the accuracy of every epoch into a PNG.
+    """Draw the loss of every step, and mean loss and accuracy of every epoch, into a PNG.
+
+    The mean loss stands at the middle of the steps that it is of, also where training ended within an epoch.
 
     Parameters
     ----------
@@ -30,7 +33,7 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str],
         ) from error
     steps = [row for row in rows if row["event"] == "step"]
     epochs = [row for row in rows if row["event"] == "epoch"]
-    per_epoch = max((row["step"] for row in steps if row["epoch"] == 1), default=1)
+    per_epoch = _steps_per_epoch(rows)
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot(
@@ -42,7 +45,7 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str],
     )
     trained = [row for row in epochs if "mean_loss" in row]  # not epoch 0, the untrained network
     left.plot(
-        [r["epoch"] - 0.5 for r in trained],
+        [(math.ceil(r["epoch"]) - 1 + r["epoch"]) / 2 for r in trained],
         [r["mean_loss"] for r in trained],
         color="#08519c",
         marker="o",
@@ -66,7 +69,8 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str],
         right.axhline(percent, color="#555555" if last else "#bbbbbb", linestyle="--", label=label)
     right.set(title="Accuracy", xlabel="epoch", ylabel="correct (%)")
     right.grid(alpha=0.3)
-    right.xaxis.get_major_locator().set_params(integer=True)
+    if epochs and epochs[-1]["epoch"] >= 2:  # else whole numbers may be too few
+        right.xaxis.get_major_locator().set_params(integer=True)
     if right.get_legend_handles_labels()[0]:  # not before the first epoch's end
         right.legend()
     figure.suptitle(
@@ -75,3 +79,16 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str],
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=120, format="png")
     write_atomically(path, buffer.getbuffer())
+
+
+def _steps_per_epoch(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Exact if a whole epoch has ended, else from where training ended within the first one."""
+    step, found = 0, 0.0
+    for row in rows:
+        if row["event"] == "step":
+            step = row["step"]
+        elif row["event"] == "epoch" and row["epoch"] > 0:
+            found = step / row["epoch"]
+            if row["epoch"] == 1:
+                break
+    return found or max(step, 1)

@@ -16,8 +16,9 @@ from ..nn import parameters
 from ..ops import cross_entropy
 from ..optim import Optimizer
 from ..tensor import Array, Tensor
-from ..validation import integer, real, state_mismatches
-from .evaluation import Evaluation, as_images, as_labelled, evaluate
+from ..validation import integer, real
+from .evaluation import as_images, as_labelled, evaluate
+from .resuming import is_measured, mismatches, steps_in
 from .selection import best_epoch, should_stop
 from .shards import value_and_grad
 from .state import ModelState, nonfinite_names
@@ -32,7 +33,7 @@ class Step(NamedTuple):
     step: int  # from 1, over all epochs
     loss: float  # mean over the batch, in nats, from the forward pass that the gradient came from
     images: int  # in the batch
-    last: bool  # of its epoch
+    last: bool  # of its epoch, or of training: then the model has been measured
     lr: float  # learning rate
 
 
@@ -50,7 +51,10 @@ class Trainer:
     images, labels : array_like
         Equally long; converted to arrays here, and paired by position. Labels are class indices (N,); with a `loss` of
         your own they are whatever that one takes.
-    epochs, batch_size : int
+    epochs : float
+        How often to go through the images, at least 0. Training may end within an epoch: 1.25 is a whole one and a
+        quarter of the next one's steps, rounded (`total_steps`).
+    batch_size : int
     rng : numpy.random.Generator
         Decides the order of the images and what dropout drops.
     loss : callable, optional
@@ -69,7 +73,8 @@ class Trainer:
         than any of them (Polyak and Juditsky, 1992). Floating-point buffers are averaged, too; integer ones are the
         latest.
     monitor : dict of str to (images, labels), optional
-        What to measure after each epoch. Images called ``"validation"`` select the best weights.
+        What to measure after each epoch, and where training ends within one. Images called ``"validation"`` select the
+        best weights.
     patience : int, optional
         Stop when so many epochs in a row were no better than the best one before them, as measured by validation.
     shard_size, threads : int, optional
@@ -80,9 +85,12 @@ class Trainer:
     epoch, batch, step : int
         Where training stands: the epoch (from 1) of the next step, the batches of it that are done, and all steps that
         are done.
+    total_steps : int
+        Steps of the whole training: `epochs` times the batches of an epoch, rounded; at least 1, unless `epochs` is 0.
     history : list of dict
         For each epoch its number, its mean loss over the images (each batch counts by its size), and what was measured:
-        ``NAME_accuracy`` and ``NAME_loss``.
+        ``NAME_accuracy`` and ``NAME_loss``. Where training ends within an epoch, ``epoch`` is `epochs`, 0.6 for
+        instance, and the mean is of this epoch's steps up to there. Such a row stays if training goes on later.
     best : dict of str to ndarray, or None
         Weights after the best epoch so far, with all that belongs to the model: see `tinygrad_mnist.nn.state_dict`.
     averaged : dict of str to ndarray, or None
@@ -123,7 +131,7 @@ class Trainer:
         images: npt.ArrayLike,
         labels: Any,
         *,
-        epochs: int,
+        epochs: float,
         batch_size: int = 500,
         rng: np.random.Generator,
         loss: Callable[[Tensor, Any], Tensor] | None = None,
@@ -145,7 +153,8 @@ class Trainer:
                 raise ValueError(f"Trainer: {count} images and {given} labels; pass one label for each image")
         if not isinstance(rng, np.random.Generator):
             raise TypeError(f"Trainer: rng is {type(rng).__name__}; pass np.random.default_rng(seed)")
-        epochs, batch_size = integer("Trainer", "epochs", epochs), integer("Trainer", "batch_size", batch_size, 1)
+        number = real("Trainer", "epochs", epochs, least=0, below=2**63)
+        batch_size = integer("Trainer", "batch_size", batch_size, 1)
         average = None if average is None else real("Trainer", "average", average, least=0, below=1)
         patience, shard_size, threads = (
             None if value is None else integer("Trainer", name, value, 1)
@@ -159,7 +168,7 @@ class Trainer:
         if patience and "validation" not in monitor:
             raise ValueError(f"Trainer: patience is {patience}, so monitor must have images called 'validation'")
         self.model, self.optimizer, self.images, self.labels, self.rng = model, optimizer, images, labels, rng
-        self.epochs, self.patience = epochs, patience
+        self.epochs, self.patience = int(epochs) if number.is_integer() else number, patience
         self.monitor = {name: as_labelled("Trainer", *labelled, which=f"{name} ") for name, labelled in monitor.items()}
         self.loss, self.schedule, self.augment, self.average = loss, schedule, augment, average
         self.shard_size, self.threads = shard_size, threads
@@ -174,18 +183,29 @@ class Trainer:
         self.best: dict[str, Array] | None = None
         self._settle()
 
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole training."""
+        return steps_in(self.epochs, len(self.cuts))
+
     def steps(self) -> Iterator[Step]:
         """Go on to the end, one optimizer step for each item that is taken.
 
         Between two of them the state can be saved.
+
+        Raises
+        ------
+        ValueError
+            If the evaluation where training stands has failed, as in `state_dict`.
         """
         self._settle()
-        while self.epoch <= self.epochs and not (self.patience and should_stop(self.scores(), self.patience)):
+        self._check_measured()
+        while self.step < self.total_steps and not (self.patience and should_stop(self.scores(), self.patience)):
             if self.order is None:
                 self.order = self.rng.permutation(len(self.images))
             index = self.order[self.cuts[self.batch]]
             if self.schedule is not None:
-                factor = self.schedule(self.step, self.epochs * len(self.cuts))
+                factor = self.schedule(self.step, self.total_steps)
                 words = f"what the schedule returned for step {self.step}"
                 self.optimizer.lr = self.lr * real("Trainer", words, factor, least=0)
             self.losses.append(self._update(index))
@@ -193,10 +213,9 @@ class Trainer:
                 fresh = 1 - min(self.average, (self.step + 1) / (self.step + 10))
                 self.averaged = self.model_state.average(self.averaged, fresh)
             self.batch, self.step = self.batch + 1, self.step + 1
-            step = Step(
-                self.epoch, self.step, self.losses[-1], len(index), self.batch == len(self.cuts), self.optimizer.lr
-            )
-            if step.last:
+            last = self.batch == len(self.cuts) or self.step == self.total_steps
+            step = Step(self.epoch, self.step, self.losses[-1], len(index), last, self.optimizer.lr)
+            if last:
                 self._end_epoch()
             yield step
 
@@ -225,13 +244,12 @@ class Trainer:
         Raises
         ------
         ValueError
-            If the evaluation at the end of an epoch has failed: training cannot continue from there. If the model has
-            state that would not be saved.
+            If the evaluation at the end of an epoch, or of training, has failed: training cannot continue from there.
+            If the model has state that would not be saved.
         """
         self._settle()
         self.model_state.check()
-        if self.batch == len(self.cuts):
-            raise ValueError("Trainer: the evaluation at the end of this epoch has failed; load an earlier state")
+        self._check_measured()
         return {
             "weights": _copies(self.model_state.arrays()),
             "averaged": None if self.averaged is None else _copies(self.averaged),
@@ -256,7 +274,8 @@ class Trainer:
 
         With more epochs, training continues beyond the end of the saved one. The result is to the bit that of training
         with so many epochs from the beginning, unless a schedule would have given the earlier steps another learning
-        rate.
+        rate. Where the saved one ended within an epoch, the row of that end stays in `history`, and its weights may be
+        selected.
 
         Raises
         ------
@@ -269,34 +288,7 @@ class Trainer:
         state = {"averaged": None, **state}  # version 0.1.0 had no averages at first
         for key in ("weights", "averaged", "best"):  # and saved trained parameters alone
             state[key] = self.model_state.completed(state.get(key))
-        counts: list[Any] = [state.get(key) for key in ("epoch", "batch", "step")]
-        epoch, batch, step = counts
-        wrong, unchecked = list[str](), {"optimizer", "order", "rng"}  # these three are checked below
-        if not (
-            all(isinstance(count, (int, np.integer)) and not isinstance(count, bool) for count in counts)
-            and 1 <= epoch <= self.epochs + 1
-            and 0 <= batch < len(self.cuts)
-            and step == (epoch - 1) * len(self.cuts) + batch
-        ):
-            plan = f"{self.epochs} epochs of {len(self.cuts)} batches"
-            wrong.append(" ".join(f"step {step}, epoch {epoch}, batch {batch} are none of {plan}".split()))
-            unchecked |= {"epoch", "batch", "step", "losses", "history", "best"}
-            epoch, batch = 1, 0
-        live = self._expected_state(epoch, batch)
-        equal = {"images", "batch_size", *(f"history/{i}/epoch" for i in range(epoch - 1))}
-        wrong += state_mismatches(
-            live, state, "the trainer", equal=equal, nonnegative=["lr"], finite=True, unchecked=unchecked
-        )
-        wrong += [f"optimizer: {line}" for line in self.optimizer.state_mismatches(state.get("optimizer"))]
-        order: Any = state.get("order")  # None before the first batch of an epoch
-        images = np.arange(len(self.images))
-        integers = isinstance(order, np.ndarray) and order.dtype.kind == "i" and order.shape == images.shape
-        if not (integers and np.array_equal(np.sort(order), images) or order is None and batch == 0):
-            wrong.append(f"order is not a permutation of {len(images)} images")
-        try:
-            type(self.rng.bit_generator)().state = state.get("rng", {})
-        except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
-            wrong.append(f"rng is no state of {type(self.rng.bit_generator).__name__} ({error})")
+        wrong = mismatches(self, state)
         if wrong:
             raise ValueError(
                 f"Trainer: the saved state does not fit: {'; '.join(wrong)}; make the trainer as the saved one was "
@@ -306,30 +298,11 @@ class Trainer:
         self.model_state.remember()
         self.optimizer.load_state_dict(state["optimizer"])
         self.rng.bit_generator.state = state["rng"]
-        self.epoch, self.batch, self.step, self.lr = int(epoch), int(batch), int(step), float(state["lr"])
-        self.order = None if order is None else order.astype(np.intp)
+        self.epoch, self.batch, self.step = (int(state[key]) for key in ("epoch", "batch", "step"))
+        self.order = None if state["order"] is None else state["order"].astype(np.intp)
+        self.lr = float(state["lr"])
         self.losses, self.history = state["losses"].tolist(), [dict(row) for row in state["history"]]
         self.best, self.averaged = state["best"], state["averaged"]
-
-    def _expected_state(self, epoch: int, batch: int) -> dict[str, Any]:
-        """Return a template of the state dict after some batches of an epoch; None stands for what is checked apart."""
-        weights = self.model_state.arrays()
-        scores = [f"{name}_{kind}" for name in self.monitor for kind in Evaluation._fields]
-        row = dict.fromkeys(["epoch", "mean_loss", *scores], 0.0)
-        return {
-            **dict.fromkeys(["optimizer", "order", "rng"]),
-            "weights": weights,
-            "averaged": None if self.average is None else weights,
-            "lr": 0.0,
-            "epoch": epoch,
-            "batch": batch,
-            "step": 0,
-            "losses": np.zeros(batch),
-            "history": [row | {"epoch": number} for number in range(1, epoch)],
-            "images": len(self.images),
-            "batch_size": self.batch_size,
-            "best": weights if epoch > 1 and "validation" in self.monitor else None,
-        }
 
     def selected(self) -> dict[str, Array]:
         """Return the weights to use: those of the best epoch in validation, or without validation the latest.
@@ -345,6 +318,11 @@ class Trainer:
         if self.step == 0:
             self.model_state.remember()
             self.averaged = None if self.average is None else self.model_state.arrays()
+
+    def _check_measured(self) -> None:
+        at_end = self.batch == len(self.cuts) or (self.batch > 0 and self.step == self.total_steps)
+        if at_end and not is_measured(self.history, self.step, len(self.cuts)):
+            raise ValueError("Trainer: the evaluation at the end of this epoch has failed; load an earlier state")
 
     def _in_use(self) -> dict[str, Array]:
         return _copies(self.model_state.arrays() if self.averaged is None else self.averaged)
@@ -397,11 +375,15 @@ class Trainer:
         return loss
 
     def _end_epoch(self) -> None:
-        mean = math.fsum(loss * (len(cut) / len(self.images)) for loss, cut in zip(self.losses, self.cuts, strict=True))
-        self.history.append({"epoch": self.epoch, "mean_loss": mean, **self.measure()})
+        """Measure at the end of an epoch, or of training within one; only after a whole epoch does another begin."""
+        whole, done = self.batch == len(self.cuts), self.cuts[: self.batch]
+        images = sum(len(cut) for cut in done)
+        mean = math.fsum(loss * (len(cut) / images) for loss, cut in zip(self.losses, done, strict=True))
+        self.history.append({"epoch": self.epoch if whole else self.epochs, "mean_loss": mean, **self.measure()})
         if "validation" in self.monitor and best_epoch(self.scores()) == len(self.history) - 1:
             self.best = self._in_use()
-        self.epoch, self.batch, self.order, self.losses = self.epoch + 1, 0, None, []
+        if whole:
+            self.epoch, self.batch, self.order, self.losses = self.epoch + 1, 0, None, []
 
     def scores(self) -> list[tuple[float, float]]:
         """Accuracy in validation after each epoch, and of equal ones the lower loss: what selects."""
@@ -418,5 +400,8 @@ def _copies(arrays: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def fit(model: Any, optimizer: Optimizer, images: npt.ArrayLike, labels: Any, **settings: Any) -> Iterator[Step]:
-    """Return the steps of a `Trainer`, where nothing is to be saved or measured: ``for step in fit(...): ...``."""
+    """Return the steps of a `Trainer`, where nothing is to be saved or measured: ``for step in fit(...): ...``.
+
+    `settings` are those of `Trainer`; ``epochs=0.6`` ends within the first epoch.
+    """
     return Trainer(model, optimizer, images, labels, **settings).steps()

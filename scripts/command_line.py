@@ -26,6 +26,7 @@ def option(
     help: str,
     *,
     least: float | None = None,
+    above: float | None = None,
     choices: Sequence[Any] | None = None,
     metavar: str | None = None,
     bare: Any = None,
@@ -40,6 +41,8 @@ def option(
         Its text in ``--help``; the default is appended unless the text speaks of it (as ``{default}``, for instance).
     least : float, optional
         Lower bound of a number.
+    above : float, optional
+        In its place a bound that the number must exceed.
     choices : sequence, optional
         All allowed values.
     metavar : str, optional
@@ -62,8 +65,8 @@ def option(
     """
     if "default" not in help and default is not None and not isinstance(default, bool):
         help = f"{help} (default: {{default}})".strip()
-    about = {"help": help, "least": least, "choices": choices, "metavar": metavar, "bare": bare, "parse": parse}
-    return field(default=default, metadata=about)
+    about = {"help": help, "least": least, "above": above, "choices": choices, "metavar": metavar, "bare": bare}
+    return field(default=default, metadata={**about, "parse": parse})
 
 
 def add_options(parser: Any, cls: type) -> None:
@@ -75,7 +78,7 @@ def add_options(parser: Any, cls: type) -> None:
         if kind is bool:
             parser.add_argument(name, action="store_true", help=text)
             continue
-        parse = about["parse"] or _parser(_types(kind)[0], about["least"])
+        parse = about["parse"] or _parser(_types(kind)[0], about["least"], about["above"])
         several = "+" if _is_sequence(kind) else None if about["bare"] is None else "?"
         how = {"metavar": about["metavar"], "choices": about["choices"], "const": about["bare"], "nargs": several}
         parser.add_argument(name, type=parse, help=text, **how)
@@ -93,9 +96,9 @@ def check_values(instance: Any) -> None:
             right = isinstance(single, (*types, int) if float in types else types)
             right = right and (bool in types or not isinstance(single, bool))
             right = right and (about["choices"] is None or single in about["choices"])
-            if not right or (about["least"] is not None and not _in_range(single, types[0], about["least"])):
+            if not right or not _in_range(single, types[0], about["least"], about["above"]):
                 words = f"one of {', '.join(map(str, about['choices']))}" if about["choices"] else None
-                words = words or _number_words(types[0], about["least"]) or f"of type {hints[f.name]}"
+                words = words or _number_words(types[0], about["least"], about["above"]) or f"of type {hints[f.name]}"
                 raise ValueError(f"the setting {f.name} is {str(single)[:50]!r}; it must be {words}")
 
 
@@ -113,31 +116,36 @@ def _types(hint: Any) -> tuple[type, ...]:
     return get_args(_choices(hint)[0])[:1] if _is_sequence(hint) else _choices(hint)
 
 
-def _in_range(value: float, kind: type, least: float) -> bool:
-    return least <= value < (2**63 if kind is int else math.inf)
+def _in_range(value: Any, kind: type, least: float | None, above: float | None) -> bool:
+    if least is None and above is None:
+        return True
+    enough = value >= least if above is None else value > above
+    return bool(enough) and value < (2**63 if kind is int else math.inf)
 
 
-def _number_words(kind: type, least: float | None) -> str | None:
-    if least is None:
+def _number_words(kind: type, least: float | None, above: float | None) -> str | None:
+    if least is None and above is None:
         return None
-    whole = f"a whole number of at least {least:g} and below 2**63"
-    return whole if kind is int else f"a finite number of at least {least:g}"
+    words = f"of at least {least:g}" if above is None else f"above {above:g}"
+    return f"a whole number {words} and below 2**63" if kind is int else f"a finite number {words}"
 
 
-def _parser(kind: type, least: float | None) -> Callable[[str], Any]:
-    return folder if kind is Path else kind if least is None else number(kind, least)
+def _parser(kind: type, least: float | None, above: float | None) -> Callable[[str], Any]:
+    if least is None and above is None:
+        return folder if kind is Path else kind
+    return number(kind, least, above)
 
 
-def number(kind: type, least: float) -> Callable[[str], Any]:
-    """Argument type: a finite number of at least `least`."""
+def number(kind: type, least: float | None, above: float | None = None) -> Callable[[str], Any]:
+    """Argument type: a finite number of at least `least`, or above `above`."""
 
     def parse(text: str) -> Any:
         try:
             value = kind(text)
         except ValueError:
             value = math.nan
-        if not _in_range(value, kind, least):
-            raise argparse.ArgumentTypeError(f"{text[:50]!r} is not {_number_words(kind, least)}")
+        if not _in_range(value, kind, least, above):
+            raise argparse.ArgumentTypeError(f"{text[:50]!r} is not {_number_words(kind, least, above)}")
         return value
 
     return parse

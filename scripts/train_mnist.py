@@ -94,8 +94,8 @@ def train(session: Session, settings: Settings, data: tg.data.Dataset, run: Run,
     run.record_time(run.elapsed(), done=True)
     run.save(trainer.step, run.elapsed(), trainer=state)
     which = f"weights of epoch {epoch}, {'selected by validation' if trainer.best else 'the last'}"
-    if trainer.epoch <= settings.epochs:
-        which += f"; stopped early, after epoch {trainer.epoch - 1}"
+    if trainer.step < trainer.total_steps:
+        which += f"; stopped early, after epoch {trainer.history[-1]['epoch']}"
     result = f"test accuracy {test:.4f} on all {len(data.test_labels):,} images ({which})"
     print(f"{result}; {run.elapsed():.1f} s; peak memory {peak_memory()}{note}")
 
@@ -125,7 +125,7 @@ def complete(run: Run, trainer: Trainer) -> bool:
     tested = bool(run.rows) and run.rows[-1]["event"] == "test"
     patience = trainer.patience
     stopped = patience is not None and tg.training.should_stop(trainer.scores(), patience)
-    return tested and (trainer.epoch > trainer.epochs or stopped)
+    return tested and (trainer.step == trainer.total_steps or stopped)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -159,8 +159,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with stop:
             if complete(run, trainer):
-                early = f": it stopped early, after epoch {trainer.epoch - 1}" * (trainer.epoch <= trainer.epochs)
-                print(f"this run is complete{early}")
+                early = f": it stopped early, after epoch {trainer.history[-1]['epoch']}"
+                print(f"this run is complete{early * (trainer.step < trainer.total_steps)}")
             else:
                 train(session, settings, data, run, trainer, stop)
             finish(session, settings, run, trainer)

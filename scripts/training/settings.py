@@ -52,7 +52,9 @@ class Settings:
         "images; other options change them (default: {default}, whose values are given)",
         choices=tuple(RECIPES),
     )
-    epochs: int = option(8, "times to go through the training images", least=1)
+    epochs: float = option(
+        8, "times to go through the training images; 0.6 and 1.25, say, end within an epoch", above=0
+    )
     batch_size: int = option(500, "images per step", least=1)
     optimizer: str = option("adagrad", "", choices=tuple(OPTIMIZERS))
     lr: float | None = option(None, "learning rate (default: 0.01; 0.001 for adam, adamw and muon)", least=0)
@@ -138,6 +140,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_values(self)
+        if isinstance(self.epochs, float) and self.epochs.is_integer():
+            object.__setattr__(self, "epochs", int(self.epochs))
         if self.paper_protocol and (self.validation or self.patience):
             raise ValueError("--paper-protocol holds no images out; leave out --validation and --patience")
         if self.warmup is None:

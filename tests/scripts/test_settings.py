@@ -39,6 +39,8 @@ def some_settings(draw: st.DrawFn) -> dict[str, Any]:
             values = st.sampled_from(about["choices"])
         elif f.name == "paper_protocol":
             continue
+        elif f.name == "epochs":
+            values = st.integers(1, 99) | st.floats(0, 99, exclude_min=True)
         elif about["least"] is not None and f.name not in OWN:
             least = about["least"]
             small = st.integers(int(least), 99) if "int" in str(f.type) else st.floats(least, 99)
@@ -83,6 +85,20 @@ def test_a_stored_value_of_the_wrong_kind_is_refused_by_name(chosen: dict[str, A
     assert "\n" not in str(found.value) and len(str(found.value)) < 250
 
 
+@pytest.mark.parametrize("text, stored", [("8", "8"), ("8.0", "8"), ("0.6", "0.6"), ("1e1", "10")])
+def test_a_whole_number_of_epochs_is_stored_as_an_integer(text: str, stored: str) -> None:
+    made = Settings(**parsed("--epochs", text))
+    assert json.dumps(asdict(made)["epochs"]) == stored and type(Settings().epochs) is int
+    assert Settings.from_config({"epochs": 8}) == Settings() == Settings.from_config({"epochs": 8.0})
+
+
+@pytest.mark.parametrize("wrong", ["0", "-0.1", "nan", "inf", "many"])
+def test_epochs_are_above_0(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parsed("--epochs", wrong)
+    assert f"argument --epochs: '{wrong}' is not a finite number above 0 (" in capsys.readouterr().err
+
+
 def test_help_says_what_each_setting_is_and_its_default() -> None:
     parser = argparse.ArgumentParser()
     for cls in (opening.Session, Settings):
@@ -91,7 +107,7 @@ def test_help_says_what_each_setting_is_and_its_default() -> None:
     for f in fields(Settings):
         assert f"--{f.name.replace('_', '-')}" in text
     for words in (
-        "times to go through the training images (default: 8)",
+        "times to go through the training images; 0.6 and 1.25, say, end within an epoch (default: 8)",
         "(default: adagrad)",
         "learning rate (default: 0.01; 0.001 for adam, adamw and muon)",
         "sgd (default: 0.9) and muon (default: 0.95)",

@@ -134,6 +134,41 @@ def test_a_run_may_also_end_earlier_but_not_before_what_is_done(train: Any, tmp_
     assert train(out, "--epochs", 2, resume=True) == 0
     rows = read_metrics(out / "metrics.jsonl")
     assert rows[-1]["event"] == "test" and rows[-2]["epoch"] == epochs(out) == 2
+    assert train(out, "--epochs", "0.5", resume=True) == 2
+    assert "--epochs 0.5 is too few: the run has done 4 steps, 2 epochs; pass that or more" in capsys.readouterr().err
+
+
+def test_a_run_may_end_within_an_epoch_and_go_on_from_there(train: Any, tmp_path: Path, capsys: Any) -> None:
+    """An epoch has 3 steps."""
+    how = ["--limit", 200, "--average", "0.9"]
+    assert train(tmp_path / "whole", "--epochs", 2, *how) == 0
+    out = tmp_path / "run"
+    assert train(out, "--epochs", "0.4", *how) == 0
+    assert train(out, "--epochs", "0.6", resume=True, at=2) == 128 + signal.SIGINT, "at the end, before the test"
+    assert train(out, resume=True) == 0
+    shown = capsys.readouterr().out
+    assert "(weights of epoch 0.4, " in shown and "(weights of epoch 0.6, " in shown and "stopped early" not in shown
+    assert epochs(out) == 0.6 and train(out, resume=True) == 0
+    assert "this run is complete\n" in capsys.readouterr().out
+    for fewer in ("0.3", "0.4"):
+        assert train(out, "--epochs", fewer, resume=True) == 2
+        error = capsys.readouterr().err
+        assert f"--epochs {fewer} is too few: the run has done 2 steps, 0.666667 epochs; pass that or more" in error
+    assert train(out, "--epochs", "1.7", resume=True, at=4) == 128 + signal.SIGINT
+    assert "the run has 1.7 epochs from now on, not 0.6" in capsys.readouterr().err
+    assert train(out, "--epochs", "1.4", resume=True) == 2, "at that step, but not measured there"
+    assert "the run has done 4 steps, 1.33333 epochs; pass more" in capsys.readouterr().err
+    assert train(out, "--epochs", "2.0", resume=True) == 0 and '"epochs": 2,' in (out / "config.json").read_text()
+    once, whole = (read_metrics(folder / "metrics.jsonl") for folder in (out, tmp_path / "whole"))
+    assert [row for row in once[:-1] if row["event"] != "test" and row.get("epoch") not in (0.4, 0.6)] == whole[:-1]
+    assert [row["epoch"] for row in once if row["event"] == "epoch"] == [0.4, 0.6, 1, 2]
+
+
+def test_patience_ends_a_run_before_its_last_part(train: Any, tmp_path: Path, capsys: Any) -> None:
+    assert train(tmp_path / "run", "--epochs", "2.5", "--patience", 1, "--lr", 0) == 0
+    assert "stopped early, after epoch 2)" in capsys.readouterr().out
+    assert train(tmp_path / "run", resume=True) == 0
+    assert "this run is complete: it stopped early, after epoch 2\n" in capsys.readouterr().out
 
 
 def test_killed_anywhere_on_the_way_it_can_be_resumed(

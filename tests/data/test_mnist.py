@@ -207,10 +207,10 @@ def refused() -> Iterator[str]:
 CHILD = """
 import os, resource, signal, sys, time
 from tinygrad_mnist.storage import files
-from tinygrad_mnist.data import mnist
+from tinygrad_mnist.data import encode_idx, mnist
 mnist.DIGESTS = {digests}
 {prelude}
-sys.stdout.buffer.write(b"".join(map(mnist.encode_idx, mnist.load_mnist(mirrors=sys.argv[1:]))))
+sys.stdout.buffer.write(b"".join(map(encode_idx, mnist.load_mnist(mirrors=sys.argv[1:]))))
 """
 LOADED = b"".join(map(encode_idx, SET.values()))
 posix = pytest.mark.skipif(

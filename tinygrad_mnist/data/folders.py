@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..storage.arrayfiles import CheckpointError, open_arrays
 from .idx import Header, IdxError, read_header, read_idx
 
-__all__ = ["files", "read_folder", "read_npz"]
+__all__ = ["files", "on_threads", "read_folder", "read_npz"]
 
 KERAS = ("x_train", "y_train", "x_test", "y_test")  # in mnist.npz
 PLACES = ("", "raw", "MNIST/raw", "archive")  # below the folder given; torchvision's, and an unpacked Kaggle archive
@@ -33,6 +33,14 @@ def files(folder: Path, name: str) -> Iterator[Path]:
     for place in (folder, *(folder / variant for variant in variants)):
         for variant in variants:
             yield from (file for file in (place / variant, place / f"{variant}.gz") if os.path.isfile(file))
+
+
+def on_threads(function: Callable[..., Any], *items: Iterable[Any]) -> list[Any]:
+    """Return the results of a function that releases the GIL, computed two at a time, in the order of the items."""
+    from concurrent.futures import ThreadPoolExecutor  # imported here because it takes 8 ms
+
+    with ThreadPoolExecutor(2, "data") as pool:
+        return list(pool.map(function, *items))
 
 
 def read_folder(given: Path, names: Sequence[str], check: Check) -> Found:
@@ -71,7 +79,7 @@ def read_folder(given: Path, names: Sequence[str], check: Check) -> Found:
         if len(found) == len(names):
             shown = list(map(str, found.values()))
             check([read_header(file) for file in found.values()], shown)
-            return [read_idx(file) for file in found.values()], shown, place
+            return on_threads(read_idx, found.values()), shown, place
         missing.append([name for name in names if name not in found])
     for file in (given / name for name in ARCHIVES):
         if file.is_file():
@@ -104,6 +112,6 @@ def read_npz(file: Path, names: Sequence[str], check: Check, max_bytes: int = MA
             raise IdxError(f"{file}: lacks {', '.join(lacking)}; it holds {found}")
         check([held[name] for name in names], shown)
         with open_arrays(file, max_bytes, MAX_ARRAYS) as archive:
-            return [archive.read(name) for name in names], shown, file
+            return on_threads(archive.read, names), shown, file
     except CheckpointError as error:
         raise IdxError(f"{file}: cannot be read as arrays {', '.join(names)} ({error})") from error

@@ -223,5 +223,11 @@ def encode_idx(array: npt.ArrayLike) -> bytes:
         raise TypeError(f"encode_idx: IDX has no {array.dtype}; convert to one of {', '.join(map(str, CODES))}")
     if array.ndim < 1 or max(array.shape) >= 1 << 32:
         raise ValueError(f"encode_idx: IDX cannot hold shape {array.shape}; it takes 1 dimension or more, each < 2**32")
-    header = struct.pack(f">4B{array.ndim}I", 0, 0, CODES[native], array.ndim, *array.shape)
-    return b"".join((header, array.astype(DTYPES[CODES[native]], order="C", copy=False).data))
+    return b"".join(idx_parts(array))
+
+
+def idx_parts(array: npt.NDArray[Any]) -> tuple[bytes, memoryview]:
+    """Return header and values of an IDX file; the values are not copied unless their byte order changes."""
+    code = CODES[array.dtype.newbyteorder("=")]
+    header = struct.pack(f">4B{array.ndim}I", 0, 0, code, array.ndim, *array.shape)
+    return header, array.astype(DTYPES[code], order="C", copy=False).data

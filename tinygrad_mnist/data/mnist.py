@@ -18,8 +18,8 @@ import numpy.typing as npt
 from ..storage.files import leftovers, lock_folder, write_atomically
 from ..validation import real
 from .download import download
-from .folders import files, read_folder, read_npz
-from .idx import Header, IdxError, decode_idx, encode_idx, read_idx
+from .folders import files, on_threads, read_folder, read_npz
+from .idx import Header, IdxError, decode_idx, idx_parts, read_idx
 from .synthetic import synthetic_digits
 
 __all__ = ["MIRRORS", "DataUnavailableError", "Dataset", "cache_dir", "find_mnist", "load_mnist"]
@@ -195,10 +195,8 @@ def _from_folder(folder: Path, how: str) -> Dataset:
         if labels.max() > 9:
             worst = int(labels.argmax())
             raise IdxError(f"{name}: label {labels[worst]} at position {worst}; expected 0 to 9")
-    original = all(
-        array.nbytes <= MAX_BYTES and _sha256(array) == digest
-        for array, digest in zip(arrays, DIGESTS.values(), strict=True)
-    )
+    fits = all(array.nbytes <= MAX_BYTES for array in arrays)
+    original = fits and on_threads(_sha256, arrays) == list(DIGESTS.values())
     kind = "MNIST" if original else "DATA OF THE SHAPE OF MNIST, not MNIST itself,"
     return Dataset._make([*arrays, f"{kind} from {place} (the folder {how})", False])
 
@@ -229,7 +227,7 @@ def _from_cache_or_mirrors(folder: Path, mirrors: Sequence[str], timeout: float)
     decoded, cached = folder / "mnist.npz", f"MNIST from {folder} (the per-user cache)"
     try:
         found = read_npz(decoded, list(DIGESTS), _check_headers, MAX_BYTES)[0]
-        return Dataset._make([*map(_verified, DIGESTS, found, [str(decoded)] * len(DIGESTS)), cached, False])
+        return Dataset._make([*on_threads(_verified, DIGESTS, found, [str(decoded)] * len(DIGESTS)), cached, False])
     except FileNotFoundError:
         pass
     except (OSError, IdxError) as error:
@@ -276,7 +274,10 @@ def _cached(folder: Path, name: str) -> Array | None:
 
 
 def _sha256(array: npt.NDArray[Any]) -> str:
-    return hashlib.sha256(encode_idx(array)).hexdigest()  # of the uncompressed IDX file
+    digest = hashlib.sha256()  # of the uncompressed IDX file
+    for part in idx_parts(array):
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def _verified(name: str, array: npt.NDArray[Any], where: str) -> Array:

@@ -176,10 +176,14 @@ def _npz(path: Path, file: BinaryIO, size: int, max_bytes: int, max_arrays: floa
 
         def values(name: str) -> Array:
             member, begin, shape, fortran, dtype = headers[name]
-            data = bytearray()  # grows as data is read
+            stored = member.compress_type == zipfile.ZIP_STORED
+            # the file is as long as what is stored in it; what is unpacked is only promised: its room grows with it
+            data: Any = np.empty(member.file_size, np.uint8) if stored else bytearray()
             with archive.open(member) as opened:
+                position = 0
                 while chunk := opened.read(CHUNK):  # up to the end, where zipfile compares the CRC
-                    data += chunk
+                    data[position : position + len(chunk)] = memoryview(chunk)
+                    position += len(chunk)
             array: Array = np.frombuffer(memoryview(data)[begin:], dtype).reshape(shape, order="F" if fortran else "C")
             return array.astype(dtype.newbyteorder("="), copy=False)
 

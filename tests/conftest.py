@@ -68,6 +68,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session", autouse=True)
+def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the tests away from the user's cache: what a folder of the real MNIST holds is stored there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TINYGRAD_MNIST_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield
+
+
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch):
     """Load the training script as a module; its changes to sys.path are undone."""

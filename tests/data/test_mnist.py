@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from tinygrad_mnist.data import (
     download,
     encode_idx,
     find_mnist,
+    folders,
     load_mnist,
     mnist,
 )
@@ -319,6 +321,89 @@ def test_a_damaged_file_in_a_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / LABELS).write_bytes(b"\0\0\x08\x01\0\0\0\x09")
     with pytest.raises(IdxError, match=f"{LABELS}: the header promises 9 bytes .*, more than a file of this size"):
         find_mnist(tmp_path)
+
+
+def idx_files(folder: Path) -> Path:
+    return put(folder, name=lambda name: f"{name}.gz", pack=gzip.compress)
+
+
+def test_gzip_files_that_are_remembered_are_not_unpacked_again(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = listing(idx_files(tmp_path / "set"))
+    first = find_mnist(tmp_path / "set", remember=True)
+    assert_is(first)
+    assert sorted(listing(cache)) == ["mnist.npz", "packed.txt"] and listing(tmp_path / "set") == before
+    unpacked: list[Path] = []
+    read = folders.read_idx
+    monkeypatch.setattr(folders, "read_idx", lambda file: unpacked.append(file) or read(file))
+    assert_is(again := find_mnist(tmp_path / "set", remember=True))
+    assert again.source == first.source == f"MNIST from {tmp_path / 'set'} (the folder given)" and not unpacked
+    assert_is(find_mnist(tmp_path / "set"))
+    assert len(unpacked) == 4  # nothing is taken from the cache unless it is asked for
+    shutil.copytree(tmp_path / "set", tmp_path / "copy")
+    assert str(tmp_path / "copy") in find_mnist(tmp_path / "copy", remember=True).source
+    assert len(unpacked) == 4
+    assert_is(find_mnist(mirrors=()))  # what it stored is a cache like any other
+
+
+def test_other_files_than_those_remembered_are_unpacked(tmp_path: Path, cache: Path) -> None:
+    find_mnist(idx_files(tmp_path / "set"), remember=True)
+    before, other = listing(cache), SET | {TEST_LABELS: np.uint8([9, 8, 7])}
+    (tmp_path / "set" / f"{TEST_LABELS}.gz").write_bytes(gzip.compress(encode_idx(other[TEST_LABELS])))
+    data = find_mnist(tmp_path / "set", remember=True)
+    assert_is(data, other)
+    assert data.source.startswith("DATA OF THE SHAPE OF MNIST") and listing(cache) == before
+    (tmp_path / "set" / f"{TEST_LABELS}.gz").write_bytes(b"\x1f\x8b" + bytes(100))
+    with pytest.raises(IdxError, match=f"{TEST_LABELS}.gz: the gzip data is damaged"):
+        find_mnist(tmp_path / "set", remember=True)
+    assert_is(find_mnist(put(tmp_path / "raw"), remember=True))  # reading these is as fast
+    assert listing(cache) == before
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.data())
+def test_a_damaged_memory_of_gzip_files_is_never_believed(tmp_path: Path, cache: Path, data: st.DataObject) -> None:
+    find_mnist(idx_files(tmp_path / "set"), remember=True)
+    name = data.draw(st.sampled_from(["mnist.npz", "packed.txt"]))
+    content = bytearray((cache / name).read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    (cache / name).write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    for _ in range(2):
+        assert_is(find_mnist(tmp_path / "set", remember=True))
+    assert_is(find_mnist(mirrors=()))  # repaired
+    shutil.rmtree(cache)
+
+
+def test_only_so_many_files_are_remembered(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mnist, "MAX_PACKED", 2)
+    known = []
+    for level in (1, 5, 9):
+        folder = put(
+            tmp_path / str(level), name=lambda name: f"{name}.gz", pack=partial(gzip.compress, compresslevel=level)
+        )
+        find_mnist(folder, remember=True)
+        known.append((cache / "packed.txt").read_text().split())
+    assert [len(keys) for keys in known] == [1, 2, 2]
+    assert len({*known[1], *known[2]}) == 3 and known[2][0] == known[1][1]
+
+
+@pytest.mark.parametrize("kind", ["file", "homeless"])
+def test_a_folder_serves_where_nothing_can_be_remembered(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    if kind == "file":
+        cache.touch()
+    else:
+        monkeypatch.setenv("TINYGRAD_MNIST_CACHE", "")
+        monkeypatch.setattr(Path, "home", homeless)
+    idx_files(tmp_path / "set")
+    for _ in range(2):
+        assert_is(find_mnist(tmp_path / "set", remember=True))
+    assert not caplog.records  # the user asked for the folder, not for the cache
 
 
 # Synthetic digits -----------------------------------------------------------------------------------------------------

@@ -271,7 +271,7 @@ def test_what_would_change_the_run_is_refused(
     few = [*tg.data.synthetic_digits(700), *tg.data.synthetic_digits(20)]
     if "synthetic" in other:
         monkeypatch.setattr(
-            tg.data, "find_mnist", lambda path: tg.data.Dataset(*few, source="SYNTHETIC (why)", synthetic=True)
+            tg.data, "find_mnist", lambda path, **how: tg.data.Dataset(*few, source="SYNTHETIC (why)", synthetic=True)
         )
     before = {file.name: file.read_bytes() for file in half.iterdir()}
     capsys.readouterr()

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..storage.files import leftovers, lock_folder, write_atomically
+from ..storage.files import leftovers, lock_folder, read_whole, write_atomically
 from ..validation import real
 from .download import download
 from .folders import files, on_threads, read_folder, read_npz
@@ -36,6 +36,8 @@ DIGESTS = {  # SHA-256 of the uncompressed files; their order is that of Dataset
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 MAX_BYTES = 64 << 20  # of one MNIST file, compressed or not, and of all arrays of MNIST together
+PACKED = "packed.txt"  # in the cache: see `_Packed`
+MAX_PACKED = 100  # lines in it
 MAX_IMAGES = 700_000  # in one file of a folder: 550 MB
 MAX_TIMEOUT = 86_400.0  # a day
 REMEDY = (
@@ -90,6 +92,7 @@ def find_mnist(
     fallback: bool = True,
     mirrors: Sequence[str] = MIRRORS,
     timeout: float = 20.0,
+    remember: bool = False,
 ) -> Dataset:
     """Load MNIST from the first source that has it.
 
@@ -114,6 +117,10 @@ def find_mnist(
         Base addresses, tried in this order. Empty: the network is not used.
     timeout : float
         Seconds to wait for a connection or for the next bytes; a whole file may take 30 times as long.
+    remember : bool
+        If the folder given holds MNIST itself in gzip files, store its arrays and the SHA-256 of these files in the
+        per-user cache, if that is writable. The next time that files with this SHA-256 are found in a folder, they are
+        not unpacked: the arrays come from the cache, verified as always.
 
     Returns
     -------
@@ -140,9 +147,8 @@ def find_mnist(
     if given == "synthetic":
         return _synthetic("asked for by name")
     if given is not None:
-        return _from_folder(
-            Path(os.path.expanduser(given)), "given" if path is not None else "from TINYGRAD_MNIST_DATA"
-        )
+        how = "given" if path is not None else "from TINYGRAD_MNIST_DATA"
+        return _from_folder(Path(os.path.expanduser(given)), how, _Packed() if remember else None)
     try:
         return _from_cache_or_mirrors(cache_dir(), mirrors, timeout)
     except DataUnavailableError as error:
@@ -185,11 +191,14 @@ def _synthetic(reason: str) -> Dataset:
     return Dataset._make([*train, *test, f"SYNTHETIC DIGITS, not MNIST ({reason})", True])
 
 
-def _from_folder(folder: Path, how: str) -> Dataset:
+def _from_folder(folder: Path, how: str, packed: _Packed | None) -> Dataset:
+    recall = packed.recall if packed else lambda files: None
     try:
-        arrays, names, place = read_folder(folder, list(DIGESTS), _check_headers)
+        arrays, names, place = read_folder(folder, list(DIGESTS), _check_headers, recall)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{folder} (the MNIST folder {how}) {error}. {REMEDY}") from None
+    if packed and packed.recalled:
+        return Dataset._make([*arrays, f"MNIST from {place} (the folder {how})", False])
     _check_headers([(array.shape, array.dtype) for array in arrays], names)  # files may change while they are read
     for labels, name in zip(arrays[1::2], names[1::2], strict=True):
         if labels.max() > 9:
@@ -197,8 +206,60 @@ def _from_folder(folder: Path, how: str) -> Dataset:
             raise IdxError(f"{name}: label {labels[worst]} at position {worst}; expected 0 to 9")
     fits = all(array.nbytes <= MAX_BYTES for array in arrays)
     original = fits and on_threads(_sha256, arrays) == list(DIGESTS.values())
+    if original and packed:
+        packed.remember(arrays)
     kind = "MNIST" if original else "DATA OF THE SHAPE OF MNIST, not MNIST itself,"
     return Dataset._make([*arrays, f"{kind} from {place} (the folder {how})", False])
+
+
+class _Packed:
+    """What gzip files in folders hold, if it is MNIST itself: arrays in the cache in place of those to be unpacked.
+
+    The file PACKED in the cache has a line for each set of files that held MNIST: the SHA-256 of the SHA-256 of each.
+    What it says is used for files with these digests alone, and what they hold is verified by the digests of MNIST.
+    """
+
+    def __init__(self) -> None:
+        self.key: str | None = None  # of the gzip files that were found
+        self.recalled = False
+
+    def recall(self, found: Sequence[Path]) -> list[Array] | None:
+        """Return the arrays in these files if they are known."""
+        try:
+            if not all(file.suffix == ".gz" and file.stat().st_size <= MAX_BYTES for file in found):
+                return None
+            key = hashlib.sha256("".join(on_threads(_file_sha256, found)).encode()).hexdigest()
+            self.key = key
+            if key not in self._known():
+                return None
+            arrays = _decoded(cache_dir() / "mnist.npz")
+        except (OSError, IdxError) as error:
+            log.info("nothing is known about the files of the folder (%s)", error)
+            return None
+        self.recalled = True
+        return arrays
+
+    def remember(self, arrays: Sequence[Array]) -> None:
+        """Store the arrays, if they come from gzip files, and those as known."""
+        if self.key is None:
+            return
+        with suppress(DataUnavailableError):  # there is no home folder
+            folder = cache_dir()
+            _remove_leftovers(folder)
+            _save_decoded(folder, dict(zip(DIGESTS, arrays, strict=True)), logging.INFO)
+            known = [key for key in self._known() if key != self.key][1 - MAX_PACKED :]
+            _save(folder / PACKED, "".join(f"{key}\n" for key in [*known, self.key]).encode(), logging.INFO)
+
+    def _known(self) -> list[str]:
+        try:
+            return read_whole(cache_dir() / PACKED, 65 * MAX_PACKED).decode("ascii").split()
+        except (OSError, ValueError):  # none yet, or another program's
+            return []
+
+
+def _file_sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_headers(headers: Sequence[Header], names: Sequence[str]) -> None:
@@ -226,8 +287,7 @@ def _from_cache_or_mirrors(folder: Path, mirrors: Sequence[str], timeout: float)
     _remove_leftovers(folder)
     decoded, cached = folder / "mnist.npz", f"MNIST from {folder} (the per-user cache)"
     try:
-        found = read_npz(decoded, list(DIGESTS), _check_headers, MAX_BYTES)[0]
-        return Dataset._make([*on_threads(_verified, DIGESTS, found, [str(decoded)] * len(DIGESTS)), cached, False])
+        return Dataset._make([*_decoded(decoded), cached, False])
     except FileNotFoundError:
         pass
     except (OSError, IdxError) as error:
@@ -248,20 +308,30 @@ def _from_cache_or_mirrors(folder: Path, mirrors: Sequence[str], timeout: float)
             reasons.append("".join(c if c.isprintable() else " " for c in reason))  # one line, whatever the mirror sent
     if len(arrays) < len(DIGESTS):
         raise DataUnavailableError(f"MNIST was not found: {'; '.join(reasons)}. {REMEDY}")
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    _save(decoded, buffer.getbuffer())
+    _save_decoded(folder, arrays)
     source = f"MNIST from {', '.join(dict.fromkeys(used))} (downloaded)" if used else cached
     return Dataset._make([*(arrays[name] for name in DIGESTS), source, False])
 
 
 def _remove_leftovers(folder: Path) -> None:
     """Delete the temporary files of `_save` in processes that were killed, unless some process is writing now."""
-    names = {"mnist.npz", *(f"{name}.gz" for name in DIGESTS)}
+    names = {"mnist.npz", PACKED, *(f"{name}.gz" for name in DIGESTS)}
     with suppress(OSError), lock_folder(folder, exclusive=True):
         for part in leftovers(folder):
             if part.name.rsplit(".", 2)[0] in names and part.is_file():
                 part.unlink()
+
+
+def _decoded(file: Path) -> list[Array]:
+    """Read the arrays of MNIST from the file in the cache that holds them as they are."""
+    found = read_npz(file, list(DIGESTS), _check_headers, MAX_BYTES)[0]
+    return on_threads(_verified, DIGESTS, found, [str(file)] * len(DIGESTS))
+
+
+def _save_decoded(folder: Path, arrays: dict[str, Any], level: int = logging.WARNING) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    _save(folder / "mnist.npz", buffer.getbuffer(), level)
 
 
 def _cached(folder: Path, name: str) -> Array | None:
@@ -286,11 +356,11 @@ def _verified(name: str, array: npt.NDArray[Any], where: str) -> Array:
     return array
 
 
-def _save(path: Path, data: bytes | memoryview) -> None:
+def _save(path: Path, data: bytes | memoryview, level: int = logging.WARNING) -> None:
     """Write a file of the cache atomically, best effort: a failure is only logged. A link is replaced, not followed."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with lock_folder(path.parent):
             write_atomically(path, data, follow_links=False)
     except OSError as error:
-        log.warning("cannot write %s (%s); the data is used from memory", path, error)
+        log.log(level, "cannot write %s (%s); the data is used from memory", path, error)

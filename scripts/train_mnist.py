@@ -30,6 +30,7 @@ for library in ("OPENBLAS", "MKL", "OMP"):  # shards run side by side: one threa
 
 from command_line import Parser, Stop, add_options, missing_extras, peak_memory
 from training.opening import Session, open_run
+from training.phases import Phases
 from training.settings import Settings
 
 import tinygrad_mnist as tg
@@ -65,7 +66,15 @@ def complain(text: str) -> None:
     print(f"train_mnist.py: {text}", file=sys.stderr)
 
 
-def train(session: Session, settings: Settings, data: tg.data.Dataset, run: Run, trainer: Trainer, stop: Stop) -> None:
+def train(
+    session: Session,
+    settings: Settings,
+    data: tg.data.Dataset,
+    run: Run,
+    trainer: Trainer,
+    stop: Stop,
+    phases: Phases,
+) -> None:
     """Train, and test unless told to stop before; everything is recorded in the run folder."""
     label = {"data": "synthetic" if data.synthetic else data.source.split(" from ")[0]}
     label |= {"protocol": "paper"} if settings.paper_protocol else {}
@@ -83,13 +92,15 @@ def train(session: Session, settings: Settings, data: tg.data.Dataset, run: Run,
     steps, seconds = session.checkpoint_every
     callbacks.append(tg.training.Checkpoint(run, steps=steps, seconds=seconds))
     untrained = settings.paper_protocol and not run.rows
-    tg.training.run(trainer, callbacks, stop=lambda: stop.signal, measure_untrained=untrained)
+    with phases.part("steps"):
+        tg.training.run(trainer, callbacks, stop=lambda: stop.signal, measure_untrained=untrained)
     if stop.signal:
         return
     state = trainer.state_dict()
     tg.nn.load_state_dict(trainer.model, trainer.selected())
     epoch = trainer.history[tg.training.best_epoch(trainer.scores()) if trainer.best else -1]["epoch"]
-    test = tg.training.accuracy(trainer.model, data.test_images, data.test_labels, session.threads)
+    with phases.part("test images"):
+        test = tg.training.accuracy(trainer.model, data.test_images, data.test_labels, session.threads)
     run.record("test", epoch=epoch, test_accuracy=test, images=len(data.test_labels), **label)
     run.record_time(run.elapsed(), done=True)
     run.save(trainer.step, run.elapsed(), trainer=state)
@@ -111,13 +122,17 @@ def report_profile(folder: Path, write: Any, profile: tg.Profile, steps: int) ->
     profile.save_trace(folder / "trace.json")
 
 
-def finish(session: Session, settings: Settings, run: Run, trainer: Trainer) -> None:
+def finish(session: Session, settings: Settings, run: Run, trainer: Trainer, phases: Phases) -> None:
     """Write weights and curves."""
-    tg.checkpoint.save_weights(run.folder / "weights.safetensors", trainer.selected())
+    with phases.part("saving"):
+        tg.checkpoint.save_weights(run.folder / "weights.safetensors", trainer.selected())
     if not session.no_plots and run.rows:
         title = f"{run.folder.name}, {run.rows[-1]['data']}{PAPER * settings.paper_protocol}"
-        plot_curves(run.rows, run.folder / "curves.png", title)
+        with phases.part("drawing"):
+            plot_curves(run.rows, run.folder / "curves.png", title)
     print(f"run folder: {run.folder}")
+    if session.profile:
+        print(f"where the time went since the start of the process:\n{phases.table()}")
 
 
 def complete(run: Run, trainer: Trainer) -> bool:
@@ -129,7 +144,7 @@ def complete(run: Run, trainer: Trainer) -> bool:
 
 
 def main(argv: list[str] | None = None) -> int:
-    given = parse(argv)
+    phases, given = Phases(), parse(argv)
     session = Session(**{f.name: given[f.name] for f in fields(Session) if f.name in given})
     needed = [("safetensors", "a checkpoint", ""), ("filelock", "a run folder", "")]
     needed += [] if session.quiet else [("tqdm", "the progress bar", ", or pass --quiet")]
@@ -138,7 +153,7 @@ def main(argv: list[str] | None = None) -> int:
         complain(problem)
         return 2
     try:
-        run, settings, data, trainer = open_run(given, session, complain)
+        run, settings, data, trainer = open_run(given, session, complain, phases)
     except (OSError, ValueError) as error:
         complain(str(error))
         return 2
@@ -162,8 +177,10 @@ def main(argv: list[str] | None = None) -> int:
                 early = f": it stopped early, after epoch {trainer.history[-1]['epoch']}"
                 print(f"this run is complete{early * (trainer.step < trainer.total_steps)}")
             else:
-                train(session, settings, data, run, trainer, stop)
-            finish(session, settings, run, trainer)
+                trainer.measure = phases.timed("evaluation while training", trainer.measure)  # type: ignore[method-assign]
+                run.save = phases.timed("saving", run.save)  # type: ignore[method-assign]
+                train(session, settings, data, run, trainer, stop, phases)
+            finish(session, settings, run, trainer, phases)
         if stop.signal and not complete(run, trainer):
             complain(f"stopped by {signal.Signals(stop.signal).name} after step {trainer.step}; {go_on}")
             return 128 + stop.signal

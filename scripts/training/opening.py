@@ -21,6 +21,7 @@ from tinygrad_mnist.train.resuming import is_measured, steps_in
 from tinygrad_mnist.train.runs import Run, code_version
 
 from .build import make_trainer
+from .phases import Phases
 from .settings import Settings
 
 
@@ -62,7 +63,8 @@ class Session:
     profile: int | None = option(
         None,
         "say how long each op takes in some steps (default: 20), and write profile.txt and trace.json (for "
-        "ui.perfetto.dev) to the run folder; training goes on",
+        "ui.perfetto.dev) to the run folder; training goes on; at the end, say where each second went since the "
+        "process was started",
         least=1,
         metavar="STEPS",
         bare=20,
@@ -159,7 +161,7 @@ def weights_file(run: Run | None, session: Session) -> tuple[Path | None, dict[s
 
 
 def open_run(
-    given: Mapping[str, Any], session: Session, log: Callable[[str], None]
+    given: Mapping[str, Any], session: Session, log: Callable[[str], None], phases: Phases
 ) -> tuple[Run, Settings, tg.data.Dataset, Trainer]:
     """Begin or resume a run: what is wrong is raised before a new folder is made."""
     run = Run.resume(session.resume, log) if session.resume else None
@@ -169,7 +171,8 @@ def open_run(
             settings, place = Settings.from_recipe(**chosen), session.data
         else:
             settings, place = stored_settings(run, given, log), given.get("data", run.config.get("data"))
-        data = tg.data.find_mnist(place)
+        with phases.part("data"):
+            data = tg.data.find_mnist(place, remember=True)
         show_source(data)
         if run is None:
             settings = complete_settings(settings, data)

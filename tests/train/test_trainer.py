@@ -86,6 +86,11 @@ def test_a_profile_of_some_steps_is_shown_and_stored_and_changes_nothing(script,
     shown = capsys.readouterr().out
     table = (tmp_path / "a" / "profile.txt").read_text()
     assert "profile of 3 steps, each:\n" + table in shown
+    phases = shown.partition("where the time went since the start of the process:\n")[2].splitlines()
+    seconds = {line[:26].strip(): float(line.split()[-3]) for line in phases}
+    assert list(seconds)[:3] == ["interpreter and imports", "set-up", "data"] and list(seconds)[-1] == "total"
+    assert {"steps", "evaluation while training", "test images", "saving"} < seconds.keys()
+    assert sum(seconds.values()) == pytest.approx(2 * seconds["total"], abs=0.001 * len(seconds))
     (calls,) = [row.split()[1] for row in table.splitlines() if row.startswith("conv_output")]
     assert calls == "6"
     trace = json.loads((tmp_path / "a" / "trace.json").read_text())["traceEvents"]
@@ -258,7 +263,7 @@ def test_that_nobody_reads_what_is_printed_is_no_failure(folder, tmp_path, end):
 def test_synthetic_data_is_announced_and_every_metric_says_so(script, tmp_path, capsys, monkeypatch):
     few = [*tg.data.synthetic_digits(200), *tg.data.synthetic_digits(100, np.random.default_rng(1))]
     data = tg.data.Dataset(*few, source="SYNTHETIC DIGITS, not MNIST (no network)", synthetic=True)
-    monkeypatch.setattr(tg.data, "find_mnist", lambda path: data)
+    monkeypatch.setattr(tg.data, "find_mnist", lambda path, **how: data)
     assert (
         script.main(
             ["--epochs", "1", "--batch-size", "100", "--validation", "0", "--no-plots", "--out", str(tmp_path / "out")]
@@ -824,7 +829,9 @@ def test_the_test_images_are_read_once_at_the_end(script, folder, tmp_path, monk
             return super().__getitem__(index)
 
     out = tmp_path / "out"
-    monkeypatch.setattr(tg.data, "find_mnist", lambda path: data._replace(test_images=data.test_images.view(Watched)))
+    monkeypatch.setattr(
+        tg.data, "find_mnist", lambda path, **how: data._replace(test_images=data.test_images.view(Watched))
+    )
     measured = []
     monkeypatch.setattr(
         tg.training, "accuracy", lambda model, *labelled: measured.append(labelled) or accuracy(model, *labelled)

@@ -45,6 +45,7 @@ def make_trainer(
     monitor = {"train": (images[training[:MEASURED]], labels[training[:MEASURED]])}
     if len(validation):
         monitor["validation"] = images[validation], labels[validation]
+        images, labels = images[training], labels[training]
     if settings.paper_protocol:
         monitor["test"] = data.test_images[:MEASURED], data.test_labels[:MEASURED]
     distort = partial(tg.data.augment, strength=settings.augment) if settings.augment else None
@@ -53,8 +54,8 @@ def make_trainer(
     return Trainer(
         model,
         optimizer(tg.nn.parameters(model), **{name: getattr(settings, name) for name in own}),
-        images[training],
-        labels[training],
+        images,
+        labels,
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         rng=draws,

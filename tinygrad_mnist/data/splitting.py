@@ -49,4 +49,6 @@ def hold_out(
     order = rng.permutation(len(labels))
     by_class = order[np.argsort(labels[order], kind="stable")]
     validation = by_class[(np.arange(count) * len(labels)) // max(count, 1)]  # evenly spaced over the classes
-    return np.setdiff1d(order, validation), np.sort(validation)
+    kept = np.ones(len(labels), bool)
+    kept[validation] = False
+    return np.flatnonzero(kept), np.sort(validation)

@@ -36,7 +36,7 @@ from tinygrad_mnist.storage.checkpoint import (
     save_checkpoint,
     save_weights,
 )
-from tinygrad_mnist.train.runs import read_metrics
+from tinygrad_mnist.train.runs import Run, read_metrics
 
 FORMATS = ["w.npz", "w.safetensors"]
 both = pytest.mark.parametrize("name", FORMATS)
@@ -485,6 +485,17 @@ def test_a_link_keeps_its_target_and_a_file_its_permissions(tmp_path: Path) -> N
             files.write_atomically(wrong, b"x")
     assert not os.path.isfile(os.devnull)
     assert not files.leftovers(tmp_path)
+
+
+def test_the_folder_is_synced_after_the_last_of_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[set[str]] = []
+    monkeypatch.setattr(files, "_sync_folder", lambda folder: synced.append({*os.listdir(folder)}))
+    files.write_atomically(tmp_path / "a", b"1", sync_folder=False)
+    assert not synced
+    files.write_atomically(tmp_path / "b", b"2")
+    assert synced == [{"a", "b"}]
+    Run.create(tmp_path / "run", {}).close()
+    assert synced[-1] >= {"config.json", "metrics.jsonl", "times.jsonl"}
 
 
 @pytest.mark.parametrize("call", ["os.fsync", "os.replace"])

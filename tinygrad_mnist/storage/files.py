@@ -24,7 +24,11 @@ LOCK_SECONDS = 5.0  # deleting some files takes less
 
 
 def write_atomically(
-    path: str | os.PathLike[str], data: bytes | bytearray | memoryview, *, follow_links: bool = True
+    path: str | os.PathLike[str],
+    data: bytes | bytearray | memoryview,
+    *,
+    follow_links: bool = True,
+    sync_folder: bool = True,
 ) -> None:
     """Write a file atomically: at any moment, also after a power failure, it is complete, with old or new content.
 
@@ -39,6 +43,9 @@ def write_atomically(
     data : bytes-like
     follow_links : bool
         If `path` is a symbolic link, write its target (True), or replace the link by a file (False).
+    sync_folder : bool
+        Sync the folder, too, so that a power failure cannot bring the old content back. Where several files are written
+        at once, the last one can do that for all.
 
     Raises
     ------
@@ -75,7 +82,8 @@ def write_atomically(
         finally:
             part.unlink(missing_ok=True)  # it exists only if something failed
         _reached("renamed")
-        _sync_folder(path.parent)
+        if sync_folder:
+            _sync_folder(path.parent)
     except OSError as error:
         # the error of a write does not name the file
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error

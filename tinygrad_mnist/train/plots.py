@@ -81,7 +81,7 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str],
     )  # it may be the name of any folder
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=120, format="png")
-    write_atomically(path, buffer.getbuffer())
+    write_atomically(path, buffer.getbuffer(), sync_folder=False)  # it can be drawn again
 
 
 def _steps_per_epoch(rows: Sequence[Mapping[str, Any]]) -> float:

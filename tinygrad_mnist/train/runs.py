@@ -157,16 +157,16 @@ class Run:
 
         What came after the checkpoint comes once more.
         """
-        self._keep_config()
-        self._metrics.begin()
-        self._times.begin()
+        self._keep_config(sync_folder=False)
+        self._metrics.begin(sync_folder=False)
+        self._times.begin()  # syncs the folder for all three
         self._begun = time.perf_counter()
 
-    def _keep_config(self) -> bool:
+    def _keep_config(self, sync_folder: bool = True) -> bool:
         """Write ``config.json`` unless it is as it should be; return whether that was needed."""
         path, config = self.folder / "config.json", _json(self.config, indent=2)
         if missing := not _holds(path, config):
-            write_atomically(path, config)
+            write_atomically(path, config, sync_folder=sync_folder)
         return missing
 
     def reconfigure(self, step: int, **changes: Any) -> None:
@@ -240,9 +240,9 @@ class _Lines:
         self.path, self.data = path, bytearray()
         self._file: io.FileIO | None = None
 
-    def begin(self) -> None:
+    def begin(self, sync_folder: bool = True) -> None:
         self.close()
-        write_atomically(self.path, self.data)
+        write_atomically(self.path, self.data, sync_folder=sync_folder)
         self._file = open(self.path, "ab", buffering=0)
 
     def add(self, row: Mapping[str, Any]) -> None:

@@ -10,9 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -25,8 +24,6 @@ WORKER = [sys.executable, "-m", "benchmarking.worker"]
 SCRIPTS = ROOT / "scripts"
 PAUSE = 0.3  # seconds, in which the threads of the framework before stop spinning
 BUDGET = 60.0  # seconds for all turns of one measurement of one framework
-TARGET = 0.99  # test accuracy
-NOT_REACHED = float("inf")
 AXES = {
     "batch size": (50, 100, 200, 500, 1000, 2000, 5000),
     "convolutions": (1, 2, 4, 8, 16, 32),
@@ -160,43 +157,6 @@ def import_seconds(package: str) -> float:
         return time.perf_counter() - begin
 
     return seconds(package) - seconds("numpy")
-
-
-def measure_training(results: Results, mnist: Sequence[Any], args: argparse.Namespace) -> None:
-    """Add the time to the target accuracy to `results`, for frameworks that can reach it within the limit."""
-    import numpy as np
-
-    images, labels, test_images, test_labels = mnist
-    batch_size, names = args.batch_sizes[-1], []
-    for name, result in results.items():
-        step = median(result.get(f"step {batch_size}", [NOT_REACHED])) / 1000
-        three_epochs = 3 * step * len(images) / batch_size
-        if three_epochs <= args.limit:
-            names.append(name)
-        else:
-            reason = f"{name}: three epochs take {three_epochs:.0f} s"
-            print(f"not trained to {TARGET:.0%}: {reason}", file=sys.stderr)
-    with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "mnist.npz"
-        labels, test_labels = labels.astype(np.int64), test_labels.astype(np.int64)
-        np.savez(data, images=images, labels=labels, test_images=test_images, test_labels=test_labels)
-        for seed in range(args.seeds):
-            for name in names:
-                show_status(f"training {name} to {TARGET:.0%}, seed {seed}")
-                numbers = (args.threads, batch_size, seed, args.limit, TARGET, data)
-                command = [*WORKER, "train", name, *map(str, numbers)]
-                environment = {**os.environ, **PEERS[name].environment(args.threads)}
-                begin = time.perf_counter()
-                done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=SCRIPTS)
-                seconds = time.perf_counter() - begin
-                if done.returncode:
-                    last_line = done.stderr.strip().splitlines()[-1:]
-                    print(f"{name} failed in training to {TARGET:.0%}: {last_line}", file=sys.stderr)
-                    continue
-                answer = json.loads(done.stdout)
-                reached = answer["accuracy"] >= TARGET
-                results[name].setdefault("accuracy", []).append(seconds if reached else NOT_REACHED)
-                results[name].setdefault("epochs", []).append(answer["epochs"])
 
 
 def measure_growth(names: list[str], args: argparse.Namespace) -> list[dict[str, Any]]:

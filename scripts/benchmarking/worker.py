@@ -1,12 +1,12 @@
 """The process that measures one framework.
 
-``python -m benchmarking.worker training|convolution|train NAME THREADS ...``
+``python -m benchmarking.worker training|convolution NAME THREADS ...`` answers requests; ``train NAME THREADS DATA
+RECIPE`` and ``sgemm`` print one answer.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import re
@@ -24,6 +24,7 @@ from .convolutions import CONVOLUTIONS, Case
 from .peers import PEERS, Stack
 
 Work: TypeAlias = Callable[[Any], Any]
+SGEMM_SIZE = 2048
 
 
 def training_work(name: str, threads: int, batch_size: int, depth: int, size: int) -> dict[str, Work]:
@@ -58,30 +59,17 @@ def serve(command: str, name: str, *numbers: int) -> None:
         print(json.dumps(work[what](argument)), file=answers)
 
 
-def train(name: str, threads: int, batch_size: int, seed: int, limit: float, target: float, data: str) -> None:
-    """Train on MNIST until the target accuracy or the time limit is reached; print epochs and accuracy as JSON.
-
-    The test accuracy is measured twice an epoch.
-    """
-    begin = time.perf_counter()
-    answers = reserve_stdout()
+def train(name: str, threads: int, data: str, recipe: str) -> float:
+    """Train on MNIST by a recipe, a file of JSON, and return the test accuracy; `data` is a file of NumPy arrays."""
+    settings = json.loads(Path(recipe).read_text(encoding="utf-8"))
     with np.load(data) as arrays:
-        images, labels = arrays["images"], arrays["labels"]
-        test_images, test_labels = arrays["test_images"], arrays["test_labels"]
-    peer, rng = PEERS[name](threads, seed), np.random.default_rng(seed)
-    per_epoch = max(len(images) // batch_size, 1)
-    for step in itertools.count():
-        if step % per_epoch == 0:
-            order = rng.permutation(len(images))
-        batch = order[step % per_epoch * batch_size :][:batch_size]
-        peer.step(images[batch], labels[batch])
-        if (step + 1) % max(per_epoch // 2, 1) == 0:
-            parts = [slice(i, i + 1000) for i in range(0, len(test_labels), 1000)]
-            correct = sum(int((peer.predict(test_images[part]) == test_labels[part]).sum()) for part in parts)
-            accuracy = correct / len(test_labels)
-            if accuracy >= target or time.perf_counter() - begin > limit:
-                print(json.dumps({"epochs": (step + 1) / per_epoch, "accuracy": accuracy}), file=answers)
-                return
+        return PEERS[name].train(settings, dict(arrays), threads)
+
+
+def sgemm_rate() -> float:
+    """Return how fast NumPy multiplies matrices of float32, in GFLOP/s."""
+    x = np.random.default_rng(0).random((SGEMM_SIZE, SGEMM_SIZE), np.float32)
+    return 2 * SGEMM_SIZE**3 / (1e6 * median(timed(lambda: x @ x, 1.0)))
 
 
 def reserve_stdout() -> TextIO:
@@ -113,9 +101,10 @@ def peak_memory() -> list[float]:
 
 
 if __name__ == "__main__":
-    command, name, *rest = sys.argv[1:]
-    if command == "train":
-        threads, batch_size, seed = map(int, rest[:3])
-        train(name, threads, batch_size, seed, float(rest[3]), float(rest[4]), rest[5])
+    command, *rest = sys.argv[1:]
+    if command in ("training", "convolution"):
+        serve(command, rest[0], *map(int, rest[1:]))
     else:
-        serve(command, name, *map(int, rest))
+        answers = reserve_stdout()
+        answer = sgemm_rate() if command == "sgemm" else train(rest[0], int(rest[1]), *rest[2:])
+        print(json.dumps(answer), file=answers)

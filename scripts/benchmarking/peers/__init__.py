@@ -3,7 +3,8 @@
 All compute the same: uint8 images (N, 28, 28) and integer labels (N,) as input; He initialization; dropout of hidden
 units and logits, scaled at inference (inverted dropout times 1 - p, in training and inference); AdaGrad with learning
 rate 0.01 (Keras adds epsilon inside the root). Every framework also has one convolution in `benchmarking.convolutions`,
-where shapes are compared.
+where shapes are compared. Some can also be trained by a recipe (`Peer.by_recipe`): without dropout, with Muon and
+AdamW, label smoothing, averaged weights, and a first convolution whose filters are given and stay.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from .base import CHAIN_LENGTH, RATE, ROOT, Array, Peer
 
 
 class Ours(Peer):
-    package = "tinygrad_mnist"
+    package, by_recipe = "tinygrad_mnist", True
 
     @classmethod
     def environment(cls, threads: int) -> dict[str, str]:
@@ -48,11 +49,28 @@ class Ours(Peer):
             y = y * c + c
         y.sum().backward()
 
+    @classmethod
+    def train(cls, recipe: Mapping[str, Any], data: Mapping[str, Array], threads: int) -> float:
+        """Train as `train_mnist.py` does."""
+        sys.path.insert(0, str(ROOT))
+        from training.build import make_trainer
+        from training.settings import Settings
+
+        import tinygrad_mnist as tg
+
+        test = data["test_images"], data["test_labels"]
+        dataset = tg.data.Dataset(data["images"], data["labels"], *test, source="MNIST", synthetic=False)
+        trainer = make_trainer(Settings.from_config(recipe["settings"]), dataset, threads)
+        for _ in trainer.steps():
+            pass
+        tg.nn.load_state_dict(trainer.model, trainer.selected())
+        return tg.training.accuracy(trainer.model, *test, threads)
+
 
 class PlainLoop(Ours):
     """Our framework without shards: the loop that a user writes by hand, and a plain call of the model."""
 
-    eager = imported = False  # as with shards
+    eager = imported = by_recipe = False  # as with shards
 
     @classmethod
     def environment(cls, threads: int) -> dict[str, str]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from typing import Any
 
 from .base import CHAIN_LENGTH, CLASSES, CONVOLUTIONS, EPS, HIDDEN, RATE, Array, Peer
+from .pytorch_learner import PyTorchLearner
 
 
 class PyTorch(Peer):
-    package = "torch"
+    package, by_recipe = "torch", True
     channels_last = False
 
     def __init__(self, threads: int, seed: int) -> None:
@@ -18,15 +20,8 @@ class PyTorch(Peer):
 
         torch.set_num_threads(threads)
         torch.manual_seed(seed)
-        layers: list[Any] = []
-        channels = 1
-        for number, (filters, padding) in enumerate(CONVOLUTIONS):
-            layers += [nn.Conv2d(channels, filters, 3, padding=padding), nn.ReLU()]
-            channels = filters
-            if number % 2:
-                layers.append(nn.MaxPool2d(2))
-        layers += [nn.Flatten(), nn.Linear(channels * 4, HIDDEN), nn.ReLU(), nn.Dropout(0.5)]
-        self.body, self.head, self.drop = nn.Sequential(*layers), nn.Linear(HIDDEN, CLASSES), nn.Dropout(0.5)
+        self.body = nn.Sequential(*hidden_layers(), nn.Dropout(0.5))
+        self.head, self.drop = nn.Linear(HIDDEN, CLASSES), nn.Dropout(0.5)
         self.model = nn.ModuleList([self.body, self.head, self.drop])
         for layer in self.model.modules():
             if isinstance(layer, (nn.Conv2d, nn.Linear)):
@@ -67,6 +62,14 @@ class PyTorch(Peer):
             y = y * c + c
         y.sum().backward()
 
+    @classmethod
+    def learner(cls, weights: list[Array], settings: Mapping[str, Any], threads: int) -> PyTorchLearner:
+        import torch
+
+        torch.set_num_threads(threads)
+        model = torch.nn.Sequential(*hidden_layers(), torch.nn.Linear(HIDDEN, CLASSES))
+        return PyTorchLearner(model, weights, settings, cls.channels_last, cls.reduced)
+
 
 class PyTorchChannelsLast(PyTorch):
     channels_last = True
@@ -80,3 +83,17 @@ class PyTorchBfloat16(PyTorchChannelsLast):
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:
         return self.torch.autocast("cpu", self.torch.bfloat16)
+
+
+def hidden_layers() -> list[Any]:
+    """Return the layers up to the hidden units, without dropout."""
+    from torch import nn
+
+    layers: list[Any] = []
+    channels = 1
+    for number, (filters, padding) in enumerate(CONVOLUTIONS):
+        layers += [nn.Conv2d(channels, filters, 3, padding=padding), nn.ReLU(inplace=True)]
+        channels = filters
+        if number % 2:
+            layers.append(nn.MaxPool2d(2))
+    return [*layers, nn.Flatten(), nn.Linear(channels * 4, HIDDEN), nn.ReLU(inplace=True)]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from .base import CHAIN_LENGTH, CLASSES, CONVOLUTIONS, EPS, HIDDEN, RATE, Array, Peer
+from .tensorflow_learner import TensorFlowLearner
 
 
 class TensorFlow(Peer):
-    package, warm_up = "tensorflow", 2
+    package, warm_up, by_recipe = "tensorflow", 2, True
 
     @classmethod
     def environment(cls, threads: int) -> dict[str, str]:
@@ -19,20 +21,10 @@ class TensorFlow(Peer):
     def __init__(self, threads: int, seed: int) -> None:
         import tensorflow as tf
 
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(threads)
+        use_threads(threads)
         tf.keras.utils.set_random_seed(seed)
-        layers: list[Any] = [tf.keras.Input((28, 28, 1))]
-        for number, (filters, padding) in enumerate(CONVOLUTIONS):
-            same = "same" if padding else "valid"
-            layers.append(
-                tf.keras.layers.Conv2D(filters, 3, padding=same, activation="relu", kernel_initializer="he_normal")
-            )
-            if number % 2:
-                layers.append(tf.keras.layers.MaxPool2D(2))
-        layers += [
-            tf.keras.layers.Flatten(),
-            tf.keras.layers.Dense(HIDDEN, activation="relu", kernel_initializer="he_normal"),
+        layers = [
+            *hidden_layers(),
             tf.keras.layers.Dropout(0.5),
             tf.keras.layers.Rescaling(0.5),
             tf.keras.layers.Dense(CLASSES, kernel_initializer="he_normal"),
@@ -73,3 +65,31 @@ class TensorFlow(Peer):
                 y = y * c + c
             total = self.tf.reduce_sum(y)
         tape.gradient(total, x)
+
+    @classmethod
+    def learner(cls, weights: list[Array], settings: Mapping[str, Any], threads: int) -> TensorFlowLearner:
+        import tensorflow as tf
+
+        use_threads(threads)
+        model = tf.keras.Sequential([*hidden_layers(), tf.keras.layers.Dense(CLASSES)])
+        return TensorFlowLearner(model, weights, settings)
+
+
+def use_threads(threads: int) -> None:
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+
+
+def hidden_layers() -> list[Any]:
+    """Return the layers up to the hidden units, without dropout."""
+    import tensorflow as tf
+
+    drawn = {"activation": "relu", "kernel_initializer": "he_normal"}
+    layers: list[Any] = [tf.keras.Input((28, 28, 1))]
+    for number, (filters, padding) in enumerate(CONVOLUTIONS):
+        layers.append(tf.keras.layers.Conv2D(filters, 3, padding="same" if padding else "valid", **drawn))
+        if number % 2:
+            layers.append(tf.keras.layers.MaxPool2D(2))
+    return [*layers, tf.keras.layers.Flatten(), tf.keras.layers.Dense(HIDDEN, **drawn)]

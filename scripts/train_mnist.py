@@ -100,7 +100,8 @@ def train(
     tg.nn.load_state_dict(trainer.model, trainer.selected())
     epoch = trainer.history[tg.training.best_epoch(trainer.scores()) if trainer.best else -1]["epoch"]
     with phases.part("test images"):
-        test = tg.training.accuracy(trainer.model, data.test_images, data.test_labels, session.threads)
+        labelled = data.test_images, data.test_labels
+        test = tg.training.accuracy(trainer.model, *labelled, session.threads, shifts=settings.shifts)
     run.record("test", epoch=epoch, test_accuracy=test, images=len(data.test_labels), **label)
     run.record_time(run.elapsed(), done=True)
     run.save(trainer.step, run.elapsed(), trainer=state)

@@ -122,6 +122,12 @@ class Settings:
         metavar="DEVIATION",
         bare=0.3,
     )
+    shifts: int = option(
+        0,
+        "classify a test image by it and its copies that are shifted by N pixels in four directions",
+        least=0,
+        metavar="N",
+    )
     dropout: float = option(0.5, "of hidden units, in training", least=0, metavar="P")
     logit_dropout: float = option(0.5, "of logits, in training", least=0, metavar="P")
     rescale: str = option(

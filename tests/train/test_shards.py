@@ -5,6 +5,7 @@ The gradients of one graph, the same bits for any number of threads, and errors 
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import threading
@@ -256,3 +257,45 @@ def test_predictions_and_evaluations_are_those_of_the_whole(n: int, threads: int
         loss, share = evaluate(model.net, x, labels, threads)
         assert share == accuracy(model.net, x, labels, threads) == np.mean(logits.argmax(axis=1) == labels)
     assert loss == pytest.approx(tg.cross_entropy(logits, labels).item(), rel=1e-12)
+
+
+class Weighted:
+    """Logits that are weighted sums of the pixels of an image."""
+
+    def __init__(self, shape: tuple[int, ...], rng: np.random.Generator) -> None:
+        self.weight = rng.normal(size=(math.prod(shape), 3))
+
+    def __call__(self, images: Any, rng: Any = None) -> tg.Tensor:
+        return tg.matmul(np.asarray(images, float).reshape(len(images), -1), self.weight)
+
+
+@given(
+    st.tuples(st.integers(1, 9), st.integers(2, 6), st.integers(2, 6)),
+    st.booleans(),
+    st.integers(0, 1),
+    st.integers(0, 2**32 - 1),
+)
+def test_predictions_of_shifted_images_add_up(shape: tuple[int, ...], channel: bool, by: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    images, model = rng.integers(0, 256, shape, dtype=np.uint8), Weighted(shape[1:], rng)
+    total = model(images).data
+    if by:
+        n, height, width = shape
+        padded = np.zeros((n, height + 2, width + 2), np.uint8)
+        padded[:, 1:-1, 1:-1] = images
+        total = sum(
+            model(padded[:, 1 - down : 1 - down + height, 1 - right : 1 - right + width]).data
+            for down, right in [(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)]
+        )
+    given_images = images[:, None] if channel else images
+    with mock.patch.object(evaluation, "map_shards", partial(parallel.map_shards, shard_size=4)):
+        np.testing.assert_array_equal(predict(model, given_images, shifts=by), total.argmax(axis=1))
+        labels = rng.integers(0, 3, len(images))
+        share = accuracy(model, given_images, labels, shifts=by)
+    assert share == np.mean(total.argmax(axis=1) == labels)
+
+
+@pytest.mark.parametrize("shape", [(4, 9), (4, 2, 9), (4, 1, 9, 2)])
+def test_only_images_that_are_larger_can_be_shifted(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"predict: shifts is 2, images have shape .*\(N, H, W\)"):
+        accuracy(tg.Tensor, np.zeros(shape), np.zeros(4, int), shifts=2)

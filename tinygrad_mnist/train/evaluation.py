@@ -15,12 +15,13 @@ from ..nn.buffer import named_in
 from ..ops import cross_entropy
 from ..record import no_grad
 from ..tensor import Tensor
+from ..validation import integer
 from .shards import map_shards
 
 __all__ = ["Evaluation", "accuracy", "as_images", "as_labelled", "evaluate", "predict"]
 
 
-def predict(model: Any, images: npt.ArrayLike, threads: int | None = None) -> npt.NDArray[np.intp]:
+def predict(model: Any, images: npt.ArrayLike, threads: int | None = None, *, shifts: int = 0) -> npt.NDArray[np.intp]:
     """Predict the class of each image, that of the largest logit.
 
     Parameters
@@ -31,6 +32,9 @@ def predict(model: Any, images: npt.ArrayLike, threads: int | None = None) -> np
         Taken by position, as everywhere: an index of pandas plays no part.
     threads : int, optional
         See `parallel.value_and_grad`; the result does not depend on it.
+    shifts : int
+        If not 0, add up the logits of an image and of its copies that are shifted by so many pixels up, down, left and
+        right, with zeros behind them (test-time augmentation). Images are (N, H, W) or (N, C, H, W) then.
 
     Returns
     -------
@@ -42,8 +46,10 @@ def predict(model: Any, images: npt.ArrayLike, threads: int | None = None) -> np
     >>> predict(Tensor, np.array([[0.0, 2.0], [3.0, 1.0]])).tolist()  # a model whose input are the logits
     [1, 0]
     """
-    images = as_images("predict", images)
-    parts = [logits.argmax(axis=1) for logits in _logits(model, images, threads)]
+    images, shifts = as_images("predict", images), integer("predict", "shifts", shifts)
+    if shifts and (images.ndim < 3 or min(images.shape[-2:]) <= shifts):
+        raise ValueError(f"predict: shifts is {shifts}, images have shape {images.shape}; pass (N, H, W), larger ones")
+    parts = [logits.argmax(axis=1) for logits in _logits(model, images, threads, shifts)]
     return np.concatenate(parts) if parts else np.zeros(0, np.intp)
 
 
@@ -100,13 +106,15 @@ def evaluate(
     return Evaluation(mean, float(np.mean(logits.argmax(axis=1) == labels)))
 
 
-def accuracy(model: Any, images: npt.ArrayLike, labels: npt.ArrayLike, threads: int | None = None) -> float:
+def accuracy(
+    model: Any, images: npt.ArrayLike, labels: npt.ArrayLike, threads: int | None = None, *, shifts: int = 0
+) -> float:
     """Return the fraction of images whose largest logit is that of their label.
 
     Parameters
     ----------
-    model, images, labels, threads
-        See `evaluate`.
+    model, images, labels, threads, shifts
+        See `evaluate` and `predict`.
 
     Examples
     --------
@@ -114,7 +122,7 @@ def accuracy(model: Any, images: npt.ArrayLike, labels: npt.ArrayLike, threads: 
     0.5
     """
     images, labels = as_labelled("accuracy", images, labels)
-    return float(np.mean(predict(model, images, threads) == labels))
+    return float(np.mean(predict(model, images, threads, shifts=shifts) == labels))
 
 
 def as_images(caller: str, images: Any, name: str = "images") -> npt.NDArray[Any]:
@@ -136,10 +144,14 @@ def as_labelled(caller: str, images: Any, labels: Any, which: str = "") -> tuple
     return images, labels
 
 
-def _logits(model: Any, images: npt.NDArray[Any], threads: int | None) -> Iterator[npt.NDArray[Any]]:
+def _logits(model: Any, images: npt.NDArray[Any], threads: int | None, shifts: int = 0) -> Iterator[npt.NDArray[Any]]:
+    moves = [(shifts, 0), (-shifts, 0), (0, shifts), (0, -shifts)] if shifts else []
+
     def infer(number: int, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         with no_grad():
             out: npt.NDArray[Any] = model(x).data
+            for down, right in moves:
+                out = out + model(_shifted(x, down, right)).data
             if np.isnan(out).any():
                 raise FloatingPointError(f"a logit is NaN: {locate_nonfinite(lambda: model(x))}")
             return out
@@ -147,3 +159,15 @@ def _logits(model: Any, images: npt.NDArray[Any], threads: int | None) -> Iterat
     if len(images):
         with named_in(model):
             yield from map_shards(infer, images, threads=threads)
+
+
+def _shifted(images: npt.NDArray[Any], down: int, right: int) -> npt.NDArray[Any]:
+    """Shift images (..., H, W) by pixels; zeros come in at the border."""
+
+    def overlap(by: int) -> tuple[slice, slice]:  # of the new and of the old axis
+        return slice(max(by, 0), min(by, 0) or None), slice(max(-by, 0), min(-by, 0) or None)
+
+    (new_rows, rows), (new_columns, columns) = overlap(down), overlap(right)
+    moved = np.zeros_like(images)
+    moved[..., new_rows, new_columns] = images[..., rows, columns]
+    return moved

@@ -14,7 +14,7 @@ from tinygrad_mnist.train import Trainer, hold_out
 
 from .settings import OPTIMIZERS, SCHEDULES, Settings
 
-PATCHED = 2000  # images whose patches decide the filters that whiten
+PATCHED = 500  # images whose patches decide the filters that whiten
 MEASURED = 1000  # images that the accuracy on the training images, and the paper's on the test images, is measured on
 
 

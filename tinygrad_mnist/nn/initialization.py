@@ -63,7 +63,7 @@ def whitening_filters(images: Operand, filters: int, kernel_size: Pair, eps: flo
     Parameters
     ----------
     images : array_like of floats, shape (N, C, H, W)
-        As the convolution gets them; some thousand are enough.
+        As the convolution gets them; some hundred are enough.
     filters : int
         An even number, at most twice as many as a patch has values.
     kernel_size : int or (int, int)
@@ -99,10 +99,11 @@ def whitening_filters(images: Operand, filters: int, kernel_size: Pair, eps: flo
         raise ValueError(
             f"{caller}: filters is {filters}; it must be even, and at most {2 * values} for {values} values"
         )
-    windows = np.lib.stride_tricks.sliding_window_view(x, (kh, kw), (2, 3))  # (N, C, OH, OW, KH, KW)
-    patches = windows.transpose(0, 2, 3, 1, 4, 5).reshape(-1, values).astype(np.float64)
-    centred = patches - patches.mean(axis=0)
-    variances, directions = np.linalg.eigh(centred.T @ centred / len(patches))  # ascending; directions are columns
+    height, width = x.shape[2] - kh + 1, x.shape[3] - kw + 1
+    offsets = [(c, i, j) for c in range(x.shape[1]) for i in range(kh) for j in range(kw)]
+    patches = np.stack([x[:, c, i : i + height, j : j + width].ravel() for c, i, j in offsets]).astype(np.float64)
+    patches -= patches.mean(axis=1, keepdims=True)  # (C * KH * KW, N * OH * OW)
+    variances, directions = np.linalg.eigh(patches @ patches.T / patches.shape[1])  # ascending; directions are columns
     half = (directions / np.sqrt(np.maximum(variances, 0) + eps)).T[::-1][: filters // 2]
     largest = np.take_along_axis(half, abs(half).argmax(axis=1, keepdims=True), axis=1)
     half = half * np.sign(largest)  # eigenvectors have no sign of their own

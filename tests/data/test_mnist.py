@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -69,7 +69,7 @@ def put(
     return folder
 
 
-def assert_is(data: Dataset | tuple[npt.NDArray[np.uint8], ...], files: Files = SET) -> None:
+def assert_is(data: Dataset | Sequence[npt.NDArray[np.uint8]], files: Files = SET) -> None:
     for found, expected in zip(data[:4], files.values(), strict=True):
         assert isinstance(found, np.ndarray) and found.dtype == np.uint8 and found.flags.writeable
         np.testing.assert_array_equal(found, expected)
@@ -724,6 +724,21 @@ def test_decoded_arrays_damaged_anywhere_are_never_accepted(cache: Path, data: s
     (cache / "mnist.npz").write_bytes(damaged)
     assert_is(load_mnist(mirrors=()))
     shutil.rmtree(cache)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing is mapped there")
+def test_decoded_arrays_are_mapped_and_the_cache_is_never_written_through(cache: Path) -> None:
+    put(cache)
+    load_mnist(mirrors=())
+    before, found = listing(cache), load_mnist(mirrors=())
+    assert all(isinstance(array.base, np.memmap) for array in found)
+    for array in found:
+        array[...] = 255 - array
+    assert listing(cache) == before
+    (cache / "new").write_bytes(b"other")
+    os.replace(cache / "new", cache / "mnist.npz")  # as another process would
+    assert_is([255 - array for array in found])
+    assert_is(load_mnist(mirrors=()))
 
 
 class Trap:

@@ -39,6 +39,8 @@ def make_trainer(
     model = settings.network(init)
     if settings.whiten:
         whiten(model, images[training[:PATCHED]], settings.whiten)
+    if settings.freeze_first:
+        model.layers[0].weight.requires_grad = model.layers[0].bias.requires_grad = False
     if weights is not None:
         tg.nn.load_state_dict(model, tg.checkpoint.load_weights(weights, like=model))
     optimizer, own = OPTIMIZERS[settings.optimizer]
@@ -70,8 +72,7 @@ def make_trainer(
 
 
 def whiten(model: DeepConvNet, images: Any, deviation: float) -> None:
-    """Give the first convolution filters that whiten patches of images, with outputs of this size, for good."""
+    """Give the first convolution filters that whiten patches of images, with outputs of this size."""
     first = model.layers[0]
     filters = tg.nn.whitening_filters(model.input(images), len(first.bias), first.weight.shape[2:])
     first.weight.data = np.float32(deviation) * filters
-    first.weight.requires_grad = first.bias.requires_grad = False

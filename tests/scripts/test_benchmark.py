@@ -116,7 +116,13 @@ def few() -> tg.data.Dataset:
     return tg.data.Dataset(*train, *test, "synthetic digits", True)
 
 
-FIXED = {"optimizer": "muon", "dropout": 0, "logit_dropout": 0, "validation": 0}  # what all frameworks do
+FIXED = {
+    "optimizer": "muon",
+    "freeze_first": True,
+    "dropout": 0,
+    "logit_dropout": 0,
+    "validation": 0,
+}  # what all frameworks do
 FOLLOWED = {"epochs", "batch_size", "lr", "momentum", "betas", "weight_decay", "schedule", "warmup", "label_smoothing"}
 
 

@@ -2,7 +2,8 @@
 """Compare the recipes of train_mnist.py: seconds from the start of a process to its end, and test accuracy.
 
 Every run is `train_mnist.py --recipe NAME --seed N`, in a process of its own. The recipes take turns, so that a machine
-whose speed drifts is the same for all. Options behind -- are passed on to every run.
+whose speed drifts is the same for all. Options behind -- are passed on to every run. With the folder of an earlier
+comparison, runs are added to those that it holds.
 """
 
 from __future__ import annotations
@@ -94,13 +95,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES), metavar="NAME")
     parser.add_argument("--seeds", type=int, default=5, help="runs of each recipe (default: %(default)s)")
     parser.add_argument("--first-seed", type=int, default=0, help="(default: %(default)s)")
-    parser.add_argument("--out", type=Path, help="folder to create (default: runs/recipes-DATE-TIME)")
+    parser.add_argument("--out", type=Path, help="folder (default: runs/recipes-DATE-TIME)")
     args = parser.parse_args(given[: len(given) - len(options) - 1] if "--" in given else given)
     folder = args.out or Path("runs") / datetime.now().strftime("recipes-%Y%m%d-%H%M%S")
-    folder.mkdir(parents=True)
-    results: list[Result] = []
+    folder.mkdir(parents=True, exist_ok=True)
+    stored = folder / "results.json"
+    results: list[Result] = json.loads(stored.read_text(encoding="utf-8")) if stored.exists() else []
+    known = {(result["recipe"], result["seed"]) for result in results}
     for seed in range(args.first_seed, args.first_seed + args.seeds):
-        for recipe in args.recipes:
+        for recipe in [name for name in args.recipes if (name, seed) not in known]:
             try:
                 results.append(train(recipe, seed, folder, options))
             except RuntimeError as error:
@@ -108,10 +111,11 @@ def main(argv: list[str] | None = None) -> int:
                 return 1
             found = results[-1]
             print(f"{recipe}, seed {seed}: {found['accuracy']:.4f} in {found['seconds']:.1f} s", flush=True)
-            (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+            stored.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    results.sort(key=lambda result: (list(RECIPES).index(result["recipe"]), result["seed"]))
     print(format_table(results))
     data = " and ".join(sorted({result["data"] for result in results}))
-    plot(results, folder / "recipes.png", f"{args.seeds} runs of each recipe on {data}")
+    plot(results, folder / "recipes.png", f"the 21 layers on {data}, each run once")
     print(f"results: {folder}")
     return 0
 

@@ -28,7 +28,11 @@ SCHEDULES: dict[str, tuple[Callable[[int, int], float], float]] = {  # behind th
     "step": (tg.schedules.step_decay, 0.0),
     "one-cycle": (tg.schedules.linear, 0.25),
 }
-RECIPES: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_name("recipes.toml").read_text(encoding="utf-8"))
+TABLES: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_name("recipes.toml").read_text(encoding="utf-8"))
+RECIPES = {
+    name: TABLES.get(table.get("like", ""), {}) | {key: value for key, value in table.items() if key != "like"}
+    for name, table in TABLES.items()
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +52,8 @@ class Settings:
 
     recipe: str = option(
         "paper",
-        "settings to begin with: the paper's, or our best ones for this network, which take longer and train on all "
-        "images; other options change them (default: {default}, whose values are given)",
+        "settings to begin with: the paper's; fast ones, for 99 %%; short ones, for the paper's 99.37 %%; the best ones for "
+        "this network; other options change them (default: {default}, whose values are given)",
         choices=tuple(RECIPES),
     )
     epochs: float = option(

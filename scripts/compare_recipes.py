@@ -115,7 +115,7 @@ def main(argv: list[str] | None = None) -> int:
     results.sort(key=lambda result: (list(RECIPES).index(result["recipe"]), result["seed"]))
     print(format_table(results))
     data = " and ".join(sorted({result["data"] for result in results}))
-    plot(results, folder / "recipes.png", f"the 21 layers on {data}, each run once")
+    plot(results, folder / "recipes.png", f"the 21 layers on {data}: a dot for each run, a line at the mean")
     print(f"results: {folder}")
     return 0
 

@@ -45,15 +45,15 @@ class Settings:
     Examples
     --------
     >>> Settings(depth=5).lr, Settings.from_recipe("best").optimizer
-    (0.01, 'adamw')
+    (0.01, 'muon')
     """
 
     NETWORK: ClassVar = ("init", "depth", "dropout", "logit_dropout", "rescale", "label_smoothing")  # its arguments
 
     recipe: str = option(
         "paper",
-        "settings to begin with: the paper's; fast ones, for 99 %%; short ones, for the paper's 99.37 %%; the best ones for "
-        "this network; other options change them (default: {default}, whose values are given)",
+        "settings to begin with: the paper's; fast ones, for 99 %%; short ones, for the paper's 99.37 %%; best ones "
+        "for this network; other options change them (default: {default}, whose values are given)",
         choices=tuple(RECIPES),
     )
     epochs: float = option(

@@ -16,7 +16,7 @@ from models.deep_convnet import DeepConvNet
 from tinygrad_mnist.train.runs import read_metrics
 
 SCRIPTS = Path(reproduce_paper.__file__).parent
-MANUALS = [SCRIPTS / "README.md", SCRIPTS / "reproduction" / "README.md"]
+MANUALS = [SCRIPTS / "README.md", *sorted(SCRIPTS.glob("*/README.md"))]
 
 
 def test_the_programs_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -89,7 +89,7 @@ def test_runs_that_several_experiments_look_at_are_made_once() -> None:
     assert paper == {"recipe": "paper", **configuration({}, 0)}
     assert (
         configuration({"recipe": "best"}, 1, quick=True).items()
-        >= {"epochs": 8, "limit": 8000, "optimizer": "adamw"}.items()
+        >= {"epochs": 8, "limit": 8000, "optimizer": "muon"}.items()
     )
     most = RECIPES["best"]["epochs"]
     assert [configuration({"recipe": "best"}, 0, epochs)["epochs"] for epochs in (None, 2, 99)] == [most, 2, most]
@@ -601,5 +601,5 @@ def test_the_quick_look_takes_everything_in(tmp_path: Path) -> None:
     results = running.stored(tmp_path / "out" / "results", pytest.fail).values()
     assert {r["config"]["limit"] for r in results} == {8_000} and {r["config"]["seed"] for r in results} == {0}
     (paper,) = [r for r in results if r["config"] == configuration({}, 0, quick=True)]
-    (best,) = [r for r in results if r["config"]["optimizer"] == "adamw"]
+    (best,) = [r for r in results if r["config"]["optimizer"] == "muon"]
     assert best["test_accuracy"] > paper["test_accuracy"] > 0.9

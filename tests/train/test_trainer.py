@@ -158,7 +158,8 @@ def test_a_recipe_is_a_beginning_that_options_change(script, folder, tmp_path, c
 def test_a_trainer_is_told_its_settings(optimizer, own):
     images, labels = tg.data.synthetic_digits(40, rng=np.random.default_rng(0))
     data = tg.data.Dataset(images, labels, images[:20], labels[:20], "40 digits", True)
-    how = Settings.from_recipe("best", optimizer=optimizer, warmup=0.5, augment=0.7, validation=10, **{own: 0.3})
+    changes = {"optimizer": optimizer, "schedule": "cosine", "warmup": 0.5, "augment": 0.7, own: 0.3}
+    how = Settings.from_recipe("best", validation=10, **changes)
     trainer = build.make_trainer(how, data)
     assert (getattr(trainer.optimizer, own), trainer.optimizer.lr, trainer.average) == (0.3, how.lr, how.average)
     assert trainer.augment.keywords == {"strength": 0.7} and len(trainer.images) == 30
@@ -785,7 +786,7 @@ def test_a_run_that_turns_bad_keeps_its_last_checkpoint_and_can_be_resumed(
         "5",
     ]
     with monkeypatch.context() as patch:
-        patch.setitem(build.SCHEDULES, "cosine", lambda step, steps: 1e35 if step == 5 else 1.0)
+        patch.setitem(build.SCHEDULES, "cosine", (lambda step, steps: 1e35 if step == 5 else 1.0, 0.0))
         assert script.main([*options, "--out", str(out), "--schedule", "cosine", "--validation", "0"]) == 1
     error = capsys.readouterr().err
     assert "step 7: the loss is" in error and "in layers." in error and "checkpoint-00000006.safetensors" in error
@@ -834,7 +835,9 @@ def test_the_test_images_are_read_once_at_the_end(script, folder, tmp_path, monk
     )
     measured = []
     monkeypatch.setattr(
-        tg.training, "accuracy", lambda model, *labelled: measured.append(labelled) or accuracy(model, *labelled)
+        tg.training,
+        "accuracy",
+        lambda model, *labelled, shifts: measured.append(labelled) or accuracy(model, *labelled, shifts=shifts),
     )
     assert (
         script.main(

@@ -33,6 +33,8 @@ def make_trainer(
     >>> [step.last for step in make_trainer(settings, data).steps()]
     [False, True]
     """
+    if settings.shifts >= (size := min(data.images.shape[1:])):  # told now, not after training
+        raise ValueError(f"--shifts {settings.shifts} moves images of {size} pixels out of sight; use 1, say")
     init, split, draws = np.random.default_rng(settings.seed).spawn(3)
     images, labels = data.images[: settings.limit], data.labels[: settings.limit]
     training, validation = hold_out(labels, settings.validation_images(len(images)), split)

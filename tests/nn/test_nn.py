@@ -388,6 +388,7 @@ def test_whitening_filters_have_one_sign_and_order():
         (np.zeros((2, 4, 4)), 4, 3, r"float64 \(2, 4, 4\)"),
         (np.zeros((0, 1, 4, 4)), 4, 3, r"\(0, 1, 4, 4\)"),
         (np.zeros((2, 1, 4, 2)), 4, 3, "the kernel is 3 x 3"),
+        (np.full((2, 1, 4, 4), np.nan), 4, 3, "images hold a NaN or an infinity"),
         (np.zeros((2, 1, 4, 4)), 5, 3, "filters is 5; it must be even, and at most 18 for 9 values"),
         (np.zeros((2, 1, 4, 4)), 20, 3, "filters is 20; it must be even, and at most 18"),
     ],

@@ -171,6 +171,7 @@ def test_a_trainer_is_told_its_settings(optimizer, own):
     [
         (["--average", "1"], "average is 1.0; it must be a finite number of at least 0 and below 1"),
         (["--dropout", "1.5"], "Dropout: p is 1.5"),
+        (["--shifts", "28"], "--shifts 28 moves images of 28 pixels out of sight"),
         (["--recipe", "worst"], "choose from"),
         (["--epochs", "0"], "'0' is not a finite number above 0"),
         (["--epochs", "-0.5"], "above 0"),

@@ -77,7 +77,8 @@ def whitening_filters(images: Operand, filters: int, kernel_size: Pair, eps: flo
     Raises
     ------
     ValueError
-        If `images` are no floats, have another shape or are smaller than the kernel, or `filters` is odd or too large.
+        If `images` are no floats, not finite, of another shape or smaller than the kernel, or `filters` is odd or too
+        large.
 
     Examples
     --------
@@ -94,6 +95,8 @@ def whitening_filters(images: Operand, filters: int, kernel_size: Pair, eps: flo
             f"{caller}: images are {x.dtype} {x.shape}, the kernel is {kh} x {kw}; pass floats (N, C, H, W) of at "
             "least that size"
         )
+    if not np.isfinite(x).all():
+        raise ValueError(f"{caller}: images hold a NaN or an infinity; leave those images out")
     values = x.shape[1] * kh * kw
     if filters % 2 or filters > 2 * values:
         raise ValueError(

@@ -140,7 +140,8 @@ def test_every_framework_takes_the_same_steps_by_the_recipe(
     few: tg.data.Dataset, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     pytest.importorskip(peers.PEERS[name].package)
-    monkeypatch.setitem(RECIPES, by_recipe.RECIPE, {**RECIPES[by_recipe.RECIPE], "epochs": 2})
+    gentle = {"epochs": 2, "lr": 0.005}  # at the recipe's own rate ten steps amplify rounding by ten thousand
+    monkeypatch.setitem(RECIPES, by_recipe.RECIPE, {**RECIPES[by_recipe.RECIPE], **gentle})
     recipe, filters = by_recipe.describe_recipe(few)
     weights = [filters, *he_weights(np.random.default_rng(0))[1:]]
     trainer = build.make_trainer(Settings.from_config(recipe["settings"]), few, 1)
@@ -157,10 +158,10 @@ def test_every_framework_takes_the_same_steps_by_the_recipe(
         assert own.lr == pytest.approx(lr)
         losses.append((own.loss, learner.step(few.images[batch], few.labels[batch].astype(np.int64), lr, fresh)))
     ours, theirs = np.transpose(losses)
-    at_first, later = (3e-2, 0.1) if peers.PEERS[name].reduced else (1e-3, 3e-2)
+    at_first, later = (3e-2, 0.1) if peers.PEERS[name].reduced else (1e-3, 5e-3)
     np.testing.assert_allclose(theirs[:5], ours[:5], atol=at_first)
     np.testing.assert_allclose(theirs, ours, atol=later)  # rounding changes what ReLU and max-pooling let pass
-    assert len(ours) == 10 and ours[-1] < ours[0] / 1.5  # it learns
+    assert len(ours) == 10 and ours[-1] < ours[0] / 1.1  # it learns
     learner.take_average()
     tg.nn.load_state_dict(trainer.model, trainer.selected())
     difference = learner.logits(few.test_images) - trainer.model(few.test_images).data

@@ -79,9 +79,10 @@ class PyTorchLearner:
         x = x / x.norm().clamp(min=1e-30)
         gram, product = x @ x.T, self.torch.eye(len(x))
         diagonal = a * product
-        for _ in range(ITERATIONS):
+        for left in reversed(range(ITERATIONS)):
             factor = self.torch.addmm(gram, gram, gram, beta=b, alpha=c).add_(diagonal)
-            gram, product = factor @ gram @ factor, factor @ product
+            product = factor @ product
+            gram = factor @ gram @ factor if left else gram
         return product @ x
 
     def take_average(self) -> None:

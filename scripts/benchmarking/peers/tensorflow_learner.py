@@ -77,9 +77,10 @@ class TensorFlowLearner:
         grams = [tf.matmul(x, x, transpose_b=True) for x in matrices]
         gram = tf.stack([tf.pad(square, [[0, size - len(square)]] * 2) for square in grams])
         product = tf.eye(size)
-        for _ in range(ITERATIONS):
+        for left in reversed(range(ITERATIONS)):
             factor = a * tf.eye(size) + b * gram + c * (gram @ gram)
-            gram, product = factor @ gram @ factor, factor @ product
+            product = factor @ product
+            gram = factor @ gram @ factor if left else gram
         result = []
         for x, square, shape in zip(matrices, tf.unstack(product), shapes, strict=True):
             update = 0.2 * math.sqrt(max(x.shape)) * square[: len(x), : len(x)] @ x

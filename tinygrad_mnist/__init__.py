@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import backward, ops, record, tensor, train
 from . import data as data
+from . import func as func
 from . import nn as nn
 from . import optim as optim
 from ._version import __version__ as __version__
@@ -20,6 +21,7 @@ from .debug.graph import to_dot as to_dot
 from .debug.profiler import Profile as Profile
 from .kernels import compiled
 from .ops import *
+from .ops import linalg as linalg
 from .record import *
 from .storage import checkpoint as checkpoint
 from .tensor import *
@@ -34,8 +36,8 @@ training = train
 if TYPE_CHECKING:  # type checkers take what is imported
     from . import testing as testing
 else:
-    __all__ = ["AnomalyError", "Profile", "checkpoint", "data", "detect_anomaly", "nn", "optim", "parallel", "runs"]
-    __all__ += ["schedules", "show_config", "testing", "to_dot", "training"]
+    __all__ = ["AnomalyError", "Profile", "checkpoint", "data", "detect_anomaly", "func", "linalg", "nn", "optim"]
+    __all__ += ["parallel", "runs", "schedules", "show_config", "testing", "to_dot", "training"]
     __all__ += [*tensor.__all__, *record.__all__, *backward.__all__, *ops.__all__]
 
     def __getattr__(name: str) -> Any:

@@ -16,7 +16,9 @@ PACKAGE = ROOT / "tinygrad_mnist"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ENGINE = ("tensor.py", "record.py", "backward.py")
-OPS = tuple(f"{family}.py" for family in "elementwise operators powers linalg windows conv pool losses random".split())
+OPS = tuple(
+    f"{family}.py" for family in "elementwise operators powers products windows conv pool scores random".split()
+)
 ENGINE_LINES = 400
 CORE_LINES = 1000  # the engine and the ops that a convolutional network needs
 FILE_LINES = 300

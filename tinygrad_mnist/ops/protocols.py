@@ -25,7 +25,7 @@ import numpy as np
 
 from ..record import as_tensor, copy
 from ..tensor import Operand, Tensor, attach
-from . import elementwise, linalg, shape
+from . import elementwise, products, shape
 from .reduction import max, min
 
 __all__: list[str] = []
@@ -60,7 +60,7 @@ class Compositions:
         x, y = as_tensor(a), as_tensor(b)
         if y.ndim > 2:
             raise TypeError(f"numpy.dot: the second Tensor has shape {y.shape}, more than two axes; use tg.matmul")
-        return linalg.matmul(x, y) if x.ndim and y.ndim else elementwise.multiply(a, b)
+        return products.matmul(x, y) if x.ndim and y.ndim else elementwise.multiply(a, b)
 
     @staticmethod
     def matrix_transpose(x: Operand) -> Tensor:

@@ -1,0 +1,5 @@
+"""Activation functions as layers."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

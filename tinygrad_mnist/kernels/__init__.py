@@ -16,6 +16,7 @@ from . import compiled, reference, scaling
 from .geometry import Geometry, Pair, Size, make_geometry, pair, shortest
 from .machine import keep_freed_memory
 from .products import Array
+from .recurrence import product_of_others, recurrence
 from .scaling import power_by_base, power_by_exponent, quotient_sum, times_exp, times_sech2, times_sigmoids
 from .threads import LARGE, dealt, elementwise, matmul, reduce_sum
 
@@ -32,7 +33,9 @@ __all__ = [
     "pair",
     "power_by_base",
     "power_by_exponent",
+    "product_of_others",
     "quotient_sum",
+    "recurrence",
     "shortest",
     "times_exp",
     "times_sech2",

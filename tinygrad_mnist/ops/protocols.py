@@ -25,7 +25,7 @@ import numpy as np
 
 from ..record import as_tensor, copy
 from ..tensor import Operand, Tensor, attach
-from . import elementwise, products, shape
+from . import elementwise, products, shape, sorting
 from .reduction import max, min
 
 __all__: list[str] = []
@@ -44,6 +44,10 @@ class Compositions:
     amin = min
     around = elementwise.round
     copy = copy
+
+    @staticmethod
+    def argsort(a: Operand, axis: int | None = -1, kind: Any = None, *, stable: Any = None) -> Tensor:
+        return sorting.argsort(a, axis)  # stable, whatever kind is asked for
 
     @staticmethod
     def clip(a: Operand, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Tensor:
@@ -80,6 +84,10 @@ class Compositions:
     @staticmethod
     def ravel(a: Operand) -> Tensor:
         return shape.reshape(a, -1)
+
+    @staticmethod
+    def sort(a: Operand, axis: int | None = -1, kind: Any = None, *, stable: Any = None) -> Tensor:
+        return sorting.sort(a, axis)  # stable, whatever kind is asked for
 
     @staticmethod
     def square(x: Operand) -> Tensor:

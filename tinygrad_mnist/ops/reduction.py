@@ -109,7 +109,7 @@ def min(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
 
 
 @primitive
-def argmax(x: Any, /, axis: int | None = None) -> Any:
+def argmax(x: Any, /, axis: int | None = None, keepdims: bool = False) -> Any:
     """Position of the (first) largest element, as integers without a gradient.
 
     Examples
@@ -117,7 +117,7 @@ def argmax(x: Any, /, axis: int | None = None) -> Any:
     >>> argmax([[1.0, 2.0], [4.0, 3.0]], axis=1)
     Tensor([1, 0], dtype=int64)
     """
-    return np.argmax(x, axis=axis)
+    return np.argmax(x, axis=axis, keepdims=keepdims)
 
 
 @primitive

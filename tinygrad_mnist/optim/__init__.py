@@ -1,8 +1,9 @@
-"""Optimizers: SGD, AdaGrad, Adam, AdamW, Muon."""
+"""Optimizers: SGD, AdaGrad, Adam, AdamW, Muon; gradient clipping."""
 
-from . import methods, muon
+from . import clipping, methods, muon
+from .clipping import *
 from .methods import *
 from .muon import *
 from .optimizer import Optimizer as Optimizer
 
-__all__ = [*methods.__all__, *muon.__all__]
+__all__ = [*clipping.__all__, *methods.__all__, *muon.__all__]

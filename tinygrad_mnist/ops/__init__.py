@@ -24,6 +24,7 @@ from . import (
     protocols,
     random,
     reduction,
+    regression,
     scores,
     shape,
     sorting,
@@ -48,6 +49,7 @@ from .powers import *
 from .products import *
 from .random import *
 from .reduction import *
+from .regression import *
 from .scores import *
 from .shape import *
 from .sorting import *
@@ -73,6 +75,7 @@ FAMILIES = (  # linalg is apart: its ops are tg.linalg.norm and so on
     products,
     random,
     reduction,
+    regression,
     scores,
     shape,
     sorting,

@@ -97,6 +97,8 @@ CALLS: dict[str, Callable[..., Any]] = {
     "MaxPool2d": lambda **how: tg.nn.MaxPool2d(**{"kernel_size": 2, **how}),
     "dropout": lambda **how: tg.dropout(np.ones(3), **how),
     "cross_entropy": lambda **how: tg.cross_entropy(np.ones((2, 3)), [0, 1], **how),
+    "nll_loss": lambda **how: tg.nll_loss(np.ones((2, 3)), [0, 1], **how),
+    "huber_loss": lambda **how: tg.huber_loss(np.ones(3), np.zeros(3), **how),
     "conv2d": lambda **how: tg.conv2d(X, np.ones((1, 2, 3, 3)), **how),
     "avg_pool2d": lambda **how: tg.avg_pool2d(X, **{"kernel_size": 2, **how}),
     "max_pool2d": lambda **how: tg.max_pool2d(X, **{"kernel_size": 2, **how}),
@@ -145,6 +147,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "programs": tg.testing.programs,
 }
 ANY_SIGN = {"arrays.low", "arrays.high", "arrays.away_from", "check_gradients.wrt"}
+ANY_SIGN |= {"cross_entropy.ignore_index", "nll_loss.ignore_index"}
 UNLIMITED = {"clip_grad_norm.norm_type"}  # may be infinite
 TWO = {"matmul_operands.max_dims", "broadcastable_shapes.max_side", "whitening_filters.filters"}
 

@@ -30,6 +30,9 @@ SPACES = (tg, tg.nn, tg.optim, tg.schedules, tg.training, tg.parallel, tg.data, 
 RESULTS = {"Evaluation", "Step", "Report"}  # they hold numbers, but take no settings
 INTERNAL = {"Profile.rule", "detect_anomaly.rule", "Primitive.rule"}
 SHAPES = {"broadcast_to", "Tensor.broadcast_to", "sum_to", "argmax", "concatenate", "expand_dims", "pad", "squeeze"}
+ARRANGING = {"array_split", "diag", "diagonal", "flatten", "flip", "moveaxis", "repeat", "roll", "split", "tile"}
+ARRANGING |= {"tril", "triu"}
+SHAPES |= ARRANGING | {f"Tensor.{name}" for name in ARRANGING}
 SHAPES |= {"round", "stack", "swapaxes"}  # axes, shapes and fill values: NumPy checks them
 KINDS = {
     "int": "integer",

@@ -292,26 +292,37 @@ def test_softmax_of_many_halves(name: str) -> None:
 MOVING: dict[
     str, Function
 ] = {  # of an array of shape (6, 6): every entry of the gradient is one of the cotangent's, or 0
+    "array_split": lambda x: tg.array_split(x, 4, 1)[0],
     "astype": lambda x: tg.astype(x, np.longdouble),
     "broadcast_to": lambda x: tg.broadcast_to(x, (1, 6, 6)),
     "col2im": lambda x: tg.col2im(x, (1, 1, 4, 9), (2, 3), (2, 3)),
     "concatenate": lambda x: tg.concatenate([x, x[:0]]),
+    "diag": tg.diag,
+    "diagonal": lambda x: tg.diagonal(x, 1),
     "dropout": lambda x: tg.dropout(x, 0.4, rng=np.random.default_rng(0), rescale="test"),
     "expand_dims": lambda x: tg.expand_dims(x, 1),
+    "flatten": tg.flatten,
+    "flip": tg.flip,
     "getitem": lambda x: x[[3, 1, 0]],
     "im2col": lambda x: tg.im2col(tg.reshape(x, 1, 1, 6, 6), 2, 2),
     "max": lambda x: tg.max(x, 1),
     "max_pool2d": lambda x: tg.max_pool2d(tg.reshape(x, 1, 1, 6, 6), 2),
     "min": lambda x: tg.min(x, 0),
+    "moveaxis": lambda x: tg.moveaxis(x, 0, 1),
     "pad": lambda x: tg.pad(x, 1),
+    "ravel": tg.ravel,
     "reshape": lambda x: tg.reshape(x, 4, 9),
+    "roll": lambda x: tg.roll(x, 1),
+    "split": lambda x: tg.split(x, 2)[1],
     "squeeze": lambda x: tg.squeeze(tg.expand_dims(x, 0)),
     "stack": lambda x: tg.stack([x, x.detach()]),
     "sum": lambda x: tg.sum(x, 1),
     "swapaxes": lambda x: tg.swapaxes(x, 0, 1),
     "transpose": lambda x: tg.transpose(x),
+    "tril": tg.tril,
+    "triu": tg.triu,
 }
-SUMMING = {"avg_pool2d", "conv2d", "mean", "sum_to"}  # above, and conv2d among the kernels
+SUMMING = {"avg_pool2d", "conv2d", "mean", "repeat", "sum_to", "tile"}  # above, and conv2d among the kernels
 SUMMING |= {"binary_cross_entropy_with_logits", "kl_div", "nll_loss"}  # in test_losses.py
 SUMMING |= {"huber_loss", "l1_loss", "mse_loss"}  # in test_regression.py
 STEPS = {name for name in ops.__all__ if not any(getattr(getattr(tg, name), "rules", [True]))}  # without a gradient

@@ -25,7 +25,7 @@ import numpy as np
 
 from ..record import as_tensor, copy
 from ..tensor import Operand, Tensor, attach
-from . import elementwise, products, shape, sorting
+from . import arrangement, elementwise, products, shape, sorting
 from .reduction import max, min
 
 __all__: list[str] = []
@@ -38,7 +38,10 @@ LIKE = {np.empty_like, np.full_like, np.ones_like, np.zeros_like}
 
 
 class Compositions:
-    """What NumPy names otherwise, or takes other parameters for: by NumPy's name, with NumPy's parameters."""
+    """What NumPy names otherwise, or takes other parameters for: by NumPy's name, with NumPy's parameters.
+
+    ``linalg_f`` stands for ``np.linalg.f`` where that differs from ``np.f``.
+    """
 
     amax = max
     amin = min
@@ -71,19 +74,14 @@ class Compositions:
         return shape.swapaxes(x, -1, -2)
 
     @staticmethod
-    def moveaxis(a: Operand, source: Any, destination: Any) -> Tensor:
-        a = as_tensor(a)
-        return shape.transpose(a, np.moveaxis(np.empty(range(a.ndim)), source, destination).shape)
+    def linalg_diagonal(x: Operand, *, offset: int = 0) -> Tensor:
+        return arrangement.diagonal(x, offset, -2, -1)
 
     @staticmethod
     def pad(array: Operand, pad_width: Any, *, constant_values: Any = 0.0) -> Tensor:
         if np.ndim(constant_values):
             raise TypeError("numpy.pad: constant_values must be one number; join Tensors with tg.concatenate")
         return shape.pad(array, pad_width, constant_values)
-
-    @staticmethod
-    def ravel(a: Operand) -> Tensor:
-        return shape.reshape(a, -1)
 
     @staticmethod
     def sort(a: Operand, axis: int | None = -1, kind: Any = None, *, stable: Any = None) -> Tensor:
@@ -105,7 +103,8 @@ def register(ops: Mapping[str, Function]) -> None:
     OPS.extend(ops)
     own = {name: getattr(Compositions, name) for name in vars(Compositions) if not name.startswith("_")}
     for name, op in {**ops, **own}.items():
-        for function in (getattr(np, name, None), getattr(np.linalg, name, None)):
+        places = [np.linalg] if name.startswith("linalg_") else [np, np.linalg]
+        for function in [getattr(place, name.removeprefix("linalg_"), None) for place in places]:
             if callable(function):
                 TABLE[function] = op
 

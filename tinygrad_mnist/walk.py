@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
-from types import ModuleType
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from copy import copy as shallow_copy
+from functools import partial
+from types import (
+    BuiltinMethodType,
+    FunctionType,
+    MemberDescriptorType,
+    MethodType,
+    MethodWrapperType,
+    ModuleType,
+)
 from typing import Any
 
 import numpy as np
 
 from .tensor import Tensor
 
-__all__ = ["Parameters", "leaves", "walk"]
+__all__ = ["Parameters", "leaves", "walk", "with_others"]
 
 
 def walk(model: Any) -> Iterator[tuple[str, Any]]:
@@ -72,3 +83,127 @@ class Parameters(dict[str, Tensor]):
 
     def __getstate__(self) -> dict[str, Any]:  # a copy is of no model
         return {"left_out": self.left_out}
+
+
+# A copy with other Tensors --------------------------------------------------------------------------------------------
+def with_others(model: Any, others: Mapping[int, Tensor], caller: str) -> Any:
+    """Copy a model with other Tensors in the places of some of its own.
+
+    Copied are only the objects on the way to these places, each once: what is shared stays shared. Bound methods
+    and partial functions on the way are made anew for the copies.
+
+    Parameters
+    ----------
+    model : object
+    others : dict of int to Tensor
+        What takes the place of a Tensor, by the id of that.
+    caller : str
+        Named in errors.
+
+    Raises
+    ------
+    TypeError
+        If something on the way cannot be copied with another content, such as a closure.
+    """
+    found: dict[int, tuple[str, Any]] = {}
+    holders: dict[int, set[int]] = {}
+    waiting = [("", model)]
+    while waiting:
+        path, value = waiting.pop()
+        if id(value) not in found:
+            found[id(value)] = path, value
+            for name, part in (*_children(value), *_hidden(value)):
+                holders.setdefault(id(part), set()).add(id(value))
+                waiting.append((f"{path}.{name}" if path else str(name), part))
+    order = [key for key in others if key in found]
+    on_the_way = set(order)
+    for key in order:  # the list grows while it is read
+        more = holders.get(key, set()) - on_the_way
+        on_the_way |= more
+        order += more
+    copies: dict[int, Any] = {**others}
+    changed = [found[key] for key in order if key not in others and not isinstance(found[key][1], REBUILT)]
+    for path, value in changed:
+        copies[id(value)] = _copy(value, path, caller)
+
+    def new(value: Any) -> Any:
+        if id(value) in on_the_way and id(value) not in copies:
+            copies[id(value)] = _rebuilt(value, new)
+        return copies.get(id(value), value)
+
+    for _, value in changed:
+        made = copies[id(value)]
+        if isinstance(value, (list, deque, dict)):
+            for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+                made[key] = new(part)
+        for slot, part in _slots(value):
+            slot.__set__(made, new(part))
+        for name, part in getattr(value, "__dict__", {}).items():
+            made.__dict__[name] = new(part)
+    return new(model)
+
+
+REBUILT = (tuple, MethodType, partial)  # they cannot be filled later
+
+
+def _hidden(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what else an object holds: no parameter has a path through it."""
+    if isinstance(value, Tensor):
+        yield from enumerate(value.inputs or ())
+    elif isinstance(value, FunctionType):
+        for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
+            with suppress(ValueError):  # nothing is in it yet
+                yield name, cell.cell_contents
+        yield from [("defaults", value.__defaults__), ("keyword defaults", value.__kwdefaults__)]
+    elif isinstance(value, (MethodType, BuiltinMethodType, MethodWrapperType)):
+        yield from [("self", value.__self__), ("function", getattr(value, "__func__", None))]
+    elif isinstance(value, partial):
+        yield from [("function", value.func), ("arguments", value.args), ("keywords", value.keywords)]
+    elif isinstance(value, weakref.ref):
+        yield "reference", value()
+    elif isinstance(value, (set, frozenset)) or (isinstance(value, np.ndarray) and value.dtype == object):
+        yield from enumerate(value.flat if isinstance(value, np.ndarray) else value)
+    elif isinstance(value, (list, tuple, deque, dict)):
+        yield from getattr(value, "__dict__", {}).items()
+    yield from ((slot.__name__, part) for slot, part in _slots(value))
+
+
+def _slots(value: Any) -> Iterator[tuple[MemberDescriptorType, Any]]:
+    """Yield the slots of an object that hold something, private ones included."""
+    for kind in type(value).__mro__:
+        if "__slots__" in vars(kind) and not isinstance(value, Tensor):
+            for slot in vars(kind).values():
+                if isinstance(slot, MemberDescriptorType):
+                    with suppress(AttributeError):
+                        yield slot, slot.__get__(value)
+
+
+def _copy(value: Any, path: str, caller: str) -> Any:
+    """Copy an object whose content is going to be changed."""
+    if isinstance(value, (list, deque, dict)):
+        return shallow_copy(value)
+    try:
+        if isinstance(value, Tensor):
+            raise TypeError
+        made = object.__new__(type(value))
+    except TypeError:
+        made_by = f"a result of {value.op.__name__}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise TypeError(
+            f"{caller}: {path or 'the model'}, {made_by}, holds parameters that cannot be replaced there; let a "
+            "method compute it from the parameters in each call"
+        ) from None
+    return made
+
+
+def _rebuilt(value: Any, new: Callable[[Any], Any]) -> Any:
+    """Make a tuple, a bound method or a partial function of new contents."""
+    if isinstance(value, MethodType):
+        return MethodType(value.__func__, new(value.__self__))
+    if isinstance(value, partial):
+        keywords = {name: new(part) for name, part in value.keywords.items()}
+        made = type(value)(new(value.func), *map(new, value.args), **keywords)
+    else:
+        made = tuple.__new__(type(value), map(new, value))
+    for name, part in getattr(value, "__dict__", {}).items():
+        made.__dict__[name] = new(part)
+    return made

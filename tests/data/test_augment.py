@@ -105,6 +105,16 @@ def test_strength_is_a_factor_on_every_amount(x: Images, strength: float, seed: 
     assert np.array_equal(augment(x, np.random.default_rng(seed), **amounts, strength=strength), expected)
 
 
+@given(images, st.integers(1, 4), st.integers(0, 2**32))
+def test_the_channels_of_an_image_are_distorted_alike(x: Images, channels: int, seed: int) -> None:
+    several = np.stack([np.roll(x, c, axis=2) for c in range(channels)], axis=1)
+    expected = np.stack([augment(x, np.random.default_rng(seed)) for x in several.swapaxes(0, 1)], axis=1)
+    for layout, axis in (("NCHW", 1), ("NHWC", 3)):
+        given_ = np.moveaxis(several, 1, axis)
+        out = augment(given_, np.random.default_rng(seed), layout=layout)
+        assert out.shape == given_.shape and np.array_equal(np.moveaxis(out, axis, 1), expected)
+
+
 @given(st.integers(1, 30), st.floats(0, 6))
 def test_the_smooth_field_is_symmetric_and_keeps_its_variance(n: int, deviation: float) -> None:
     matrix = _gaussian(n, deviation).astype(float)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tinygrad_mnist.data import as_input, batches
+from tinygrad_mnist.data import as_input, augment, batches
 
 images = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=3, max_dims=3, min_side=0, max_side=6))
 
@@ -65,6 +65,29 @@ def test_input_spans_zero_to_one_and_takes_views() -> None:
     np.testing.assert_array_equal(as_input(x[::-2, :, ::3]), as_input(x)[::-2, :, :, ::3])
 
 
+@given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=4, max_dims=4, min_side=0, max_side=5)), st.booleans())
+def test_input_has_the_channels_second(x: npt.NDArray[np.uint8], last: bool) -> None:
+    expected = np.stack([as_input(channel)[:, 0] for channel in x.swapaxes(0, 1)], 1) if x.shape[1] else x
+    result = as_input(np.moveaxis(x, 1, 3), layout="NHWC") if last else as_input(x, layout="NCHW")
+    np.testing.assert_array_equal(result, expected)
+    assert result.transpose(2, 1, 3, 0).flags.c_contiguous and result.dtype == np.float32
+    if x.shape[1] <= 4:
+        np.testing.assert_array_equal(as_input(x), expected)
+
+
+def test_channels_that_seem_to_be_last_must_be_announced() -> None:
+    remedy = r"channels seem to be last; pass images.transpose\(0, 3, 1, 2\), or layout='NHWC'"
+    for channels in (1, 3, 4):
+        x = np.zeros((2, 8, 9, channels), np.uint8)
+        for use in (as_input, lambda x: augment(x, np.random.default_rng(0))):
+            with pytest.raises(ValueError, match=rf"images have shape \(2, 8, 9, {channels}\); {remedy}"):
+                use(x)
+        assert as_input(x, layout="NCHW").shape == x.shape
+        assert as_input(x.transpose(0, 3, 1, 2)).shape == (2, channels, 8, 9)
+    with pytest.raises(ValueError, match="layout is 'HWCN'; it must be 'NCHW' or 'NHWC'"):
+        as_input(x, layout="HWCN")
+
+
 def test_input_refuses_scaled_or_flat_images() -> None:
     with pytest.raises(TypeError, match="as_input: images are float32; expected uint8"):
         as_input(np.zeros((1, 28, 28), np.float32))
@@ -73,4 +96,5 @@ def test_input_refuses_scaled_or_flat_images() -> None:
 
 
 def test_the_examples_run() -> None:
-    assert doctest.testmod(importlib.import_module("tinygrad_mnist.data.batches")).failed == 0
+    for module in ("batches", "layout"):
+        assert doctest.testmod(importlib.import_module(f"tinygrad_mnist.data.{module}")).failed == 0

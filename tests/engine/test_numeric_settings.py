@@ -112,6 +112,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "Trainer": trainer,
     "accuracy": lambda **how: tg.training.accuracy(tg.Tensor, IMAGES, LABELS, **how),
     "evaluate": lambda **how: tg.training.evaluate(tg.Tensor, IMAGES, LABELS, **how),
+    "outputs": lambda **how: tg.training.outputs(tg.Tensor, IMAGES, **how),
     "predict": lambda **how: tg.training.predict(tg.Tensor, IMAGES, **how),
     "hold_out": lambda **how: tg.data.hold_out(LABELS, rng=np.random.default_rng(0), **how),
     "should_stop": lambda **how: tg.training.should_stop([0.5], **how),

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ..validation import real
 from .conversion import as_array
+from .layout import channels_first
 
 __all__ = ["augment"]
 
@@ -27,8 +28,9 @@ def augment(
     bend: float = 0.7,
     smoothness: float = 5.0,
     strength: float = 1.0,
+    layout: str | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """Distort grayscale images at random, each image differently.
+    """Distort images at random, each image differently, its channels alike.
 
     Each pixel of the result is sampled, by bilinear interpolation, at a position in the image: its own, scaled,
     sheared and rotated about the center, shifted, and displaced by a smooth random field (elastic distortion: Simard,
@@ -36,7 +38,8 @@ def augment(
 
     Parameters
     ----------
-    images : array_like of uint8, shape (N, H, W)
+    images : array_like of uint8, shape (N, H, W), (N, C, H, W) or (N, H, W, C)
+        Of any size.
     rng : numpy.random.Generator
     shift : float
         Largest shift along each axis, in pixels; uniform.
@@ -52,16 +55,17 @@ def augment(
         Standard deviation of the Gaussian filter that smooths the field, in pixels.
     strength : float
         Factor on all of these except `smoothness`, at least 0.
+    layout : {"NCHW", "NHWC"}, optional
+        Which axes images with four have, as in `as_input`.
 
     Returns
     -------
-    ndarray of uint8, shape (N, H, W)
+    ndarray of uint8, of the shape of the images
 
     Raises
     ------
     TypeError, ValueError
-        If `images` is not an array of shape (N, H, W) and dtype uint8, `rng` is not a generator, or a setting is out of
-        range.
+        If `images` is not of dtype uint8 or has other axes, `rng` is not a generator, or a setting is out of range.
 
     Examples
     --------
@@ -73,10 +77,10 @@ def augment(
     (1, 5, 5)
     """
     images = as_array("augment", "images", images)
-    if images.dtype != np.uint8 or images.ndim != 3:
-        raise TypeError(
-            f"augment: images are {images.dtype} {images.shape}; pass uint8 pixels from 0 to 255 of shape (N, H, W)"
-        )
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        words = "pass uint8 pixels from 0 to 255 of shape (N, H, W) or (N, C, H, W)"
+        raise TypeError(f"augment: images are {images.dtype} {images.shape}; {words}")
+    nchw = channels_first("augment", images, layout)
     if not hasattr(rng, "uniform") or not hasattr(rng, "standard_normal"):
         raise TypeError(f"augment: rng is {type(rng).__name__}; pass np.random.default_rng(seed)")
     strength = real("augment", "strength", strength, least=0, most=1e6)
@@ -89,7 +93,7 @@ def augment(
         )
         for name, amount in amounts.items()
     )
-    n, height, width = images.shape
+    n, _, height, width = nchw.shape
     if not images.size:
         return images.copy()
     limit = np.array([math.radians(rotation), stretch, stretch, shear, shift, shift])
@@ -104,7 +108,8 @@ def augment(
     if bend:
         field = rng.standard_normal((2, n, height, width), np.float32)
         positions += bend * (_gaussian(height, float(smoothness)) @ field @ _gaussian(width, float(smoothness)))
-    return _sample(images, positions)
+    channels = [_sample(channel, positions) for channel in nchw.swapaxes(0, 1)]
+    return np.stack(channels, axis=3 if layout == "NHWC" else 1).reshape(images.shape)
 
 
 @lru_cache(maxsize=16)

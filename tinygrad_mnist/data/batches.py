@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ..validation import integer
 from .conversion import as_array
+from .layout import channels_first
 
 __all__ = ["as_input", "batches"]
 
@@ -52,37 +53,42 @@ def batches(
     return (order[start : start + batch_size] for start in range(0, stop, batch_size))
 
 
-def as_input(images: npt.ArrayLike, dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
-    """Convert grayscale images to the input of a network: one channel, pixels in [0, 1], the batch axis last in memory.
+def as_input(
+    images: npt.ArrayLike, dtype: npt.DTypeLike = np.float32, *, layout: str | None = None
+) -> npt.NDArray[Any]:
+    """Convert images to the input of a network: pixels in [0, 1], the channels second, the batch axis last in memory.
 
     Parameters
     ----------
-    images : array_like of uint8, shape (N, H, W)
+    images : array_like of uint8, shape (N, H, W), (N, C, H, W) or (N, H, W, C)
+        Of any size; without an axis of channels they have one.
     dtype : floating-point dtype
+    layout : {"NCHW", "NHWC"}, optional
+        Which axes images with four have. By default (N, C, H, W); what looks like (N, H, W, C), with at most four
+        channels, is refused.
 
     Returns
     -------
-    ndarray of `dtype`, shape (N, 1, H, W)
-        A new array with the strides of a C-contiguous (H, 1, W, N): the fastest layout for convolutions.
+    ndarray of `dtype`, shape (N, C, H, W)
+        A new array with the strides of a C-contiguous (H, C, W, N): the fastest layout for convolutions.
 
     Raises
     ------
     TypeError, ValueError
-        If `images` is not of dtype uint8 (they may be scaled already), or not three-dimensional.
+        If `images` is not of dtype uint8 (they may be scaled already), or has other axes.
 
     Examples
     --------
     >>> x = as_input(np.full((5, 28, 28), 51, np.uint8))
     >>> x.shape, x.strides, x.max()
     ((5, 1, 28, 28), (4, 560, 560, 20), np.float32(0.2))
+    >>> as_input(np.zeros((5, 32, 32, 3), np.uint8), layout="NHWC").shape
+    (5, 3, 32, 32)
     """
     images = as_array("as_input", "images", images)
     if images.dtype != np.uint8:
         raise TypeError(f"as_input: images are {images.dtype}; expected uint8 pixels from 0 to 255")
-    if images.ndim != 3:
-        raise ValueError(
-            f"as_input: images have shape {images.shape}; expected (N, H, W); pass image[None] for one image"
-        )
-    innermost = np.ascontiguousarray(images.transpose(1, 2, 0))[:, None]  # (N, H, W) -> (H, 1, W, N)
+    nchw = channels_first("as_input", images, layout)
+    innermost = np.ascontiguousarray(nchw.transpose(2, 1, 3, 0))  # (N, C, H, W) -> (H, C, W, N)
     scaled: npt.NDArray[Any] = np.divide(innermost, 255, dtype=dtype)
-    return scaled.transpose(3, 1, 0, 2)  # (H, 1, W, N) -> (N, 1, H, W)
+    return scaled.transpose(3, 1, 0, 2)  # (H, C, W, N) -> (N, C, H, W)

@@ -4,6 +4,7 @@ from ..data.splitting import hold_out
 from . import callbacks
 from .callbacks import *
 from .evaluation import Evaluation, accuracy, evaluate, predict
+from .outputs import outputs
 from .selection import best_epoch, should_stop
 from .trainer import Step, Trainer, fit
 
@@ -16,6 +17,7 @@ __all__ = [
     "evaluate",
     "fit",
     "hold_out",
+    "outputs",
     "predict",
     "should_stop",
 ]

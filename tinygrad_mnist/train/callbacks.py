@@ -62,8 +62,13 @@ def run(
     *,
     stop: Callable[[], object] | None = None,
     measure_untrained: bool = False,
+    on_step: Callable[[Trainer, Step], object] | None = None,
+    on_epoch: Callable[[Trainer, Mapping[str, Any]], object] | None = None,
 ) -> None:
     """Train to the end, or until `stop` says so, and call the callbacks.
+
+    An error that a callback raises ends training and is raised here. The trainer is whole then: its state can be saved,
+    and another `run` goes on with the next step.
 
     Parameters
     ----------
@@ -77,6 +82,8 @@ def run(
         Called before each step: a true result ends training there.
     measure_untrained : bool
         Measure before the first step, too, as epoch 0.
+    on_step, on_epoch : callable, optional
+        Functions in place of one more, last, `Callback` with these methods.
 
     Examples
     --------
@@ -85,13 +92,12 @@ def run(
     >>> x, labels = rng.normal(size=(60, 4)).astype(np.float32), rng.integers(0, 3, 60)
     >>> model = tg.nn.Linear(4, 3, rng=rng)
     >>> trainer = Trainer(model, tg.optim.Adam(tg.nn.parameters(model)), x, labels, epochs=2, batch_size=20, rng=rng)
-    >>> class Count(Callback):
-    ...     def on_epoch(self, trainer, row):
-    ...         print(f"epoch {row['epoch']}, {trainer.step} steps")
-    >>> run(trainer, [Count()])
+    >>> run(trainer, on_epoch=lambda trainer, row: print(f"epoch {row['epoch']}, {trainer.step} steps"))
     epoch 1, 3 steps
     epoch 2, 6 steps
     """
+    if on_step or on_epoch:
+        callbacks = [*callbacks, _Functions(on_step, on_epoch)]
     steps = trainer.steps()
     with ExitStack() as ending:
         for callback in callbacks:
@@ -116,8 +122,25 @@ def run(
                     callback.on_epoch(trainer, trainer.history[-1])
 
 
+class _Functions(Callback):
+    """Calls functions."""
+
+    def __init__(self, on_step: Callable[..., object] | None, on_epoch: Callable[..., object] | None) -> None:
+        self.functions = on_step, on_epoch
+
+    def on_step(self, trainer: Trainer, step: Step) -> None:
+        if function := self.functions[0]:
+            function(trainer, step)
+
+    def on_epoch(self, trainer: Trainer, row: Mapping[str, Any]) -> None:
+        if function := self.functions[1]:
+            function(trainer, row)
+
+
 class EpochLines(Callback):
-    """Write a line after each epoch: mean loss, accuracies, seconds.
+    """Write a line after each epoch: mean loss, accuracies or other metrics, seconds.
+
+    What is monitored without an accuracy is shown with its loss.
 
     Parameters
     ----------
@@ -140,8 +163,13 @@ class EpochLines(Callback):
     def on_epoch(self, trainer: Trainer, row: Mapping[str, Any]) -> None:
         seconds = time.perf_counter() - self.begun if self.elapsed is None else self.elapsed()
         loss = f"loss {row['mean_loss']:.4f}" if "mean_loss" in row else "untrained"
-        scores = [f"{name.removesuffix('_accuracy')} {v:.4f}" for name, v in row.items() if name.endswith("_accuracy")]
-        parts = [f"epoch {row['epoch']}/{trainer.epochs}", loss, *scores, f"{seconds:.1f} s{self.note}"]
+        parts = [f"epoch {row['epoch']}/{trainer.epochs}", loss]
+        for name, value in row.items():
+            if name.endswith("_accuracy"):
+                parts.append(f"{name.removesuffix('_accuracy')} {value:.4f}")
+            elif name not in ("epoch", "mean_loss") and f"{name.removesuffix('_loss')}_accuracy" not in row:
+                parts.append(f"{name} {value:.4g}")
+        parts.append(f"{seconds:.1f} s{self.note}")
         self.write("  ".join(parts))
 
 
@@ -181,7 +209,7 @@ class ProgressBar(Callback):
 def _images(trainer: Trainer, steps: int) -> int:
     """How many images so many steps from the beginning take; the last batch of an epoch may be smaller."""
     epochs, batches = divmod(steps, len(trainer.cuts))
-    return epochs * len(trainer.images) + batches * trainer.batch_size
+    return epochs * trainer.examples.size + batches * trainer.batch_size
 
 
 class _Forgiving:

@@ -1,37 +1,40 @@
-"""Evaluate a model: predictions, loss and accuracy."""
+"""Evaluate a model: predictions, loss, accuracy and metrics."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from ..data.conversion import as_array
+from ..data.layout import channels_first
 from ..debug.anomaly import locate_nonfinite
 from ..nn.buffer import named_in
 from ..ops import cross_entropy
 from ..record import no_grad
 from ..tensor import Tensor
 from ..validation import integer
+from .examples import as_classified, as_examples, as_inputs, several
+from .outputs import all_outputs, check_outputs, described, leaves, map_arrays, outputs_of_shards
 from .shards import map_shards
 
-__all__ = ["Evaluation", "accuracy", "as_images", "as_labelled", "evaluate", "predict"]
+__all__ = ["Evaluation", "Loss", "Metrics", "accuracy", "evaluate", "predict"]
+
+Loss = Callable[[Any, Any], Tensor]  # of outputs, as the model returns them, and labels
+Metrics = Mapping[str, Callable[[Any, Any], Any]]  # of outputs, as ndarrays, and labels
 
 
-def predict(model: Any, images: npt.ArrayLike, threads: int | None = None, *, shifts: int = 0) -> npt.NDArray[np.intp]:
+def predict(model: Any, images: Any, threads: int | None = None, *, shifts: int = 0) -> npt.NDArray[np.intp]:
     """Predict the class of each image, that of the largest logit.
 
     Parameters
     ----------
     model : callable
-        Images in, logits (N, K) out.
-    images : array_like, shape (N, ...)
-        Taken by position, as everywhere: an index of pandas plays no part.
-    threads : int, optional
-        See `parallel.value_and_grad`; the result does not depend on it.
+        Images in, logits (N, K) out. `outputs` returns what other models compute.
+    images, threads
+        See `outputs`.
     shifts : int
         If not 0, add up the logits of an image and of its copies that are shifted by so many pixels up, down, left and
         right, with zeros behind them (test-time augmentation). Images are (N, H, W) or (N, C, H, W) then.
@@ -46,44 +49,108 @@ def predict(model: Any, images: npt.ArrayLike, threads: int | None = None, *, sh
     >>> predict(Tensor, np.array([[0.0, 2.0], [3.0, 1.0]])).tolist()  # a model whose input are the logits
     [1, 0]
     """
-    images, shifts = as_images("predict", images), integer("predict", "shifts", shifts)
-    if shifts and (images.ndim < 3 or min(images.shape[-2:]) <= shifts):
-        raise ValueError(f"predict: shifts is {shifts}, images have shape {images.shape}; pass (N, H, W), larger ones")
-    parts = [logits.argmax(axis=1) for logits in _logits(model, images, threads, shifts)]
-    return np.concatenate(parts) if parts else np.zeros(0, np.intp)
+    inputs, shifts = several(as_inputs("predict", images)), integer("predict", "shifts", shifts)
+    if shifts:
+        if len(inputs) > 1:
+            raise ValueError(
+                f"predict: shifts is {shifts}, and the model has {len(inputs)} inputs; shift them yourself"
+            )
+        shape = inputs[0].shape
+        if len(shape) < 3 or min(shape[-2:]) <= shifts:
+            raise ValueError(f"predict: shifts is {shifts}, images have shape {shape}; pass (N, H, W), larger ones")
+        if len(shape) == 4:
+            channels_first("predict", inputs[0], known=False)
+    if not len(inputs[0]):
+        return np.zeros(0, np.intp)
+    logits = all_outputs("predict", model, inputs, threads, shifts)
+    check_outputs(model, inputs, logits)
+    if not isinstance(logits, np.ndarray) or logits.ndim != 2:
+        raise ValueError(f"predict: the model returns {described(logits)}, no logits (N, K); see training.outputs")
+    return np.asarray(logits.argmax(axis=1))
 
 
 class Evaluation(NamedTuple):
     """Loss and accuracy of a model on labelled images."""
 
     loss: float  # mean over the images; of cross-entropy in nats
-    accuracy: float  # fraction of the images whose class was predicted
+    accuracy: float  # fraction of the images whose class was predicted; NaN where outputs or labels are no classes
+
+
+@overload
+def evaluate(
+    model: Any,
+    images: Any,
+    labels: Any,
+    threads: int | None = None,
+    loss: Loss | None = None,
+    metrics: None = None,
+) -> Evaluation: ...
+
+
+@overload
+def evaluate(
+    model: Any,
+    images: Any,
+    labels: Any,
+    threads: int | None = None,
+    loss: Loss | None = None,
+    *,
+    metrics: Metrics,
+) -> dict[str, float]: ...
+
+
+@overload
+def evaluate(
+    model: Any,
+    images: Any,
+    labels: Any,
+    threads: int | None,
+    loss: Loss | None,
+    metrics: Metrics | None,
+) -> Evaluation | dict[str, float]: ...
 
 
 def evaluate(
     model: Any,
-    images: npt.ArrayLike,
-    labels: npt.ArrayLike,
+    images: Any,
+    labels: Any,
     threads: int | None = None,
-    loss: Callable[[Tensor, npt.NDArray[Any]], Tensor] | None = None,
-) -> Evaluation:
-    """Compute mean loss and accuracy, in inference.
+    loss: Loss | None = None,
+    metrics: Metrics | None = None,
+) -> Evaluation | dict[str, float]:
+    """Compute mean loss and accuracy, or metrics of your own, in inference.
 
     Parameters
     ----------
     model, images, threads
-        See `predict`.
-    labels : array_like of int, shape (N,)
-        The true classes.
+        See `tinygrad_mnist.training.outputs`.
+    labels : array_like, or tuple of them, or None
+        The true classes (N,), integers; with a `loss` of your own, or a model that has one, what that takes (see
+        `Trainer`).
     loss : callable, optional
-        ``loss(logits, labels)``, a scalar Tensor: the mean over all images; `cross_entropy` by default.
+        ``loss(outputs, labels)``, a scalar Tensor: the mean over all images, of which it gets the outputs together. By
+        default `cross_entropy`, where the outputs are logits (N, K) and the labels classes; else the model's own
+        ``model.loss(images, labels, None)``, whose values of the shards are averaged by size.
+    metrics : dict of str to callable, optional
+        ``metric(outputs, labels)``, a number: it gets what the model returns for all images, as ndarrays. They take the
+        place of the accuracy; with ``{}`` the loss is alone.
+
+    Returns
+    -------
+    Evaluation
+        The accuracy is NaN where outputs are no logits (N, K) of at least two classes, or labels no integers (N,).
+    dict of str to float
+        ``loss`` and each metric, if `metrics` are given.
 
     Raises
     ------
+    TypeError
+        If a metric returns no number.
     ValueError
-        If there are no images, or not one class index for each.
+        If there are no images, or not one label for each, or an output has not one row for each.
     FloatingPointError
-        If a logit is NaN or the loss is not finite; the message says which op produced the first such value.
+        If an output is NaN or the loss is not finite; the message says which op produced the first such value. If a
+        metric is not finite.
 
     Examples
     --------
@@ -91,24 +158,42 @@ def evaluate(
     >>> loss, accuracy = evaluate(Tensor, np.zeros((2, 10)), np.array([3, 0]))  # a model that takes logits for images
     >>> round(loss, 4), accuracy
     (2.3026, 0.5)
+    >>> error = {"largest error": lambda outputs, y: abs(outputs - y).max()}
+    >>> evaluate(Tensor, np.ones(3), np.arange(3), loss=lambda outputs, y: ((outputs - y) ** 2).mean(), metrics=error)
+    {'loss': 0.6666666666666666, 'largest error': 1.0}
     """
-    images, labels = as_labelled("evaluate", images, labels)
-    logits = np.concatenate(list(_logits(model, images, threads)))
+    own: Callable[..., Tensor] | None = None if loss else getattr(model, "loss", None)
+    examples = (as_examples if loss or own else as_classified)("evaluate", images, labels)
+    found = all_outputs("evaluate", model, examples.inputs, threads)
+    check_outputs(model, examples.inputs, found)
+    classes = not (loss or own) or _are_classes(found, examples.labels)
+    function = loss or (cross_entropy if classes else None)
 
-    def measure() -> float:
+    def shard_loss(number: int, *arrays: npt.NDArray[Any]) -> float:
+        assert own is not None
+        part = examples.with_arrays(arrays)
+        given = [] if part.labels is None else [part.labels]
+        return float(own(*part.inputs, *given, None).item()) * part.size / examples.size
+
+    def measure(threads: int | None = 1) -> float:
         with no_grad(), np.errstate(invalid="ignore"):  # infinity minus infinity is reported below
-            return (loss or cross_entropy)(Tensor(logits), labels).item()
+            if function:
+                return float(function(map_arrays(Tensor, found), examples.target).item())
+            with named_in(model):
+                return math.fsum(map_shards(no_grad()(shard_loss), *examples.arrays, threads=threads))
 
-    mean = measure()
+    mean = measure(threads)
     if not math.isfinite(mean):
-        origin = measure if np.isfinite(logits).all() else lambda: list(_logits(model, images, threads=1))
+        finite = all(np.isfinite(array).all() for array in leaves(found))
+        origin = measure if finite else lambda: list(outputs_of_shards("evaluate", model, examples.inputs, 1))
         raise FloatingPointError(f"evaluate: the loss is {mean}; {locate_nonfinite(origin)}")
-    return Evaluation(mean, float(np.mean(logits.argmax(axis=1) == labels)))
+    if metrics is None:
+        return Evaluation(mean, float(np.mean(found.argmax(axis=1) == examples.labels)) if classes else math.nan)
+    scores = {name: _number(name, metric(found, examples.target)) for name, metric in metrics.items()}
+    return {"loss": mean, **scores}
 
 
-def accuracy(
-    model: Any, images: npt.ArrayLike, labels: npt.ArrayLike, threads: int | None = None, *, shifts: int = 0
-) -> float:
+def accuracy(model: Any, images: Any, labels: npt.ArrayLike, threads: int | None = None, *, shifts: int = 0) -> float:
     """Return the fraction of images whose largest logit is that of their label.
 
     Parameters
@@ -121,53 +206,19 @@ def accuracy(
     >>> accuracy(Tensor, np.array([[0.0, 2.0], [3.0, 1.0]]), np.array([1, 1]))  # a model whose input are the logits
     0.5
     """
-    images, labels = as_labelled("accuracy", images, labels)
+    images, labels = as_classified("accuracy", images, labels)
     return float(np.mean(predict(model, images, threads, shifts=shifts) == labels))
 
 
-def as_images(caller: str, images: Any, name: str = "images") -> npt.NDArray[Any]:
-    """Convert images to an array, by position; an ndarray is returned as it is, unless it holds objects."""
-    whole = type(images) is np.ndarray and images.dtype != object
-    return images if whole else as_array(caller, name, images)
+def _are_classes(found: Any, labels: Any) -> bool:
+    logits = isinstance(found, np.ndarray) and found.ndim == 2 and found.shape[1] > 1
+    return logits and isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "biu"
 
 
-def as_labelled(caller: str, images: Any, labels: Any, which: str = "") -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Convert images and labels to arrays; raise a ValueError unless there are images and one label for each."""
-    images, labels = as_images(caller, images, f"{which}images"), as_array(caller, f"{which}labels", labels)
-    count = len(images) if images.shape else 0
-    if not count or labels.shape != (count,):
-        raise ValueError(
-            f"{caller}: {count} {which}images, and labels of shape {labels.shape}; pass one class index for each image"
-        )
-    if labels.dtype.kind == "f" and np.isnan(labels).any():
-        raise ValueError(f"{caller}: {which}labels hold NaN, for missing ones; leave those examples out")
-    return images, labels
-
-
-def _logits(model: Any, images: npt.NDArray[Any], threads: int | None, shifts: int = 0) -> Iterator[npt.NDArray[Any]]:
-    moves = [(shifts, 0), (-shifts, 0), (0, shifts), (0, -shifts)] if shifts else []
-
-    def infer(number: int, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        with no_grad():
-            out: npt.NDArray[Any] = model(x).data
-            for down, right in moves:
-                out = out + model(_shifted(x, down, right)).data
-            if np.isnan(out).any():
-                raise FloatingPointError(f"a logit is NaN: {locate_nonfinite(lambda: model(x))}")
-            return out
-
-    if len(images):
-        with named_in(model):
-            yield from map_shards(infer, images, threads=threads)
-
-
-def _shifted(images: npt.NDArray[Any], down: int, right: int) -> npt.NDArray[Any]:
-    """Shift images (..., H, W) by pixels; zeros come in at the border."""
-
-    def overlap(by: int) -> tuple[slice, slice]:  # of the new and of the old axis
-        return slice(max(by, 0), min(by, 0) or None), slice(max(-by, 0), min(-by, 0) or None)
-
-    (new_rows, rows), (new_columns, columns) = overlap(down), overlap(right)
-    moved = np.zeros_like(images)
-    moved[..., new_rows, new_columns] = images[..., rows, columns]
-    return moved
+def _number(name: str, value: Any) -> float:
+    array = np.asarray(value.data if isinstance(value, Tensor) else value)
+    if array.size != 1 or array.dtype.kind not in "biuf":
+        raise TypeError(f"evaluate: metric {name} returned {described(value)}; it must return a number")
+    if not np.isfinite(array).all():
+        raise FloatingPointError(f"evaluate: metric {name} is {array.item()}")
+    return float(array.item())

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..validation import state_mismatches
-from .evaluation import Evaluation
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -60,14 +59,14 @@ def mismatches(trainer: Trainer, state: Mapping[str, Any]) -> list[str]:
         wrong.append(
             f"step {step} is the last of {trainer.epochs} epochs, but nothing was measured there: pass more epochs"
         )
-    live = _expected_state(trainer, epoch, batch, list(ends.values()))
+    live = _expected_state(trainer, epoch, batch, list(ends.values()), state.get("history"))
     equal = {"images", "batch_size", *(f"history/{i}/epoch" for i in range(len(ends)))}
     wrong += state_mismatches(
         live, state, "the trainer", equal=equal, nonnegative=["lr"], finite=True, unchecked=unchecked
     )
     wrong += [f"optimizer: {line}" for line in trainer.optimizer.state_mismatches(state.get("optimizer"))]
     order: Any = state.get("order")  # None before the first batch of an epoch
-    images = np.arange(len(trainer.images))
+    images = np.arange(trainer.examples.size)
     integers = isinstance(order, np.ndarray) and order.dtype.kind == "i" and order.shape == images.shape
     if not (integers and np.array_equal(np.sort(order), images) or order is None and batch == 0):
         wrong.append(f"order is not a permutation of {len(images)} images")
@@ -89,11 +88,11 @@ def _ends(history: Any, step: int, per_epoch: int) -> dict[int, float]:
     return dict(sorted(ends.items()))
 
 
-def _expected_state(trainer: Trainer, epoch: int, batch: int, ends: Sequence[float]) -> dict[str, Any]:
+def _expected_state(trainer: Trainer, epoch: int, batch: int, ends: Sequence[float], history: Any) -> dict[str, Any]:
     """Return a template of the state dict after some batches of an epoch; None stands for what is checked apart."""
     weights = trainer.model_state.arrays()
-    scores = [f"{name}_{kind}" for name in trainer.monitor for kind in Evaluation._fields]
-    row = dict.fromkeys(["epoch", "mean_loss", *scores], 0.0)
+    kinds = ["loss", *(["accuracy"] if trainer.metrics is None else trainer.metrics)]
+    row = dict.fromkeys(["epoch", "mean_loss", *(f"{name}_{kind}" for name in trainer.monitor for kind in kinds)], 0.0)
     return {
         **dict.fromkeys(["optimizer", "order", "rng"]),
         "weights": weights,
@@ -103,8 +102,17 @@ def _expected_state(trainer: Trainer, epoch: int, batch: int, ends: Sequence[flo
         "batch": batch,
         "step": 0,
         "losses": np.zeros(batch),
-        "history": [row | {"epoch": end} for end in ends],
-        "images": len(trainer.images),
+        "history": [_expected_row(trainer, row | {"epoch": end}, i, history) for i, end in enumerate(ends)],
+        "images": trainer.examples.size,
         "batch_size": trainer.batch_size,
         "best": weights if ends and "validation" in trainer.monitor else None,
     }
+
+
+def _expected_row(trainer: Trainer, row: dict[str, Any], number: int, history: Any) -> dict[str, Any]:
+    """Leave accuracies out that a saved row lacks, where outputs or labels may have been no classes."""
+    sure = trainer.metrics is not None or (trainer.loss is None and getattr(trainer.model, "loss", None) is None)
+    saved = history[number] if isinstance(history, (list, tuple)) and number < len(history) else None
+    if sure or not isinstance(saved, Mapping):
+        return row
+    return {key: value for key, value in row.items() if key in saved or not key.endswith("_accuracy")}

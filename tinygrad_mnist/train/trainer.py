@@ -10,16 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data import batches
-from ..data.conversion import as_array
 from ..debug.anomaly import locate_nonfinite
 from ..nn import parameters
 from ..ops import cross_entropy
 from ..optim import Optimizer
 from ..tensor import Array, Tensor
 from ..validation import integer, real
-from .evaluation import as_images, as_labelled, evaluate
+from .evaluation import Loss, Metrics, evaluate
+from .examples import as_classified, as_examples
 from .resuming import is_measured, mismatches, steps_in
-from .selection import best_epoch, should_stop
+from .selection import best_epoch, check_ranking, ranking, should_stop
 from .shards import value_and_grad
 from .state import ModelState, nonfinite_names
 
@@ -31,7 +31,7 @@ class Step(NamedTuple):
 
     epoch: int  # from 1
     step: int  # from 1, over all epochs
-    loss: float  # mean over the batch, in nats, from the forward pass that the gradient came from
+    loss: float  # mean over the batch (cross-entropy in nats), from the forward pass that the gradient came from
     images: int  # in the batch
     last: bool  # of its epoch, or of training: then the model has been measured
     lr: float  # learning rate
@@ -43,14 +43,19 @@ class Trainer:
     Parameters
     ----------
     model : callable
-        ``model(images, rng)``, a Tensor of logits; ``model(images)`` in inference. It gets images as they are: where
-        they are uint8, it scales them itself (`tinygrad_mnist.data.as_input`). Its state, such as running means, must
-        be in `tinygrad_mnist.nn.Buffer`.
+        ``model(images, rng)``, and ``model(images)`` in inference; with several inputs ``model(*images, rng)``. It
+        returns a Tensor of logits, or with a `loss` of your own whatever that takes: a Tensor, or a tuple, list or dict
+        of Tensors. It gets images as they are: where they are uint8, it scales them itself
+        (`tinygrad_mnist.data.as_input`). Its state, such as running means, must be in `tinygrad_mnist.nn.Buffer`.
     optimizer : Optimizer
         Of the model's parameters.
-    images, labels : array_like
-        Equally long; converted to arrays here, and paired by position. Labels are class indices (N,); with a `loss` of
-        your own they are whatever that one takes.
+    images : array_like, or tuple of them
+        The inputs, of any shape (N, ...) and dtype: pixels, features, indices of tokens. A tuple of arrays, equally
+        long, is for a model of several inputs. They are converted to arrays here, and paired by position.
+    labels : array_like, or tuple of them, or None
+        Class indices (N,); with a `loss` of your own, or a model that has one, whatever that takes, as long as the
+        images. None: the loss gets the inputs in place of labels, as the model has got them, for an autoencoder. (With
+        ``labels=images`` it gets them as they were before `augment`.)
     epochs : float
         How often to go through the images, at least 0. Training may end within an epoch: 1.25 is a whole one and a
         quarter of the next one's steps, rounded (`total_steps`).
@@ -58,15 +63,16 @@ class Trainer:
     rng : numpy.random.Generator
         Decides the order of the images and what dropout drops.
     loss : callable, optional
-        ``loss(logits, labels)``, a scalar Tensor: the mean over the images that it is given. By default the model's own
-        method ``model.loss(images, labels, rng)`` if it has one, else `cross_entropy`. What is monitored is measured
-        with this function, or with `cross_entropy`.
+        ``loss(outputs, labels)``, a scalar Tensor: the mean over the examples that it is given. By default the model's
+        own method ``model.loss(*images, labels, rng)`` if it has one (without labels ``model.loss(*images, rng)``),
+        else `cross_entropy`. What is monitored is measured with this function; by default with `cross_entropy`, unless
+        the model has its own and outputs or labels are no classes (see `evaluate`).
     schedule : callable, optional
         ``schedule(step, steps)``, the factor on the optimizer's learning rate in a step (counted from 0) of so many:
         see `tinygrad_mnist.schedules`.
     augment : callable, optional
         ``augment(images, rng)``, the images to train on in place of those of a shard: see
-        `tinygrad_mnist.data.augment`.
+        `tinygrad_mnist.data.augment`. Of several inputs it gets, and returns, the tuple.
     average : float, optional
         Below 1. Measure, select and return a moving average of the weights, which keeps this share of itself in each
         step (less in the first ones), in place of the weights of the last step: with a high learning rate it is better
@@ -75,6 +81,13 @@ class Trainer:
     monitor : dict of str to (images, labels), optional
         What to measure after each epoch, and where training ends within one. Images called ``"validation"`` select the
         best weights.
+    metrics : dict of str to callable, optional
+        What to measure beside the loss: ``metric(outputs, labels)``, a number, from the outputs for all images, as
+        ndarrays. By default the accuracy, where outputs are logits (N, K) and labels class indices.
+    select : str, optional
+        What selects the best epoch in validation: the name of a metric, with a minus before it if lower is better, such
+        as ``"-error"`` or ``"-loss"``; of equal ones the lower loss. By default the accuracy if it is measured, else
+        the loss.
     patience : int, optional
         Stop when so many epochs in a row were no better than the best one before them, as measured by validation.
     shard_size, threads : int, optional
@@ -89,8 +102,9 @@ class Trainer:
         Steps of the whole training: `epochs` times the batches of an epoch, rounded; at least 1, unless `epochs` is 0.
     history : list of dict
         For each epoch its number, its mean loss over the images (each batch counts by its size), and what was measured:
-        ``NAME_accuracy`` and ``NAME_loss``. Where training ends within an epoch, ``epoch`` is `epochs`, 0.6 for
-        instance, and the mean is of this epoch's steps up to there. Such a row stays if training goes on later.
+        ``NAME_loss``, and ``NAME_accuracy`` or ``NAME_METRIC`` (`plot_curves` draws them). Where training ends within
+        an epoch, ``epoch`` is `epochs`, 0.6 for instance, and the mean is of this epoch's steps up to there. Such a row
+        stays if training goes on later.
     best : dict of str to ndarray, or None
         Weights after the best epoch so far, with all that belongs to the model: see `tinygrad_mnist.nn.state_dict`.
     averaged : dict of str to ndarray, or None
@@ -128,29 +142,26 @@ class Trainer:
         self,
         model: Any,
         optimizer: Optimizer,
-        images: npt.ArrayLike,
+        images: Any,
         labels: Any,
         *,
         epochs: float,
         batch_size: int = 500,
         rng: np.random.Generator,
-        loss: Callable[[Tensor, Any], Tensor] | None = None,
+        loss: Loss | None = None,
         schedule: Callable[[int, int], float] | None = None,
-        augment: Callable[[npt.NDArray[Any], np.random.Generator], npt.NDArray[Any]] | None = None,
+        augment: Callable[[Any, np.random.Generator], Any] | None = None,
         average: float | None = None,
-        monitor: Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]] | None = None,
+        monitor: Mapping[str, tuple[Any, Any]] | None = None,
+        metrics: Metrics | None = None,
+        select: str | None = None,
         patience: int | None = None,
         shard_size: int | None = None,
         threads: int | None = None,
     ) -> None:
-        if loss is None:
-            images, labels = as_labelled("Trainer", images, labels)
-        else:  # which may take labels of any kind
-            images = as_images("Trainer", images)
-            labels = labels if type(labels) is np.ndarray else as_array("Trainer", "labels", labels)
-            count, given = (len(a) if a.shape else 0 for a in (images, labels))
-            if not 0 < count == given:
-                raise ValueError(f"Trainer: {count} images and {given} labels; pass one label for each image")
+        own = loss is not None or getattr(model, "loss", None) is not None
+        convert = as_examples if own and not (loss is cross_entropy and labels is None) else as_classified
+        examples = convert("Trainer", images, labels)
         if not isinstance(rng, np.random.Generator):
             raise TypeError(f"Trainer: rng is {type(rng).__name__}; pass np.random.default_rng(seed)")
         number = real("Trainer", "epochs", epochs, least=0, below=2**63)
@@ -167,15 +178,19 @@ class Trainer:
             raise TypeError("Trainer: monitor must be a dict of name to (images, labels)")
         if patience and "validation" not in monitor:
             raise ValueError(f"Trainer: patience is {patience}, so monitor must have images called 'validation'")
-        self.model, self.optimizer, self.images, self.labels, self.rng = model, optimizer, images, labels, rng
+        self.metrics, self.select = check_ranking(list(monitor), metrics, select), select
+        self.examples, (self.images, self.labels) = examples, examples
+        self.model, self.optimizer, self.rng = model, optimizer, rng
         self.epochs, self.patience = int(epochs) if number.is_integer() else number, patience
-        self.monitor = {name: as_labelled("Trainer", *labelled, which=f"{name} ") for name, labelled in monitor.items()}
+        self.monitor: dict[str, tuple[Any, Any]] = {
+            name: convert("Trainer", *labelled, which=f"{name} ") for name, labelled in monitor.items()
+        }
         self.loss, self.schedule, self.augment, self.average = loss, schedule, augment, average
         self.shard_size, self.threads = shard_size, threads
         self.weights, self.lr = parameters(model), optimizer.lr
         self.model_state = ModelState(model)
         self.averaged: dict[str, Array] | None = None
-        self.batch_size, self.cuts = batch_size, list(batches(len(images), batch_size))
+        self.batch_size, self.cuts = batch_size, list(batches(examples.size, batch_size))
         self.epoch, self.batch, self.step = 1, 0, 0
         self.order: npt.NDArray[np.intp] | None = None  # of the images in this epoch; drawn when it begins
         self.losses: list[float] = []  # of this epoch
@@ -202,7 +217,7 @@ class Trainer:
         self._check_measured()
         while self.step < self.total_steps and not (self.patience and should_stop(self.scores(), self.patience)):
             if self.order is None:
-                self.order = self.rng.permutation(len(self.images))
+                self.order = self.rng.permutation(self.examples.size)
             index = self.order[self.cuts[self.batch]]
             if self.schedule is not None:
                 factor = self.schedule(self.step, self.total_steps)
@@ -220,7 +235,7 @@ class Trainer:
             yield step
 
     def measure(self) -> dict[str, float]:
-        """Loss and accuracy, now, on everything that is monitored."""
+        """Loss and accuracy, or the metrics, now, on everything that is monitored."""
         self._settle()
         scores: dict[str, float] = {}
         trained = self.model_state.arrays()
@@ -229,10 +244,11 @@ class Trainer:
                 self.model_state.load(self.averaged)
             for name, labelled in self.monitor.items():
                 try:
-                    found = evaluate(self.model, *labelled, self.threads, self.loss)
+                    found = evaluate(self.model, *labelled, self.threads, self.loss, self.metrics)
                 except FloatingPointError as error:
                     raise FloatingPointError(f"after step {self.step}, on the {name} images: {error}") from error
-                scores |= {f"{name}_{kind}": value for kind, value in found._asdict().items()}
+                kinds = found if isinstance(found, dict) else found._asdict()
+                scores |= {f"{name}_{kind}": value for kind, value in kinds.items() if not math.isnan(value)}
         finally:
             if self.averaged is not None:
                 self.model_state.load(trained)
@@ -264,7 +280,7 @@ class Trainer:
             else self.order.astype(np.int32 if len(self.order) < 2**31 else np.int64),
             "losses": np.array(self.losses),
             "history": [dict(row) for row in self.history],
-            "images": len(self.images),
+            "images": self.examples.size,
             "batch_size": self.batch_size,
             "best": None if self.best is None else dict(self.best),
         }
@@ -327,20 +343,26 @@ class Trainer:
     def _in_use(self) -> dict[str, Array]:
         return _copies(self.model_state.arrays() if self.averaged is None else self.averaged)
 
-    def _loss(self, images: npt.NDArray[Any], labels: npt.NDArray[Any], rng: np.random.Generator) -> Tensor:
-        images = images if self.augment is None else self.augment(images, rng)
+    def _loss(self, *shard: Any) -> Tensor:
+        *arrays, rng = shard
+        examples = self.examples.with_arrays(tuple(arrays))
+        if self.augment is not None:
+            images = self.augment(examples.images, rng)
+            if isinstance(images, tuple) != isinstance(examples.images, tuple):
+                words = "the images as it got them, or a tuple of as many arrays"
+                raise TypeError(f"Trainer: augment returned a {type(images).__name__}; it must return {words}")
+            examples = examples._replace(images=images)
         own: Callable[..., Tensor] | None = getattr(self.model, "loss", None)
         if self.loss is None and own is not None:
-            return own(images, labels, rng)
-        return (self.loss or cross_entropy)(self.model(images, rng), labels)
+            return own(*examples.inputs, *(() if examples.labels is None else [examples.labels]), rng)
+        return (self.loss or cross_entropy)(self.model(*examples.inputs, rng), examples.target)
 
     def _update(self, index: npt.NDArray[np.intp]) -> float:
         def value_and_gradients(threads: int | None) -> tuple[float, dict[str, Array]]:
             return value_and_grad(
                 self._loss,
                 {name: p for name, p in self.weights.items() if p.requires_grad},  # some may have been frozen since
-                self.images[index],
-                self.labels[index],
+                *(array[index] for array in self.examples.arrays),
                 rng=self.rng,
                 shard_size=self.shard_size,
                 threads=threads,
@@ -385,13 +407,9 @@ class Trainer:
         if whole:
             self.epoch, self.batch, self.order, self.losses = self.epoch + 1, 0, None, []
 
-    def scores(self) -> list[tuple[float, float]]:
-        """Accuracy in validation after each epoch, and of equal ones the lower loss: what selects."""
-        return [
-            (row["validation_accuracy"], -row["validation_loss"])
-            for row in self.history
-            if "validation_accuracy" in row
-        ]
+    def scores(self) -> list[tuple[float, ...]]:
+        """What selects, after each epoch, the higher the better: see `select`."""
+        return [ranking(row, self.select) for row in self.history if "validation_loss" in row]
 
 
 def _copies(arrays: Mapping[str, Array]) -> dict[str, Array]:
@@ -399,7 +417,7 @@ def _copies(arrays: Mapping[str, Array]) -> dict[str, Array]:
     return {name: np.array(array) for name, array in arrays.items()}
 
 
-def fit(model: Any, optimizer: Optimizer, images: npt.ArrayLike, labels: Any, **settings: Any) -> Iterator[Step]:
+def fit(model: Any, optimizer: Optimizer, images: Any, labels: Any, **settings: Any) -> Iterator[Step]:
     """Return the steps of a `Trainer`, where nothing is to be saved or measured: ``for step in fit(...): ...``.
 
     `settings` are those of `Trainer`; ``epochs=0.6`` ends within the first epoch.

@@ -1,0 +1,111 @@
+"""What a model is trained and measured on: inputs, one array or several, and labels of any kind."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data.conversion import as_array
+
+__all__ = ["Examples", "as_classified", "as_examples", "as_images", "as_inputs", "several"]
+
+Arrays = tuple[npt.NDArray[Any], ...]
+
+
+class Examples(NamedTuple):
+    """Inputs and labels, equally long and paired by position."""
+
+    images: Any  # an array, or a tuple of arrays for a model of several inputs
+    labels: Any  # an array, a tuple of arrays, or None
+
+    @property
+    def inputs(self) -> Arrays:
+        """What the model is called with."""
+        return several(self.images)
+
+    @property
+    def arrays(self) -> Arrays:
+        """Inputs and labels in a row, to be cut into batches and shards."""
+        return self.inputs if self.labels is None else self.inputs + several(self.labels)
+
+    @property
+    def size(self) -> int:
+        """How many examples there are."""
+        return len(self.inputs[0])
+
+    @property
+    def target(self) -> Any:
+        """What a loss compares outputs with: the labels, or the inputs where there are none."""
+        return self.images if self.labels is None else self.labels
+
+    def with_arrays(self, arrays: Arrays) -> Examples:
+        """Return other examples of the same kind, from what their `arrays` are."""
+        inputs = len(self.inputs)
+        images = arrays[:inputs] if isinstance(self.images, tuple) else arrays[0]
+        if self.labels is None:
+            return Examples(images, None)
+        return Examples(images, arrays[inputs:] if isinstance(self.labels, tuple) else arrays[inputs])
+
+
+def as_images(caller: str, images: Any, name: str = "images") -> npt.NDArray[Any]:
+    """Convert images to an array, by position; an ndarray is returned as it is, unless it holds objects."""
+    whole = type(images) is np.ndarray and images.dtype != object
+    return images if whole else as_array(caller, name, images)
+
+
+def as_inputs(caller: str, images: Any, name: str = "images") -> Any:
+    """Convert the input of a model to an array, or its inputs, a tuple of arrays, to equally long ones."""
+    if not _is_several(images):
+        return as_images(caller, images, name)
+    arrays = tuple(as_images(caller, part, f"{name}[{i}]") for i, part in enumerate(images))
+    lengths = [len(array) if array.shape else 0 for array in arrays]
+    if len(set(lengths)) > 1:
+        raise ValueError(f"{caller}: {name} are arrays of {lengths} examples; pass equally long ones")
+    return arrays
+
+
+def as_examples(caller: str, images: Any, labels: Any, which: str = "") -> Examples:
+    """Convert images and labels of any kind to arrays; raise a ValueError unless they are equally long."""
+    images = as_inputs(caller, images, f"{which}images")
+    if _is_several(labels):
+        labels = tuple(_as_labels(caller, part, f"{which}labels[{i}]") for i, part in enumerate(labels))
+    elif labels is not None:
+        labels = _as_labels(caller, labels, f"{which}labels")
+    examples = Examples(images, labels)
+    count, *given = (len(a) if a.shape else 0 for a in (examples.inputs[0], *examples.arrays[len(examples.inputs) :]))
+    wrong = [other for other in given if other != count]
+    if wrong or not count:
+        found = wrong[0] if wrong else count
+        raise ValueError(f"{caller}: {count} {which}images and {found} labels; pass one label for each image")
+    return examples
+
+
+def as_classified(caller: str, images: Any, labels: Any, which: str = "") -> Examples:
+    """Convert images and labels to arrays; raise a ValueError unless there are images and one class for each."""
+    images, labels = as_inputs(caller, images, f"{which}images"), as_array(caller, f"{which}labels", labels)
+    first = several(images)[0]
+    count = len(first) if first.shape else 0
+    if not count or labels.shape != (count,):
+        raise ValueError(
+            f"{caller}: {count} {which}images, and labels of shape {labels.shape}; pass one class index for each image"
+        )
+    if labels.dtype.kind == "f" and np.isnan(labels).any():
+        raise ValueError(f"{caller}: {which}labels hold NaN, for missing ones; leave those examples out")
+    return Examples(images, labels)
+
+
+def _as_labels(caller: str, labels: Any, name: str) -> npt.NDArray[Any]:
+    return labels if type(labels) is np.ndarray else as_array(caller, name, labels)
+
+
+def _is_several(value: Any) -> bool:
+    """Whether this is a tuple of arrays; one of numbers, or of lists of them, is a single array."""
+    numbers = (bool, int, float, str, np.generic, list, tuple)
+    return isinstance(value, tuple) and len(value) > 0 and not any(isinstance(part, numbers) for part in value)
+
+
+def several(value: Any) -> Arrays:
+    """Return a single array as a tuple, too."""
+    return value if isinstance(value, tuple) else (value,)

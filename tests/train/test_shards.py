@@ -95,6 +95,125 @@ def test_the_number_of_threads_changes_no_bit(n: int, shard_size: int, seed: int
     assert all(g.dtype == dtype for g in results[0][0][1].values())
 
 
+# Losses that are no plain means ---------------------------------------------------------------------------------------
+def pair(x: Any, labels: Any, weights: Any, net: Any) -> Any:
+    counts = weights[labels]
+    if not counts.any():
+        return tg.Tensor(np.nan), 0.0  # the mean of nothing
+    return (tg.nll_loss(tg.log_softmax(net(x)), labels, reduction="none") * counts).sum() / counts.sum(), counts.sum()
+
+
+LOSSES: dict[str, Any] = {
+    "class weights": lambda x, t, w, net: tg.cross_entropy(net(x), t, weight=w),
+    "with smoothing": lambda x, t, w, net: tg.cross_entropy(net(x), t, 0.3, weight=w),
+    "ignored": lambda x, t, w, net: tg.cross_entropy(net(x), t, ignore_index=1),
+    "ignored and weights": lambda x, t, w, net: tg.nll_loss(net(x).log_softmax(), t, weight=w, ignore_index=1),
+    "a sum": lambda x, t, w, net: tg.cross_entropy(net(x), t, reduction="sum"),
+    "a sum with weights": lambda x, t, w, net: tg.cross_entropy(net(x), np.eye(3)[t], weight=w, reduction="sum"),
+    "rows with weights": lambda x, t, w, net: tg.cross_entropy(net(x), np.eye(3)[t], weight=w),
+    "squares": lambda x, t, w, net: tg.mse_loss(net(x), np.eye(3)[t]),
+    "a sum of squares": lambda x, t, w, net: tg.mse_loss(net(x), np.eye(3)[t], reduction="sum"),
+    "pixels": lambda x, t, w, net: tg.cross_entropy(
+        net(x).reshape(-1, 3, 1) * [1.0, 2.0], np.stack([t, t], 1), weight=w
+    ),
+    "a pair": pair,
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@settings(deadline=None, max_examples=max(settings().max_examples // 4, 8))
+@given(st.integers(2, 12), st.integers(1, 12), st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 4]))
+def test_shards_are_combined_by_their_weights(name: str, n: int, size: int, seed: int, threads: int) -> None:
+    model, (x, labels) = Classifier(), batch(n, seed)
+    labels[0], draws = 0, rng(seed)
+    weights = np.where(draws.random(3) < 0.3, 0, draws.uniform(0.1, 5, 3))
+    weights[0] = 2.0
+    params = nn.parameters(model)
+
+    def loss_fn(x: Any, labels: Any, rng: Any) -> Any:
+        return LOSSES[name](x, labels, weights, model.net)
+
+    whole = LOSSES[name](x, labels, weights, model.net)
+    whole = whole[0] if isinstance(whole, tuple) else whole
+    results = [
+        parallel.value_and_grad(loss_fn, params, x, labels, shard_size=size, threads=count) for count in (1, threads)
+    ]
+    assert_identical(*results)
+    assert abs(results[0][0] - whole.item()) < 1e-12 * n
+    for found, expected in zip(results[0][1].values(), tg.grad(whole, list(params.values())), strict=True):
+        np.testing.assert_allclose(found, expected.data, rtol=0, atol=1e-12 * n)
+
+
+def test_what_cannot_be_combined_is_refused() -> None:
+    model, (x, labels) = Classifier(), batch(10)
+    weights, params, state = np.array([1.0, 2.0, 3.0]), nn.parameters(model), tg.nn.Buffer(np.zeros(1))
+
+    def run(loss_fn: Any, **how: Any) -> Any:
+        def called(x: Any, t: Any, rng: Any) -> Any:
+            state.data = state.data + 1
+            return loss_fn(model.net(x), t)
+
+        state.data = np.zeros(1)
+        return parallel.value_and_grad(called, params, x, labels, **{"shard_size": 4, **how})
+
+    def penalized(scores: Any, t: Any) -> Any:
+        return tg.cross_entropy(scores, t, weight=weights) + 0.1 * (scores * scores).mean()
+
+    for wrong in (penalized, lambda scores, t: tg.mse_loss(scores, scores * 0, reduction="sum") / 4):
+        with pytest.raises(
+            ValueError, match=r"part of what loss_fn has returned.*\(mean loss, weight\).*shard_size=len"
+        ):
+            run(wrong)
+        assert state.data == 0
+        assert run(wrong, shard_size=10)[0] == wrong(model.net(x), labels).item()
+    with pytest.raises(ValueError, match="of one shard is a mean, that of another a sum"):
+        run(lambda scores, t: tg.cross_entropy(scores, t, reduction="mean" if len(t) == 4 else "sum"))
+    with pytest.raises(ValueError, match="the weights of all shards add up to 0"):
+        run(lambda scores, t: tg.cross_entropy(scores, t * 0, ignore_index=0))
+    with pytest.raises(ValueError, match="cross_entropy: the weights of all targets add up to 0"):
+        run(lambda scores, t: tg.cross_entropy(scores, t * 0, ignore_index=0), shard_size=10)
+    for weight in (-1.0, np.nan, "3"):
+        with pytest.raises((TypeError, ValueError), match="weight that loss_fn has returned|numbers"):
+            run(lambda scores, t, weight=weight: (scores.mean(), weight))
+    with pytest.raises(ValueError, match="has returned 3 values"):
+        run(lambda scores, t: (scores.mean(), 1, 2))
+    with pytest.raises(ValueError, match=r"weight.detach\(\)"):
+        run(lambda scores, t: (scores.mean(), scores.sum()))
+    assert state.data == 0
+
+
+def test_a_sum_that_is_only_looked_at_changes_nothing() -> None:
+    model, (x, labels) = Classifier(), batch(10)
+    seen = []
+
+    def watched(x: Any, t: Any, rng: Any) -> Any:
+        scores = model.net(x)
+        seen.append(tg.cross_entropy(scores, t, reduction="sum").item())
+        return tg.cross_entropy(scores, t)
+
+    results = [
+        parallel.value_and_grad(fn, nn.parameters(model), x, labels, shard_size=4) for fn in (watched, model.loss)
+    ]
+    assert_identical(*results)
+    assert len(seen) == 3 and abs(sum(seen) - 10 * results[0][0]) < 1e-12
+
+
+@pytest.mark.parametrize("how", [{"weight": [1.0, 2.0, 3.0]}, {"reduction": "sum"}, {"ignore_index": 1}])
+def test_training_and_evaluation_take_such_losses(how: dict[str, Any]) -> None:
+    x, labels = batch(20)
+    loss, finals = partial(tg.cross_entropy, **how), []
+    for size in (20, 6):
+        model = nn.Linear(4, 3, rng=rng(0), dtype=np.float64)
+        settings_ = {"loss": loss, "epochs": 2, "batch_size": 10, "rng": rng(3), "shard_size": size}
+        optimizer = tg.optim.SGD(nn.parameters(model), lr=0.01)
+        finals.append([step.loss for step in tg.training.fit(model, optimizer, x, labels, **settings_)])
+        measured = evaluate(model, x, labels, loss=loss).loss
+        assert measured == pytest.approx(loss(model(x), labels).item(), rel=1e-12)
+        assert evaluate(model, x, labels, loss=lambda scores, t: (loss(scores, t), 1.0)).loss == measured
+    np.testing.assert_allclose(finals[0], finals[1], rtol=1e-9)
+
+
+# Threads and seeds ----------------------------------------------------------------------------------------------------
 def test_the_network_too_is_the_same_for_any_number_of_threads() -> None:
     model = DeepConvNet(rng=rng(0))
     images, labels = tg.data.synthetic_digits(33, rng=rng(1))

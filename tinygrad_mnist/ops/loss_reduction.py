@@ -26,7 +26,8 @@ class Note(NamedTuple):
     """A loss that is no plain mean."""
 
     loss: Tensor
-    weight: float | None  # what it was divided by; None: nothing, it is a sum
+    divisor: float  # what the sum of all terms was divided by
+    weight: float | None  # what it should be divided by, perhaps 0 in a shard; None: it is a sum
 
 
 class _Active(threading.local):
@@ -73,12 +74,10 @@ def reduced(op: str, losses: Tensor, reduction: str, dtype: Any, weight: float |
         if not losses.size:
             raise ValueError(f"{op}: there are no losses to average, their shape is {losses.shape}; pass some examples")
         return as_dtype(mean(losses), dtype)
-    total = sum(losses)
-    if reduction == "mean" and weight is not None:
-        if not weight and _active.notes is None:
-            raise ValueError(f"{op}: the weights of all targets add up to 0; one of them must count")
-        total = total / (weight or 1.0)  # a shard may be without weight
-    out = as_dtype(total, dtype)
+    divisor = weight if reduction == "mean" and weight else 1.0
+    if reduction == "mean" and not weight and _active.notes is None:
+        raise ValueError(f"{op}: the weights of all targets add up to 0; one of them must count")
+    out = as_dtype(sum(losses) / divisor if reduction == "mean" else sum(losses), dtype)
     if _active.notes is not None:
-        _active.notes.append(Note(out, weight if reduction == "mean" else None))
+        _active.notes.append(Note(out, divisor, weight if reduction == "mean" else None))
     return out

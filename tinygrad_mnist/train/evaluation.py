@@ -18,7 +18,7 @@ from ..tensor import Tensor
 from ..validation import integer
 from .examples import as_classified, as_examples, as_inputs, several
 from .outputs import all_outputs, check_outputs, described, leaves, map_arrays, outputs_of_shards
-from .shards import map_shards
+from .shards import mean_loss
 
 __all__ = ["Evaluation", "Loss", "Metrics", "accuracy", "evaluate", "predict"]
 
@@ -169,18 +169,19 @@ def evaluate(
     classes = not (loss or own) or _are_classes(found, examples.labels)
     function = loss or (cross_entropy if classes else None)
 
-    def shard_loss(number: int, *arrays: npt.NDArray[Any]) -> float:
+    def own_loss(*arrays: npt.NDArray[Any]) -> Any:
         assert own is not None
         part = examples.with_arrays(arrays)
         given = [] if part.labels is None else [part.labels]
-        return float(own(*part.inputs, *given, None).item()) * part.size / examples.size
+        return own(*part.inputs, *given, None)
 
     def measure(threads: int | None = 1) -> float:
         with no_grad(), np.errstate(invalid="ignore"):  # infinity minus infinity is reported below
             if function:
-                return float(function(map_arrays(Tensor, found), examples.target).item())
+                value = function(map_arrays(Tensor, found), examples.target)
+                return float((value[0] if isinstance(value, tuple) else value).item())  # of (loss, weight), for shards
             with named_in(model):
-                return math.fsum(map_shards(no_grad()(shard_loss), *examples.arrays, threads=threads))
+                return mean_loss(own_loss, *examples.arrays, threads=threads)
 
     mean = measure(threads)
     if not math.isfinite(mean):

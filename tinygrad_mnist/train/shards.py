@@ -2,24 +2,27 @@
 
 NumPy releases the GIL in large calls. Each shard has its own generator, seeded by one draw for the batch and the number
 of the shard, and gradients are summed in the order of the shards: the result is bit for bit the same for any number of
-threads. What is a mean over a shard (loss, gradients, buffers) counts by the share of the batch that the shard is.
+threads. What is a mean over a shard (loss, gradients, buffers) counts by the share of the batch that the shard is. A
+loss that is a sum, or a mean with other weights, is combined accordingly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from ..backward import grad
+from ..backward import grad, topological_order
 from ..data.conversion import as_array
 from ..kernels.machine import keep_freed_memory, on_one_core, one_blas_thread, usable_cores, warn_of_blas_threads
 from ..nn import buffer as buffers
-from ..record import recording
+from ..ops.loss_reduction import Note, noting
+from ..record import as_tensor, recording
 from ..tensor import Array, Tensor
-from ..validation import integer
+from ..validation import integer, real
 
 __all__ = ["default_shard_size", "map_shards", "usable_cores", "value_and_grad"]
 
@@ -27,7 +30,7 @@ Result = TypeVar("Result")
 
 
 def value_and_grad(
-    loss_fn: Callable[..., Tensor],
+    loss_fn: Callable[..., Tensor | tuple[Tensor, Any]],
     params: Mapping[str, Tensor],
     *arrays: npt.ArrayLike,
     rng: np.random.Generator | None = None,
@@ -39,7 +42,10 @@ def value_and_grad(
     Parameters
     ----------
     loss_fn : callable
-        ``loss_fn(*shards, rng)`` returns the mean loss of one shard, a Tensor with one value.
+        ``loss_fn(*shards, rng)`` returns the loss of one shard, a Tensor with one value: the mean over its examples, or
+        what a loss function such as `cross_entropy` has returned, also with ``reduction="sum"``, class weights or
+        ``ignore_index``. Where such a loss is only a part of the result, or you compute a mean with other weights,
+        return a pair ``(loss, weight)`` of the mean and what it was divided by.
     params : dict of str to Tensor
         The parameters to differentiate with respect to; see `tinygrad_mnist.nn.parameters`.
     *arrays : array_like
@@ -55,7 +61,7 @@ def value_and_grad(
     Returns
     -------
     loss : float
-        Mean over the batch.
+        Mean over the batch, with the weights if there are any, or the sum if the losses are sums.
     grads : dict of str to ndarray
         Of the shapes and dtypes of the parameters.
 
@@ -63,7 +69,8 @@ def value_and_grad(
     ------
     ValueError
         If the arrays are empty or of different lengths, or `shard_size` or `threads` is less than 1, or an integer
-        buffer differs between shards. After any error buffers are as they were.
+        buffer differs between shards, or it is unknown how to combine the losses of shards. After any error buffers
+        are as they were.
 
     Examples
     --------
@@ -78,22 +85,103 @@ def value_and_grad(
     seed = None if rng is None else rng.integers(2**63, size=2)
     total, outer = len(pieces[0]), buffers.active_shard()
 
-    def shard(number: int, *pieces: Array) -> tuple[float, list[Array], tuple[int, buffers.Shard]]:
-        with recording(True), buffers.shard(outer, writable=True) as changes:  # also where the caller is in no_grad
-            loss = loss_fn(*pieces, None if seed is None else np.random.default_rng([*seed, number]))
-            share = len(pieces[0]) / total
-            grads = grad(loss, wanted, gradient=np.full_like(loss.data, share), retain_graph=False)
-        return loss.item() * share, [g.data for g in grads], (len(pieces[0]), changes)
+    def shard(number: int, *pieces: Array) -> tuple[_Part, float, list[Array], tuple[int, buffers.Shard]]:
+        share = len(pieces[0]) / total
+        with (
+            recording(True),  # also where the caller is in no_grad
+            buffers.shard(outer, writable=True) as changes,
+            noting(share < 1) as notes,
+        ):
+            result = loss_fn(*pieces, None if seed is None else np.random.default_rng([*seed, number]))
+            part = _part(result, notes, len(pieces[0]), total)
+            scale = part.scale / total
+            if not scale:  # whatever the mean of nothing is
+                return part, 0.0, [np.zeros_like(p.data) for p in wanted], (len(pieces[0]), changes)
+            grads = grad(part.loss, wanted, gradient=np.full_like(part.loss.data, scale), retain_graph=False)
+        return part, part.loss.item() * scale, [g.data for g in grads], (len(pieces[0]), changes)
 
-    value, sums, changed = 0.0, [np.zeros_like(p.data) for p in wanted], []
+    value, sums, changed, parts = 0.0, [np.zeros_like(p.data) for p in wanted], [], []
     with buffers.named_in(getattr(loss_fn, "__self__", None)):
-        for part, grads, changes in _map("value_and_grad", shard, pieces, shard_size, threads):
-            value += part
+        for part, added, grads, changes in _map("value_and_grad", shard, pieces, shard_size, threads):
+            value += added
+            parts.append((part.kind, part.weight))
             changed.append(changes)
             for running, g in zip(sums, grads, strict=True):
                 running += g
+        divisor = _divisor(parts) / total
         buffers.merge(changed)
+    if divisor != 1:
+        value, sums = value / divisor, [np.asarray(g / divisor, g.dtype) for g in sums]
     return value, dict(zip(params, sums, strict=True))
+
+
+class _Part(NamedTuple):
+    """What `value_and_grad` gets from a shard."""
+
+    loss: Tensor
+    kind: str  # mean (over its examples), weighted mean, or sum
+    scale: float  # what its loss is multiplied by, ...
+    weight: float  # ... and what the sum over all shards is divided by: the sum of these
+
+
+def _part(result: Any, notes: Sequence[Note], examples: int, total: int) -> _Part:
+    if isinstance(result, tuple):
+        if len(result) != 2:
+            raise ValueError(
+                f"value_and_grad: loss_fn has returned {len(result)} values; return loss or (loss, weight)"
+            )
+        loss, weight = result[0], as_tensor(result[1])
+        if weight.requires_grad:
+            raise ValueError("value_and_grad: the weight of a loss is a constant; return (loss, weight.detach())")
+        number = real("value_and_grad", "the weight that loss_fn has returned", weight.data, least=0)
+        return _Part(loss, "weighted mean", number, number)
+    for note in notes:
+        if note.loss is result:
+            if note.weight is None:
+                return _Part(result, "sum", total, examples)
+            return _Part(result, "weighted mean", note.divisor, note.weight)
+    if notes:
+        parts = set(map(id, topological_order(result, constants=True)))
+        if any(id(note.loss) in parts for note in notes):
+            raise ValueError(
+                "value_and_grad: a loss with class weights, ignore_index or reduction='sum' is a part of what loss_fn "
+                "has returned, so it is unknown how to combine the shards; let loss_fn return (mean loss, weight), "
+                "with what the mean of this shard was divided by as weight, or pass shard_size=len(batch)"
+            )
+    return _Part(result, "mean", examples, examples)
+
+
+def _divisor(parts: Sequence[tuple[str, float]]) -> float:
+    """Return what the sum over all shards is divided by."""
+    kinds = sorted({kind for kind, _ in parts})
+    if len(kinds) > 1:
+        raise ValueError(
+            f"value_and_grad: the loss of one shard is a {kinds[0]}, that of another a {kinds[1]}; let loss_fn return "
+            "(mean loss, weight) for every shard"
+        )
+    if not (divisor := sum(weight for _, weight in parts)):
+        raise ValueError("value_and_grad: the weights of all shards add up to 0; one example must count")
+    return divisor
+
+
+def mean_loss(loss_fn: Callable[..., Any], *arrays: npt.ArrayLike, threads: int | None = None) -> float:
+    """Compute the loss of a batch shard by shard, as `value_and_grad` does, without gradients; no buffer may change.
+
+    Examples
+    --------
+    >>> mean_loss(lambda x: Tensor(x).mean(), np.arange(500.0))
+    249.5
+    """
+    total = len(arrays[0])  # type: ignore[arg-type]  # checked below
+
+    def shard(number: int, *pieces: Array) -> tuple[float, tuple[str, float]]:
+        share = len(pieces[0]) / total
+        with recording(True), noting(share < 1) as notes:  # the record tells what a noted loss is a part of
+            part = _part(loss_fn(*pieces), notes, len(pieces[0]), total)
+        return part.loss.item() * (part.scale / total) if part.scale else 0.0, (part.kind, part.weight)
+
+    values, parts = zip(*map_shards(shard, *arrays, threads=threads), strict=True)
+    return math.fsum(values) / (_divisor(parts) / total)
 
 
 def map_shards(

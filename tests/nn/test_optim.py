@@ -18,11 +18,15 @@ from tinygrad_mnist import optim
 
 
 # One number at a time: what each gradient of a sequence subtracts from w ----------------------------------------------
-def sgd(w: float, gs: list[float], lr: float, momentum: float = 0.0) -> Iterator[float]:
+def sgd(
+    w: float, gs: list[float], lr: float, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
+) -> Iterator[float]:
     v = 0.0
     for g in gs:
+        g += weight_decay * w
         v = momentum * v + g
-        yield lr * v
+        w -= lr * (g + momentum * v if nesterov else v)
+        yield lr * (g + momentum * v if nesterov else v)
 
 
 def adagrad(w: float, gs: list[float], lr: float, eps: float = 1e-7) -> Iterator[float]:
@@ -30,6 +34,25 @@ def adagrad(w: float, gs: list[float], lr: float, eps: float = 1e-7) -> Iterator
     for g in gs:
         h += g * g
         yield lr * g / (math.sqrt(h) + eps)
+
+
+def rmsprop(
+    w: float,
+    gs: list[float],
+    lr: float,
+    alpha: float = 0.99,
+    eps: float = 1e-8,
+    momentum: float = 0.0,
+    centered: bool = False,
+    weight_decay: float = 0.0,
+) -> Iterator[float]:
+    square = mean = v = 0.0
+    for g in gs:
+        g += weight_decay * w
+        square, mean = alpha * square + (1 - alpha) * g * g, alpha * mean + (1 - alpha) * g
+        v = momentum * v + g / (math.sqrt(max(square - mean * mean if centered else square, 0)) + eps)
+        w -= lr * v
+        yield lr * v
 
 
 def adam(
@@ -51,6 +74,10 @@ def adam(
 KINDS: list[tuple[Callable[..., Any], Callable[..., Any], dict[str, Any]]] = [
     (optim.SGD, sgd, {"lr": 0.1}),
     (optim.SGD, sgd, {"lr": 0.05, "momentum": 0.9}),
+    (optim.SGD, sgd, {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.5}),
+    (optim.RMSprop, rmsprop, {"lr": 0.01}),
+    (optim.RMSprop, rmsprop, {"lr": 0.01, "alpha": 0.5, "eps": 0.1, "momentum": 0.9, "weight_decay": 0.3}),
+    (optim.RMSprop, rmsprop, {"lr": 0.01, "alpha": 0.7, "eps": 0.1, "centered": True}),
     (optim.AdaGrad, adagrad, {"lr": 0.1}),
     (optim.AdaGrad, adagrad, {"lr": 0.02, "eps": 0.5}),
     (optim.Adam, adam, {"lr": 0.1}),
@@ -59,7 +86,9 @@ KINDS: list[tuple[Callable[..., Any], Callable[..., Any], dict[str, Any]]] = [
     (optim.AdamW, adam, {"lr": 0.02, "betas": (0.5, 0.8), "eps": 0.1, "weight_decay": 3.0}),
 ]
 every_kind = pytest.mark.parametrize(("kind", "formula", "how"), KINDS, ids=lambda v: getattr(v, "__name__", ""))
-optimizers = pytest.mark.parametrize("kind", [optim.SGD, optim.AdaGrad, optim.Adam, optim.AdamW, optim.Muon])
+optimizers = pytest.mark.parametrize(
+    "kind", [optim.SGD, optim.AdaGrad, optim.RMSprop, optim.Adam, optim.AdamW, optim.Muon]
+)
 
 
 def model(dtype: Any = np.float32, seed: int = 0) -> dict[str, tg.Tensor]:
@@ -184,7 +213,8 @@ def test_a_state_from_before_gradients_were_counted_by_parameter_is_accepted(kin
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_numpy_settings_do_not_change_the_dtype(kind: Any, formula: Any, how: Any, dtype: Any) -> None:
     params = model(dtype)
-    settings_ = {name: tuple(map(np.float64, v)) if isinstance(v, tuple) else np.float64(v) for name, v in how.items()}
+    kinds = {tuple: lambda v: tuple(map(np.float64, v)), bool: bool, float: np.float64}
+    settings_ = {name: kinds[type(v)](v) for name, v in how.items()}
     optimizer = kind(params, **settings_)
     optimizer.step(gradients(0, 1, np.float64)[0])
     optimizer.lr = np.float64(0.5)  # a schedule may set it so
@@ -391,7 +421,7 @@ def test_a_rebuilt_optimizer_continues_bit_for_bit(
         optimizer.step(g)
 
     rebuilt = {name: tg.Tensor(weights[name], requires_grad=True) for name in reversed(list(weights))}
-    other = kind(rebuilt, lr=7.0)
+    other = kind(rebuilt, lr=7.0, **{name: v for name, v in how.items() if name == "centered"})
     other.load_state_dict(saved)
     for slots in saved["state"].values():
         for array in slots.values():
@@ -484,3 +514,170 @@ def test_every_difference_of_a_state_is_listed_and_the_dtype_is_kept() -> None:
     assert optimizer.lr == 0.5 and {a.dtype.name for slots in optimizer.state.values() for a in slots.values()} == {
         "float32"
     }
+
+
+def test_a_state_from_before_nesterov_is_accepted() -> None:
+    saved = optim.SGD(model(), momentum=0.5).state_dict()
+    assert (saved.pop("nesterov"), saved.pop("weight_decay")) == (False, 0.0)
+    other = optim.SGD(model(), momentum=0.9, nesterov=True)
+    other.load_state_dict(saved)  # with its settings, as always
+    assert (other.momentum, other.nesterov) == (0.5, False)
+    with pytest.raises(ValueError, match="the saved state does not fit: nesterov is 'yes'; it must be True or False"):
+        other.load_state_dict({**saved, "nesterov": "yes"})
+
+
+def test_flags_are_checked() -> None:
+    with pytest.raises(TypeError, match="SGD: nesterov is 1; it must be True or False"):
+        optim.SGD(model(), momentum=0.5, nesterov=1)  # type: ignore[arg-type]  # on purpose
+    with pytest.raises(ValueError, match="SGD: nesterov is True, and momentum 0"):
+        optim.SGD(model(), nesterov=True)
+    with pytest.raises(TypeError, match="RMSprop: centered is None"):
+        optim.RMSprop(model(), centered=None)  # type: ignore[arg-type]  # on purpose
+    state = optim.RMSprop(model(), centered=True).state_dict()
+    with pytest.raises(ValueError, match="RMSprop: .*centered is True, the optimizer's is False; state/w/mean is not"):
+        optim.RMSprop(model()).load_state_dict(state)
+
+
+def test_a_variance_that_rounding_makes_negative_counts_as_0() -> None:
+    w = tg.Tensor(np.zeros(1000, np.float32), requires_grad=True)
+    optimizer = optim.RMSprop({"w": w}, lr=1e-6, alpha=0.5, centered=True)
+    for _ in range(40):  # the mean of the squares nears the square of the mean
+        optimizer.step({"w": np.random.default_rng(0).normal(size=1000)})
+    assert np.isfinite(w.data).all()
+
+
+# Against PyTorch ------------------------------------------------------------------------------------------------------
+rates, shares = st.floats(1e-3, 0.1), st.floats(0, 0.95)
+CONFIGURATIONS: dict[str, Any] = {
+    "SGD": st.fixed_dictionaries({"momentum": st.floats(0.1, 0.95), "nesterov": st.booleans(), "weight_decay": shares}),
+    "RMSprop": st.fixed_dictionaries(
+        {
+            "alpha": st.floats(0.5, 0.99),
+            "eps": rates,
+            "momentum": shares,
+            "centered": st.booleans(),
+            "weight_decay": shares,
+        }
+    ),
+    "AdamW": st.fixed_dictionaries({"betas": st.tuples(shares, shares), "eps": rates, "weight_decay": shares}),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+@settings(deadline=None)
+@given(data=st.data(), lr=rates, group=st.sampled_from([{}, {"lr": 0.02}, {"weight_decay": 0.3}]), seed=st.integers(0))
+def test_steps_and_groups_are_those_of_pytorch(name: str, data: Any, lr: float, group: Any, seed: int) -> None:
+    torch = pytest.importorskip("torch")
+    how, params = data.draw(CONFIGURATIONS[name]), model(np.float64, seed)
+    theirs = {name: torch.tensor(p.data.copy(), requires_grad=True) for name, p in params.items()}
+    ours = getattr(optim, name)(params, lr=lr, **how, groups={"b*": group})
+    reference = getattr(torch.optim, name)(
+        [{"params": [theirs["w"]]}, {"params": [theirs["b"]], **group}], lr=lr, **how
+    )
+    for grads in gradients(seed, 10, np.float64):
+        for p in theirs:
+            theirs[p].grad = torch.tensor(grads[p])
+        ours.step(grads)
+        reference.step()
+    for p in params:
+        np.testing.assert_allclose(params[p].data, theirs[p].detach().numpy(), rtol=1e-9, atol=1e-11)
+
+
+# Groups ---------------------------------------------------------------------------------------------------------------
+def layers(dtype: Any = np.float64) -> dict[str, tg.Tensor]:
+    rng = np.random.default_rng(0)
+    names = [f"layers.{i}.{part}" for i in (0, 1) for part in ("weight", "bias")]
+    return {name: tg.Tensor(rng.normal(size=(2, 3)).astype(dtype), requires_grad=True) for name in names}
+
+
+GROUPS = {"*.bias": {"weight_decay": 0}, "layers.0.*": {"lr": 0.01}, "layers.0.bias": {"lr": 0.03}}
+
+
+@pytest.mark.parametrize("kind", [optim.SGD, optim.RMSprop, optim.AdamW, optim.Muon])
+@given(seed=st.integers(0, 2**32 - 1), rate=st.sampled_from([0.0, 0.25, 1.0, 3.0]))
+def test_groups_are_optimizers_of_their_own(kind: Any, seed: int, rate: float) -> None:
+    """Also where a schedule sets the learning rate, and when a saved state is continued."""
+    first, second, rng = layers(), layers(), np.random.default_rng(seed)
+    how = {"layers.0.weight": (0.01, 0.5), "layers.0.bias": (0.03, 0), "layers.1.weight": (0.1, 0.5)}
+    how["layers.1.bias"] = (0.1, 0)
+    apart = {n: kind({n: second[n]}, lr=lr, weight_decay=decay) for n, (lr, decay) in how.items()}
+    grouped = kind(first, lr=0.1, weight_decay=0.5, groups=GROUPS)
+    for step in range(4):
+        if step == 2:
+            saved = pickle.loads(pickle.dumps(grouped.state_dict()))
+            saved["groups"]["layers.0.*"]["lr_factor"] *= 1  # what was loaded is a copy
+            grouped = kind(first, lr=0.7, groups={**GROUPS, "layers.0.*": {"lr": 5.0}})
+            grouped.load_state_dict(saved)
+            saved["groups"].clear()
+            assert grouped.lr == 0.1
+            grouped.lr *= rate
+            for name, optimizer in apart.items():
+                optimizer.lr = how[name][0] * rate
+        grads = {name: rng.normal(size=(2, 3)) for name in first}
+        grouped.step(grads)
+        for name, optimizer in apart.items():
+            optimizer.step({name: grads[name]})
+    for name in first:
+        np.testing.assert_allclose(first[name].data, second[name].data, rtol=1e-12, atol=1e-14)
+
+
+def test_a_group_that_sets_nothing_else_changes_no_bit_and_keeps_float32() -> None:
+    first, second = layers(np.float32), layers(np.float32)
+    one, other = optim.AdamW(first), optim.AdamW(second, groups={"*": {}, "*.bias": {"weight_decay": np.float64(0.01)}})
+    for seed in range(3):
+        grads = {name: np.random.default_rng(seed).normal(size=(2, 3)) for name in first}
+        one.step(grads)
+        other.step(grads)
+    assert_same({n: p.data for n, p in first.items()}, {n: p.data for n, p in second.items()})
+    scaled = optim.AdamW(second, groups={"*": {"lr": np.float64(0.1)}})
+    scaled.step({name: np.ones((2, 3)) for name in second})
+    assert {p.dtype.name for p in second.values()} == {"float32"}
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({"*.scale": {"lr": 0.1}}, r"no parameter matches the group '\*.scale'; the names are layers.0.weight, "),
+        (
+            {"*": {"momentum": 0.1}},
+            r"the group '\*' sets momentum; a group of this optimizer can set lr and weight_decay",
+        ),
+        ({"*": {"lr": -1}}, r"lr of the group '\*' is -1; it must be a finite number of at least 0"),
+        ({"*": {"weight_decay": "0"}}, r"weight_decay of the group '\*' is '0'; it must be"),
+        ({"*": 0.1}, "groups must be a dict of patterns"),
+        (["*"], "groups must be a dict of patterns"),
+    ],
+)
+def test_groups_are_checked(groups: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"AdamW: {message}"):
+        optim.AdamW(layers(), groups=groups)
+
+
+def test_groups_that_cannot_be() -> None:
+    with pytest.raises(ValueError, match=r"Adam: the group '\*' sets weight_decay; .* can set lr$"):
+        optim.Adam(layers(), groups={"*": {"weight_decay": 0.1}})
+    with pytest.raises(ValueError, match="lr is 0, and the lr of the group"):
+        optim.Adam(layers(), lr=0, groups={"*": {"lr": 0.1}})
+
+
+def test_a_state_of_other_groups_is_refused(tmp_path: Any) -> None:
+    grouped, plain = optim.AdamW(layers(), groups=GROUPS), optim.AdamW(layers())
+    assert "groups" not in plain.state_dict()
+    state = grouped.state_dict()
+    for optimizer, saved, message in (
+        (plain, state, "groups is not in the optimizer"),
+        (grouped, plain.state_dict(), "groups is missing"),
+        (optim.AdamW(layers(), groups={"*.bias": {"lr": 0.1}}), state, r"groups/\*.bias/lr_factor is missing"),
+        (
+            grouped,
+            {**state, "groups": {**GROUPS, "layers.0.*": {"lr_factor": -1.0}}},
+            "lr_factor is -1.0, not a finite",
+        ),
+    ):
+        before = optimizer.state_dict()
+        with pytest.raises(ValueError, match=f"AdamW: the saved state does not fit: .*{message}"):
+            optimizer.load_state_dict(saved)
+        assert_same(before, optimizer.state_dict())
+    tg.checkpoint.save_checkpoint(tmp_path / "a.safetensors", state)
+    grouped.load_state_dict(tg.checkpoint.load_checkpoint(tmp_path / "a.safetensors"))
+    assert_same(grouped.state_dict(), state)

@@ -1,4 +1,4 @@
-"""Optimizers: SGD, AdaGrad, Adam, AdamW, Muon; gradient clipping."""
+"""Optimizers: SGD, AdaGrad, RMSprop, Adam, AdamW, Muon; gradient clipping."""
 
 from . import clipping, methods, muon
 from .clipping import *

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..tensor import Array, Tensor
+from .groups import Groups
 from .methods import AdamW
 
 __all__ = ["Muon"]
@@ -33,6 +34,8 @@ class Muon(AdamW):
         The decay rate of the running mean, from 0 to 1; the update looks one step ahead (Nesterov).
     betas, eps, weight_decay
         See `AdamW`; the weight decay is that of all parameters, the others are those of the second kind.
+    groups : dict, optional
+        See `Optimizer`.
 
     Examples
     --------
@@ -52,8 +55,10 @@ class Muon(AdamW):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.01,
+        *,
+        groups: Groups | None = None,
     ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay)
+        super().__init__(params, lr, betas, eps, weight_decay, groups=groups)
         self.momentum = momentum
         for name, p in self.params.items():
             if p.ndim > 1:  # no running mean of squares

@@ -130,7 +130,7 @@ def finish(session: Session, settings: Settings, run: Run, trainer: Trainer, pha
     if not session.no_plots and run.rows:
         title = f"{run.folder.name}, {run.rows[-1]['data']}{PAPER * settings.paper_protocol}"
         with phases.part("drawing"):
-            plot_curves(run.rows, run.folder / "curves.png", title)
+            plot_curves(run.rows, run.folder / "curves.png", title, loss="cross-entropy (nats)")
     print(f"run folder: {run.folder}")
     if session.profile:
         print(f"where the time went since the start of the process:\n{phases.table()}")

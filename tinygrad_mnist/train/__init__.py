@@ -5,6 +5,7 @@ from . import callbacks
 from .callbacks import *
 from .evaluation import Evaluation, accuracy, evaluate, predict
 from .outputs import outputs
+from .plots import plot_curves
 from .selection import best_epoch, should_stop
 from .trainer import Step, Trainer, fit
 
@@ -18,6 +19,7 @@ __all__ = [
     "fit",
     "hold_out",
     "outputs",
+    "plot_curves",
     "predict",
     "should_stop",
 ]

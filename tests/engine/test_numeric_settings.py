@@ -27,7 +27,7 @@ import tinygrad_mnist as tg
 from tinygrad_mnist import optim
 
 SPACES = (tg, tg.nn, tg.optim, tg.schedules, tg.training, tg.parallel, tg.data, tg.checkpoint, tg.runs, tg.testing)
-RESULTS = {"Evaluation", "Step", "Report"}  # they hold numbers, but take no settings
+RESULTS = {"Evaluation", "ImageFolder", "Step", "Report"}  # they hold numbers, but take no settings
 INTERNAL = {"Profile.rule", "detect_anomaly.rule", "Primitive.rule"}
 SHAPES = {"broadcast_to", "Tensor.broadcast_to", "sum_to", "argmax", "concatenate", "expand_dims", "pad", "squeeze"}
 ARRANGING = {"array_split", "diag", "diagonal", "flatten", "flip", "moveaxis", "repeat", "roll", "split", "tile"}
@@ -127,6 +127,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "batches": lambda **how: tg.data.batches(**{"n": 3, "batch_size": 2, **how}),
     "decode_idx": lambda **how: tg.data.decode_idx(io.BytesIO(b"?"), "here", **how),
     "read_idx": lambda **how: tg.data.read_idx(__file__, **how),
+    "load_image_folder": lambda **how: tg.data.load_image_folder("/nowhere", **how),
     "find_mnist": lambda **how: tg.data.find_mnist("/nowhere", **how),
     "load_mnist": lambda **how: tg.data.load_mnist("/nowhere", **how),
     "synthetic_digits": tg.data.synthetic_digits,

@@ -336,6 +336,20 @@ def test_what_does_not_fit_is_named(use: Callable[[], Any], error: type[Exceptio
         use()
 
 
+def test_a_function_that_hides_its_layers_is_refused() -> None:
+    layer = linear(3, 2)
+    with pytest.raises(ValueError, match="Trainer: no parameters are found in the model, a function; pass an object"):
+        Trainer(
+            lambda x, rng=None: layer(x),
+            tg.optim.SGD(tg.nn.parameters(layer)),
+            A,
+            TARGETS,
+            epochs=1,
+            rng=np.random.default_rng(0),
+            loss=squares,
+        )
+
+
 @pytest.mark.parametrize("rows", [((1, 2, 3), (4, 5, 6)), ([1, 2, 3], [4, 5, 6])])
 def test_a_tuple_of_rows_is_one_array(rows: Any) -> None:
     model = linear(3, 2)

@@ -1,10 +1,12 @@
-"""Data: IDX files, MNIST (a folder, the cache, the mirrors), the built-in synthetic digits, batches, augmentation."""
+"""Data: MNIST and other IDX folders, folders of images, the built-in synthetic digits, batches, augmentation."""
 
 from __future__ import annotations
 
 from .augment import augment
 from .batches import as_input, batches
 from .idx import IdxError, decode_idx, encode_idx, read_idx
+from .idx_folders import load_idx_folder
+from .image_folders import ImageFolder, load_image_folder
 from .mnist import Dataset, DataUnavailableError, cache_dir, find_mnist, load_mnist
 from .splitting import hold_out
 from .synthetic import synthetic_digits
@@ -13,6 +15,7 @@ __all__ = [
     "DataUnavailableError",
     "Dataset",
     "IdxError",
+    "ImageFolder",
     "as_input",
     "augment",
     "batches",
@@ -21,6 +24,8 @@ __all__ = [
     "encode_idx",
     "find_mnist",
     "hold_out",
+    "load_idx_folder",
+    "load_image_folder",
     "load_mnist",
     "read_idx",
     "synthetic_digits",

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from ..storage.files import leftovers, lock_folder, read_whole, write_atomically
 from ..validation import real
 from .download import download
-from .folders import files, on_threads, read_folder, read_npz
+from .folders import check_labels, check_pair, files, on_threads, read_folder, read_npz
 from .idx import Header, IdxError, decode_idx, idx_parts, read_idx
 from .synthetic import synthetic_digits
 
@@ -105,11 +105,12 @@ def find_mnist(
 
     If a folder is given, no other source is tried, and nothing is written to it. The files may lie in it as
     torchvision, Kaggle and Keras leave them. It may hold any data set of 28×28 images with labels 0 to 9, such as
-    Fashion-MNIST, of at most 700,000 images for training and for test (550 MB each). Data from the cache or a mirror is
-    MNIST itself, verified by SHA-256, and takes 64 MiB at most; a download is stored in the cache if that is writable.
-    A file whose header promises anything else is refused before memory is allocated for its values. What is no regular
-    file, such as a pipe, is not opened. Symbolic links in the cache are read, never written through. Temporary files
-    that killed processes have left there are deleted, unless a process writes to it at the moment (not on Windows).
+    Fashion-MNIST, of at most 700,000 images for training and for test (550 MB each); `load_idx_folder` loads other
+    ones. Data from the cache or a mirror is MNIST itself, verified by SHA-256, and takes 64 MiB at most; a download is
+    stored in the cache if that is writable. A file whose header promises anything else is refused before memory is
+    allocated for its values. What is no regular file, such as a pipe, is not opened. Symbolic links in the cache are
+    read, never written through. Temporary files that killed processes have left there are deleted, unless a process
+    writes to it at the moment (not on Windows).
 
     Parameters
     ----------
@@ -206,9 +207,7 @@ def _from_folder(folder: Path, how: str, packed: _Packed | None) -> Dataset:
         return Dataset._make([*arrays, f"MNIST from {place} (the folder {how})", False])
     _check_headers([(array.shape, array.dtype) for array in arrays], names)  # files may change while they are read
     for labels, name in zip(arrays[1::2], names[1::2], strict=True):
-        if labels.max() > 9:
-            worst = int(labels.argmax())
-            raise IdxError(f"{name}: label {labels[worst]} at position {worst}; expected 0 to 9")
+        check_labels(labels, name, most=9)
     fits = all(array.nbytes <= MAX_BYTES for array in arrays)
     original = fits and on_threads(_sha256, arrays) == list(DIGESTS.values())
     if original and packed:
@@ -270,22 +269,7 @@ def _file_sha256(path: Path) -> str:
 def _check_headers(headers: Sequence[Header], names: Sequence[str]) -> None:
     """Raise an IdxError unless these are images and labels, for training and test, that belong together."""
     for i in (0, 2):
-        (images, images_dtype), (labels, labels_dtype) = headers[i : i + 2]
-        images_file, labels_file = names[i : i + 2]
-        if len(images) == 1 and len(labels) == 3:
-            raise IdxError(f"{images_file} holds labels and {labels_file} images: they are swapped; swap their names")
-        if images_dtype != np.uint8 or images[1:] != (28, 28) or not images[0]:
-            raise IdxError(f"{images_file}: found {images_dtype} {images}; expected images, uint8 (n > 0, 28, 28)")
-        if images[0] > MAX_IMAGES:
-            raise IdxError(
-                f"{images_file}: found {images[0]} images; at most {MAX_IMAGES} are loaded from a folder: keep fewer"
-            )
-        if labels_dtype != np.uint8 or len(labels) != 1:
-            raise IdxError(f"{labels_file}: found {labels_dtype} {labels}; expected labels, uint8 (n,)")
-        if images[0] != labels[0]:
-            raise IdxError(
-                f"{images_file} holds {images[0]} images, {labels_file} {labels[0]} labels; expected one each"
-            )
+        check_pair(headers[i : i + 2], names[i : i + 2], (28, 28), MAX_IMAGES)
 
 
 def _from_cache_or_mirrors(folder: Path, mirrors: Sequence[str], timeout: float) -> Dataset:

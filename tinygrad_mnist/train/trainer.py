@@ -188,6 +188,9 @@ class Trainer:
         self.loss, self.schedule, self.augment, self.average = loss, schedule, augment, average
         self.shard_size, self.threads = shard_size, threads
         self.weights, self.lr = parameters(model), optimizer.lr
+        if optimizer.params and not self.weights:
+            words = "pass an object that holds its layers or Tensors as attributes"
+            raise ValueError(f"Trainer: no parameters are found in the model, a {type(model).__name__}; {words}")
         self.model_state = ModelState(model)
         self.averaged: dict[str, Array] | None = None
         self.batch_size, self.cuts = batch_size, list(batches(examples.size, batch_size))

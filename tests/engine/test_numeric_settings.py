@@ -36,6 +36,8 @@ SHAPES |= ARRANGING | {f"Tensor.{name}" for name in ARRANGING}
 SHAPES |= {"round", "stack", "swapaxes"}  # axes, shapes and fill values: NumPy checks them
 KINDS = {
     "int": "integer",
+    "int | str": "integer",
+    "Pair | str": "pair",
     "float": "real",
     "Pair": "pair",
     "tuple[float, float]": "reals",
@@ -96,14 +98,22 @@ CALLS: dict[str, Callable[..., Any]] = {
     ),
     "SoftmaxCrossEntropy": tg.nn.SoftmaxCrossEntropy,
     "Conv2d": lambda **how: tg.nn.Conv2d(**{"in_channels": 1, "out_channels": 2, "kernel_size": 3, **how}),
+    "Conv1d": lambda **how: tg.nn.Conv1d(**{"in_channels": 1, "out_channels": 2, "kernel_size": 3, **how}),
+    "ConvTranspose2d": lambda **how: tg.nn.ConvTranspose2d(
+        **{"in_channels": 1, "out_channels": 2, "kernel_size": 3, "stride": 2, **how}
+    ),
     "Linear": lambda **how: tg.nn.Linear(**{"in_features": 2, "out_features": 3, **how}),
     "Dropout": tg.nn.Dropout,
+    "AvgPool2d": lambda **how: tg.nn.AvgPool2d(**{"kernel_size": 2, **how}),
     "MaxPool2d": lambda **how: tg.nn.MaxPool2d(**{"kernel_size": 2, **how}),
     "dropout": lambda **how: tg.dropout(np.ones(3), **how),
     "cross_entropy": lambda **how: tg.cross_entropy(np.ones((2, 3)), [0, 1], **how),
     "nll_loss": lambda **how: tg.nll_loss(np.ones((2, 3)), [0, 1], **how),
     "huber_loss": lambda **how: tg.huber_loss(np.ones(3), np.zeros(3), **how),
     "conv2d": lambda **how: tg.conv2d(X, np.ones((1, 2, 3, 3)), **how),
+    "conv1d": lambda **how: tg.conv1d(X[0], np.ones((1, 8, 3)), **how),
+    "conv_transpose2d": lambda **how: tg.conv_transpose2d(X, np.ones((2, 1, 3, 3)), **{"stride": 2, **how}),
+    "adaptive_avg_pool2d": lambda **how: tg.adaptive_avg_pool2d(X, **{"output_size": 2, **how}),
     "avg_pool2d": lambda **how: tg.avg_pool2d(X, **{"kernel_size": 2, **how}),
     "max_pool2d": lambda **how: tg.max_pool2d(X, **{"kernel_size": 2, **how}),
     "im2col": lambda **how: tg.im2col(X, **{"kernel_size": 2, **how}),

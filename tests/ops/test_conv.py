@@ -44,6 +44,18 @@ def naive_conv(x: Array, w: Array, stride: Any, padding: Any) -> Array:
     return out
 
 
+def widened(w: Any, dilation: Any, groups: int) -> tg.Tensor:
+    """The kernels of a plain convolution that does the same: zeros between the weights and for other groups."""
+    f, c, kh, kw = w.shape
+    shape = f, c * groups, dilation[0] * (kh - 1) + 1, dilation[1] * (kw - 1) + 1
+    filters, channels, rows, columns = np.indices(w.shape)
+    own = filters // (f // groups) * c
+    places = np.ravel_multi_index((filters, own + channels, rows * dilation[0], columns * dilation[1]), shape)
+    spread = np.zeros((places.size, np.prod(shape, dtype=int)), w.dtype)
+    spread[np.arange(places.size), places.ravel()] = 1
+    return tg.reshape(tg.matmul(tg.reshape(w, 1, places.size), spread), shape)
+
+
 def derived_conv(x: Any, w: Any, bias: Any, stride: Any, padding: Any) -> tg.Tensor:
     """A convolution as the textbook writes it: one product of the im2col matrix with the filters."""
     f, _, kh, kw = w.shape
@@ -97,6 +109,56 @@ def test_conv2d_equals_its_definitions_with_first_and_second_gradients(
     exactly(tg.conv2d(x, w, *b, stride=stride, padding=padding), expected + (b[0][:, None, None] if biased else 0))
     g = numbers(seed + 6, expected.shape, expected.dtype, x_layout)
     equals_derived(inputs, g, [numbers(seed + 3 + i, *kind[:2]) for i, kind in enumerate(kinds)], stride, padding)
+
+
+@st.composite
+def spread_out(draw: Any) -> tuple[Any, ...]:
+    """Draw shapes of images and weights, stride, padding, dilation and groups of a convolution."""
+    kernel, stride, dilation = (draw(st.tuples(counts, counts)) for _ in range(3))
+    padding, groups = draw(st.tuples(st.integers(0, 4), st.integers(0, 4))), draw(counts)
+    extent = [d * (k - 1) + 1 - 2 * p for d, k, p in zip(dilation, kernel, padding, strict=True)]
+    size = [max(least, 1) + draw(st.integers(0, 5)) for least in extent]
+    channels = draw(st.integers(1, 2))
+    image = draw(st.integers(0, 2)), channels * groups, *size
+    return image, (groups * draw(st.integers(1, 2)), channels, *kernel), stride, padding, dilation, groups
+
+
+plain_ones = st.tuples(geometries, counts).map(
+    lambda drawn: (drawn[0][0], (drawn[1], drawn[0][0][1], *drawn[0][1]), *drawn[0][2:], (1, 1), 1)
+)
+
+
+@given(spread_out(), seeds, st.booleans(), dtypes, dtypes, layouts, layouts)
+def test_dilation_and_groups_are_a_larger_kernel_with_zeros(
+    drawn: Any, seed: int, biased: bool, x_type: Any, w_type: Any, x_layout: str, w_layout: str
+) -> None:
+    shape, kernels, *window, dilation, groups = drawn
+    x, w = numbers(seed, shape, x_type, x_layout), numbers(seed + 1, kernels, w_type, w_layout)
+    inputs = [x, w, numbers(seed + 2, kernels[:1], w_type)][: 2 + biased]
+    probes = [numbers(seed + 3 + i, a.shape, a.dtype) for i, a in enumerate(inputs)]
+
+    def plain(x: Any, w: Any, b: Any = None) -> tg.Tensor:
+        return tg.conv2d(x, widened(w, dilation, groups), b, *window)
+
+    def spread(x: Any, w: Any, b: Any = None) -> tg.Tensor:
+        return tg.conv2d(x, w, b, *window, dilation, groups)
+
+    g = numbers(seed + 7, plain(*inputs).shape, np.result_type(x, w), x_layout)
+    for result, wanted in zip(*[first_and_second(fn, inputs, g, probes) for fn in (spread, plain)], strict=True):
+        exactly(result, wanted)
+
+
+@given(st.tuples(counts, counts), st.tuples(counts, counts), seeds, st.sampled_from(["conv2d", "Conv2d"]))
+def test_the_same_padding_adds_what_the_kernel_takes_away(kernel: Any, dilation: Any, seed: int, by: str) -> None:
+    x, w = numbers(seed, (2, 2, 5, 4)), numbers(seed + 1, (3, 2, *kernel))
+    extra = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    sides = [(e // 2, e - e // 2) for e in extra]
+    padded = np.pad(x, ((0, 0), (0, 0), *sides))
+    layer = tg.nn.Conv2d(2, 3, kernel, padding="same", dilation=dilation, bias=False, dtype=np.float64)
+    layer.weight.data = w.copy()
+    out = layer(x) if by == "Conv2d" else tg.conv2d(x, w, padding="same", dilation=dilation)
+    exactly(out, tg.conv2d(padded, w, padding="valid", dilation=dilation).data)
+    assert out.shape == (2, 3, 5, 4)
 
 
 @given(
@@ -189,11 +251,17 @@ def test_half_the_inputs_may_need_no_gradient() -> None:
 SPECIAL = [np.nan, np.inf, -np.inf, -0.0, 1e-45, 1e-30, 1e15, -1e30]
 
 
-def textbook(x: Array, w: Array, g: Array, stride: Any, padding: Any) -> list[Array]:
+def textbook(
+    x: Array, w: Array, g: Array, stride: Any, padding: Any, dilation: Any = (1, 1), groups: int = 1
+) -> list[Array]:
     """The output and the gradients by `x` and `w`, pixel by pixel; there are none outside the image."""
+    if groups > 1:
+        cut = zip(np.split(x, groups, 1), np.split(w, groups), np.split(g, groups, 1), strict=True)
+        parts = zip(*[textbook(*arrays, stride, padding, dilation) for arrays in cut], strict=True)
+        return [np.concatenate(part, axis) for part, axis in zip(parts, (1, 1, 0), strict=True)]
     out, gx, gw = np.zeros_like(g), np.zeros_like(x), np.zeros_like(w)
     for i, j, k, m in np.ndindex(*g.shape[2:], *w.shape[2:]):
-        r, s = i * stride[0] + k - padding[0], j * stride[1] + m - padding[1]
+        r, s = i * stride[0] + k * dilation[0] - padding[0], j * stride[1] + m * dilation[1] - padding[1]
         if 0 <= r < x.shape[2] and 0 <= s < x.shape[3]:
             out[:, :, i, j] += (x[:, None, :, r, s] * w[None, :, :, k, m]).sum(axis=2)
             gx[:, :, r, s] += (g[:, :, None, i, j] * w[None, :, :, k, m]).sum(axis=1)
@@ -211,23 +279,26 @@ def planted(seed: int, *shapes: Shape) -> list[Array]:
 
 
 @pytest.mark.parametrize("library", ["as installed", "NumPy"])
-@given(geometries.filter(lambda geometry: geometry[0][0]), counts, seeds, dtypes | st.just(np.float16), layouts)
-def test_a_sum_sees_its_own_pixels_only(
-    library: str, geometry: Any, filters: int, seed: int, dtype: Any, layout: str
-) -> None:
-    shape, kernel, stride, padding = geometry
-    size = Geometry(stride, padding).output_size(shape, kernel)
-    drawn = planted(seed, shape, (filters, shape[1], *kernel), (shape[0], filters, *size))
+@given(
+    (plain_ones | spread_out()).filter(lambda drawn: drawn[0][0]),
+    seeds,
+    dtypes | st.just(np.float16),
+    layouts,
+)
+def test_a_sum_sees_its_own_pixels_only(library: str, geometry: Any, seed: int, dtype: Any, layout: str) -> None:
+    shape, kernels, *window = geometry
+    size = Geometry(*window).output_size(shape, kernels[2:])
+    drawn = planted(seed, shape, kernels, (shape[0], kernels[0], *size))
     with np.errstate(all="ignore"):
         x, w, g = (a.astype(dtype) for a in drawn)
         x = np.ascontiguousarray(x.transpose(2, 1, 3, 0)).transpose(3, 1, 0, 2) if layout == "batch innermost" else x
         exact = [a.astype(np.float64) for a in (x, w, g)]
-        magnitudes = textbook(*map(np.abs, exact), stride, padding)
+        magnitudes = textbook(*map(np.abs, exact), *window)
         leaves = [tg.Tensor(a, requires_grad=True) for a in (x, w)]
         with patch.object(compiled, "LIBRARY", None if library == "NumPy" else compiled.LIBRARY):
-            out = tg.conv2d(*leaves, None, stride, padding)
+            out = tg.conv2d(*leaves, None, *window)
             results = [out, *tg.grad(out, leaves, gradient=tg.Tensor(g))]
-        for result, wanted, magnitude in zip(results, textbook(*exact, stride, padding), magnitudes, strict=True):
+        for result, wanted, magnitude in zip(results, textbook(*exact, *window), magnitudes, strict=True):
             assert result.dtype == dtype
             rounding = 200 * np.finfo(dtype).eps * magnitude + 200 * float(np.finfo(dtype).smallest_subnormal)
             held = (magnitude < float(np.finfo(dtype).max) / 4) | ~np.isfinite(wanted)
@@ -282,6 +353,13 @@ W = np.zeros((4, 3, 3, 2))
         (lambda: tg.conv2d(X, np.zeros((4, 3, 0, 2))), ["conv2d", "0 x 2", "5 x 6"]),
         (lambda: tg.conv2d(X, W, np.zeros(3)), ["conv2d", "bias", "(3,)", "(4,)"]),
         (lambda: tg.conv2d(X, W, np.zeros((4, 1))), ["conv2d", "bias", "(4, 1)", "(4,)"]),
+        (lambda: tg.conv2d(X, W[:, :1], groups=3), ["conv2d", "(2, 3, 5, 6)", "(4, 1, 3, 2)", "groups=3", "divisor"]),
+        (lambda: tg.conv2d(X, W, groups=2), ["conv2d", "(2, 3, 5, 6)", "(4, 3, 3, 2)", "groups=2"]),
+        (lambda: tg.conv2d(X, W, dilation=(3, 1)), ["conv2d", "3 x 2", "dilation (3, 1)", "5 x 6"]),
+        (lambda: tg.conv2d(X, W, padding="same", stride=2), ["conv2d", "'same'", "stride is 2", "must be 1"]),
+        (lambda: tg.conv2d(X, W, padding="full"), ["conv2d", "padding must be", "'valid'", "'full'"]),
+        (lambda: tg.nn.Conv2d(4, 6, 3, groups=4), ["Conv2d", "groups is 4", "in_channels 4", "out_channels 6"]),
+        (lambda: tg.max_pool2d(X, 2, padding="same"), ["max_pool2d", "padding must be", "'same'"]),  # type: ignore[arg-type]
         (lambda: tg.conv2d(X, W, 0.5), ["conv2d", "bias", "()", "(4,)"]),
     ],
 )
@@ -295,6 +373,7 @@ def test_shapes_that_do_not_fit_are_named(call: Any, parts: list[str]) -> None:
     [
         ("conv2d", "stride", lambda v: tg.conv2d(X, W, stride=v)),
         ("conv2d", "padding", lambda v: tg.conv2d(X, W, padding=v)),
+        ("conv2d", "dilation", lambda v: tg.conv2d(X, W, dilation=v)),
     ],
 )
 def test_settings_must_be_integers_or_pairs(op: str, name: str, call: Any, value: Any) -> None:
@@ -339,6 +418,28 @@ def _(right, *rest):
 @plants("conv2d: wrong for a stride", conv(stride=2), normal((1, 1, 5, 5), (2, 1, 3, 3)), kind="windows", argument=0)
 def _(right, *rest):
     return shifted(right, 2)
+
+
+@plants("conv2d: dilation forgotten", conv(dilation=2), normal(IMAGE, (2, 2, 2, 3)), kind="windows", argument=1)
+def _(right, g, out, x, w):
+    return vjp(conv(), 1, tg.pad(g, ((0, 0), (0, 0), (0, 1), (0, 2))), x, w)
+
+
+@plants("conv2d: groups in the wrong order", conv(groups=2), normal(IMAGE, (2, 1, 2, 2)), kind="windows", argument=0)
+def _(right, *rest):
+    return right[:, ::-1]
+
+
+@plants("conv2d: one group for all", conv(groups=2), normal(IMAGE, (2, 1, 2, 2)), kind="windows", argument=1)
+def _(right, *rest):
+    return right + right[::-1]
+
+
+@plants(
+    "conv2d: the wrong side of the same", conv(padding="same"), normal(IMAGE, (2, 2, 2, 2)), kind="windows", argument=0
+)
+def _(right, *rest):
+    return shifted(shifted(right, 2, -1), 3, -1)
 
 
 @plants("conv2d: rectangular kernel laid out wrongly", conv(), normal(IMAGE, (2, 2, 2, 3)), kind="windows", argument=1)

@@ -325,6 +325,7 @@ MOVING: dict[
 SUMMING = {"avg_pool2d", "conv2d", "mean", "repeat", "sum_to", "tile"}  # above, and conv2d among the kernels
 SUMMING |= {"binary_cross_entropy_with_logits", "kl_div", "nll_loss"}  # in test_losses.py
 SUMMING |= {"huber_loss", "l1_loss", "mse_loss"}  # in test_regression.py
+SUMMING |= {"adaptive_avg_pool2d", "conv1d", "conv_transpose2d", "global_avg_pool"}  # by the same rules
 STEPS = {name for name in ops.__all__ if not any(getattr(getattr(tg, name), "rules", [True]))}  # without a gradient
 STEPS |= {"floor_divide", "round"}  # or with one that is 0
 

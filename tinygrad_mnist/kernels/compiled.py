@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from . import reference
-from .geometry import Geometry, Size
+from . import phases, reference
+from .geometry import UNDIVIDED, Geometry, Size
 from .machine import op_threads
 from .products import Array
 from .threads import LARGE, SLICES, cuts, deal
@@ -92,12 +92,16 @@ def description() -> str:
 
 def conv_output(x: Array, w: Array, bias: Array | None, geometry: Geometry) -> Array:
     """See `reference.conv_output`."""
+    if geometry[2:4] != UNDIVIDED:
+        return phases.conv_output(conv_output, x, w, bias, geometry)
     out = _empty_images(len(x), len(w), geometry.output_size(x.shape, w.shape[2:]))
     return out if _convolve(x, w, bias, geometry, out) else _silently(reference.conv_output, x, w, bias, geometry)
 
 
 def conv_input(g: Array, w: Array, geometry: Geometry, size: Size) -> Array:
     """See `reference.conv_input`."""
+    if geometry[2:4] != UNDIVIDED:
+        return phases.conv_input(conv_input, g, w, geometry, size)
     if not np.isfinite(w).all():
         return _silently(reference.conv_input, g, w, geometry, size)
     return _by_phases(g, w, geometry, size)
@@ -108,7 +112,7 @@ def _by_phases(g: Array, w: Array, geometry: Geometry, size: Size) -> Array:
 
     Rows and columns of x that are a stride apart meet the same weights.
     """
-    (sh, sw), (ph, pw) = geometry
+    (sh, sw), (ph, pw) = geometry[:2]
     out = _empty_images(len(g), w.shape[1], size)
     g = _lay_out(g).transpose(3, 1, 0, 2)  # once for all phases
     if sh > w.shape[2] or sw > w.shape[3]:  # there are pixels that meet no weights
@@ -129,6 +133,8 @@ def _empty_images(n: int, channels: int, size: Size) -> Array:
 
 def conv_weight(x: Array, g: Array, geometry: Geometry, size: Size) -> Array:
     """See `reference.conv_weight`."""
+    if geometry[2:4] != UNDIVIDED:
+        return phases.conv_weight(conv_weight, x, g, geometry, size)
     out = np.empty((g.shape[1], x.shape[1], *size), np.float32)
     sizes = _geometry(x.shape, out.shape, out.strides, geometry, (g.shape[2], g.shape[3]))
     image, gradient = _lay_out(x), _lay_out(g)

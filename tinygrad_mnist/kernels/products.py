@@ -36,7 +36,7 @@ class Windows:
     """
 
     def __init__(self, x: Array, kernel: Size, geometry: Geometry, ow: int, lowered: bool, dtype: np.dtype[Any]):
-        (self.kh, kw), (self.sh, self.sw), (self.top, left) = kernel, *geometry
+        (self.kh, kw), (self.sh, self.sw), (self.top, left) = kernel, *geometry[:2]
         self.ow, self.lowered, image = ow, lowered, x.transpose(2, 1, 3, 0)
         self.columns = inside(x.shape[3], kw, self.sw, left, ow)
         self.image = image if lowered else np.ascontiguousarray(image, dtype)

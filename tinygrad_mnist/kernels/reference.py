@@ -3,6 +3,7 @@
     T(x, w, g) = sum over n, f, i, j, c, k, l of
                  g[n, f, i, j] * w[f, c, k, l] * x[n, c, i * stride + k - padding, j * stride + l - padding]
 
+with k and l times the dilation; with groups, c runs over the channels of the filter's group (`phases.py`).
 `conv_output` is dT/dg, `conv_input` dT/dx, `conv_weight` dT/dw. The rules that make them derivatives of each other are
 in ops/conv.py.
 
@@ -26,8 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from . import products
-from .geometry import Geometry, Size
+from . import phases, products
+from .geometry import UNDIVIDED, Geometry, Size
 from .machine import one_blas_thread_of_numpy
 from .products import Array
 from .threads import deal, pieces_for_threads
@@ -51,7 +52,9 @@ def halves_in_float32(kernel: Callable[..., Array]) -> Callable[..., Array]:
 @one_blas_thread_of_numpy()
 @halves_in_float32
 def conv_output(x: Array, w: Array, bias: Array | None, geometry: Geometry) -> Array:
-    """dT/dg, the bias added: (N, C, H, W), (F, C, KH, KW), (F,) -> (N, F, OH, OW)."""
+    """dT/dg, the bias added: (N, C, H, W), (F, C / groups, KH, KW), (F,) -> (N, F, OH, OW)."""
+    if geometry[2:4] != UNDIVIDED:
+        return phases.conv_output(conv_output, x, w, bias, geometry)
     return _correlate(x, w, bias, geometry, geometry.output_size(x.shape, w.shape[2:]))
 
 
@@ -59,6 +62,8 @@ def conv_output(x: Array, w: Array, bias: Array | None, geometry: Geometry) -> A
 @halves_in_float32
 def conv_input(g: Array, w: Array, geometry: Geometry, size: Size) -> Array:
     """dT/dx: (N, F, OH, OW) -> (N, C, H, W). Without strides it is a convolution of g with the flipped kernel."""
+    if geometry[2:4] != UNDIVIDED:
+        return phases.conv_input(conv_input, g, w, geometry, size)
     if products.lowers(w.shape[1], geometry):
         return _correlate_transposed(g, w, geometry, size)
     return _correlate(*adjoint_operands(g, w, geometry.padding), size)
@@ -74,7 +79,9 @@ def adjoint_operands(g: Array, w: Array, padding: Size) -> tuple[Array, Array, N
 @one_blas_thread_of_numpy()
 @halves_in_float32
 def conv_weight(x: Array, g: Array, geometry: Geometry, size: Size) -> Array:
-    """dT/dw: (N, C, H, W), (N, F, OH, OW) -> (F, C, KH, KW)."""
+    """dT/dw: (N, C, H, W), (N, F, OH, OW) -> (F, C / groups, KH, KW)."""
+    if geometry[2:4] != UNDIVIDED:
+        return phases.conv_weight(conv_weight, x, g, geometry, size)
     lowered = products.lowers(x.shape[1], geometry)
     out = _weights(x, g, geometry, size, lowered)
     return _weights(x, g, geometry, size, False) if lowered and not np.isfinite(out).all() else out
@@ -122,7 +129,7 @@ def _correlate_transposed(g: Array, w: Array, geometry: Geometry, size: Size) ->
     below each other: their product with the weights is what all columns of the kernel add to that row, C rows each.
     """
     n, (f, c, _, kw), (h, width), ow = len(g), w.shape, size, g.shape[3]
-    (sh, sw), (top, left), dtype = *geometry, np.result_type(g, w)
+    (sh, sw), (top, left), dtype = *geometry[:2], np.result_type(g, w)
     columns = products.inside(width, kw, sw, left, ow)
     g = np.ascontiguousarray(g.transpose(2, 1, 3, 0), dtype).transpose(3, 1, 0, 2)
     out, pieces = np.empty((h, c, width, n), dtype), []

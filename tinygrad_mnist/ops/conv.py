@@ -3,6 +3,8 @@
     T(x, w, g) = sum over n, f, i, j, c, k, l of
                  g[n, f, i, j] * w[f, c, k, l] * x[n, c, i * stride + k - padding, j * stride + l - padding]
 
+with k and l times the dilation in x; with groups, c runs over the channels of the filter's group.
+
 The output is dT/dg, the input gradient dT/dx, the weight gradient dT/dw. The derivative of each with respect to each of
 its arguments is another of the three: that is all there is to state, and derivatives of every order follow.
 
@@ -18,6 +20,7 @@ from .. import kernels
 from ..kernels import Geometry, Pair, Size, make_geometry
 from ..record import as_tensor, primitive
 from ..tensor import Operand, Tensor
+from ..validation import integer
 from .reduction import sum
 
 __all__ = ["conv2d"]
@@ -54,7 +57,15 @@ _conv_weight.defvjp(
 )
 
 
-def conv2d(x: Operand, weight: Operand, bias: Operand | None = None, stride: Pair = 1, padding: Pair = 0) -> Tensor:
+def conv2d(
+    x: Operand,
+    weight: Operand,
+    bias: Operand | None = None,
+    stride: Pair = 1,
+    padding: Pair | str = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+) -> Tensor:
     """Two-dimensional convolution (cross-correlation, as in PyTorch) over a batch of images.
 
     Padding takes no part in the sums: an infinite weight outside the image gives no NaN. float16 is summed in float32.
@@ -62,20 +73,25 @@ def conv2d(x: Operand, weight: Operand, bias: Operand | None = None, stride: Pai
     Parameters
     ----------
     x : array_like, shape (N, C, H, W)
-    weight : array_like, shape (F, C, KH, KW)
+    weight : array_like, shape (F, C // groups, KH, KW)
     bias : array_like, shape (F,), optional
-    stride, padding : int or (height, width)
-        Step of the window; rows and columns of zeros added on every side.
+    stride, dilation : int or (height, width)
+        Step of the window; how far apart the pixels are that neighbouring weights meet.
+    padding : int, (height, width), "same" or "valid"
+        Rows and columns of zeros added on every side. "same" keeps the size of the image, where the stride is 1; if it
+        takes an odd number of rows or columns, one more is added at the end. "valid" adds none.
+    groups : int
+        Channels and filters are cut into so many groups; the filters of a group see its channels alone.
 
     Returns
     -------
     Tensor, shape (N, F, OH, OW)
-        OH = (H + 2 * padding - KH) // stride + 1, OW likewise.
+        OH = (H + 2 * padding - dilation * (KH - 1) - 1) // stride + 1, OW likewise.
 
     Raises
     ------
     ValueError
-        If shapes do not fit each other, or the kernel is larger than the padded image.
+        If shapes do not fit each other, the kernel is larger than the padded image, or "same" meets a stride.
 
     Examples
     --------
@@ -84,18 +100,32 @@ def conv2d(x: Operand, weight: Operand, bias: Operand | None = None, stride: Pai
     Tensor([[[[4.5, 4.5],
               [4.5, 4.5]]]], dtype=float64)
     """
-    x, weight, geometry = as_tensor(x), as_tensor(weight), make_geometry("conv2d", stride, padding)
-    if weight.ndim != 4 or x.ndim != 4 or x.shape[1] != weight.shape[1]:
-        raise ValueError(
-            f"conv2d: x of shape {x.shape} does not fit weight of shape {weight.shape}; they must be (N, C, H, W) and "
-            "(F, C, KH, KW) with the same number of channels C (one grey image: x.reshape(1, 1, height, width))"
-        )
+    x, weight = as_tensor(x), as_tensor(weight)
+    groups = check_channels("conv2d", x, weight, groups, ndim=4)
+    geometry = make_geometry("conv2d", stride, padding, dilation, groups, weight.shape[2:])
     geometry.check("conv2d", x.shape, weight.shape[2:])
-    if bias is None:
-        return _conv_output(x, weight, 0.0, geometry=geometry)
-    bias = as_tensor(bias)
-    if bias.shape != weight.shape[:1]:
-        raise ValueError(
-            f"conv2d: bias has shape {bias.shape}; for {weight.shape[0]} filters it must be {weight.shape[:1]}"
+    return _conv_output(x, weight, check_bias("conv2d", bias, weight.shape[0]), geometry=geometry)
+
+
+def check_channels(op: str, x: Tensor, weight: Tensor, groups: int, ndim: int) -> int:
+    """Return the number of groups, if images and weight of so many axes fit each other with it."""
+    groups = groups if type(groups) is int and groups > 0 else integer(op, "groups", groups, 1)
+    if weight.ndim != ndim or x.ndim != ndim or x.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
+        axes, kernel, hint = (
+            ("L", "K", "") if ndim == 3 else ("H, W", "KH, KW", "; one grey image: reshape(1, 1, H, W)")
         )
-    return _conv_output(x, weight, bias, geometry=geometry)
+        raise ValueError(
+            f"{op}: x of shape {x.shape} does not fit weight of shape {weight.shape}; for groups={groups} they must be "
+            f"(N, C, {axes}) and (F, C // groups, {kernel}), and groups a divisor of F{hint}"
+        )
+    return groups
+
+
+def check_bias(op: str, bias: Operand | None, filters: int) -> Tensor | float:
+    """Return the bias of so many filters, or the number 0 for none."""
+    if bias is None:
+        return 0.0
+    bias = as_tensor(bias)
+    if bias.shape != (filters,):
+        raise ValueError(f"{op}: bias has shape {bias.shape}; for {filters} filters it must be {(filters,)}")
+    return bias

@@ -33,7 +33,7 @@ SHAPES = {"broadcast_to", "Tensor.broadcast_to", "sum_to", "argmax", "concatenat
 ARRANGING = {"array_split", "diag", "diagonal", "flatten", "flip", "moveaxis", "repeat", "roll", "split", "tile"}
 ARRANGING |= {"tril", "triu"}
 SHAPES |= ARRANGING | {f"Tensor.{name}" for name in ARRANGING}
-SHAPES |= {"round", "stack", "swapaxes"}  # axes, shapes and fill values: NumPy checks them
+SHAPES |= {"round", "stack", "swapaxes", "trace", "Tensor.trace"}  # axes, shapes and fill values: NumPy checks them
 KINDS = {
     "int": "integer",
     "int | str": "integer",

@@ -114,9 +114,11 @@ SLOPES: dict[str, list[Callable[..., Array]]] = {  # the derivative by each argu
     "clip": [lambda x, y: 1.0 * (x >= y), lambda x, y: 1.0 * (x < y)],  # the second is the lower limit
     "power": [slope, growth],
     "matmul": [lambda x, y: y, lambda x, y: x],  # of 1 x 1 matrices
+    "einsum": [lambda x, y: y, lambda x, y: x],  # elementwise
     "where": [one, lambda x, y: np.zeros_like(y)],
 }
 AS_ELEMENTWISE: dict[str, Function] = {
+    "einsum": lambda x, y: tg.einsum("i,i->i", x, y),
     "matmul": lambda x, y: tg.matmul(tg.reshape(x, -1, 1, 1), tg.reshape(y, -1, 1, 1))[:, 0, 0],
     "where": lambda x, y: tg.where(np.ones(COUNT, bool), x, y),
 }
@@ -317,6 +319,7 @@ MOVING: dict[
     "squeeze": lambda x: tg.squeeze(tg.expand_dims(x, 0)),
     "stack": lambda x: tg.stack([x, x.detach()]),
     "sum": lambda x: tg.sum(x, 1),
+    "trace": lambda x: tg.trace(x, 1),
     "swapaxes": lambda x: tg.swapaxes(x, 0, 1),
     "transpose": lambda x: tg.transpose(x),
     "tril": tg.tril,
@@ -326,6 +329,7 @@ SUMMING = {"avg_pool2d", "conv2d", "mean", "repeat", "sum_to", "tile"}  # above,
 SUMMING |= {"binary_cross_entropy_with_logits", "kl_div", "nll_loss"}  # in test_losses.py
 SUMMING |= {"huber_loss", "l1_loss", "mse_loss"}  # in test_regression.py
 SUMMING |= {"adaptive_avg_pool2d", "conv1d", "conv_transpose2d", "global_avg_pool"}  # by the same rules
+SUMMING |= {"dot", "outer", "tensordot"}  # compositions of matmul, multiply and einsum
 STEPS = {name for name in ops.__all__ if not any(getattr(getattr(tg, name), "rules", [True]))}  # without a gradient
 STEPS |= {"floor_divide", "round"}  # or with one that is 0
 

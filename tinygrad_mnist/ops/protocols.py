@@ -25,7 +25,7 @@ import numpy as np
 
 from ..record import as_tensor, copy
 from ..tensor import Operand, Tensor, attach
-from . import arrangement, elementwise, products, shape, sorting
+from . import arrangement, contraction, elementwise, shape, sorting
 from .reduction import max, min
 
 __all__: list[str] = []
@@ -63,11 +63,8 @@ class Compositions:
         return elementwise.floor_divide(x, y), elementwise.remainder(x, y)
 
     @staticmethod
-    def dot(a: Operand, b: Operand) -> Tensor:
-        x, y = as_tensor(a), as_tensor(b)
-        if y.ndim > 2:
-            raise TypeError(f"numpy.dot: the second Tensor has shape {y.shape}, more than two axes; use tg.matmul")
-        return products.matmul(x, y) if x.ndim and y.ndim else elementwise.multiply(a, b)
+    def einsum(operands: tuple[Any, ...], optimize: Any = True) -> Tensor:  # ours chooses how to compute it
+        return contraction.einsum(*operands)
 
     @staticmethod
     def matrix_transpose(x: Operand) -> Tensor:
@@ -76,6 +73,17 @@ class Compositions:
     @staticmethod
     def linalg_diagonal(x: Operand, *, offset: int = 0) -> Tensor:
         return arrangement.diagonal(x, offset, -2, -1)
+
+    @staticmethod
+    def linalg_outer(x1: Operand, x2: Operand) -> Tensor:
+        shapes = [as_tensor(x).shape for x in (x1, x2)]
+        if [*map(len, shapes)] != [1, 1]:
+            raise ValueError(f"numpy.linalg.outer: it takes vectors, not shapes {shapes[0]} and {shapes[1]}")
+        return contraction.outer(x1, x2)
+
+    @staticmethod
+    def linalg_trace(x: Operand, *, offset: int = 0) -> Tensor:
+        return contraction.trace(x, offset, -2, -1)
 
     @staticmethod
     def pad(array: Operand, pad_width: Any, *, constant_values: Any = 0.0) -> Tensor:
@@ -98,11 +106,11 @@ class Compositions:
         return elementwise.where(condition, x, y)
 
 
-def register(ops: Mapping[str, Function]) -> None:
-    """Note, for each of `ops` and `Compositions`, which functions of NumPy have its name."""
-    OPS.extend(ops)
+def register(ops: Mapping[str, Function], linalg: Mapping[str, Function]) -> None:
+    """Note which functions of NumPy have the names of `ops`, of `Compositions` and, in ``np.linalg``, of `linalg`."""
+    OPS.extend([*ops, *(f"linalg.{name}" for name in linalg)])
     own = {name: getattr(Compositions, name) for name in vars(Compositions) if not name.startswith("_")}
-    for name, op in {**ops, **own}.items():
+    for name, op in {**ops, **own, **{f"linalg_{name}": op for name, op in linalg.items()}}.items():
         places = [np.linalg] if name.startswith("linalg_") else [np, np.linalg]
         for function in [getattr(place, name.removeprefix("linalg_"), None) for place in places]:
             if callable(function):

@@ -276,7 +276,8 @@ def test_softmax_and_its_relations(name: str, dtype: Any, seed: int, classes: in
         g = g.sum(axis=1, keepdims=True) if name == "logsumexp" else g.sum(dtype=dtype)
     with np.errstate(all="ignore"):
         (found,) = gradients(function, [x], g)
-        check(found, np.broadcast_to(gradient(*long(g, x)), x.shape), ulps=16)
+        true = np.broadcast_to(gradient(*long(g, x)), x.shape)
+        check(found, true, ulps=16 + classes)  # the class that outweighs all others adds up their subnormal roundings
 
 
 @pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])

@@ -493,7 +493,7 @@ def compare_with(lib: Any, convert: Callable[[Any], Any], transforms: Any, jacob
     same(jvp(ours, (X, Y), (V, X)), transforms.jvp(theirs, (x, y), (v, x)))
     same(vjp(ours, X, Y)[1](2.0), transforms.vjp(theirs, x, y)[1](convert(np.array(2.0))))
     mine, other = (lambda p: forest(tg, p)), (lambda p: forest(lib, p))
-    p, q, dp, dq = {"w": X, "b": Y}, {"w": x, "b": y}, {"w": V, "b": X}, {"w": v, "b": x}
+    p, q, dp, dq = {"b": Y, "w": X}, {"b": y, "w": x}, {"b": X, "w": V}, {"b": x, "w": v}  # JAX sorts the keys
     same(jvp(mine, (p,), (dp,)), transforms.jvp(other, (q,), (dq,)))
     same(jacobian(mine)(p), jacobian_of(other)(q))
     same(hessian(mine)(p), transforms.hessian(other)(q))

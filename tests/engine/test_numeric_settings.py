@@ -107,6 +107,9 @@ CALLS: dict[str, Callable[..., Any]] = {
     "AvgPool2d": lambda **how: tg.nn.AvgPool2d(**{"kernel_size": 2, **how}),
     "MaxPool2d": lambda **how: tg.nn.MaxPool2d(**{"kernel_size": 2, **how}),
     "dropout": lambda **how: tg.dropout(np.ones(3), **how),
+    "elu": lambda **how: tg.elu([-0.5, 1.0], **how),
+    "leaky_relu": lambda **how: tg.leaky_relu([-0.5, 1.0], **how),
+    "softplus": lambda **how: tg.softplus([-0.5, 1.0], **how),
     "cross_entropy": lambda **how: tg.cross_entropy(np.ones((2, 3)), [0, 1], **how),
     "nll_loss": lambda **how: tg.nll_loss(np.ones((2, 3)), [0, 1], **how),
     "huber_loss": lambda **how: tg.huber_loss(np.ones(3), np.zeros(3), **how),
@@ -165,6 +168,7 @@ CALLS: dict[str, Callable[..., Any]] = {
 ANY_SIGN = {"arrays.low", "arrays.high", "arrays.away_from", "check_gradients.wrt"}
 ANY_SIGN |= {"cross_entropy.ignore_index", "nll_loss.ignore_index"}
 UNLIMITED = {"clip_grad_norm.norm_type"}  # may be infinite
+ANY_SIGN |= {"elu.alpha", "leaky_relu.negative_slope"}
 TWO = {"matmul_operands.max_dims", "broadcastable_shapes.max_side", "whitening_filters.filters"}
 
 

@@ -19,17 +19,17 @@ GUIDE = (Path(__file__).parents[2] / ".github" / "CONTRIBUTING.md").read_text(en
 
 def test_the_example_of_an_op_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
     op, test = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
-    names: dict[str, Any] = {"np": np, "primitive": tg.primitive, "sigmoid": tg.sigmoid}
+    names: dict[str, Any] = {"np": np, "primitive": tg.primitive, "abs": tg.abs}
     exec(compile(op, "CONTRIBUTING.md", "exec"), names)
     runner = doctest.DocTestRunner()
-    runner.run(doctest.DocTestParser().get_doctest(names["softplus"].__doc__, names, "softplus", None, 0))
+    runner.run(doctest.DocTestParser().get_doctest(names["softsign"].__doc__, names, "softsign", None, 0))
     assert runner.summarize(verbose=False) == (0, 1)
 
-    monkeypatch.setattr(tg, "softplus", names["softplus"], raising=False)
+    monkeypatch.setattr(tg, "softsign", names["softsign"], raising=False)
     monkeypatch.setattr(planted, "_planted", [])
     names = {"np": np, "tg": tg, "given": given, "plants": planted.plants, "normal": planted.normal}
     exec(compile(test, "CONTRIBUTING.md", "exec"), names)
-    names["test_softplus"]()
+    names["test_softsign"]()
     (error,) = planted._planted
     with pytest.raises(tg.testing.GradientMismatch):
         tg.testing.check_gradients(error.build(), *error.inputs(np.random.default_rng(0)))

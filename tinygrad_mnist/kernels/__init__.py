@@ -18,6 +18,7 @@ from .machine import keep_freed_memory
 from .products import Array
 from .recurrence import product_of_others, recurrence
 from .scaling import power_by_base, power_by_exponent, quotient_sum, times_exp, times_sech2, times_sigmoids
+from .smooth import erf, times_gaussian, times_normal, times_sigmoid, times_tanh_softplus
 from .threads import LARGE, dealt, elementwise, matmul, reduce_sum
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "add_up",
     "average",
     "dealt",
+    "erf",
     "make_geometry",
     "matmul",
     "pair",
@@ -38,8 +40,12 @@ __all__ = [
     "recurrence",
     "shortest",
     "times_exp",
+    "times_gaussian",
+    "times_normal",
     "times_sech2",
+    "times_sigmoid",
     "times_sigmoids",
+    "times_tanh_softplus",
 ]
 
 

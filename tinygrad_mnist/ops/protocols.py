@@ -95,11 +95,6 @@ class Compositions:
     def sort(a: Operand, axis: int | None = -1, kind: Any = None, *, stable: Any = None) -> Tensor:
         return sorting.sort(a, axis)  # stable, whatever kind is asked for
 
-    @staticmethod
-    def square(x: Operand) -> Tensor:
-        return elementwise.multiply(x, x)
-
-    @staticmethod
     def where(condition: Any, x: Any = None, y: Any = None) -> Any:
         if x is y is None:  # the positions where the condition holds
             return np.where(as_tensor(condition).data)

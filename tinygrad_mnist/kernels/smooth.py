@@ -1,0 +1,155 @@
+"""The error function, and products with the smooth steps from 0 to 1 that activation functions are made of.
+
+Every product is right wherever it is representable, also where the step underflows. Lower precisions are computed in
+double precision.
+
+The normal distribution follows from ``exp(z**2) * erfc(z)``, which falls from 1 to 0 like 1 / z for z >= 0. With a
+factor ``1 + z / SCALE``, and as a function of ``(z - SCALE) / (z + SCALE)``, it is a short Chebyshev series (M. M.
+Shepherd and J. G. Laframboise, "Chebyshev approximation of (1 + 2x) exp(x**2) erfc x in 0 <= x < inf", Math. Comp. 36,
+1981).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache, wraps
+from typing import Any
+
+import numpy as np
+
+from .products import Array
+from .reference import select
+from .threads import COSTLY, elementwise
+
+__all__ = ["erf", "times_gaussian", "times_normal", "times_sigmoid", "times_tanh_softplus"]
+
+SCALE = 3.0  # near it the interpolation converges fastest
+CHEBYSHEV = [  # computed with 40 digits
+    0.4711460746602906,
+    -0.37715894969156577,
+    0.11803603344749546,
+    -0.028362346699695153,
+    0.004871757757605546,
+    -0.00045985238787654427,
+    -2.143022238105315e-05,
+    1.301447369924135e-05,
+    -8.809283582853514e-07,
+    -2.7464800479702846e-07,
+    4.415991899223785e-08,
+    6.398408385575483e-09,
+    -1.6768357212484645e-09,
+    -1.9473354700890025e-10,
+    6.247441303469389e-11,
+    8.124557552244496e-12,
+    -2.330314613222566e-12,
+    -4.191038539225333e-13,
+    8.19333526881303e-14,
+    2.3352472107929263e-14,
+    -2.2442585649165363e-15,
+    -1.2811435298050507e-15,
+    1.1054582965396302e-18,
+    6.44579513564904e-17,
+    6.525175975538486e-18,
+]
+TERMS = {np.dtype(np.float16): 7, np.dtype(np.float32): 12}  # what the precision of the result needs; otherwise all
+BOUND = 1500.0  # exp(-1500) is 0, whatever number it is multiplied with
+
+
+def _double(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a function of arrays compute in double precision, or in a longer one; the first array decides the dtype."""
+
+    @wraps(function)
+    def call(*arrays: Any) -> Any:
+        dtype = arrays[0].dtype if arrays[0].dtype.kind == "f" else np.dtype(np.float64)
+
+        def compute(*parts: Any, out: Array | None = None) -> Any:
+            wide = [np.asarray(a, np.promote_types(np.result_type(a), np.float64)) for a in parts]
+            with np.errstate(over="ignore", invalid="ignore"):  # in the branch that is not taken, and at infinities
+                result = function(*wide, terms=TERMS.get(dtype, len(CHEBYSHEV)))
+            if out is None:
+                return result.astype(dtype, copy=False)
+            out[...] = result
+
+        return compute(*arrays) if arrays[0].size < COSTLY else elementwise(compute, *arrays, dtype=dtype)
+
+    return call
+
+
+# The normal distribution ----------------------------------------------------------------------------------------------
+@cache
+def _polynomial(terms: int) -> list[float]:
+    """Return coefficients, the highest first, of the polynomial that `_tail` evaluates."""
+    return np.polynomial.chebyshev.cheb2poly(CHEBYSHEV[:terms])[::-1].tolist()  # type: ignore[no-any-return]  # Any
+
+
+def _evaluate(coefficients: list[float], x: Array) -> Array:
+    out = np.full_like(x, coefficients[0])
+    for coefficient in coefficients[1:]:
+        out *= x
+        out += coefficient
+    return out
+
+
+def _tail(z: Array, terms: int) -> Array:
+    """``exp(z**2) * erfc(z)`` for z >= 0."""
+    small = SCALE / (z + SCALE)
+    return _evaluate(_polynomial(terms), 1 - 2 * small) * small
+
+
+def _times_exp_of_square(g: Array, x: Array, factor: float) -> Any:
+    """``g * exp(-factor * x**2)``; the square is taken in two parts, because its rounding error would be multiplied."""
+    x = np.clip(x, -60, 60)
+    high = x.astype(np.float32).astype(x.dtype)
+    root = np.exp(-factor / 2 * high * high)
+    return g * root * root * np.exp(-factor * (x - high) * (x + high))
+
+
+@_double
+def erf(x: Array, terms: int) -> Any:
+    """The error function."""
+    size = np.minimum(np.abs(x), 8)
+    power_series = [2 / math.sqrt(math.pi) * (-1) ** n / (math.factorial(n) * (2 * n + 1)) for n in range(20)]
+    small = x * _evaluate(power_series[::-1], np.minimum(size * size, 1))
+    return np.where(size < 1, small, np.copysign(1 - np.exp(-size * size) * _tail(size, terms), x))
+
+
+@_double
+def times_gaussian(g: Array, x: Array, factor: Array, terms: int) -> Any:
+    """``g * exp(-factor * x**2)``, where `factor` is 0.5 or 1."""
+    return _times_exp_of_square(g, x, float(factor))
+
+
+@_double
+def times_normal(g: Array, x: Array, terms: int) -> Any:
+    """``g`` times the probability that a number of the standard normal distribution is less than ``x``."""
+    half = _tail(np.abs(x) / math.sqrt(2), terms) / 2
+    g = select(g, ~(x < -BOUND))
+    tail = _times_exp_of_square(np.where(x < 0, g * half, half), x, 0.5)
+    return np.where(x < 0, tail, g * (1 - tail))
+
+
+# The logistic distribution --------------------------------------------------------------------------------------------
+@_double
+def times_sigmoid(g: Array, x: Array, y: Array, terms: int) -> Any:
+    """``g / (1 + exp(y - x))``: ``g`` times the weight of ``x`` in the softmax of both."""
+    difference = x - y
+    root = np.exp(-np.abs(difference) / 2)
+    small = root * root
+    g = select(g, ~(difference < -BOUND))
+    out = np.where(difference < 0, g * root * root, g) / (1 + small)
+    if not y.any():
+        return out
+    back = difference - x  # what the rounding of the difference has left out
+    rest = (x - (difference - back)) - (y + back)
+    return out + select(out * rest * np.where(difference < 0, 1, small) / (1 + small), np.isfinite(rest))
+
+
+@_double
+def times_tanh_softplus(g: Array, x: Array, terms: int) -> Any:
+    """``g * tanh(log(1 + exp(x)))``."""
+    root = np.exp(-np.abs(x) / 2)
+    small = root * root
+    g = select(g, ~(x < -BOUND))
+    above = g * (1 + 2 * small) / (1 + 2 * small + 2 * small * small)
+    return np.where(x < 0, g * root * root * (2 + small) / (2 + 2 * small + small * small), above)

@@ -34,6 +34,8 @@ ARRANGING = {"array_split", "diag", "diagonal", "flatten", "flip", "moveaxis", "
 ARRANGING |= {"tril", "triu"}
 SHAPES |= ARRANGING | {f"Tensor.{name}" for name in ARRANGING}
 SHAPES |= {"round", "stack", "swapaxes", "trace", "Tensor.trace"}  # axes, shapes and fill values: NumPy checks them
+SHAPES |= {"argmin", "argsort", "cumprod", "cumsum", "sort", "take", "take_along_axis", "Tensor.sort", "Tensor.take"}
+SHAPES |= {"topk.axis", "Tensor.topk.axis"}
 KINDS = {
     "int": "integer",
     "int | str": "integer",
@@ -106,6 +108,11 @@ CALLS: dict[str, Callable[..., Any]] = {
     "Dropout": tg.nn.Dropout,
     "AvgPool2d": lambda **how: tg.nn.AvgPool2d(**{"kernel_size": 2, **how}),
     "MaxPool2d": lambda **how: tg.nn.MaxPool2d(**{"kernel_size": 2, **how}),
+    "var": lambda **how: tg.var(np.ones(3), **how),
+    "std": lambda **how: tg.std(np.ones(3), **how),
+    "topk": lambda **how: tg.topk(**{"x": np.ones(3), "k": 2, **how}),
+    "Tensor.topk": lambda **how: tg.Tensor(np.ones(3)).topk(**{"k": 2, **how}),
+    "one_hot": lambda **how: tg.one_hot([0], **how),
     "dropout": lambda **how: tg.dropout(np.ones(3), **how),
     "elu": lambda **how: tg.elu([-0.5, 1.0], **how),
     "leaky_relu": lambda **how: tg.leaky_relu([-0.5, 1.0], **how),
@@ -191,7 +198,8 @@ def found() -> Iterator[tuple[str, str, str, bool]]:
                     continue
                 for parameter in inspect.signature(function).parameters.values():
                     annotation = str(parameter.annotation).removesuffix(" | None")
-                    if re.search(r"\b(int|float|Pair)\b", annotation) and "Callable" not in annotation:
+                    numeric = re.search(r"\b(int|float|Pair)\b", annotation) and "Callable" not in annotation
+                    if numeric and f"{owner}.{parameter.name}" not in SHAPES:
                         optional = annotation != parameter.annotation
                         yield owner, parameter.name, KINDS.get(annotation, f"unknown ({annotation})"), optional
 

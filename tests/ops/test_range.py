@@ -236,6 +236,39 @@ def test_means_of_many_halves(count: int) -> None:
     check(pooled.ravel(), long(np.full(count, 1000))[0] / count, ulps=1)
 
 
+# Products and spread --------------------------------------------------------------------------------------------------
+ROWS: dict[str, tuple[Function, Callable[[Array], Array]]] = {  # each row to a number, and the derivatives
+    "prod": (
+        lambda x: tg.prod(x, 1, keepdims=True),
+        lambda x: np.stack([np.prod(np.delete(x, i, axis=1), axis=1) for i in range(x.shape[1])], axis=1),
+    ),
+    "var": (lambda x: tg.var(x, 1, keepdims=True), lambda x: (x - x.mean(1, keepdims=True)) * 2 / x.shape[1]),
+    "std": (
+        lambda x: tg.std(x, 1, keepdims=True),
+        lambda x: (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True) / x.shape[1],
+    ),
+}
+
+
+@floats
+@pytest.mark.parametrize("name", ROWS)
+@some
+@given(seeds)
+def test_products_and_spread_of_rows(name: str, dtype: Any, seed: int) -> None:
+    """Products, sums and squares overflow and underflow on the way."""
+    rng = np.random.default_rng(seed)
+    x, g = numbers(dtype, rng, 5 * 64).reshape(64, 5), cotangents(dtype, rng, (64, 1))
+    function, derivatives = ROWS[name]
+    with np.errstate(all="ignore"):
+        (found,) = gradients(function, [x], g)
+        true = g * derivatives(*long(x))
+        if name != "prod":  # what is near the mean has a distance with the rounding error of the mean: it cancels
+            (wide,) = long(x)
+            far = np.abs(wide - wide.mean(axis=1, keepdims=True)) > np.max(np.abs(x), axis=1, keepdims=True) / 8
+            found, true = found[far], true[far]
+        check(found, true, ulps=2 * ULPS)
+
+
 # Softmax and its relations --------------------------------------------------------------------------------------------
 def weights(x: Array) -> Array:
     e = np.exp(x - x.max(axis=-1, keepdims=True))
@@ -309,6 +342,7 @@ MOVING: dict[
     "getitem": lambda x: x[[3, 1, 0]],
     "im2col": lambda x: tg.im2col(tg.reshape(x, 1, 1, 6, 6), 2, 2),
     "max": lambda x: tg.max(x, 1),
+    "median": lambda x: tg.median(x[:5], 0),
     "max_pool2d": lambda x: tg.max_pool2d(tg.reshape(x, 1, 1, 6, 6), 2),
     "min": lambda x: tg.min(x, 0),
     "moveaxis": lambda x: tg.moveaxis(x, 0, 1),
@@ -316,12 +350,16 @@ MOVING: dict[
     "ravel": tg.ravel,
     "reshape": lambda x: tg.reshape(x, 4, 9),
     "roll": lambda x: tg.roll(x, 1),
+    "sort": lambda x: tg.sort(x, 0),
     "split": lambda x: tg.split(x, 2)[1],
     "squeeze": lambda x: tg.squeeze(tg.expand_dims(x, 0)),
     "stack": lambda x: tg.stack([x, x.detach()]),
     "sum": lambda x: tg.sum(x, 1),
     "trace": lambda x: tg.trace(x, 1),
     "swapaxes": lambda x: tg.swapaxes(x, 0, 1),
+    "take": lambda x: tg.take(x, [3, 1, 0], 1),
+    "take_along_axis": lambda x: tg.take_along_axis(x, [[3, 1, 0]] * 6),
+    "topk": lambda x: tg.topk(x, 3, 0)[0],
     "transpose": lambda x: tg.transpose(x),
     "tril": tg.tril,
     "triu": tg.triu,
@@ -331,8 +369,9 @@ SUMMING |= {"binary_cross_entropy_with_logits", "kl_div", "nll_loss"}  # in test
 SUMMING |= {"huber_loss", "l1_loss", "mse_loss"}  # in test_regression.py
 SUMMING |= {"adaptive_avg_pool2d", "conv1d", "conv_transpose2d", "global_avg_pool"}  # by the same rules
 SUMMING |= {"dot", "outer", "tensordot"}  # compositions of matmul, multiply and einsum
+SUMMING |= {"cumprod", "cumsum", "prod", "std", "var"}  # below, in rows, and in test_statistics.py
 STEPS = {name for name in ops.__all__ if not any(getattr(getattr(tg, name), "rules", [True]))}  # without a gradient
-STEPS |= {"ceil", "floor", "floor_divide", "round"}  # or with one that is 0
+STEPS |= {"ceil", "floor", "floor_divide", "one_hot", "round"}  # or with one that is 0
 CANCELLING = {"gelu", "hardswish", "mish", "silu"}  # sums that cancel at a zero: in test_activations.py
 
 

@@ -95,6 +95,7 @@ class Compositions:
     def sort(a: Operand, axis: int | None = -1, kind: Any = None, *, stable: Any = None) -> Tensor:
         return sorting.sort(a, axis)  # stable, whatever kind is asked for
 
+    @staticmethod
     def where(condition: Any, x: Any = None, y: Any = None) -> Any:
         if x is y is None:  # the positions where the condition holds
             return np.where(as_tensor(condition).data)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..arguments import describe
 from ..record import as_tensor, primitive, sum_to
-from ..tensor import Array, Operand, Tensor, attach, numeric, wrap
+from ..tensor import NUMERIC, Array, Operand, Tensor, attach, wrap
 from ..validation import integer
 from .shape import reshape
 
@@ -276,6 +276,8 @@ def one_hot(indices: Operand, num_classes: int | None = None, dtype: npt.DTypeLi
             [1., 0., 0.]], dtype=float32)
     """
     places = _positions("one_hot", indices)
+    if np.dtype(dtype).kind not in NUMERIC:
+        raise TypeError(f"one_hot: dtype is {dtype!r}; it must be one of floats, integers or booleans")
     if num_classes is not None:
         classes = integer("one_hot", "num_classes", num_classes)
     elif places.size:
@@ -285,10 +287,9 @@ def one_hot(indices: Operand, num_classes: int | None = None, dtype: npt.DTypeLi
     wrong = places[(places < 0) | (places >= classes)]
     if wrong.size:
         raise ValueError(
-            f"one_hot: index {wrong[0]} is no class: with {classes} classes, indices are from 0 to {classes - 1}; pass "
-            "a larger num_classes, or correct the index"
+            f"one_hot: index {wrong[0]} is no class; indices must be at least 0 and less than num_classes, {classes}"
         )
-    return wrap(numeric((places[..., None] == np.arange(classes)).astype(dtype)))
+    return wrap((places[..., None] == np.arange(classes)).astype(dtype))
 
 
 @attach

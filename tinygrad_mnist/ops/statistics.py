@@ -131,18 +131,20 @@ def _var_rule(
 def _std_rule(
     g: Tensor, out: Tensor, x: Tensor, axis: Axis, ddof: float, keepdims: bool, correction: float | None
 ) -> Tensor:
-    """``g * d / sqrt(degrees * sum(d**2))``, of distances from the mean that are scaled, so that no square overflows.
+    """``g * d / sqrt(degrees * sum(d**2))``, of distances ``d`` from the mean.
 
-    A common factor cancels, so it counts as a constant.
+    They are scaled, so that no square overflows or underflows; a common factor cancels, so it counts as a constant.
+    Rounding may give equal elements a mean that differs from them: whether they are equal decides.
     """
-    distance = _centered(x, axis=axis)
-    _, exponent = np.frexp(np.max(np.abs(distance.data), axis=axis, keepdims=True))
+    low, high = np.min(x.data, axis=axis, keepdims=True), np.max(x.data, axis=axis, keepdims=True)
+    _, exponent = np.frexp(np.maximum(-low, high))
     limit = np.finfo(x.dtype).maxexp - 2
-    scaled = distance * np.ldexp(x.dtype.type(1), np.clip(-exponent, -limit, limit))
-    total = sum(scaled * scaled, axis, True)
-    spread = total.data != 0
-    root = sqrt(where(spread, total, 1.0) * _degrees("std", x, axis, ddof, correction))
-    return select(reshape(g, _kept(x.shape, axis)) / root * scaled, np.broadcast_to(spread, x.shape))
+    distance = _centered(x * np.ldexp(x.dtype.type(1), np.clip(-exponent, -limit, limit)), axis=axis)
+    spread = low != high
+    squares = where(spread, sum(distance * distance, axis, True), 1.0)
+    root = sqrt(squares * _degrees("std", x, axis, ddof, correction))
+    part = select(reshape(g, spread.shape), spread) / root
+    return select(part * distance, np.broadcast_to(spread, x.shape))  # again, for the gradient of the gradient
 
 
 var.defvjp(_var_rule)

@@ -27,6 +27,7 @@ import tinygrad_mnist as tg
 from tinygrad_mnist import optim
 
 SPACES = (tg, tg.nn, tg.optim, tg.schedules, tg.training, tg.parallel, tg.data, tg.checkpoint, tg.runs, tg.testing)
+SPACES += (tg.linalg,)
 RESULTS = {"Evaluation", "ImageFolder", "Step", "Report"}  # they hold numbers, but take no settings
 INTERNAL = {"Profile.rule", "detect_anomaly.rule", "Primitive.rule"}
 SHAPES = {"broadcast_to", "Tensor.broadcast_to", "sum_to", "argmax", "concatenate", "expand_dims", "pad", "squeeze"}

@@ -16,9 +16,8 @@ import tinygrad_mnist as tg
 from tinygrad_mnist import ops, record
 
 EVERY = [value for name in ops.__all__ if isinstance(value := getattr(ops, name), tg.Primitive)]
-EVERY += [
-    value for module in (*ops.FAMILIES, record) for value in vars(module).values() if isinstance(value, tg.Primitive)
-]
+MODULES = (*ops.FAMILIES, ops.linalg, record)
+EVERY += [value for module in MODULES for value in vars(module).values() if isinstance(value, tg.Primitive)]
 
 
 @tg.primitive

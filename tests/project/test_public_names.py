@@ -25,7 +25,7 @@ def own(value: Any) -> bool:
     return isinstance(value, tg.Primitive) or str(getattr(value, "__module__", "")).startswith("tinygrad_mnist")
 
 
-@pytest.mark.parametrize("module", [tg, tg.nn, tg.testing], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [tg, tg.linalg, tg.nn, tg.testing], ids=lambda module: module.__name__)
 def test_completion_shows_what_is_public_and_nothing_else(module: ModuleType) -> None:
     names = public(module)
     namespaces = {name for name in names if isinstance(getattr(module, name), ModuleType)}

@@ -69,16 +69,17 @@ def test_the_rooms_have_the_lines_that_the_readme_says() -> None:
         )
 
 
-@pytest.mark.parametrize("name", tg.ops.__all__)
+@pytest.mark.parametrize("name", [*tg.ops.__all__, *tg.linalg.__all__])
 def test_every_op_has_an_example(name: str) -> None:
-    assert ">>> " in getattr(tg, name).__doc__, f"add an example (>>> ...) to the docstring of {name}"
+    op = getattr(tg, name, None) or getattr(tg.linalg, name)
+    assert ">>> " in op.__doc__, f"add an example (>>> ...) to the docstring of {name}"
 
 
 def test_the_table_of_ops_names_them_all() -> None:
     command = [sys.executable, "-m", "tinygrad_mnist.ops"]
     table = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     shown = {name: dot for dot, name in re.findall(r"^  ([ .])(\w+)", table, re.MULTILINE)}
-    assert set(tg.ops.__all__) <= shown.keys() and shown["exp"] == "." and shown["sin"] == " "
+    assert {*tg.ops.__all__, *tg.linalg.__all__} <= shown.keys() and shown["exp"] == "." and shown["sin"] == " "
 
 
 @pytest.mark.parametrize("module", [*MODULES, *BESIDE], ids=lambda module: module.__name__)

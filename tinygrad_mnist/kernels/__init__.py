@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from . import compiled, reference, scaling
+from .determinant import determinant_gradient
 from .geometry import Geometry, Pair, Size, make_geometry, pair, shortest
 from .machine import keep_freed_memory
 from .products import Array
@@ -29,6 +30,7 @@ __all__ = [
     "add_up",
     "average",
     "dealt",
+    "determinant_gradient",
     "erf",
     "make_geometry",
     "matmul",

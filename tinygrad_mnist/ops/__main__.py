@@ -9,7 +9,7 @@ from ..tensor import Tensor
 def table() -> str:
     """Return a line for each op: its name, with a dot if it is a method of `Tensor`, and what it computes."""
     lines = []
-    for family in sorted([*ops.FAMILIES, record], key=lambda module: module.__name__):
+    for family in sorted([*ops.FAMILIES, ops.linalg, record], key=lambda module: module.__name__):
         lines.append(f"\n{family.__name__.split('.')[-1]}.py: {(family.__doc__ or '').splitlines()[0]}")
         for name in sorted(family.__all__):
             op = getattr(family, name)

@@ -27,9 +27,11 @@ def test_the_programs_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     blocks = re.findall(r"```python\n(.*?)```", MANUALS[0].read_text(encoding="utf-8"), re.DOTALL)
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
-    assert len(blocks) == 3 and names["digits"].shape == (100,) and len(names["losses"].losses) == 30
+    assert len(blocks) == 4 and names["digits"].shape == (100,) and len(names["losses"].losses) == 30
     steps = [row["step"] for row in read_metrics("my-run/metrics.jsonl") if row["event"] == "step"]
     assert steps == list(range(1, 51)) and capsys.readouterr().out.count("epoch ") == 3
+    errors = [row["validation_largest error"] for row in names["trainer"].history]
+    assert errors[-1] < 0.1 * errors[0] and (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("manual", MANUALS, ids=lambda path: path.parent.name)

@@ -178,6 +178,37 @@ def test_augmentation_of_several_inputs_gets_and_returns_all() -> None:
         next(of_both(augment=lambda images, rng: images[0]).steps())
 
 
+@few
+@given(st.floats(0, 3), st.integers(1, 3))
+def test_gradients_of_a_step_are_clipped_together(limit: float, threads: int) -> None:
+    def weights(**how: Any) -> Any:
+        model = linear(3, 2)
+        optimizer = tg.optim.SGD(tg.nn.parameters(model), lr=1.0)
+        rng = np.random.default_rng(0)
+        how = {"loss": squares, "epochs": 1, "rng": rng, "shard_size": 8, "threads": threads, **how}
+        before = np.concatenate([p.data.ravel() for p in optimizer.params.values()])
+        (step,) = Trainer(model, optimizer, A, 3 * TARGETS, **how).steps()
+        return before - np.concatenate([p.data.ravel() for p in optimizer.params.values()])
+
+    free, clipped = weights(), weights(clip_norm=limit)
+    norm = np.linalg.norm(free)
+    assert np.linalg.norm(clipped) == pytest.approx(min(limit, norm), rel=1e-5, abs=1e-9)
+    np.testing.assert_allclose(clipped, free * min(1, limit / norm), rtol=1e-5, atol=1e-9)
+
+
+@given(st.integers(20, 500))
+def test_a_loss_of_the_model_with_weights_is_averaged_by_them(n: int) -> None:
+    class Weighted:
+        def __call__(self, x: Any, rng: Any = None) -> tg.Tensor:
+            return tg.Tensor(x)
+
+        def loss(self, x: Any, weights: Any, rng: Any = None) -> Any:
+            return (self(x, rng) * weights).sum() / weights.sum(), weights.sum()
+
+    x, w = np.random.default_rng(n).random((2, n, 1)) + 0.1
+    assert evaluate(Weighted(), x, w).loss == pytest.approx(np.average(x, weights=w))
+
+
 # Selection ------------------------------------------------------------------------------------------------------------
 @few
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=4, max_size=4), st.integers(0, 3))

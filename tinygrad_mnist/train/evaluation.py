@@ -130,7 +130,8 @@ def evaluate(
     loss : callable, optional
         ``loss(outputs, labels)``, a scalar Tensor: the mean over all images, of which it gets the outputs together. By
         default `cross_entropy`, where the outputs are logits (N, K) and the labels classes; else the model's own
-        ``model.loss(images, labels, None)``, whose values of the shards are averaged by size.
+        ``model.loss(images, labels, None)``, whose values of the shards are averaged by size, or by the weights that it
+        returns beside them (see `parallel.value_and_grad`).
     metrics : dict of str to callable, optional
         ``metric(outputs, labels)``, a number: it gets what the model returns for all images, as ndarrays. They take the
         place of the accuracy; with ``{}`` the loss is alone.
@@ -162,7 +163,7 @@ def evaluate(
     >>> evaluate(Tensor, np.ones(3), np.arange(3), loss=lambda outputs, y: ((outputs - y) ** 2).mean(), metrics=error)
     {'loss': 0.6666666666666666, 'largest error': 1.0}
     """
-    own: Callable[..., Tensor] | None = None if loss else getattr(model, "loss", None)
+    own = loss is None and getattr(model, "loss", None) is not None
     examples = (as_examples if loss or own else as_classified)("evaluate", images, labels)
     found = all_outputs("evaluate", model, examples.inputs, threads)
     check_outputs(model, examples.inputs, found)
@@ -170,15 +171,13 @@ def evaluate(
     function = loss or (cross_entropy if classes else None)
 
     def own_loss(*arrays: npt.NDArray[Any]) -> Any:
-        assert own is not None
-        part = examples.with_arrays(arrays)
-        given = [] if part.labels is None else [part.labels]
-        return own(*part.inputs, *given, None)
+        return examples.with_arrays(arrays).model_loss(model, None)
 
     def measure(threads: int | None = 1) -> float:
-        with no_grad(), np.errstate(invalid="ignore"):  # infinity minus infinity is reported below
+        with np.errstate(invalid="ignore"):  # infinity minus infinity is reported below
             if function:
-                value = function(map_arrays(Tensor, found), examples.target)
+                with no_grad():
+                    value = function(map_arrays(Tensor, found), examples.target)
                 return float((value[0] if isinstance(value, tuple) else value).item())  # of (loss, weight), for shards
             with named_in(model):
                 return mean_loss(own_loss, *examples.arrays, threads=threads)

@@ -40,6 +40,10 @@ class Examples(NamedTuple):
         """What a loss compares outputs with: the labels, or the inputs where there are none."""
         return self.images if self.labels is None else self.labels
 
+    def model_loss(self, model: Any, rng: np.random.Generator | None) -> Any:
+        """Return what the model's own loss is for these examples."""
+        return model.loss(*self.inputs, *(() if self.labels is None else [self.labels]), rng)
+
     def with_arrays(self, arrays: Arrays) -> Examples:
         """Return other examples of the same kind, from what their `arrays` are."""
         inputs = len(self.inputs)

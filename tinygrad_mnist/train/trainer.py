@@ -13,7 +13,7 @@ from ..data import batches
 from ..debug.anomaly import locate_nonfinite
 from ..nn import parameters
 from ..ops import cross_entropy
-from ..optim import Optimizer
+from ..optim import Optimizer, clip_grad_norm
 from ..tensor import Array, Tensor
 from ..validation import integer, real
 from .evaluation import Loss, Metrics, evaluate
@@ -78,6 +78,8 @@ class Trainer:
         step (less in the first ones), in place of the weights of the last step: with a high learning rate it is better
         than any of them (Polyak and Juditsky, 1992). Floating-point buffers are averaged, too; integer ones are the
         latest.
+    clip_norm : float, optional
+        Scale the gradients of a step down where their norm, of all together, is larger: see `optim.clip_grad_norm`.
     monitor : dict of str to (images, labels), optional
         What to measure after each epoch, and where training ends within one. Images called ``"validation"`` select the
         best weights.
@@ -152,6 +154,7 @@ class Trainer:
         schedule: Callable[[int, int], float] | None = None,
         augment: Callable[[Any, np.random.Generator], Any] | None = None,
         average: float | None = None,
+        clip_norm: float | None = None,
         monitor: Mapping[str, tuple[Any, Any]] | None = None,
         metrics: Metrics | None = None,
         select: str | None = None,
@@ -166,6 +169,7 @@ class Trainer:
             raise TypeError(f"Trainer: rng is {type(rng).__name__}; pass np.random.default_rng(seed)")
         number = real("Trainer", "epochs", epochs, least=0, below=2**63)
         batch_size = integer("Trainer", "batch_size", batch_size, 1)
+        self.clip_norm = None if clip_norm is None else real("Trainer", "clip_norm", clip_norm, least=0)
         average = None if average is None else real("Trainer", "average", average, least=0, below=1)
         patience, shard_size, threads = (
             None if value is None else integer("Trainer", name, value, 1)
@@ -355,9 +359,9 @@ class Trainer:
                 words = "the images as it got them, or a tuple of as many arrays"
                 raise TypeError(f"Trainer: augment returned a {type(images).__name__}; it must return {words}")
             examples = examples._replace(images=images)
-        own: Callable[..., Tensor] | None = getattr(self.model, "loss", None)
-        if self.loss is None and own is not None:
-            return own(*examples.inputs, *(() if examples.labels is None else [examples.labels]), rng)
+        if self.loss is None and getattr(self.model, "loss", None) is not None:
+            loss: Tensor = examples.model_loss(self.model, rng)
+            return loss
         return (self.loss or cross_entropy)(self.model(*examples.inputs, rng), examples.target)
 
     def _update(self, index: npt.NDArray[np.intp]) -> float:
@@ -390,6 +394,8 @@ class Trainer:
                 raise FloatingPointError(f"{where}; {locate_nonfinite(lambda: value_and_gradients(threads=1))}")
             finally:
                 restore()
+        if self.clip_norm is not None:
+            clip_grad_norm(grads, self.clip_norm)
         self.optimizer.step(grads)
         state = {
             f"{slot} of {name}": array for name, slots in self.optimizer.state.items() for slot, array in slots.items()

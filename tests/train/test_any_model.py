@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from array_likes import Labelled
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from survival import flat
@@ -386,6 +387,27 @@ def test_a_tuple_of_rows_is_one_array(rows: Any) -> None:
     model = linear(3, 2)
     np.testing.assert_array_equal(outputs(model, rows), outputs(model, np.array(rows)))
     assert evaluate(model, rows, (0, 1)) == evaluate(model, np.array(rows), np.array([0, 1]))
+
+
+@pytest.mark.parametrize("alike", [Labelled, tg.Tensor, memoryview])
+def test_several_inputs_and_labels_are_paired_by_position(alike: Any) -> None:
+    model, names = Both(), {"kind": lambda out, labels: np.mean(out[1].argmax(axis=1) == labels[1])}
+    expected = evaluate(model, (A, B), (TARGETS, CLASSES), loss=both_losses, metrics=names)
+    given_ = (alike(A), alike(B)), (alike(TARGETS), alike(CLASSES))
+    assert evaluate(model, *given_, loss=both_losses, metrics=names) == expected
+    steps = [list(trainer(Both(), *pair, loss=both_losses).steps()) for pair in (((A, B), (TARGETS, CLASSES)), given_)]
+    assert steps[0] == steps[1]
+
+
+def test_a_loss_of_the_model_that_says_it_all_needs_no_outputs() -> None:
+    class Own:
+        def __call__(self, x: Any, rng: Any = None) -> Any:
+            raise AssertionError("called")
+
+        def loss(self, x: Any, rng: Any = None) -> tg.Tensor:
+            return tg.as_tensor(x).mean()
+
+    assert evaluate(Own(), A, None).loss == pytest.approx(A.mean()) and np.isnan(evaluate(Own(), A, None).accuracy)
 
 
 # The loop -------------------------------------------------------------------------------------------------------------

@@ -165,9 +165,15 @@ def evaluate(
     """
     own = loss is None and getattr(model, "loss", None) is not None
     examples = (as_examples if loss or own else as_classified)("evaluate", images, labels)
-    found = all_outputs("evaluate", model, examples.inputs, threads)
-    check_outputs(model, examples.inputs, found)
-    classes = not (loss or own) or _are_classes(found, examples.labels)
+    indices = (
+        isinstance(examples.labels, np.ndarray) and examples.labels.ndim == 1 and examples.labels.dtype.kind in "biu"
+    )
+    found: Any = ()
+    if indices or metrics or not own:  # else the model's own loss says it all
+        found = all_outputs("evaluate", model, examples.inputs, threads)
+        check_outputs(model, examples.inputs, found)
+    logits = isinstance(found, np.ndarray) and found.ndim == 2 and found.shape[1] > 1
+    classes = not (loss or own) or (logits and indices)
     function = loss or (cross_entropy if classes else None)
 
     def own_loss(*arrays: npt.NDArray[Any]) -> Any:
@@ -208,11 +214,6 @@ def accuracy(model: Any, images: Any, labels: npt.ArrayLike, threads: int | None
     """
     images, labels = as_classified("accuracy", images, labels)
     return float(np.mean(predict(model, images, threads, shifts=shifts) == labels))
-
-
-def _are_classes(found: Any, labels: Any) -> bool:
-    logits = isinstance(found, np.ndarray) and found.ndim == 2 and found.shape[1] > 1
-    return logits and isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "biu"
 
 
 def _number(name: str, value: Any) -> float:

@@ -81,8 +81,8 @@ def as_examples(caller: str, images: Any, labels: Any, which: str = "") -> Examp
     count, *given = (len(a) if a.shape else 0 for a in (examples.inputs[0], *examples.arrays[len(examples.inputs) :]))
     wrong = [other for other in given if other != count]
     if wrong or not count:
-        found = wrong[0] if wrong else count
-        raise ValueError(f"{caller}: {count} {which}images and {found} labels; pass one label for each image")
+        found, remedy = [*wrong, count][0], "pass one label for each image, several inputs as a tuple of arrays"
+        raise ValueError(f"{caller}: {count} {which}images and {found} labels; {remedy}")
     return examples
 
 

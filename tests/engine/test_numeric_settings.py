@@ -108,6 +108,16 @@ CALLS: dict[str, Callable[..., Any]] = {
     "Linear": lambda **how: tg.nn.Linear(**{"in_features": 2, "out_features": 3, **how}),
     "Dropout": tg.nn.Dropout,
     "AvgPool2d": lambda **how: tg.nn.AvgPool2d(**{"kernel_size": 2, **how}),
+    "Embedding": lambda **how: tg.nn.Embedding(
+        **{"num_embeddings": 3, "embedding_dim": 2, "rng": np.random.default_rng(0), **how}
+    ),
+    "BatchNorm1d": lambda **how: tg.nn.BatchNorm1d(**{"num_features": 2, **how}),
+    "BatchNorm2d": lambda **how: tg.nn.BatchNorm2d(**{"num_features": 2, **how}),
+    "LayerNorm": lambda **how: tg.nn.LayerNorm(**{"normalized_shape": 2, **how}),
+    "GroupNorm": lambda **how: tg.nn.GroupNorm(**{"num_groups": 1, "num_channels": 2, **how}),
+    "batch_norm": lambda **how: tg.batch_norm(X, **how),
+    "layer_norm": lambda **how: tg.layer_norm(X[..., :1], **{"normalized_shape": 1, **how}),
+    "group_norm": lambda **how: tg.group_norm(X, **{"num_groups": 1, **how}),
     "MaxPool2d": lambda **how: tg.nn.MaxPool2d(**{"kernel_size": 2, **how}),
     "var": lambda **how: tg.var(np.ones(3), **how),
     "std": lambda **how: tg.std(np.ones(3), **how),

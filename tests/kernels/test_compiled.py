@@ -26,7 +26,8 @@ from hypothesis import strategies as st
 
 import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
-from tinygrad_mnist.kernels import Geometry, compiled, reference
+from tinygrad_mnist import kernels
+from tinygrad_mnist.kernels import Geometry, compiled, normalization, reference
 from tinygrad_mnist.kernels.machine import usable_cores
 from tinygrad_mnist.testing import check_gradients
 
@@ -499,6 +500,78 @@ def test_sums_of_channels_are_exact_to_rounding_by_definition(
     assert (np.abs(out - exact.sum((0, 2, 3))) <= bound).all()
 
 
+NORMALIZED = [  # shapes, memory orders and what is normalized together
+    ((50, 3, 4, 5), (2, 1, 3, 0), (0, 2, 3)),
+    ((2, 40, 3, 9), (2, 1, 3, 0), (0, 2, 3)),
+    ((3, 5, 70, 90), (0, 1, 2, 3), (0, 2, 3)),  # lines that are summed up in pieces
+    ((7, 33, 100), (0, 1, 2), (2,)),
+    ((6, 16), (0, 1), (0, 1)),
+    ((2, 3, 17), (2, 0, 1), (2,)),  # no such lines: NumPy
+]
+
+
+@needs_kernels
+@levels
+@settings(max_examples=2 * len(NORMALIZED))
+@given(st.sampled_from(NORMALIZED), st.sampled_from([1e-38, 1e-20, 1.0, 1e30]), st.sampled_from([0, 1, 1e4]), seeds)
+def test_passes_of_normalization_equal_their_definition(
+    level: int, normalized: Any, scale: float, offset: float, seed: int
+) -> None:
+    """All is added up in double precision, so results are nearly those of extended precision."""
+    (shape, order, axes), rng = normalized, np.random.default_rng(seed)
+    x, g = (rng.standard_normal([shape[i] for i in order], np.float32).transpose(np.argsort(order)) for _ in range(2))
+    x, g = (x + np.float32(offset)) * np.float32(scale), g * np.float32(rng.choice([1e-30, 1, 1e30]))
+    kept = [1 if i in axes else n for i, n in enumerate(shape)]
+    center, a, b, c = (rng.standard_normal(kept) for _ in range(4))
+    center, a, b, c = center + np.float32(offset) * scale, a / scale, b, c / np.abs(g).max()
+    results = []
+    with patch.object(compiled, "LEVEL", level):
+        for library in (compiled.LIBRARY, None):
+            with patch.object(compiled, "LIBRARY", library):
+                results.append(
+                    [
+                        kernels.moments(x, axes),
+                        kernels.gradient_sums(g, x, axes, center),
+                        kernels.gradient_sums(np.ascontiguousarray(g), x, axes, center),
+                        kernels.affine(x, center, a, b, axes),
+                        kernels.affine(x, 0.0, a, 1.0, axes, g, c),
+                    ]
+                )
+    exact_x, exact_g = x.astype(np.longdouble), g.astype(np.longdouble)
+    distance = np.abs(exact_x - center)
+    mean = exact_x.mean(axes, keepdims=True)
+    exact = [
+        np.stack([mean, ((exact_x - mean) ** 2).mean(axes, keepdims=True)]),
+        *[np.stack([exact_g.sum(axes, keepdims=True), (exact_g * (exact_x - center)).sum(axes, keepdims=True)])] * 2,
+        (exact_x - center) * a + b,
+        exact_x * a + 1 + exact_g * c,
+    ]
+    magnitude = [
+        np.stack([np.abs(mean), exact[0][1] + 1e-9 * mean**2]),
+        *[np.stack([np.abs(v).sum(axes, keepdims=True) for v in (exact_g, exact_g * distance)])] * 2,
+        np.abs(distance * a) + np.abs(b),
+        np.abs(exact_x * a) + 1 + np.abs(exact_g * c),
+    ]
+    for found in results:
+        for number, (f, e, m) in enumerate(zip(found, exact, magnitude, strict=True)):
+            assert f.shape == e.shape and f.dtype == (np.float64 if number < 3 else np.float32)
+            bound = 1e-12 * m if number < 3 else EPS * m + float(np.finfo(np.float32).smallest_subnormal)
+            assert (np.abs(f - e) <= bound).all(), (number, (np.abs(f - e) / bound).max())
+
+
+@needs_kernels
+@levels
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_channel_with_a_number_that_is_not_finite_is_normalized_by_definition(level: int, bad: float) -> None:
+    x = drawn(np.random.default_rng(0), (20, 4, 3, 5), "batch innermost")
+    x[3, 1, 2, 4] = bad
+    with patch.object(compiled, "LEVEL", level):
+        found = kernels.moments(x, (0, 2, 3)), kernels.gradient_sums(x, x, (0, 2, 3), np.zeros((1, 4, 1, 1)))
+    expected = normalization.moments(x, (0, 2, 3)), normalization.gradient_sums(x, x, (0, 2, 3), np.zeros((1, 4, 1, 1)))
+    for f, e in zip(found, expected, strict=True):
+        np.testing.assert_allclose(f, e, rtol=1e-12)
+
+
 @needs_kernels
 @levels
 @given(counts, channels, sides, sides, layouts, layouts, seeds)
@@ -567,6 +640,9 @@ def test_results_are_the_same_bits_every_time_and_in_every_thread(level: int) ->
                 *results,
                 compiled.relu_gradient(g, g),
                 compiled.max_pool_scatter(results[2], x, results[2], (2, 2), halves),
+                kernels.moments(x, (0, 2, 3)),
+                kernels.gradient_sums(x, x, (0, 2, 3), np.ones((1, 8, 1, 1))),
+                kernels.affine(x, 0.5, 2.0, 1.0, (0, 2, 3), x, 3.0),
             ]
         ]
 
@@ -786,6 +862,26 @@ PLANTED = {
     "rows that are not cleared": ("pooling.h", "? s->h : windows.end * kh", "? s->h - 1 : windows.end * kh"),
     "columns that are not cleared": ("pooling.h", "alone && s->ow * kw < s->w", "alone && s->ow * kw > s->w"),
     "a channel that is left out": ("pooling.h", "(part + 1) * t->lines, s->c)}", "(part + 1) * t->lines, s->c - 1)}"),
+    "a piece of a line without its mean": ("normalization.h", "around + apart * apart", "around + 0 * apart"),
+    "the tail of a line": ("normalization.h", "double a = x[at] - center", "double a = x[at]"),
+    "the vectors of a line": ("normalization.h", "one[i] += b;", "one[i] += b * (i < 3);"),
+    "products with themselves": ("normalization.h", "both[i] += a * b;", "both[i] += a * a;"),
+    "the scale of the next channel": (
+        "normalization.h",
+        "t->each + line % t->channels;",
+        "t->each + (line + 1) % t->channels;",
+    ),
+    "a shift that is left out": ("normalization.h", "(x[at] - center) * scale + shift;", "(x[at] - center) * scale;"),
+    "a gradient without its factor": (
+        "normalization.h",
+        "v += NAME(widened)(g + at) * factor;",
+        "v += NAME(widened)(g + at);",
+    ),
+    "channels beyond the first part": (
+        "normalization.h",
+        "ptrdiff_t first = part * t->some, end = min(first + t->some, t->rows * t->channels);",
+        "ptrdiff_t first = part * t->some, end = min(t->some, t->rows * t->channels);",
+    ),
     "the gradient at 0": ("pooling.h", "(x <= 0)", "(x < 0)"),
     "a sum without its tail": ("pooling.h", "(line + at, end - at)", "(line + at, end - at - 1)"),
     "sums across too few lanes": (

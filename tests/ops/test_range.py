@@ -370,6 +370,7 @@ SUMMING |= {"huber_loss", "l1_loss", "mse_loss"}  # in test_regression.py
 SUMMING |= {"adaptive_avg_pool2d", "conv1d", "conv_transpose2d", "global_avg_pool"}  # by the same rules
 SUMMING |= {"dot", "outer", "tensordot"}  # compositions of matmul, multiply and einsum
 SUMMING |= {"cumprod", "cumsum", "prod", "std", "var"}  # below, in rows, and in test_statistics.py
+SUMMING |= {"batch_norm", "group_norm", "layer_norm"}  # in test_normalization.py
 STEPS = {name for name in ops.__all__ if not any(getattr(getattr(tg, name), "rules", [True]))}  # without a gradient
 STEPS |= {"ceil", "floor", "floor_divide", "one_hot", "round"}  # or with one that is 0
 CANCELLING = {"gelu", "hardswish", "mish", "silu"}  # sums that cancel at a zero: in test_activations.py

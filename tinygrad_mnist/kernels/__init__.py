@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from . import compiled, reference, scaling
+from . import compiled, normalization, reference, scaling
 from .determinant import determinant_gradient
 from .geometry import Geometry, Pair, Size, make_geometry, pair, shortest
 from .machine import keep_freed_memory
@@ -58,6 +58,7 @@ def _backend(*arrays: Array) -> ModuleType:
 
 
 SMALL = 1 << 14  # numbers: below, a call of C costs more than it saves
+SHORT = 16  # numbers of a group that lie side by side: with fewer, C is not faster
 
 
 def conv_output(x: Array, w: Array, bias: Array | None, geometry: Geometry) -> Any:
@@ -98,6 +99,37 @@ def average_pool(x: Array, kernel: Size, geometry: Geometry) -> Any:
 def average_pool_gradient(g: Array, kernel: Size, geometry: Geometry, size: Size) -> Any:
     """Share each element of `g` among the pixels of its window, (N, C, OH, OW) -> (N, C, H, W), for `size` (H, W)."""
     return _backend(g).average_pool_gradient(g, kernel, geometry, size)
+
+
+def moments(x: Array, axes: tuple[int, ...]) -> Any:
+    """Mean and variance of each group of numbers along `axes`, in one array: a wider dtype, `axes` with length 1."""
+    groups = _groups(x, axes)
+    return compiled.moments(x, axes, groups) if groups else normalization.moments(x, axes)
+
+
+def gradient_sums(g: Array, x: Array, axes: tuple[int, ...], center: Array) -> Any:
+    """The sum of ``g``, and of ``g * (x - center)``, of each group."""
+    groups = _groups(x, axes) if compiled.supports(g) else None
+    if groups:
+        return compiled.gradient_sums(g, x, axes, groups, center)
+    return normalization.gradient_sums(g, x, axes, center)
+
+
+def affine(
+    x: Array, center: Any, scale: Any, shift: Any, axes: tuple[int, ...], g: Array | None = None, factor: Any = 1
+) -> Any:
+    """``(x - center) * scale + shift``, and ``g * factor`` added to it if there is ``g``: numbers for each group."""
+    groups = _groups(x, axes) if g is None or compiled.supports(g) else None
+    if groups:
+        return compiled.affine(x, center, scale, shift, axes, groups, g, factor)
+    return normalization.affine(x, center, scale, shift, axes, g, factor)
+
+
+def _groups(x: Array, axes: tuple[int, ...]) -> tuple[int, int, int] | None:
+    """Return how groups lie in memory, if there are kernels for it."""
+    keep_freed_memory()
+    found = normalization.groups_in_memory(x, axes) if compiled.supports(x) and x.flags.aligned else None
+    return found if found and found[2] >= SHORT else None
 
 
 def relu(x: Array) -> Any:

@@ -33,6 +33,9 @@ SIGNATURES = {  # the level, threads, sizes, and arrays
     "average_pool_gradient": [ctypes.c_int, ctypes.c_ssize_t, *[ctypes.c_void_p] * 3],
     "relu_gradient": [ctypes.c_int, *[ctypes.c_ssize_t] * 2, *[ctypes.c_void_p] * 3],
     "channel_sums": [ctypes.c_int, *[ctypes.c_ssize_t] * 4, *[ctypes.c_void_p] * 2],
+    "moments": [ctypes.c_int, *[ctypes.c_ssize_t] * 4, *[ctypes.c_void_p] * 2],
+    "gradient_sums": [ctypes.c_int, *[ctypes.c_ssize_t] * 4, *[ctypes.c_void_p] * 4],
+    "affine": [ctypes.c_int, *[ctypes.c_ssize_t] * 4, *[ctypes.c_void_p] * 4],
 }
 
 
@@ -215,6 +218,52 @@ def channel_sums(x: Array) -> Array:
     image, out = _lay_out(x), np.empty(c, np.float32)
     LIBRARY.channel_sums(LEVEL, op_threads(), h, c, w * n, _address(image), _address(out))
     return out
+
+
+def moments(x: Array, axes: tuple[int, ...], groups: tuple[int, int, int]) -> Array:
+    """See `normalization.moments`; `groups` says how `x` lies in memory."""
+    out = np.empty((2, *_kept(x, axes)))
+    LIBRARY.moments(LEVEL, op_threads(), *groups, _address(x), _address(out))
+    return out
+
+
+def gradient_sums(g: Array, x: Array, axes: tuple[int, ...], groups: tuple[int, int, int], center: Array) -> Array:
+    """See `normalization.gradient_sums`."""
+    out, g, center = np.empty((2, *_kept(x, axes))), _lay_out_as(g, x), np.ascontiguousarray(center, np.float64)
+    LIBRARY.gradient_sums(LEVEL, op_threads(), *groups, *map(_address, (g, x, center, out)))
+    return out
+
+
+def affine(
+    x: Array,
+    center: Any,
+    scale: Any,
+    shift: Any,
+    axes: tuple[int, ...],
+    groups: tuple[int, int, int],
+    g: Array | None,
+    factor: Any,
+) -> Array:
+    """See `normalization.affine`."""
+    out, each = np.empty_like(x), np.empty((4, *_kept(x, axes)))
+    each[0], each[1], each[2], each[3] = center, scale, shift, factor
+    added = None if g is None else _lay_out_as(g, x)
+    gradient = None if added is None else _address(added)
+    LIBRARY.affine(LEVEL, op_threads(), *groups, _address(x), gradient, _address(each), _address(out))
+    return out
+
+
+def _kept(x: Array, axes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple([1 if axis in axes else length for axis, length in enumerate(x.shape)])
+
+
+def _lay_out_as(g: Array, x: Array) -> Array:
+    """Return `g` in the memory order of `x`: nearly always as it lies."""
+    if g.strides == x.strides and g.flags.aligned:
+        return g
+    same = np.empty_like(x)
+    same[...] = g
+    return same
 
 
 def _lay_out(x: Array) -> Array:

@@ -87,6 +87,7 @@ TARGET static inline float NAME(across)(VEC v) /* the sum of its lanes */
 #include "convolution.h"
 #include "weights.h"
 #include "pooling.h"
+#include "normalization.h"
 
 #undef VEC
 #undef LOOSE

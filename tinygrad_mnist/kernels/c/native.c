@@ -88,6 +88,7 @@ enum {
     PARTS = 16,           /* of a weight gradient, at most, */
     PART = 640 << 10,     /* and bytes that the sums of one take up: half of a second-level cache */
     RESULTS = 8 << 20,    /* floats that all of them may hold, if they are more than two, */
+    GROUPS = 16,          /* parts of a normalization, at least, if there are so many channels */
     LEAST_LANES = 512     /* and lanes that each should have: it takes as long as some 50 to add up what they give */
 };
 
@@ -320,11 +321,15 @@ struct kernels {
     int (*average_pool_gradient)(const struct geometry *, const float *, float *, ptrdiff_t);
     void (*relu_gradient)(ptrdiff_t, const float *, const float *, float *, ptrdiff_t);
     void (*channel_sums)(ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *, float *, ptrdiff_t);
+    void (*moments)(ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *, double *, ptrdiff_t);
+    void (*gradient_sums)(ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *, const float *, const double *, double *, ptrdiff_t);
+    void (*affine)(ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *, const float *, const double *, float *, ptrdiff_t);
 };
 
 #define KERNELS(set) \
     {convolve_##set, weight_gradient_##set, max_pool_##set, max_pool_gradient_##set, average_pool_##set, average_pool_gradient_##set, \
-     relu_gradient_##set, channel_sums_##set}
+     relu_gradient_##set, channel_sums_##set, \
+     moments_##set, gradient_sums_##set, affine_##set}
 static const struct kernels levels[] = {
     KERNELS(baseline),
 #if defined(X86)
@@ -399,4 +404,21 @@ void relu_gradient(int level, ptrdiff_t threads, ptrdiff_t count, const float *g
 void channel_sums(int level, ptrdiff_t threads, ptrdiff_t rows, ptrdiff_t channels, ptrdiff_t length, const float *x, float *out)
 {
     levels[level].channel_sums(rows, channels, length, x, out, threads);
+}
+
+void moments(int level, ptrdiff_t threads, ptrdiff_t rows, ptrdiff_t channels, ptrdiff_t length, const float *x, double *out)
+{
+    levels[level].moments(rows, channels, length, x, out, threads);
+}
+
+void gradient_sums(int level, ptrdiff_t threads, ptrdiff_t rows, ptrdiff_t channels, ptrdiff_t length, const float *g, const float *x,
+              const double *center, double *out)
+{
+    levels[level].gradient_sums(rows, channels, length, g, x, center, out, threads);
+}
+
+void affine(int level, ptrdiff_t threads, ptrdiff_t rows, ptrdiff_t channels, ptrdiff_t length, const float *x, const float *g,
+            const double *each, float *out)
+{
+    levels[level].affine(rows, channels, length, x, g, each, out, threads);
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,12 +10,12 @@ import numpy.typing as npt
 
 from ..kernels import Pair, pair
 from ..record import as_tensor
-from ..tensor import Operand, Tensor
+from ..tensor import Array, Operand, Tensor
 from ..validation import each, integer, real
 
 __all__ = ["initial_weights", "whitening_filters"]
 
-GAIN = {"he": 2.0, "xavier": 1.0}  # variance of a weight, times the fan-in
+INITS = ("he", "he_normal", "he_uniform", "xavier", "xavier_normal", "xavier_uniform", "orthogonal", "zeros")
 
 
 def initial_weights(
@@ -23,30 +24,76 @@ def initial_weights(
     init: str = "he",
     rng: np.random.Generator | None = None,
     dtype: npt.DTypeLike = np.float32,
+    *,
+    fan_out: int | None = None,
 ) -> Tensor:
-    """Normally distributed weights of mean 0 that keep the variance of activations from layer to layer.
+    """Random weights of mean 0 that keep the variance of activations from layer to layer.
+
+    ====================================  ====================================================================
+    init                                  weights
+    ====================================  ====================================================================
+    "he", "he_normal"                     normal, variance 2 / fan_in: for ReLU (He et al., 2015)
+    "he_uniform"                          uniform, the same variance
+    "xavier"                              normal, variance 1 / fan_in: keeps the variance forward
+    "xavier_normal"                       normal, variance 2 / (fan_in + fan_out), a compromise between forward
+                                          and backward (Glorot and Bengio, 2010): **not** the same as "xavier"
+    "xavier_uniform"                      uniform, the same variance
+    "orthogonal"                          orthonormal rows, or columns, of the weights as a matrix
+                                          (shape[0], all the rest) (Saxe et al., 2014)
+    "zeros"                               0, as for the last layer of a residual branch
+    ====================================  ====================================================================
 
     Parameters
     ----------
     shape : sequence of int
     fan_in : int
         How many inputs one output is a sum over.
-    init : {"he", "xavier"}
-        Standard deviation sqrt(2 / fan_in), for ReLU (He et al., 2015), or sqrt(1 / fan_in) (Glorot and Bengio, 2010).
+    init : str
+        See above.
     rng : numpy.random.Generator, optional
         Left out: different weights every time.
+    fan_out : int, optional
+        How many outputs one input adds to. By default that of a matrix (fan_in, fan_out) or of filters (F, C, KH, KW):
+        F * KH * KW.
 
     Examples
     --------
     >>> initial_weights((10, 5), fan_in=10, rng=np.random.default_rng(0)).shape
     (10, 5)
+    >>> w = initial_weights((2, 3), fan_in=2, init="orthogonal", rng=np.random.default_rng(0))
+    >>> (w @ w.T).data.round(3)
+    array([[1., 0.],
+           [0., 1.]], dtype=float32)
     """
-    if init not in GAIN:
-        raise ValueError(f"init is {init!r}; it must be one of {', '.join(map(repr, GAIN))}")
+    if init not in INITS:
+        raise ValueError(f"init is {init!r}; it must be one of {', '.join(map(repr, INITS))}")
     shape = each("initial_weights", "shape", shape, integer)
     fan_in = integer("initial_weights", "fan_in", fan_in, 1)
-    draws = np.random.default_rng(rng).standard_normal(shape)
-    return Tensor((draws * np.sqrt(GAIN[init] / fan_in)).astype(dtype), requires_grad=True)
+    outputs = math.prod(shape) * math.prod(shape[2:]) // fan_in if fan_out is None else fan_out
+    outputs = integer("initial_weights", "fan_out", outputs, 0 if fan_out is None else 1)
+    values = _draw(shape, init, np.random.default_rng(rng), fan_in, outputs)
+    return Tensor(values.astype(dtype), requires_grad=True)
+
+
+def _draw(shape: tuple[int, ...], init: str, rng: np.random.Generator, fan_in: int, fan_out: int) -> Array:
+    if init == "zeros":
+        return np.zeros(shape)
+    if init == "orthogonal":
+        return _orthonormal(rng.standard_normal((shape[0] if shape else 1, math.prod(shape[1:])))).reshape(shape)
+    name, _, distribution = init.partition("_")
+    variance = 2 / fan_in if name == "he" else 2 / (fan_in + fan_out) if distribution else 1 / fan_in
+    if distribution == "uniform":
+        bound = np.sqrt(3 * variance)
+        return rng.uniform(-bound, bound, shape)
+    return np.asarray(rng.standard_normal(shape) * np.sqrt(variance))
+
+
+def _orthonormal(draws: Array) -> Array:
+    """Return orthonormal rows, or columns if there are more rows: each such matrix is equally likely."""
+    rows, columns = draws.shape
+    q, r = np.linalg.qr(draws if rows >= columns else draws.T)
+    q = q * np.where(np.diag(r) < 0, -1, 1)  # else not all of them are (Mezzadri, 2007)
+    return np.asarray(q if rows >= columns else q.T)
 
 
 def whitening_filters(images: Operand, filters: int, kernel_size: Pair, eps: float = 0.01) -> npt.NDArray[np.float32]:

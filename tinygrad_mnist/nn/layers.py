@@ -22,6 +22,7 @@ from .initialization import initial_weights
 
 __all__ = [
     "Dropout",
+    "Embedding",
     "Flatten",
     "Linear",
     "ReLU",
@@ -33,12 +34,17 @@ Layer: TypeAlias = Callable[..., Tensor]
 
 
 class Linear:
-    """Affine map ``x @ weight + bias`` with learned `weight` (in_features, out_features) and `bias` (out_features,)."""
+    """Affine map ``x @ weight + bias`` with learned `weight` (in_features, out_features) and `bias` (out_features,).
+
+    With ``bias=False`` there is none, as before a normalization, which would take it away. See `initial_weights` for
+    `init`.
+    """
 
     def __init__(
         self,
         in_features: int,
         out_features: int,
+        bias: bool = True,
         *,
         rng: np.random.Generator | None = None,
         init: str = "he",
@@ -46,13 +52,60 @@ class Linear:
     ) -> None:
         sizes = integer("Linear", "in_features", in_features, 1), integer("Linear", "out_features", out_features, 1)
         self.weight = initial_weights(sizes, sizes[0], init, rng, dtype)
-        self.bias = Tensor(np.zeros(sizes[1], dtype), requires_grad=True)
+        self.bias = Tensor(np.zeros(sizes[1], dtype), requires_grad=True) if bias else None
 
     def __call__(self, x: Operand, rng: np.random.Generator | None = None) -> Tensor:
-        return matmul(x, self.weight) + self.bias
+        out = matmul(x, self.weight)
+        return out if self.bias is None else out + self.bias
 
     def __repr__(self) -> str:
-        return "{}({}, {})".format(type(self).__name__, *self.weight.shape)
+        sizes = "{}, {}".format(*self.weight.shape)
+        return f"{type(self).__name__}({sizes}{'' if self.bias is not None else ', bias=False'})"
+
+
+class Embedding:
+    """Look up rows of a learned `weight` (num_embeddings, embedding_dim): indices (…) -> (…, embedding_dim).
+
+    Rows that occur several times get the sum of their gradients. The weight is drawn from a normal distribution with
+    mean 0 and variance 1, as in PyTorch.
+
+    Raises
+    ------
+    TypeError
+        If indices are no integers.
+    ValueError
+        If an index is negative or too large.
+
+    Examples
+    --------
+    >>> words = Embedding(10, 4, rng=np.random.default_rng(0))
+    >>> words([[1, 2, 1]]).shape
+    (1, 3, 4)
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        *,
+        rng: np.random.Generator | None = None,
+        dtype: npt.DTypeLike = np.float32,
+    ) -> None:
+        given = {"num_embeddings": num_embeddings, "embedding_dim": embedding_dim}
+        shape = [integer("Embedding", name, value, 1) for name, value in given.items()]
+        self.weight = Tensor(np.random.default_rng(rng).standard_normal(shape).astype(dtype), requires_grad=True)
+
+    def __call__(self, x: Operand, rng: np.random.Generator | None = None) -> Tensor:
+        indices, count = as_tensor(x).data, len(self.weight)
+        if indices.size and indices.dtype.kind not in "iu":
+            raise TypeError(f"Embedding: indices are {indices.dtype}; they must be integers")
+        wrong = indices[(indices < 0) | (indices >= count)]
+        if wrong.size:
+            raise ValueError(f"Embedding: index {wrong[0]} is out of range; there are rows 0 to {count - 1}")
+        return self.weight[indices.astype(np.intp, copy=False)]
+
+    def __repr__(self) -> str:
+        return "Embedding({}, {})".format(*self.weight.shape)
 
 
 class ReLU:

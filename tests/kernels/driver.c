@@ -19,9 +19,12 @@ int average_pool(int, ptrdiff_t, const void *, const float *, float *);
 int average_pool_gradient(int, ptrdiff_t, const void *, const float *, float *);
 void relu_gradient(int, ptrdiff_t, ptrdiff_t, const float *, const float *, float *);
 void channel_sums(int, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *, float *);
+int depthwise(int, ptrdiff_t, const void *, const float *, const float *, const float *, float *);
+int depthwise_gradient(int, ptrdiff_t, const void *, const float *, const float *, float *);
+int depthwise_weights(int, ptrdiff_t, const void *, const float *, const float *, float *);
 extern double worth_a_thread;
 
-enum { SIZES = 20, ARRAYS = 4, GUARD = 64, WRITTEN_BEYOND = -1 };
+enum { SIZES = 22, ARRAYS = 4, GUARD = 64, WRITTEN_BEYOND = -1 };
 
 struct call {
     int64_t function, threads, sizes[SIZES], counts[ARRAYS], offsets[ARRAYS];
@@ -44,6 +47,9 @@ static int call(const struct call *c, float *const *a)
     case 5: return average_pool_gradient(0, c->threads, s, a[0], a[3]);
     case 6: relu_gradient(0, c->threads, s[0], a[0], a[1], a[3]); return 0;
     case 7: channel_sums(0, c->threads, s[0], s[1], s[2], a[0], a[3]); return 0;
+    case 8: return depthwise(0, c->threads, s, a[0], a[1], a[2], a[3]);
+    case 9: return depthwise_gradient(0, c->threads, s, a[0], a[1], a[3]);
+    case 10: return depthwise_weights(0, c->threads, s, a[0], a[1], a[3]);
     }
     exit(3);
 }

@@ -26,7 +26,7 @@ from tinygrad_mnist.kernels import Geometry, compiled, reference
 
 DRIVER = Path(__file__).with_name("driver.c")
 COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64-static"
-ARRAYS, SIZES = 4, 20
+ARRAYS, SIZES = 4, 22
 MISSING = "needs the Debian packages gcc-aarch64-linux-gnu, libc6-dev-arm64-cross and qemu-user-static"
 needs_emulator = pytest.mark.skipif(not (shutil.which(COMPILER) and shutil.which(EMULATOR)), reason=MISSING)
 
@@ -64,6 +64,9 @@ class Driver:
             "max_pool_gradient": [output, image, output, image],
             "average_pool": [image, output],
             "average_pool_gradient": [output, image],
+            "depthwise": [image, f * kh * kw, f, output],
+            "depthwise_gradient": [output, f * kh * kw, image],
+            "depthwise_weights": [image, output, f * kh * kw],
         }.get(name, counts)
         offsets = [0, before if name == "convolve" else 0, 0, 0]
         memory = [self.memory(p, count, at) for p, count, at in zip(pointers, counts, offsets, strict=False)]
@@ -164,6 +167,12 @@ def test_random_convolutions_in_a_driver(
     driver: None, n: int, c: int, f: int, geometry: Any, layout: str, seed: int, biased: bool
 ) -> None:
     compare_convolution((n, c, f, *geometry[3:]), layout, seed, biased)
+
+
+@few
+@given(properties.spread_convolutions(), layouts, seeds, st.booleans())
+def test_dilation_and_groups_in_a_driver(driver: None, geometry: Any, layout: str, seed: int, biased: bool) -> None:
+    compare_convolution(geometry, layout, seed, biased)
 
 
 def original(test: Any) -> Callable[..., None]:

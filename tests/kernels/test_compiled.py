@@ -78,17 +78,16 @@ def convolutions(draw: Any) -> tuple[Any, ...]:
 
 
 def compare_convolution(geometry: Any, layout: str, seed: int, biased: bool) -> None:
-    n, c, f, size, kernel, stride, padding = geometry
-    rng = np.random.default_rng(seed)
+    n, c, f, size, kernel, *moves = geometry
+    rng, window = np.random.default_rng(seed), Geometry(*moves)
     x, w = (
         drawn(rng, (n, c, *size), layout),
-        drawn(rng, (f, c, *kernel), "C" if layout == "batch innermost" else layout),
+        drawn(rng, (f, c // window.groups, *kernel), "C" if layout == "batch innermost" else layout),
     )
     b = drawn(rng, (1, 1, 1, f), layout).reshape(f) if biased else None
-    g = drawn(rng, (n, f, *Geometry(stride, padding).output_size(size, kernel)), layout)
+    g = drawn(rng, (n, f, *window.output_size(size, kernel)), layout)
     x64, w64, g64, b64 = x.astype(float), w.astype(float), g.astype(float), None if b is None else b.astype(float)
     absolute = None if b64 is None else np.abs(b64)
-    window = Geometry(stride, padding)
     expected = reference.conv_output(x64, w64, b64, window)
     magnitude = reference.conv_output(np.abs(x64), np.abs(w64), absolute, window)
     close(compiled.conv_output(x, w, b, window), expected, magnitude, 3)
@@ -111,6 +110,73 @@ def compare_convolution(geometry: Any, layout: str, seed: int, biased: bool) -> 
 def test_convolutions_equal_their_definition(level: int, geometry: Any, layout: str, seed: int, biased: bool) -> None:
     with patch.object(compiled, "LEVEL", level):
         compare_convolution(geometry, layout, seed, biased)
+
+
+@st.composite
+def spread_convolutions(draw: Any) -> tuple[Any, ...]:
+    """Draw convolutions with dilation and groups; every second one is depthwise."""
+    groups, depthwise = draw(st.integers(1, 9)), draw(st.booleans())
+    c, f = (groups if depthwise and one else groups * draw(st.integers(1, 3)) for one in (True, False))
+    kernel, stride, dilation = (draw(st.tuples(st.integers(1, 4), st.integers(1, 3))) for _ in range(3))
+    padding = draw(st.tuples(st.integers(0, 5), st.integers(0, 4)))
+    extent = [d * (k - 1) + 1 - 2 * p for d, k, p in zip(dilation, kernel, padding, strict=True)]
+    size = tuple(max(least, 1) + draw(st.integers(0, 9)) for least in extent)
+    end = draw(st.sampled_from([(0, 0), (0, 1), (1, 0)]))
+    return draw(counts), c, f, size, kernel, stride, padding, dilation, groups, end
+
+
+@needs_kernels
+@levels
+@given(spread_convolutions(), layouts, seeds, st.booleans())
+@example((1, 8, 8, (9, 9), (3, 3), (2, 2), (1, 1), (1, 1), 8), "C", 0, False)  # a column is a run of its own
+def test_dilation_and_groups_equal_their_definition(
+    level: int, geometry: Any, layout: str, seed: int, biased: bool
+) -> None:
+    with patch.object(compiled, "LEVEL", level):
+        compare_convolution(geometry, layout, seed, biased)
+
+
+@needs_kernels
+@levels
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        (32, 64, 64, (6, 8), (3, 3), (1, 1), (1, 1), (1, 1), 64),
+        (5, 2, 6, (9, 8), (7, 7), (1, 1), (3, 3), (1, 1), 2),  # more taps than are summed up together
+        (3, 2, 2, (20, 31), (7, 7), (2, 3), (9, 2), (2, 1), 2),
+        (240, 3, 3, (7, 40), (3, 3), (1, 1), (1, 1), (1, 1), 3),  # sums that are folded
+        (70, 40, 80, (5, 9), (2, 3), (2, 2), (1, 2), (2, 3), 40),
+        (1, 33, 33, (6, 50), (5, 5), (1, 1), (2, 2), (1, 1), 33),
+        (16, 8, 16, (6, 9), (3, 3), (1, 1), (2, 2), (2, 2), 2),  # Winograd in each group and phase
+    ],
+)
+def test_particular_convolutions_with_dilation_and_groups(level: int, geometry: Any) -> None:
+    with patch.object(compiled, "LEVEL", level):
+        compare_convolution(geometry, "batch innermost", 0, True)
+
+
+@needs_kernels
+@levels
+@given(spread_convolutions(), st.sampled_from([0, 1, 2]), seeds)
+def test_special_numbers_reach_what_sees_them_by_definition(level: int, geometry: Any, where: int, seed: int) -> None:
+    n, c, f, size, kernel, *moves = geometry
+    rng, window = np.random.default_rng(seed), Geometry(*moves)
+    shapes = (n, c, *size), (f, c // window.groups, *kernel), (n, f, *window.output_size(size, kernel))
+    arrays = [drawn(rng, shape, "batch innermost") for shape in shapes]
+    special = arrays[where]
+    special[rng.random(special.shape) < 0.1] = rng.choice(np.float32([np.nan, np.inf, -np.inf, 0.0]))
+    x, w, g = arrays
+    for name, operands, extent in (
+        ("conv_output", (x, w, None), ()),
+        ("conv_input", (g, w), (size,)),
+        ("conv_weight", (x, g), (kernel,)),
+    ):
+        exact = [a if a is None else a.astype(float) for a in operands]
+        with patch.object(compiled, "LEVEL", level), np.errstate(invalid="ignore"):
+            actual = getattr(compiled, name)(*operands, window, *extent)
+            expected = getattr(reference, name)(*exact, window, *extent)
+        np.testing.assert_array_equal(np.isfinite(actual), np.isfinite(expected))
+        np.testing.assert_array_equal(actual[~np.isfinite(actual)], expected[~np.isfinite(actual)])
 
 
 FAR_APART = [np.nan, np.inf, -np.inf, 0.0, 1e-45, 1e-38, 1e-20, 1e-4, 1e4, -1e10, 1e20, 1e30, 1e38]
@@ -624,12 +690,15 @@ def test_results_are_the_same_bits_every_time_and_in_every_thread(level: int) ->
     rng = np.random.default_rng(0)
     x, w, g = (drawn(rng, shape, "batch innermost") for shape in ((50, 8, 12, 12), (9, 8, 3, 3), (50, 9, 12, 12)))
 
-    halves = Geometry((2, 2))
+    halves, alone = Geometry((2, 2)), Geometry((1, 1), (1, 1), groups=8)
 
     def everything(_: int) -> list[bytes]:
         results = [
             compiled.conv_output(x, w, None, Geometry(padding=(1, 1))),
             compiled.conv_weight(x, g, Geometry(padding=(1, 1)), (3, 3)),
+            compiled.conv_output(x, w[:8, :1], None, alone),
+            compiled.conv_input(x, w[:8, :1], alone, (12, 12)),
+            compiled.conv_weight(x, g[:, :8], alone, (3, 3)),
             compiled.max_pool(x, (2, 2), halves),
             compiled.average_pool(x, (3, 3), halves),
             compiled.average_pool_gradient(x, (3, 3), Geometry((1, 1), (1, 1)), (12, 12)),
@@ -639,7 +708,7 @@ def test_results_are_the_same_bits_every_time_and_in_every_thread(level: int) ->
             for r in [
                 *results,
                 compiled.relu_gradient(g, g),
-                compiled.max_pool_scatter(results[2], x, results[2], (2, 2), halves),
+                compiled.max_pool_scatter(results[5], x, results[5], (2, 2), halves),
                 kernels.moments(x, (0, 2, 3)),
                 kernels.gradient_sums(x, x, (0, 2, 3), np.ones((1, 8, 1, 1))),
                 kernels.affine(x, 0.5, 2.0, 1.0, (0, 2, 3), x, 3.0),
@@ -928,6 +997,15 @@ PLANTED = {
     "filters of another vector": ("weights.h", "wide + f % (2 * LANES);", "wide;"),
     "what was summed before": ("weights.h", "few, sums->folds++);", "few, 0 * sums->folds++);"),
     "gradients without their last points": ("weights.h", "B2 * even2 + v[5][f]", "B2 * even2"),
+    "columns that are no neighbours": ("depthwise.h", "== first + j - run[-step]", "> first - 1"),
+    "pixels between two strides": ("depthwise.h", "(place < 0 || place % stride)", "place < 0"),
+    "columns without dilation": ("depthwise.h", "(j, l * s->dw, s->sw", "(j, l, s->sw"),
+    "the first channel's weights": ("depthwise.h", "w[t] = own[tap[t]];", "w[t] = d->w[tap[t]];"),
+    "some taps alone": ("depthwise.h", "        more = 1;", "        more = 0;"),
+    "lanes that are added twice": ("depthwise.h", "count >= LANES && !more", "count >= LANES"),
+    "sums that are folded twice": ("depthwise.h", "d->sums[at] = (VEC){0};", "d->sums[at] *= 1;"),
+    "products of the last lanes": ("depthwise.h", "[lane % LANES] += g[lane]", "[lane % LANES] += 0 * g[lane]"),
+    "a channel for each filter": ("depthwise.h", "d->x + f / many * line", "d->x + f % s->c * line"),
     "less precision": ("native.c", "G0 = 64 / 81.f", "G0 = 0.79015f"),
 }
 

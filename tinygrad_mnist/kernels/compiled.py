@@ -36,6 +36,9 @@ SIGNATURES = {  # the level, threads, sizes, and arrays
     "moments": [ctypes.c_int, *[ctypes.c_ssize_t] * 4, *[ctypes.c_void_p] * 2],
     "gradient_sums": [ctypes.c_int, *[ctypes.c_ssize_t] * 4, *[ctypes.c_void_p] * 4],
     "affine": [ctypes.c_int, *[ctypes.c_ssize_t] * 4, *[ctypes.c_void_p] * 4],
+    "depthwise": [ctypes.c_int, ctypes.c_ssize_t, *[ctypes.c_void_p] * 5],
+    "depthwise_gradient": [ctypes.c_int, ctypes.c_ssize_t, *[ctypes.c_void_p] * 4],
+    "depthwise_weights": [ctypes.c_int, ctypes.c_ssize_t, *[ctypes.c_void_p] * 4],
 }
 
 
@@ -96,6 +99,8 @@ def description() -> str:
 def conv_output(x: Array, w: Array, bias: Array | None, geometry: Geometry) -> Array:
     """See `reference.conv_output`."""
     if geometry[2:4] != UNDIVIDED:
+        if w.shape[1] == 1 < geometry.groups:
+            return _depthwise(x, w, bias, geometry)
         return phases.conv_output(conv_output, x, w, bias, geometry)
     out = _empty_images(len(x), len(w), geometry.output_size(x.shape, w.shape[2:]))
     return out if _convolve(x, w, bias, geometry, out) else _silently(reference.conv_output, x, w, bias, geometry)
@@ -104,6 +109,8 @@ def conv_output(x: Array, w: Array, bias: Array | None, geometry: Geometry) -> A
 def conv_input(g: Array, w: Array, geometry: Geometry, size: Size) -> Array:
     """See `reference.conv_input`."""
     if geometry[2:4] != UNDIVIDED:
+        if w.shape[1] == 1 < geometry.groups:
+            return _depthwise_gradient(g, w, geometry, size)
         return phases.conv_input(conv_input, g, w, geometry, size)
     if not np.isfinite(w).all():
         return _silently(reference.conv_input, g, w, geometry, size)
@@ -137,11 +144,40 @@ def _empty_images(n: int, channels: int, size: Size) -> Array:
 def conv_weight(x: Array, g: Array, geometry: Geometry, size: Size) -> Array:
     """See `reference.conv_weight`."""
     if geometry[2:4] != UNDIVIDED:
+        if x.shape[1] == geometry.groups > 1:
+            return _depthwise_weights(x, g, geometry, size)
         return phases.conv_weight(conv_weight, x, g, geometry, size)
     out = np.empty((g.shape[1], x.shape[1], *size), np.float32)
     sizes = _geometry(x.shape, out.shape, out.strides, geometry, (g.shape[2], g.shape[3]))
     image, gradient = _lay_out(x), _lay_out(g)
     _finite(LIBRARY.weight_gradient(LEVEL, op_threads(), sizes, _address(image), _address(gradient), _address(out)))
+    return out
+
+
+def _depthwise(x: Array, w: Array, bias: Array | None, geometry: Geometry) -> Array:
+    """Compute a convolution whose groups have one channel each."""
+    size = geometry.output_size(x.shape, w.shape[2:])
+    out, arrays = _empty_images(len(x), len(w), size), [_lay_out(x), np.require(w, requirements=("C", "A"))]
+    arrays += [] if bias is None else [np.require(bias, requirements=("C", "A"))]
+    add = None if bias is None else _address(arrays[2])
+    sizes = _geometry(x.shape, w.shape, (0,) * 4, geometry, size)
+    _finite(LIBRARY.depthwise(LEVEL, op_threads(), sizes, *map(_address, arrays[:2]), add, _address(_lay_out(out))))
+    return out
+
+
+def _depthwise_gradient(g: Array, w: Array, geometry: Geometry, size: Size) -> Array:
+    out, arrays = _empty_images(len(g), geometry.groups, size), [_lay_out(g), np.require(w, requirements=("C", "A"))]
+    sizes = _geometry(out.shape, w.shape, (0,) * 4, geometry, (g.shape[2], g.shape[3]))
+    arrays.append(_lay_out(out))
+    _finite(LIBRARY.depthwise_gradient(LEVEL, op_threads(), sizes, *map(_address, arrays)))
+    return out
+
+
+def _depthwise_weights(x: Array, g: Array, geometry: Geometry, size: Size) -> Array:
+    out = np.empty((g.shape[1], 1, *size), np.float32)
+    arrays = [_lay_out(x), _lay_out(g), out]
+    sizes = _geometry(x.shape, out.shape, (0,) * 4, geometry, (g.shape[2], g.shape[3]))
+    _finite(LIBRARY.depthwise_weights(LEVEL, op_threads(), sizes, *map(_address, arrays)))
     return out
 
 
@@ -298,7 +334,7 @@ def _geometry(
     filters, rows and columns.
     """
     steps = [step // 4 for step in (*strides, *out)]
-    return _sizes(*x, w[0], *w[2:], *geometry.stride, *geometry.padding, *size, *steps)
+    return _sizes(*x, w[0], *w[2:], *geometry.stride, *geometry.padding, *size, *steps, *geometry.dilation)
 
 
 def _windows(x: tuple[int, ...], kernel: Size, geometry: Geometry, size: Size) -> ctypes.Array[ctypes.c_ssize_t]:

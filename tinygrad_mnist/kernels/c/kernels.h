@@ -86,6 +86,7 @@ TARGET static inline float NAME(across)(VEC v) /* the sum of its lanes */
 #include "lowering.h"
 #include "convolution.h"
 #include "weights.h"
+#include "depthwise.h"
 #include "pooling.h"
 #include "normalization.h"
 

@@ -31,6 +31,7 @@ struct geometry {
     ptrdiff_t oh, ow;            /* output (OH, F, OW, N) */
     ptrdiff_t wf, wc, wk, wl;    /* how far apart in memory the weights (F, C, KH, KW) are, in floats */
     ptrdiff_t yf, yi, yj;        /* the same for filters, rows and columns of the output of a convolution */
+    ptrdiff_t dh, dw;            /* dilation, for depthwise convolutions */
 };
 
 #if defined(__GNUC__) && !defined(__clang__)
@@ -315,6 +316,8 @@ static struct ahead written_to(const struct geometry *s, const struct plan *p, c
 struct kernels {
     int (*convolve)(const struct geometry *, const float *, const float *, const float *, float *, int, ptrdiff_t);
     int (*weight_gradient)(const struct geometry *, const float *, const float *, float *, ptrdiff_t);
+    int (*depthwise)(const struct geometry *, const float *, const float *, const float *, float *, int, ptrdiff_t);
+    int (*depthwise_weights)(const struct geometry *, const float *, const float *, float *, ptrdiff_t);
     void (*max_pool)(const struct geometry *, const float *, float *, ptrdiff_t);
     void (*max_pool_gradient)(const struct geometry *, const float *, const float *, const float *, float *, ptrdiff_t);
     int (*average_pool)(const struct geometry *, const float *, float *, ptrdiff_t);
@@ -327,8 +330,8 @@ struct kernels {
 };
 
 #define KERNELS(set) \
-    {convolve_##set, weight_gradient_##set, max_pool_##set, max_pool_gradient_##set, average_pool_##set, average_pool_gradient_##set, \
-     relu_gradient_##set, channel_sums_##set, \
+    {convolve_##set, weight_gradient_##set, depthwise_##set, depthwise_weights_##set, max_pool_##set, max_pool_gradient_##set, \
+     average_pool_##set, average_pool_gradient_##set, relu_gradient_##set, channel_sums_##set, \
      moments_##set, gradient_sums_##set, affine_##set}
 static const struct kernels levels[] = {
     KERNELS(baseline),
@@ -374,6 +377,21 @@ int convolve(int level, ptrdiff_t threads, const struct geometry *s, const float
 int weight_gradient(int level, ptrdiff_t threads, const struct geometry *s, const float *x, const float *g, float *out)
 {
     return levels[level].weight_gradient(s, x, g, out, threads);
+}
+
+int depthwise(int level, ptrdiff_t threads, const struct geometry *s, const float *x, const float *w, const float *bias, float *out)
+{
+    return levels[level].depthwise(s, x, w, bias, out, 0, threads);
+}
+
+int depthwise_gradient(int level, ptrdiff_t threads, const struct geometry *s, const float *g, const float *w, float *out)
+{
+    return levels[level].depthwise(s, g, w, NULL, out, 1, threads);
+}
+
+int depthwise_weights(int level, ptrdiff_t threads, const struct geometry *s, const float *x, const float *g, float *out)
+{
+    return levels[level].depthwise_weights(s, x, g, out, threads);
 }
 
 void max_pool(int level, ptrdiff_t threads, const struct geometry *s, const float *x, float *out)

@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from op_checks import Array, Shape, agree, dtypes, many, orders, seeds, some
+from op_checks import Array, Shape, agree, dtypes, orders, seeds, some
 from planted import normal, of_size, plants
 
 import tinygrad_mnist as tg
 from tinygrad_mnist import Tensor
 from tinygrad_mnist.ops.contraction import LABELS, _contract
 from tinygrad_mnist.testing import adjoint_check, check_gradients
+
+half = settings(max_examples=settings().max_examples // 2)
 
 
 # Subscripts -----------------------------------------------------------------------------------------------------------
@@ -49,7 +51,6 @@ def drawn(shapes: list[Shape], seed: int, dtype: Any = np.float64) -> list[Array
     return [np.asarray(rng.normal(size=shape)).astype(dtype) for shape in shapes]
 
 
-@many
 @given(subscripts(), seeds, dtypes)
 def test_einsum_has_the_values_of_numpy(drawn_case: tuple[str, list[Shape]], seed: int, dtype: Any) -> None:
     text, shapes = drawn_case
@@ -61,10 +62,11 @@ def test_einsum_has_the_values_of_numpy(drawn_case: tuple[str, list[Shape]], see
         np.testing.assert_allclose(out.data, expected, rtol=tolerance, atol=tolerance)
 
 
+@half
 @given(subscripts(), seeds, orders)
 def test_einsum_has_right_derivatives(drawn_case: tuple[str, list[Shape]], seed: int, order: int) -> None:
     text, shapes = drawn_case
-    assume(sum(map(int, map(np.prod, shapes))) <= 24)
+    assume(sum(map(int, map(np.prod, shapes))) <= 16)
     check_gradients(lambda *xs: tg.einsum(text, *xs), *drawn(shapes, seed), order=order, rng=seed)
 
 
@@ -137,6 +139,7 @@ def test_no_gradient_leaves_the_diagonal(value: float) -> None:
 sides = st.lists(st.sampled_from([0, 1, 2, 2, 3]), max_size=2).map(tuple)
 
 
+@some
 @given(sides, sides, st.integers(0, 3), dtypes, seeds)
 def test_dot_outer_and_tensordot(a: Shape, b: Shape, common: int, dtype: Any, seed: int) -> None:
     x, y = drawn([(*a, common), (*b[:-1], common, *b[-1:])], seed, dtype)
@@ -155,6 +158,7 @@ def test_tensordot_over_several_axes_is_a_sum_over_all_of_them() -> None:
     np.testing.assert_allclose(tg.tensordot(x, y, np.array([[0, 2], [-1, 0]])).data, expected, rtol=1e-13)
 
 
+@some
 @given(st.lists(st.integers(0, 3), min_size=2, max_size=4), st.integers(-4, 4), st.data(), dtypes, seeds)
 def test_trace(shape: list[int], offset: int, data: Any, dtype: Any, seed: int) -> None:
     first, second = data.draw(st.permutations(range(len(shape))))[:2]
@@ -222,9 +226,6 @@ def product(x: Any, y: Any) -> Tensor:
     return tg.einsum("ij,jk->ik", x, y)
 
 
-plants("einsum: operands exchanged", lambda x, y: tg.einsum("ij,ji->", x, y), normal((3, 3), (3, 3)), kind="axes")(
-    lambda right, g, out, x, y: right.T
-)
 plants("einsum: transposed", product, normal((3, 3), (3, 3)), kind="axes", argument=1)(
     lambda right, g, out, x, y: x @ g
 )
@@ -248,13 +249,6 @@ plants(
 plants("einsum: cotangent constant", product, normal((2, 2), (2, 2)), kind="second order", order=2, argument=0)(
     lambda right, g, out, x, y: g.detach() @ y.T
 )
-plants(
-    "einsum: of four, one is forgotten",
-    lambda *xs: tg.einsum("i,i,ij,j->", *xs),
-    normal((2,), (2,), (2, 2), (2,)),
-    kind="choice",
-    argument=1,
-)(lambda right, g, out, a, b, c, d: g * (c @ d))
 plants("tensordot: axes reversed", lambda x, y: tg.tensordot(x, y, 2), normal((3, 3), (3, 3)), kind="axes")(
     lambda right, *rest: right.T
 )
@@ -263,9 +257,6 @@ plants("dot: the last stack alone", tg.dot, normal((2, 2), (3, 2, 2)), kind="bro
 )
 plants("outer: sums exchanged", tg.outer, normal((3,), (3,)), kind="axes", argument=0)(
     lambda right, g, out, x, y: g.sum(0) * y
-)
-plants("trace: everywhere", tg.trace, normal((3, 3)), kind="indices")(
-    lambda right, g, out, x: tg.broadcast_to(g, x.shape)
 )
 plants("trace: the other diagonal", lambda x: tg.trace(x, 1), normal((3, 4)), kind="indices")(
     lambda right, g, out, x: tg.where(of_size(x) % 5 == 4, g, 0.0)

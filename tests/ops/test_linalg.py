@@ -84,16 +84,14 @@ FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "inv": linalg.inv,
     "det": linalg.det,
     "slogdet": lambda x: linalg.slogdet(x).logabsdet,
-    "slogdet: sign": lambda x: linalg.slogdet(x).sign,
     "cholesky": lambda x: linalg.cholesky(tg.matmul(x, tg.swapaxes(x, -1, -2))),
     "cholesky: symmetric changes": lambda x: linalg.cholesky(symmetric(x)),
-    "cholesky: upper": lambda x: linalg.cholesky(symmetric(x), upper=True),
 }
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 @some
-@given(st.sampled_from([(), (2,)]), st.integers(0, 2) | st.just(3), orders, dtypes, seeds)
+@given(st.sampled_from([(), (2,)]), st.sampled_from([0, 1, 2, 2, 3]), orders, dtypes, seeds)
 def test_derivatives(name: str, batch: Shape, n: int, order: int, dtype: Any, seed: int) -> None:
     rng = np.random.default_rng(seed)
     x = (positive if name.startswith("cholesky:") else spread)(rng, batch, n)
@@ -151,6 +149,8 @@ def test_slogdet_of_singular_matrices() -> None:
     assert sign.data.tolist() == [1, 0] and logabsdet.data.tolist() == [0, -np.inf]
     with pytest.raises(np.linalg.LinAlgError, match=r"slogdet: matrix \(1,\) of the stack is singular.*use det"):
         tg.grad(logabsdet, [x], gradient=np.ones(2))
+    (found,) = tg.grad(sign, [x], gradient=np.array([1.0, np.inf]))
+    assert not found.data.any()  # it is constant
     (found,) = tg.grad(tg.where(sign == 0, 0.0, logabsdet), [x], gradient=np.ones(2))
     assert found.data.tolist() == [np.eye(2).tolist(), np.zeros((2, 2)).tolist()]
 
@@ -307,9 +307,6 @@ def transposed(x: Tensor) -> Tensor:
 
 
 plants("inv: not transposed", linalg.inv, regular(), kind="axes")(lambda right, *rest: transposed(right))
-plants("inv: factors exchanged", linalg.inv, regular(2), kind="axes")(
-    lambda right, g, out, x: -transposed(out) @ transposed(out) @ g
-)
 plants("inv: the output is a constant", linalg.inv, regular(), kind="second order", order=2)(
     lambda right, g, out, x: -(out.detach().T @ g @ out.detach().T)
 )
@@ -323,9 +320,6 @@ plants(
     kind="broadcasting",
     argument=0,
 )(lambda right, g, out, a, b: -linalg.solve(a.T, g[-1]) @ transposed(out)[-1])
-plants("solve: sign", linalg.solve, lambda rng: [spread(rng, (), 3), rng.normal(size=(3, 1))], kind="sign", argument=0)(
-    lambda right, *rest: -right
-)
 plants("det: the adjugate is not transposed", linalg.det, regular(), kind="axes")(
     lambda right, *rest: transposed(right)
 )
@@ -339,9 +333,6 @@ plants(
     kind="some entries",
 )(lambda right, *rest: 0 * right)
 plants("slogdet: not transposed", FUNCTIONS["slogdet"], regular(), kind="axes")(lambda right, *rest: transposed(right))
-plants("slogdet: gradient of det", FUNCTIONS["slogdet"], regular(), kind="choice")(
-    lambda right, g, out, x: right * linalg.det(x)
-)
 WITHIN: dict[str, Any] = {"within": lambda op, x: op(symmetric(x))}
 plants("cholesky: diagonal not halved", linalg.cholesky, lambda rng: [positive(rng, (), 3)], **WITHIN)(
     lambda right, g, out, x: right + tg.linalg.inv(out).T @ (tg.diag(tg.diagonal(out.T @ g))) @ tg.linalg.inv(out) / 2
@@ -349,7 +340,6 @@ plants("cholesky: diagonal not halved", linalg.cholesky, lambda rng: [positive(r
 plants("cholesky: lower triangle alone", linalg.cholesky, lambda rng: [positive(rng, (), 3)], kind="indices", **WITHIN)(
     lambda right, *rest: tg.tril(right)
 )
-plants("norm: 2 instead of the half", linalg.norm, between(0.5, 2, (4,)))(lambda right, *rest: 2 * right)
 plants("norm: the norm is a constant", linalg.norm, between(0.5, 2, (4,)), kind="second order", order=2)(
     lambda right, g, out, x: g * x / out.detach()
 )
@@ -361,7 +351,4 @@ plants("norm: p instead of p - 1", lambda x: linalg.norm(x, 1.5), between(0.5, 2
 )
 plants("norm: all of the largest column", lambda x: linalg.norm(x, 1), between(0.5, 2, (3, 3)), kind="kinks")(
     lambda right, g, out, x: g * tg.sign(x)
-)
-plants("norm: rows instead of columns", lambda x: linalg.norm(x, 1), between(0.5, 2, (3, 3)), kind="axes")(
-    lambda right, *rest: right.T
 )

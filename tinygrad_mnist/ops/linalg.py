@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from .. import kernels
+from ..kernels.machine import one_blas_thread_of_numpy
 from ..record import as_tensor, astype, broadcast_to, primitive, unbroadcast
 from ..tensor import Array, Operand, Tensor
 from ..validation import real
@@ -19,6 +21,8 @@ from .reduction import Axis, max, min, sum
 from .shape import expand_dims, reshape, squeeze, swapaxes
 
 __all__ = ["cholesky", "det", "inv", "norm", "slogdet", "solve"]
+
+MANY_ROWS = 32  # of a matrix: from these on LAPACK may use several threads
 
 
 def __dir__() -> list[str]:
@@ -40,6 +44,14 @@ def _wide(name: str, x: Array) -> Array:
     if x.dtype.kind == "f" and x.dtype.itemsize > 8:
         raise TypeError(f"{name}: {x.dtype} has no linear algebra in NumPy; convert it with astype(np.float64)")
     return x.astype(np.float32) if x.dtype == np.float16 else x
+
+
+def _computed(function: Callable[..., Any], *xs: Array) -> Any:
+    """Call LAPACK; on one thread, so that no bit depends on how many there are."""
+    if xs[0].shape[-1] < MANY_ROWS:
+        return function(*xs)
+    with one_blas_thread_of_numpy():
+        return function(*xs)
 
 
 def _narrow(out: Any, *xs: Array) -> Any:
@@ -79,7 +91,7 @@ def inv(x: Any, /) -> Any:
     """
     wide = _matrices("inv", x)
     try:
-        return _narrow(np.linalg.inv(wide), x)
+        return _narrow(_computed(np.linalg.inv, wide), x)
     except np.linalg.LinAlgError:
         raise _singular("inv", wide) from None
 
@@ -88,7 +100,7 @@ def inv(x: Any, /) -> Any:
 def _solve(a: Any, b: Any, /) -> Any:
     wide = _matrices("solve", a)
     try:
-        return _narrow(np.linalg.solve(wide, _wide("solve", b)), a, b)
+        return _narrow(_computed(np.linalg.solve, wide, _wide("solve", b)), a, b)
     except np.linalg.LinAlgError:
         raise _singular("solve", wide) from None
 
@@ -147,7 +159,7 @@ def det(x: Any, /) -> Any:
     >>> det([[1.0, 2.0], [3.0, 5.0]]).round(6)
     Tensor(-1., dtype=float64)
     """
-    return _narrow(np.linalg.det(_matrices("det", x)), x)
+    return _narrow(_computed(np.linalg.det, _matrices("det", x)), x)
 
 
 @primitive
@@ -172,12 +184,12 @@ class SlogdetResult(NamedTuple):
 
 @primitive
 def _sign_of_det(x: Any, /) -> Any:
-    return _narrow(np.linalg.slogdet(_matrices("slogdet", x))[0], x)
+    return _narrow(_computed(np.linalg.slogdet, _matrices("slogdet", x))[0], x)
 
 
 @primitive
 def _log_of_det(x: Any, /) -> Any:
-    return _narrow(np.linalg.slogdet(_matrices("slogdet", x))[1], x)
+    return _narrow(_computed(np.linalg.slogdet, _matrices("slogdet", x))[1], x)
 
 
 def _log_of_det_gradient(g: Tensor, out: Tensor, x: Tensor) -> Tensor:
@@ -226,7 +238,7 @@ def slogdet(x: Operand) -> SlogdetResult:
 def _cholesky(x: Any, /) -> Any:
     wide = _matrices("cholesky", x)
     try:
-        return _narrow(np.linalg.cholesky(wide), x)
+        return _narrow(_computed(np.linalg.cholesky, wide), x)
     except np.linalg.LinAlgError:
         places = [i for i in np.ndindex(x.shape[:-2]) if not _is_positive_definite(wide[i])]
         raise _error("cholesky", "not positive definite", places, "add a multiple of np.eye(n)") from None

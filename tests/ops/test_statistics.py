@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from op_checks import Array, Shape, agree, dtypes, orders, seeds, shapes, some
@@ -36,7 +36,8 @@ def derivatives(function: Callable[..., Tensor], x: Any, g: Any, h: Any) -> tupl
 @given(st.data(), shapes, st.booleans(), orders, seeds)
 def test_reductions_over_any_axes(name: str, data: Any, shape: Shape, keepdims: bool, order: int, seed: int) -> None:
     axis = data.draw(tg.testing.axes(len(shape)))
-    x = data.draw(arrays(shape, dtypes, low=-1.5, high=1.5, distinct=True))
+    assume(name != "median" or axis != () or 0 not in shape)  # NumPy cannot reshape these
+    x = data.draw(arrays(shape, np.float64 if order == 2 else dtypes, low=-1.5, high=1.5, distinct=True))
     how: dict[str, Any] = {"axis": axis, "keepdims": keepdims}
     if name in ("var", "std"):
         how[data.draw(st.sampled_from(["ddof", "correction"]))] = data.draw(st.sampled_from([0, 1, 0.5, 2]))
@@ -57,7 +58,7 @@ def test_reductions_over_any_axes(name: str, data: Any, shape: Shape, keepdims: 
 @given(st.data(), shapes, orders, seeds)
 def test_running_sums_and_products(name: str, data: Any, shape: Shape, order: int, seed: int) -> None:
     axis = data.draw(st.none() | st.integers(-len(shape), len(shape) - 1)) if shape else None
-    x = data.draw(arrays(shape, dtypes, low=-1.5, high=1.5))
+    x = data.draw(arrays(shape, np.float64 if order == 2 else dtypes, low=-1.5, high=1.5))
     agree(lambda lib, x: getattr(lib, name)(x, axis), x, order=order, seed=seed)
     assert np.array_equal(getattr(Tensor(x), name)(axis=axis).data, getattr(tg, name)(x, axis).data)
 

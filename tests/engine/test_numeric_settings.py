@@ -31,6 +31,7 @@ SPACES += (tg.linalg,)
 RESULTS = {"Evaluation", "ImageFolder", "Step", "Report"}  # they hold numbers, but take no settings
 INTERNAL = {"Profile.rule", "detect_anomaly.rule", "Primitive.rule"}
 SHAPES = {"broadcast_to", "Tensor.broadcast_to", "sum_to", "argmax", "concatenate", "expand_dims", "pad", "squeeze"}
+SHAPES |= {"arange", "eye", "full", "linspace", "ones", "zeros"}
 ARRANGING = {"array_split", "diag", "diagonal", "flatten", "flip", "moveaxis", "repeat", "roll", "split", "tile"}
 ARRANGING |= {"tril", "triu"}
 SHAPES |= ARRANGING | {f"Tensor.{name}" for name in ARRANGING}

@@ -108,5 +108,6 @@ else:  # type checkers take what is imported above
     __all__ = ["add", "astype", "broadcast_to", "sum_to"]  # those that the engine needs itself
     __all__ += [name for family in FAMILIES for name in family.__all__]
     protocols.register(
-        {name: globals()[name] for name in __all__}, {name: getattr(linalg, name) for name in linalg.__all__}
+        {name: globals()[name] for name in __all__ if name not in creation.__all__},
+        {name: getattr(linalg, name) for name in linalg.__all__},
     )

@@ -12,7 +12,7 @@ Shepherd and J. G. Laframboise, "Chebyshev approximation of (1 + 2x) exp(x**2) e
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, wraps
 from typing import Any
 
@@ -53,27 +53,51 @@ CHEBYSHEV = [  # computed with 40 digits
     6.525175975538486e-18,
 ]
 TERMS = {np.dtype(np.float16): 7, np.dtype(np.float32): 12}  # what the precision of the result needs; otherwise all
+BLOCK = 1 << 12  # numbers
 BOUND = 1500.0  # exp(-1500) is 0, whatever number it is multiplied with
 
 
 def _double(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a function of arrays compute in double precision, or in a longer one; the first array decides the dtype."""
+    """Let a function of arrays compute in double precision, or in a longer one; the first array decides the dtype.
+
+    It computes in blocks that stay in the cache, as there are many passes over them. With `narrow` it is told that the
+    numbers were of a lower precision: no square is rounded then, and nothing that matters underflows.
+    """
 
     @wraps(function)
     def call(*arrays: Any) -> Any:
         dtype = arrays[0].dtype if arrays[0].dtype.kind == "f" else np.dtype(np.float64)
+        wide = np.result_type(np.float64, *[a.dtype for a in arrays if isinstance(a, np.ndarray)])
+        narrow = all(getattr(a, "dtype", dtype).itemsize < 8 for a in arrays)
+        settings = {"narrow": narrow, "terms": TERMS.get(dtype, len(CHEBYSHEV))}
 
-        def compute(*parts: Any, out: Array | None = None) -> Any:
-            wide = [np.asarray(a, np.promote_types(np.result_type(a), np.float64)) for a in parts]
+        def compute(*parts: Any, out: Array) -> None:
             with np.errstate(over="ignore", invalid="ignore"):  # in the branch that is not taken, and at infinities
-                result = function(*wide, terms=TERMS.get(dtype, len(CHEBYSHEV)))
-            if out is None:
-                return result.astype(dtype, copy=False)
-            out[...] = result
+                for target, *block in _blocks(out, *map(np.asarray, parts)):
+                    target[...] = function(*[a.astype(wide) for a in block], **settings)
 
-        return compute(*arrays) if arrays[0].size < COSTLY else elementwise(compute, *arrays, dtype=dtype)
+        if arrays[0].size >= COSTLY:
+            return elementwise(compute, *arrays, dtype=dtype)
+        out = np.empty_like(arrays[0], dtype, shape=np.broadcast_shapes(*map(np.shape, arrays)))
+        compute(*arrays, out=out)
+        return out
 
     return call
+
+
+def _blocks(*arrays: Array) -> Iterator[tuple[Array, ...]]:
+    """Cut arrays into blocks of the cache's size if they have one shape and one memory order without gaps."""
+    first = arrays[0]
+    order = sorted(range(first.ndim), key=lambda axis: -first.strides[axis])
+    flat = [a.transpose(order) if a.ndim else a for a in arrays if a.ndim in (0, first.ndim)]
+    if first.size <= BLOCK or len(flat) < len(arrays):
+        yield arrays
+    elif all(not a.ndim or (a.shape == flat[0].shape and a.flags.c_contiguous) for a in flat):
+        flat = [a.reshape(-1) if a.ndim else a for a in flat]
+        for start in range(0, first.size, BLOCK):
+            yield tuple([a[start : start + BLOCK] if a.ndim else a for a in flat])
+    else:
+        yield arrays
 
 
 # The normal distribution ----------------------------------------------------------------------------------------------
@@ -97,8 +121,10 @@ def _tail(z: Array, terms: int) -> Array:
     return _evaluate(_polynomial(terms), 1 - 2 * small) * small
 
 
-def _times_exp_of_square(g: Array, x: Array, factor: float) -> Any:
+def _times_exp_of_square(g: Array, x: Array, factor: float, narrow: bool) -> Any:
     """``g * exp(-factor * x**2)``; the square is taken in two parts, because its rounding error would be multiplied."""
+    if narrow:
+        return g * np.exp(-factor * x * x)
     x = np.clip(x, -60, 60)
     high = x.astype(np.float32).astype(x.dtype)
     root = np.exp(-factor / 2 * high * high)
@@ -106,37 +132,40 @@ def _times_exp_of_square(g: Array, x: Array, factor: float) -> Any:
 
 
 @_double
-def erf(x: Array, terms: int) -> Any:
+def erf(x: Array, terms: int, narrow: bool) -> Any:
     """The error function."""
     size = np.minimum(np.abs(x), 8)
-    power_series = [2 / math.sqrt(math.pi) * (-1) ** n / (math.factorial(n) * (2 * n + 1)) for n in range(20)]
-    small = x * _evaluate(power_series[::-1], np.minimum(size * size, 1))
+    count = 12 if narrow else 20
+    series = [2 / math.sqrt(math.pi) * (-1) ** n / (math.factorial(n) * (2 * n + 1)) for n in range(count)]
+    small = x * _evaluate(series[::-1], np.minimum(size * size, 1))
     return np.where(size < 1, small, np.copysign(1 - np.exp(-size * size) * _tail(size, terms), x))
 
 
 @_double
-def times_gaussian(g: Array, x: Array, factor: Array, terms: int) -> Any:
+def times_gaussian(g: Array, x: Array, factor: Array, terms: int, narrow: bool) -> Any:
     """``g * exp(-factor * x**2)``, where `factor` is 0.5 or 1."""
-    return _times_exp_of_square(g, x, float(factor))
+    return _times_exp_of_square(g, x, float(factor), narrow)
 
 
 @_double
-def times_normal(g: Array, x: Array, terms: int) -> Any:
+def times_normal(g: Array, x: Array, terms: int, narrow: bool) -> Any:
     """``g`` times the probability that a number of the standard normal distribution is less than ``x``."""
     half = _tail(np.abs(x) / math.sqrt(2), terms) / 2
-    g = select(g, ~(x < -BOUND))
-    tail = _times_exp_of_square(np.where(x < 0, g * half, half), x, 0.5)
-    return np.where(x < 0, tail, g * (1 - tail))
+    g, below = select(g, ~(x < -BOUND)), x < 0
+    tail = _times_exp_of_square(half if narrow else np.where(below, g * half, half), x, 0.5, narrow)
+    return g * np.where(below, tail, 1 - tail) if narrow else np.where(below, tail, g * (1 - tail))
 
 
 # The logistic distribution --------------------------------------------------------------------------------------------
 @_double
-def times_sigmoid(g: Array, x: Array, y: Array, terms: int) -> Any:
+def times_sigmoid(g: Array, x: Array, y: Array, terms: int, narrow: bool) -> Any:
     """``g / (1 + exp(y - x))``: ``g`` times the weight of ``x`` in the softmax of both."""
     difference = x - y
+    g = select(g, ~(difference < -BOUND))
+    if narrow:
+        return g / (1 + np.exp(-difference))
     root = np.exp(-np.abs(difference) / 2)
     small = root * root
-    g = select(g, ~(difference < -BOUND))
     out = np.where(difference < 0, g * root * root, g) / (1 + small)
     if not y.any():
         return out
@@ -146,10 +175,14 @@ def times_sigmoid(g: Array, x: Array, y: Array, terms: int) -> Any:
 
 
 @_double
-def times_tanh_softplus(g: Array, x: Array, terms: int) -> Any:
+def times_tanh_softplus(g: Array, x: Array, terms: int, narrow: bool) -> Any:
     """``g * tanh(log(1 + exp(x)))``."""
+    g = select(g, ~(x < -BOUND))
+    if narrow:
+        e = np.exp(np.minimum(x, 100))
+        square = e * (e + 2)  # (1 + e)**2 - 1
+        return g * square / (square + 2)
     root = np.exp(-np.abs(x) / 2)
     small = root * root
-    g = select(g, ~(x < -BOUND))
     above = g * (1 + 2 * small) / (1 + 2 * small + 2 * small * small)
     return np.where(x < 0, g * root * root * (2 + small) / (2 + 2 * small + small * small), above)

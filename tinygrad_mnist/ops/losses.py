@@ -65,8 +65,7 @@ def _targets(
             f"{op}: target[{', '.join(map(str, wrong))}] is {labels[tuple(wrong)]}, but the classes are 0 to "
             f"{classes - 1}"
         )
-    places = [np.arange(n).reshape(-1, *[1] * (len(shape) - 1 - axis)) for axis, n in enumerate(shape)]
-    total = None
+    places, total = np.ix_(*map(np.arange, shape)) if len(shape) > 1 else [np.arange(shape[0])], None
     each = None if weights is None else weights[labels]
     if each is not None or ignored is not None:
         counted = np.ones(shape) if each is None else each
@@ -147,7 +146,7 @@ def cross_entropy(
     if not rows:
         others = f" or one-hot rows {logits.shape}"
         targets = _targets("cross_entropy", logits, target, weights, ignore_index, others)
-    log_probabilities = log_softmax(logits, axis=1)
+    log_probabilities = log_softmax(logits, axis=1 - logits.ndim)
     if weights is None and ignore_index is None and reduction == "mean":  # usually: with fewer ops
         if rows:
             loss = sum(log_probabilities * as_dtype(target, logits.dtype)) / -(logits.size // classes)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from op_checks import some
 
 import tinygrad_mnist as tg
 from tinygrad_mnist import optim
@@ -564,7 +565,7 @@ CONFIGURATIONS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-@settings(deadline=None)
+@some
 @given(data=st.data(), lr=rates, group=st.sampled_from([{}, {"lr": 0.02}, {"weight_decay": 0.3}]), seed=st.integers(0))
 def test_steps_and_groups_are_those_of_pytorch(name: str, data: Any, lr: float, group: Any, seed: int) -> None:
     torch = pytest.importorskip("torch")
@@ -594,6 +595,7 @@ GROUPS = {"*.bias": {"weight_decay": 0}, "layers.0.*": {"lr": 0.01}, "layers.0.b
 
 
 @pytest.mark.parametrize("kind", [optim.SGD, optim.RMSprop, optim.AdamW, optim.Muon])
+@some
 @given(seed=st.integers(0, 2**32 - 1), rate=st.sampled_from([0.0, 0.25, 1.0, 3.0]))
 def test_groups_are_optimizers_of_their_own(kind: Any, seed: int, rate: float) -> None:
     """Also where a schedule sets the learning rate, and when a saved state is continued."""

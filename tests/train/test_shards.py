@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from op_checks import some
 
 import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
@@ -121,7 +122,7 @@ LOSSES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@settings(deadline=None, max_examples=max(settings().max_examples // 4, 8))
+@some
 @given(st.integers(2, 12), st.integers(1, 12), st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 4]))
 def test_shards_are_combined_by_their_weights(name: str, n: int, size: int, seed: int, threads: int) -> None:
     model, (x, labels) = Classifier(), batch(n, seed)

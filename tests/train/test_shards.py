@@ -23,7 +23,7 @@ from op_checks import some
 import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
 from tinygrad_mnist import nn
-from tinygrad_mnist.train import accuracy, evaluate, evaluation, predict
+from tinygrad_mnist.train import accuracy, evaluate, inference, predict
 from tinygrad_mnist.train import shards as parallel
 
 
@@ -372,7 +372,7 @@ def test_ctrl_c_is_raised_and_later_shards_are_not_started(threads: int) -> None
 def test_predictions_and_evaluations_are_those_of_the_whole(n: int, threads: int | None) -> None:
     model, (x, labels) = Classifier(), batch(n + 1)
     logits = model.net(x).data
-    with mock.patch.object(evaluation, "map_shards", partial(parallel.map_shards, shard_size=7)):
+    with mock.patch.object(inference, "map_shards", partial(parallel.map_shards, shard_size=7)):
         np.testing.assert_array_equal(predict(model.net, x[:n], threads), logits[:n].argmax(axis=1))
         loss, share = evaluate(model.net, x, labels, threads)
         assert share == accuracy(model.net, x, labels, threads) == np.mean(logits.argmax(axis=1) == labels)
@@ -391,24 +391,24 @@ class Weighted:
 
 @given(
     st.tuples(st.integers(1, 9), st.integers(2, 6), st.integers(2, 6)),
-    st.booleans(),
+    st.integers(0, 3),
     st.integers(0, 1),
     st.integers(0, 2**32 - 1),
 )
-def test_predictions_of_shifted_images_add_up(shape: tuple[int, ...], channel: bool, by: int, seed: int) -> None:
+def test_predictions_of_shifted_images_add_up(shape: tuple[int, ...], channels: int, by: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    images, model = rng.integers(0, 256, shape, dtype=np.uint8), Weighted(shape[1:], rng)
+    n, height, width = shape
+    images = rng.integers(0, 256, (n, max(channels, 1), height, width), np.uint8)
+    model = Weighted(images.shape[1:], rng)
     total = model(images).data
     if by:
-        n, height, width = shape
-        padded = np.zeros((n, height + 2, width + 2), np.uint8)
-        padded[:, 1:-1, 1:-1] = images
+        padded = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)))
         total = sum(
-            model(padded[:, 1 - down : 1 - down + height, 1 - right : 1 - right + width]).data
+            model(padded[:, :, 1 - down : 1 - down + height, 1 - right : 1 - right + width]).data
             for down, right in [(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)]
         )
-    given_images = images[:, None] if channel else images
-    with mock.patch.object(evaluation, "map_shards", partial(parallel.map_shards, shard_size=4)):
+    given_images = images if channels else images[:, 0]
+    with mock.patch.object(inference, "map_shards", partial(parallel.map_shards, shard_size=4)):
         np.testing.assert_array_equal(predict(model, given_images, shifts=by), total.argmax(axis=1))
         labels = rng.integers(0, 3, len(images))
         share = accuracy(model, given_images, labels, shifts=by)

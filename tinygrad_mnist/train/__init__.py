@@ -4,7 +4,7 @@ from ..data.splitting import hold_out
 from . import callbacks
 from .callbacks import *
 from .evaluation import Evaluation, accuracy, evaluate, predict
-from .outputs import outputs
+from .inference import outputs
 from .plots import plot_curves
 from .selection import best_epoch, should_stop
 from .trainer import Step, Trainer, fit

@@ -17,7 +17,7 @@ from ..record import no_grad
 from ..tensor import Tensor
 from ..validation import integer
 from .examples import as_classified, as_examples, as_inputs, several
-from .outputs import all_outputs, check_outputs, described, leaves, map_arrays, outputs_of_shards
+from .inference import all_outputs, check_outputs, described, leaves, map_arrays, outputs_of_shards
 from .shards import mean_loss
 
 __all__ = ["Evaluation", "Loss", "Metrics", "accuracy", "evaluate", "predict"]

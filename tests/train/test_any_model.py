@@ -21,7 +21,7 @@ from tinygrad_mnist.train import EpochLines, Trainer, evaluate, outputs, predict
 DRAWS = np.random.default_rng(5)
 A, B = DRAWS.normal(size=(47, 3)), DRAWS.normal(size=(47, 2))
 TARGETS, CLASSES = A @ DRAWS.normal(size=(3, 2)) + B, DRAWS.integers(0, 26, 47)
-few = settings(max_examples=min(10, settings().max_examples))  # each trains
+few = settings(max_examples=min(6, settings().max_examples))  # each trains
 
 
 class Both:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from op_checks import Array, Function, Shape, agree, dtypes, orders, seeds, shapes
+from op_checks import Array, Function, Shape, agree, dtypes, orders, seeds, shapes, some
 from planted import normal, plants, shifted
 
 import tinygrad_mnist as tg
@@ -56,6 +56,7 @@ def test_order_and_shape(data: Any, shape: Shape, order: int, seed: int) -> None
     )
 
 
+@some
 @given(st.data(), hnp.array_shapes(max_dims=4, min_side=0, max_side=2), seeds)
 def test_flatten_joins_a_range_of_axes(data: Any, shape: Shape, seed: int) -> None:
     start, end = sorted(data.draw(st.tuples(*[st.integers(0, len(shape) - 1)] * 2)))
@@ -68,6 +69,7 @@ def test_flatten_joins_a_range_of_axes(data: Any, shape: Shape, seed: int) -> No
     agree(lambda lib, x: lib.flatten(x, start - len(shape), end - len(shape)), x, seed=seed, numpy=numpy)
 
 
+@some
 @given(st.data(), hnp.array_shapes(max_dims=3, min_side=0, max_side=4), seeds)
 def test_pieces(data: Any, shape: Shape, seed: int) -> None:
     axis = data.draw(st.integers(-len(shape), len(shape) - 1))
@@ -105,6 +107,7 @@ def test_copies(data: Any, shape: Shape, order: int, seed: int) -> None:
     agree(data.draw(st.sampled_from(functions)), x, order=order, seed=seed)
 
 
+@some
 @given(st.data(), matrices, st.integers(-3, 3), orders, seeds)
 def test_diagonals_and_triangles(data: Any, shape: Shape, k: int, order: int, seed: int) -> None:
     axes = data.draw(st.permutations(range(len(shape))))[:2]

@@ -25,25 +25,25 @@ __all__ = ["elu", "gelu", "hardswish", "leaky_relu", "mish", "silu", "softplus"]
 
 
 @primitive
-def _normal(g: Any, x: Any, /) -> Any:
+def _times_normal(g: Any, x: Any, /) -> Any:
     """``g`` times the probability that a number of the standard normal distribution is less than ``x``."""
     return kernels.times_normal(g, x)
 
 
 @primitive
-def _tanh_softplus(g: Any, x: Any, /) -> Any:
+def _times_tanh_softplus(g: Any, x: Any, /) -> Any:
     """``g * tanh(softplus(x))``."""
     return kernels.times_tanh_softplus(g, x)
 
 
-_times_normal = in_rules(_normal)
-_times_tanh_softplus = in_rules(_tanh_softplus)
-_normal.defvjp(
-    lambda h, out, g, x: _times_normal(h, x),
+times_normal = in_rules(_times_normal)
+times_tanh_softplus = in_rules(_times_tanh_softplus)
+_times_normal.defvjp(
+    lambda h, out, g, x: times_normal(h, x),
     in_single(lambda h, out, g, x: times_gaussian(near(h, g, x), x, factor=0.5) / math.sqrt(2 * math.pi)),
 )
-_tanh_softplus.defvjp(
-    lambda h, out, g, x: _times_tanh_softplus(h, x),
+_times_tanh_softplus.defvjp(
+    lambda h, out, g, x: times_tanh_softplus(h, x),
     in_single(lambda h, out, g, x: times_weight(_times_sech2(near(h, g, x), logaddexp(x, 0.0)), x, 0.0)),
 )
 
@@ -70,7 +70,7 @@ def gelu(x: Operand, approximate: str = "none") -> Tensor:
     """
     x = as_floats(x)
     if approximate == "none":
-        return _times_normal(x, x)
+        return times_normal(x, x)
     if approximate != "tanh":
         raise ValueError(f'gelu: approximate is {approximate!r}; it must be "none" or "tanh"')
     if x.dtype == np.float16:  # the cube would overflow
@@ -104,7 +104,7 @@ def mish(x: Operand) -> Tensor:
     Tensor([-0.30340146,  0.        ,  0.86509839], dtype=float64)
     """
     x = as_floats(x)
-    return _times_tanh_softplus(x, x)
+    return times_tanh_softplus(x, x)
 
 
 def softplus(x: Operand, beta: float = 1.0) -> Tensor:

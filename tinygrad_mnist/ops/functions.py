@@ -120,7 +120,7 @@ def ceil(x: Any, /) -> Any:
 
 
 @primitive
-def _gaussian(g: Any, x: Any, /, *, factor: float) -> Any:
+def _times_gaussian(g: Any, x: Any, /, *, factor: float) -> Any:
     """``g * exp(-factor * x**2)``, where `factor` is 0.5 or 1."""
     return kernels.times_gaussian(g, x, factor)
 
@@ -131,14 +131,14 @@ def near(h: Tensor, g: Tensor, x: Tensor) -> Tensor:
     return omit(h, far) * omit(g, far)
 
 
-times_gaussian = in_rules(_gaussian)
+times_gaussian = in_rules(_times_gaussian)
 log1p.defvjp(lambda g, out, x: g / (1 + x))
 expm1.defvjp(lambda g, out, x: _times_exp(g, x, exp(x)))
 log2.defvjp(lambda g, out, x: g / x / math.log(2))
 square.defvjp(lambda g, out, x: g * x * 2)
 reciprocal.defvjp(lambda g, out, x: -g / x / x)
 erf.defvjp(lambda g, out, x: times_gaussian(g, x, factor=1.0) * (2 / math.sqrt(math.pi)))
-_gaussian.defvjp(
+_times_gaussian.defvjp(
     lambda h, out, g, x, factor: times_gaussian(h, x, factor=factor),
     in_single(lambda h, out, g, x, factor: times_gaussian(near(-2 * factor * h, near(g, x, x), x), x, factor=factor)),
 )
@@ -161,17 +161,17 @@ def logaddexp(x: Any, y: Any, /) -> Any:
 
 
 @primitive
-def _weight(g: Any, x: Any, y: Any, /) -> Any:
+def _times_weight(g: Any, x: Any, y: Any, /) -> Any:
     """``g / (1 + exp(y - x))``: ``g`` times the weight of ``x`` in the softmax of both."""
     return kernels.times_sigmoid(g, x, y)
 
 
-times_weight = in_rules(_weight)
+times_weight = in_rules(_times_weight)
 logaddexp.defvjp(
     lambda g, out, x, y: unbroadcast(times_weight(g, x, y), x),
     lambda g, out, x, y: unbroadcast(times_weight(g, y, x), y),
 )
-_weight.defvjp(
+_times_weight.defvjp(
     lambda h, out, g, x, y: unbroadcast(times_weight(h, x, y), g),
     in_single(lambda h, out, g, x, y: unbroadcast(_times_sigmoids(near(h, g, x - y), x - y), x)),
     in_single(lambda h, out, g, x, y: unbroadcast(_times_sigmoids(-near(h, g, x - y), x - y), y)),

@@ -208,7 +208,7 @@ ERRORS: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (ValueError, r"tensordot: axes is 3.*must be a number of axes", lambda: tg.tensordot(X, X, 3)),
     (ValueError, r"tensordot: axes is \(0, 7\)", lambda: tg.tensordot(X, X, (0, 7))),
     (TypeError, r"tensordot: axes is 1\.5", lambda: tg.tensordot(X, X, 1.5)),
-    (ValueError, r"diagonal\(float64 \(3,\)\)", lambda: tg.trace(X[0])),
+    (ValueError, r"trace: shape \(3,\) has no diagonal", lambda: tg.trace(X[0])),
     (ValueError, r"diagonal\(float64 \(2, 3\)\)", lambda: tg.trace(X, 0, 1, 1)),
 ]
 

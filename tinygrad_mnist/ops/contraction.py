@@ -407,6 +407,9 @@ def trace(x: Operand, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor
     >>> trace([[1.0, 2.0], [3.0, 4.0]], 1)
     Tensor(2., dtype=float64)
     """
+    x = as_tensor(x)
+    if x.ndim < 2:
+        raise ValueError(f"trace: shape {x.shape} has no diagonal; give an array of two axes or more")
     return sum(diagonal(x, offset, axis1, axis2), -1)
 
 

@@ -109,6 +109,9 @@ CALLS: dict[str, Callable[..., Any]] = {
     "Linear": lambda **how: tg.nn.Linear(**{"in_features": 2, "out_features": 3, **how}),
     "Dropout": tg.nn.Dropout,
     "AvgPool2d": lambda **how: tg.nn.AvgPool2d(**{"kernel_size": 2, **how}),
+    "ELU": tg.nn.ELU,
+    "LeakyReLU": tg.nn.LeakyReLU,
+    "Softplus": tg.nn.Softplus,
     "Embedding": lambda **how: tg.nn.Embedding(
         **{"num_embeddings": 3, "embedding_dim": 2, "rng": np.random.default_rng(0), **how}
     ),
@@ -186,8 +189,8 @@ CALLS: dict[str, Callable[..., Any]] = {
 }
 ANY_SIGN = {"arrays.low", "arrays.high", "arrays.away_from", "check_gradients.wrt"}
 ANY_SIGN |= {"cross_entropy.ignore_index", "nll_loss.ignore_index"}
+ANY_SIGN |= {"elu.alpha", "leaky_relu.negative_slope", "ELU.alpha", "LeakyReLU.negative_slope"}
 UNLIMITED = {"clip_grad_norm.norm_type"}  # may be infinite
-ANY_SIGN |= {"elu.alpha", "leaky_relu.negative_slope"}
 TWO = {"matmul_operands.max_dims", "broadcastable_shapes.max_side", "whitening_filters.filters"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,9 @@ from .sorting import take_along_axis
 __all__ = ["cumprod", "cumsum", "median", "prod", "std", "var"]
 
 
-def _halves_wide(x: Array) -> Array:
-    return x.astype(np.float32) if x.dtype == np.float16 else x
-
-
-def _as_before(out: Any, x: Array) -> Any:
-    """Convert back what was computed in single precision because ``x`` is in half precision."""
-    return out.astype(np.float16) if x.dtype == np.float16 else out
+def _in_single(function: Callable[..., Any], x: Array, **how: Any) -> Any:
+    """Compute half precision in single precision."""
+    return function(x.astype(np.float32), **how).astype(x.dtype) if x.dtype == np.float16 else function(x, **how)
 
 
 # Spread ---------------------------------------------------------------------------------------------------------------
@@ -94,7 +91,7 @@ def var(
     """
     _degrees("var", x, axis, ddof, correction)
     used = ddof if correction is None else correction
-    return _as_before(np.var(_halves_wide(x), axis=axis, ddof=used, keepdims=keepdims), x)
+    return _in_single(np.var, x, axis=axis, ddof=used, keepdims=keepdims)
 
 
 @primitive
@@ -116,21 +113,17 @@ def std(
     """
     _degrees("std", x, axis, ddof, correction)
     used = ddof if correction is None else correction
-    return _as_before(np.std(_halves_wide(x), axis=axis, ddof=used, keepdims=keepdims), x)
+    return _in_single(np.std, x, axis=axis, ddof=used, keepdims=keepdims)
 
 
 @in_single
-def _var_rule(
-    g: Tensor, out: Tensor, x: Tensor, axis: Axis, ddof: float, keepdims: bool, correction: float | None
-) -> Tensor:
-    factor = 2 / _degrees("var", x, axis, ddof, correction)
+def _var_rule(g: Tensor, out: Tensor, x: Tensor, axis: Axis, keepdims: bool, **divisor: Any) -> Tensor:
+    factor = 2 / _degrees("var", x, axis, **divisor)
     return reshape(g, _kept(x.shape, axis)) * (_centered(x, axis=axis) * factor)
 
 
 @in_single
-def _std_rule(
-    g: Tensor, out: Tensor, x: Tensor, axis: Axis, ddof: float, keepdims: bool, correction: float | None
-) -> Tensor:
+def _std_rule(g: Tensor, out: Tensor, x: Tensor, axis: Axis, keepdims: bool, **divisor: Any) -> Tensor:
     """``g * d / sqrt(degrees * sum(d**2))``, of distances ``d`` from the mean.
 
     They are scaled, so that no square overflows or underflows; a common factor cancels, so it counts as a constant.
@@ -142,7 +135,7 @@ def _std_rule(
     distance = _centered(x * np.ldexp(x.dtype.type(1), np.clip(-exponent, -limit, limit)), axis=axis)
     spread = low != high
     squares = where(spread, sum(distance * distance, axis, True), 1.0)
-    root = sqrt(squares * _degrees("std", x, axis, ddof, correction))
+    root = sqrt(squares * _degrees("std", x, axis, **divisor))
     part = select(reshape(g, spread.shape), spread) / root
     return select(part * distance, np.broadcast_to(spread, x.shape))  # again, for the gradient of the gradient
 
@@ -206,7 +199,7 @@ def cumsum(x: Any, /, axis: int | None = None) -> Any:
     Tensor([[1., 3.],
             [3., 7.]], dtype=float64)
     """
-    return _as_before(np.cumsum(_halves_wide(x), axis), x)
+    return _in_single(np.cumsum, x, axis=axis)
 
 
 @primitive
@@ -222,7 +215,7 @@ def cumprod(x: Any, /, axis: int | None = None) -> Any:
     Tensor([[ 1.,  2.],
             [ 3., 12.]], dtype=float64)
     """
-    return _as_before(np.cumprod(_halves_wide(x), axis), x)
+    return _in_single(np.cumprod, x, axis=axis)
 
 
 def _cumsum_rule(g: Tensor, out: Tensor, x: Tensor, axis: int | None) -> Tensor:
@@ -261,7 +254,7 @@ def prod(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Any:
     >>> x.grad
     Tensor([6., 0., 0.], dtype=float64)
     """
-    return _as_before(np.prod(_halves_wide(x), axis=axis, keepdims=keepdims), x)
+    return _in_single(np.prod, x, axis=axis, keepdims=keepdims)
 
 
 @primitive

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -40,7 +42,7 @@ class Conv2d:
         kh, kw = pair("Conv2d", "kernel_size", kernel_size, 1)
         geometry = make_geometry("Conv2d", stride, padding, dilation, self.groups, (kh, kw))
         self.weight = initial_weights((filters, channels, kh, kw), channels * kh * kw, init, rng, dtype)
-        self.bias = Tensor(np.zeros(filters, dtype), requires_grad=True) if bias else None
+        self.bias: Any = Tensor(np.zeros(filters, dtype), requires_grad=True) if bias else None
         self.stride, self.dilation = shortest(geometry.stride), shortest(geometry.dilation)
         self.padding: Pair | str = padding if isinstance(padding, str) else shortest(geometry.padding)
 
@@ -79,7 +81,7 @@ class Conv1d:
         self.padding = padding if isinstance(padding, str) else integer("Conv1d", "padding", padding)
         make_geometry("Conv1d", self.stride, self.padding, self.dilation, kernel=(1, kernel))  # refuses other words
         self.weight = initial_weights((filters, channels, kernel), channels * kernel, init, rng, dtype)
-        self.bias = Tensor(np.zeros(filters, dtype), requires_grad=True) if bias else None
+        self.bias: Any = Tensor(np.zeros(filters, dtype), requires_grad=True) if bias else None
 
     def __call__(self, x: Operand, rng: np.random.Generator | None = None) -> Tensor:
         return conv1d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
@@ -123,7 +125,7 @@ class ConvTranspose2d:
             )
         shape = channels * self.groups, filters // self.groups, kh, kw
         self.weight = initial_weights(shape, max(channels * kh * kw // (sh * sw), 1), init, rng, dtype)
-        self.bias = Tensor(np.zeros(filters, dtype), requires_grad=True) if bias else None
+        self.bias: Any = Tensor(np.zeros(filters, dtype), requires_grad=True) if bias else None
         self.stride, self.padding, self.dilation = map(shortest, geometry[:3])
         self.output_padding = shortest(more)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +52,7 @@ class Linear:
     ) -> None:
         sizes = integer("Linear", "in_features", in_features, 1), integer("Linear", "out_features", out_features, 1)
         self.weight = initial_weights(sizes, sizes[0], init, rng, dtype)
-        self.bias = Tensor(np.zeros(sizes[1], dtype), requires_grad=True) if bias else None
+        self.bias: Any = Tensor(np.zeros(sizes[1], dtype), requires_grad=True) if bias else None
 
     def __call__(self, x: Operand, rng: np.random.Generator | None = None) -> Tensor:
         out = matmul(x, self.weight)

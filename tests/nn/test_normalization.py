@@ -342,6 +342,6 @@ def test_fan_out_may_be_given() -> None:
     w = nn.initial_weights((500, 40), 40, "xavier_uniform", rng(), fan_out=500).data
     assert abs((w**2).mean() * 540 / 2 - 1) < 0.02
     with pytest.raises(
-        ValueError, match="init is 'lecun'; it must be one of 'he', 'he_normal', 'he_uniform', 'xavier'"
+        ValueError, match="init is 'lecun'; it must be one of 'he', 'xavier', 'he_normal', 'he_uniform'"
     ):
         nn.initial_weights((2, 3), 2, "lecun")

@@ -15,7 +15,7 @@ from ..validation import each, integer, real
 
 __all__ = ["initial_weights", "whitening_filters"]
 
-INITS = ("he", "he_normal", "he_uniform", "xavier", "xavier_normal", "xavier_uniform", "orthogonal", "zeros")
+INITS = ("he", "xavier", "he_normal", "he_uniform", "xavier_normal", "xavier_uniform", "orthogonal", "zeros")
 
 
 def initial_weights(

@@ -119,26 +119,16 @@ def _times_exp(g: Array, x: Array) -> Any:
 
 @_wider
 def times_sech2(g: Array, x: Array) -> Any:
-    """``g / cosh(x)**2``."""
-    try:
-        with np.errstate(over="raise"):
-            cosh = np.cosh(x)
-            return g / cosh / cosh
-    except FloatingPointError:
-        small = np.exp(-np.abs(x))
-        sech = 2 * small / (1 + small * small)
-        return g * sech * sech
+    """``g / cosh(x)**2``; NumPy computes exponentials ten times as fast as hyperbolic cosines."""
+    small = np.exp(-np.abs(x))
+    sech = 2 * small / (1 + small * small)
+    return g * sech * sech
 
 
 @_wider
 def times_sigmoids(g: Array, x: Array) -> Any:
     """``g * sigmoid(x) * sigmoid(-x)``."""
-    try:
-        with np.errstate(over="raise"):
-            cosh = np.cosh(x)
-            return g / (cosh + cosh + 2)
-    except FloatingPointError:
-        return times_sech2(g, x / 2) / 4
+    return times_sech2(g, x / 2) / 4
 
 
 # Powers ---------------------------------------------------------------------------------------------------------------

@@ -272,7 +272,7 @@ def sigmoid(x: Any, /) -> Any:
     Tensor([0.5, 1. ], dtype=float64)
     """
     small = np.exp(-np.abs(x))
-    return np.where(np.greater_equal(x, 0), 1, small) / (1 + small)
+    return np.maximum(small, np.greater_equal(x, 0)) / (1 + small)  # 1 or small: faster than np.where
 
 
 @of_ufunc(np.abs)

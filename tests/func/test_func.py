@@ -12,6 +12,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -212,6 +213,17 @@ def test_no_grad_outside_changes_no_value_and_leaves_no_history(name: str) -> No
     same(found, PLAIN[name](X, Y))
     same(second, jacobian(PLAIN[name], (0, 1))(X, Y))
     assert x.grad is None and w.grad is None
+
+
+def test_a_graph_of_the_user_is_not_freed() -> None:
+    w = Tensor(Y, requires_grad=True)
+    outer = w * w
+    for mode in (tg.no_grad(), nullcontext()):
+        with mode:
+            same(grad(lambda x: (x * x * outer).sum())(X), 2 * X * Y**2)
+            same(vjp(lambda x: x * outer, X)[1](V), [V * Y**2])
+    outer.sum().backward()
+    same(w.grad, 2 * Y)
 
 
 def test_no_grad_inside_cuts_as_everywhere() -> None:

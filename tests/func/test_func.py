@@ -215,6 +215,16 @@ def test_no_grad_outside_changes_no_value_and_leaves_no_history(name: str) -> No
     assert x.grad is None and w.grad is None
 
 
+def test_no_grad_outside_with_several_arguments_and_outputs() -> None:
+    def fn(x: Any, y: Any) -> Any:
+        return x * y, (x * x).sum(), y
+
+    with tg.no_grad():
+        same(jvp(fn, (X, Y), (V, V))[1], [V * Y + X * V, np.array(2 * X @ V), V])
+        same(vjp(fn, X, Y)[1]((V, 1.0, V)), [V * Y + 2 * X, V * X + V])
+        same(hvp(lambda x, y: (x * y * y).sum(), (X, Y), (V, V)), [2 * Y * V, 2 * (Y + X) * V])
+
+
 def test_a_graph_of_the_user_is_not_freed() -> None:
     w = Tensor(Y, requires_grad=True)
     outer = w * w

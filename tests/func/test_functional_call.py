@@ -48,6 +48,28 @@ class Layers(list[Any]):
     extra: Any = None
 
 
+def unfinished() -> Callable[[], Any]:
+    """Return a function whose closure is empty yet."""
+
+    def function() -> Any:
+        return later
+
+    if not function:
+        later = None
+    return function
+
+
+class Applied(functools.partial[Any]):
+    def __call__(self, x: Any) -> Any:  # type: ignore[override]
+        return self.layer(x)
+
+
+def applied(layer: Any) -> Any:
+    made = Applied(tg.relu)
+    made.layer = layer
+    return made
+
+
 class Everything:
     """A model that holds its layers in all the ways there are, some of them twice."""
 
@@ -64,7 +86,7 @@ class Everything:
         self.tied = a.weight
         self.center = tg.nn.Buffer(np.ones(3))
         self.frozen = Tensor(np.full(3, 0.1))
-        self.parent = self
+        self.parent, self.unfinished = self, unfinished()
         self.constant, self.rng = np.ones(3), np.random.default_rng(0)
 
     @staticmethod
@@ -259,6 +281,7 @@ HANDLED: dict[str, Callable[[tg.nn.Linear], Any]] = {
     "partial of a method": lambda layer: functools.partial(type(layer).__call__, layer),
     "partial by keyword": lambda layer: functools.partial(lambda x, layer, more: layer(x), layer=layer, more=[layer]),
     "partial of a partial": lambda layer: functools.partial(functools.partial(layer.__call__, rng=None)),
+    "attribute of a partial": applied,
     "method of a Tensor": lambda layer: layer.weight.__rmatmul__,
 }
 

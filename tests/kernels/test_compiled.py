@@ -1000,12 +1000,12 @@ PLANTED = {
     "columns that are no neighbours": ("depthwise.h", "== first + j - run[-step]", "> first - 1"),
     "pixels between two strides": ("depthwise.h", "(place < 0 || place % stride)", "place < 0"),
     "columns without dilation": ("depthwise.h", "(j, l * s->dw, s->sw", "(j, l, s->sw"),
-    "the first channel's weights": ("depthwise.h", "w[t] = own[tap[t]];", "w[t] = d->w[tap[t]];"),
+    "the first weight for all taps": ("depthwise.h", "w[t] = own[tap[t]];", "w[t] = own[tap[0]];"),
     "some taps alone": ("depthwise.h", "        more = 1;", "        more = 0;"),
     "lanes that are added twice": ("depthwise.h", "count >= LANES && !more", "count >= LANES"),
     "sums that are folded twice": ("depthwise.h", "d->sums[at] = (VEC){0};", "d->sums[at] *= 1;"),
     "products of the last lanes": ("depthwise.h", "[lane % LANES] += g[lane]", "[lane % LANES] += 0 * g[lane]"),
-    "a channel for each filter": ("depthwise.h", "d->x + f / many * line", "d->x + f % s->c * line"),
+    "a channel for each filter": ("depthwise.h", "d->x + f / many * line", "d->x + (f + 1) / (many + 1) * line"),
     "less precision": ("native.c", "G0 = 64 / 81.f", "G0 = 0.79015f"),
 }
 

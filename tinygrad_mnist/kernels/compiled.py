@@ -156,28 +156,30 @@ def conv_weight(x: Array, g: Array, geometry: Geometry, size: Size) -> Array:
 
 def _depthwise(x: Array, w: Array, bias: Array | None, geometry: Geometry) -> Array:
     """Compute a convolution whose groups have one channel each."""
-    size = geometry.output_size(x.shape, w.shape[2:])
-    out, arrays = _empty_images(len(x), len(w), size), [_lay_out(x), np.require(w, requirements=("C", "A"))]
-    arrays += [] if bias is None else [np.require(bias, requirements=("C", "A"))]
-    add = None if bias is None else _address(arrays[2])
-    sizes = _geometry(x.shape, w.shape, (0,) * 4, geometry, size)
-    _finite(LIBRARY.depthwise(LEVEL, op_threads(), sizes, *map(_address, arrays[:2]), add, _address(_lay_out(out))))
-    return out
+    size, weights = geometry.output_size(x.shape, w.shape[2:]), np.require(w, requirements=("C", "A"))
+    out, image = np.empty((size[0], len(w), size[1], len(x)), np.float32), _lay_out(x)
+    bias = None if bias is None else np.require(bias, requirements=("C", "A"))
+    add = None if bias is None else _address(bias)
+    sizes = _geometry(x.shape, w.shape, w.strides, geometry, size)
+    arrays = _address(image), _address(weights), add, _address(out)
+    _finite(LIBRARY.depthwise(LEVEL, op_threads(), sizes, *arrays))
+    return out.transpose(3, 1, 0, 2)
 
 
 def _depthwise_gradient(g: Array, w: Array, geometry: Geometry, size: Size) -> Array:
-    out, arrays = _empty_images(len(g), geometry.groups, size), [_lay_out(g), np.require(w, requirements=("C", "A"))]
-    sizes = _geometry(out.shape, w.shape, (0,) * 4, geometry, (g.shape[2], g.shape[3]))
-    arrays.append(_lay_out(out))
-    _finite(LIBRARY.depthwise_gradient(LEVEL, op_threads(), sizes, *map(_address, arrays)))
-    return out
+    shape, weights = (len(g), geometry.groups, *size), np.require(w, requirements=("C", "A"))
+    out, gradient = np.empty((size[0], geometry.groups, size[1], len(g)), np.float32), _lay_out(g)
+    sizes = _geometry(shape, w.shape, w.strides, geometry, (g.shape[2], g.shape[3]))
+    arrays = _address(gradient), _address(weights), _address(out)
+    _finite(LIBRARY.depthwise_gradient(LEVEL, op_threads(), sizes, *arrays))
+    return out.transpose(3, 1, 0, 2)
 
 
 def _depthwise_weights(x: Array, g: Array, geometry: Geometry, size: Size) -> Array:
-    out = np.empty((g.shape[1], 1, *size), np.float32)
-    arrays = [_lay_out(x), _lay_out(g), out]
-    sizes = _geometry(x.shape, out.shape, (0,) * 4, geometry, (g.shape[2], g.shape[3]))
-    _finite(LIBRARY.depthwise_weights(LEVEL, op_threads(), sizes, *map(_address, arrays)))
+    out, image, gradient = np.empty((g.shape[1], 1, *size), np.float32), _lay_out(x), _lay_out(g)
+    sizes = _geometry(x.shape, out.shape, out.strides, geometry, (g.shape[2], g.shape[3]))
+    arrays = _address(image), _address(gradient), _address(out)
+    _finite(LIBRARY.depthwise_weights(LEVEL, op_threads(), sizes, *arrays))
     return out
 
 

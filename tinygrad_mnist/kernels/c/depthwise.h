@@ -1,4 +1,4 @@
-/* Convolution of each channel by filters of its own (depthwise), for one instruction set; kernels.h includes this. Nearly as fast as memory.
+/* Depthwise convolution, in which each channel has filters of its own, for one instruction set; kernels.h includes this. About as fast as memory.
 
    A result is a sum of taps, each a weight times what it meets. In memory the columns of a line, with all their images, lie side by side; those
    columns whose taps meet neighbours are a run, and vectors go along it. Without strides a run is nearly the whole line: all columns but those
@@ -17,16 +17,16 @@ struct NAME(depthwise) {
     const struct geometry *s;
     const float *x, *w, *bias, *g;
     float *out;
-    double *total; /* of a weight gradient: (F, KH, KW); in front of them, for each a vector */
-    VEC *sums;
-    int adjoint;                           /* whether the gradient by the image is computed, from `x`: the output's */
-    ptrdiff_t rows, columns, channels;     /* of the result, */
+    int adjoint;                       /* whether the gradient by the image is computed; then `x` is that by the output */
+    ptrdiff_t rows, columns, channels; /* of the result, */
     ptrdiff_t seen_rows, seen_columns, seen_channels; /* and of what it is computed from */
-    ptrdiff_t runs, *run;                  /* of columns: begin, end, and what each column of the kernel meets in the first of them, or -1 */
-    ptrdiff_t together, blocks, height;    /* channels of a block, how many of these there are, and rows in a part */
+    ptrdiff_t runs, *run;              /* of columns: begin, end, and what each column of the kernel meets in the first of them, or -1 */
+    ptrdiff_t together, blocks, height; /* channels of a block, how many blocks there are, and rows in a part */
+    VEC *sums;                         /* of a weight gradient, for each weight: lanes that are still to be added up, */
+    double *total;                     /* and what was */
 };
 
-/* What row (or column) `at` of the result meets with tap k, or -1. */
+/* The row (or column) that row `at` of the result meets `k` rows into the kernel, or -1. */
 static inline ptrdiff_t NAME(met)(ptrdiff_t at, ptrdiff_t k, ptrdiff_t stride, ptrdiff_t before, ptrdiff_t length, int adjoint)
 {
     ptrdiff_t place = adjoint ? at + before - k : at * stride + k - before;
@@ -36,7 +36,7 @@ static inline ptrdiff_t NAME(met)(ptrdiff_t at, ptrdiff_t k, ptrdiff_t stride, p
     return place >= 0 && place < length ? place : -1;
 }
 
-/* Fill in what does not depend on the row; returns NO_MEMORY if there is none, as for `more` bytes behind the runs. */
+/* Find the runs of columns, and cut the channels into blocks, at least as many as `parts`; returns NO_MEMORY if there is none. */
 static int NAME(find_runs)(struct NAME(depthwise) *d, ptrdiff_t parts)
 {
     const struct geometry *s = d->s;
@@ -150,8 +150,8 @@ TARGET static void NAME(depthwise_part)(void *context, ptrdiff_t part, int worke
             NAME(sum_run)(d, row, d->run + r * (2 + d->s->kw), begin, min(begin + d->together, d->channels));
 }
 
-/* How many threads are worth it: a multiplication takes several times as long as in other convolutions, as memory is what is waited for. */
-static ptrdiff_t NAME(worthy)(const struct geometry *s, ptrdiff_t threads)
+/* How many threads are worth it: what is waited for is memory, so a multiplication takes several times as long as elsewhere. */
+static ptrdiff_t NAME(depthwise_threads)(const struct geometry *s, ptrdiff_t threads)
 {
     return useful_threads(&(struct geometry){.n = 4 * s->n, .f = s->f, .oh = s->oh, .ow = s->ow, .c = 1, .kh = s->kh, .kw = s->kw}, threads);
 }
@@ -167,7 +167,7 @@ NAME(depthwise)(const struct geometry *s, const float *x, const float *w, const 
         d.rows = s->h, d.columns = s->w, d.channels = s->c;
         d.seen_rows = s->oh, d.seen_columns = s->ow, d.seen_channels = s->f;
     }
-    threads = NAME(worthy)(s, threads);
+    threads = NAME(depthwise_threads)(s, threads);
     if (NAME(find_runs)(&d, 1))
         return NO_MEMORY;
     const ptrdiff_t shares = threads > 1 ? min((SHARES * threads - 1) / d.blocks + 1, d.rows) : 1;
@@ -291,7 +291,7 @@ TARGET static int NAME(depthwise_weights)(const struct geometry *s, const float 
     }
     memset(d.sums, 0, sums + totals);
     d.total = (double *)((char *)d.sums + sums);
-    in_parallel(NAME(worthy)(s, threads), d.blocks, NAME(depthwise_weights_part), &d);
+    in_parallel(NAME(depthwise_threads)(s, threads), d.blocks, NAME(depthwise_weights_part), &d);
     free(d.run);
     free(d.sums);
     return 0;

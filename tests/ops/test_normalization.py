@@ -377,3 +377,17 @@ plants(
     ROWS,
     kind="sign",
 )(lambda right, g, out, x: -right)
+plants(
+    "_products: its derivative by the center",
+    lambda g, x, c: inner("_products")(g, x, c, axes=(0,)),
+    normal((3, 2), (3, 2), (1, 2)),
+    kind="sign",
+    argument=2,
+)(lambda right, h, out, g, x, c: -right)
+plants(
+    "_affine: the gradient by the scale without the center",
+    lambda x, c, s: inner("_affine")(x, c, s, 1.0, axes=(0,)),
+    normal((3, 2), (1, 2), (1, 2)),
+    kind="choice",
+    argument=2,
+)(lambda right, g, out, x, c, s: (g * x).sum(0, keepdims=True))

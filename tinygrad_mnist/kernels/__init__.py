@@ -107,7 +107,7 @@ def moments(x: Array, axes: tuple[int, ...]) -> Any:
     return compiled.moments(x, axes, groups) if groups else normalization.moments(x, axes)
 
 
-def gradient_sums(g: Array, x: Array, axes: tuple[int, ...], center: Array) -> Any:
+def gradient_sums(g: Array, x: Array, axes: tuple[int, ...], center: Any) -> Any:
     """The sum of ``g``, and of ``g * (x - center)``, of each group."""
     groups = _groups(x, axes) if compiled.supports(g) else None
     if groups:

@@ -265,10 +265,11 @@ def moments(x: Array, axes: tuple[int, ...], groups: tuple[int, int, int]) -> Ar
     return out
 
 
-def gradient_sums(g: Array, x: Array, axes: tuple[int, ...], groups: tuple[int, int, int], center: Array) -> Array:
+def gradient_sums(g: Array, x: Array, axes: tuple[int, ...], groups: tuple[int, int, int], center: Any) -> Array:
     """See `normalization.gradient_sums`."""
-    out, g, center = np.empty((2, *_kept(x, axes))), _lay_out_as(g, x), np.ascontiguousarray(center, np.float64)
-    LIBRARY.gradient_sums(LEVEL, op_threads(), *groups, *map(_address, (g, x, center, out)))
+    out, g, centers = np.empty((2, *_kept(x, axes))), _lay_out_as(g, x), np.empty(_kept(x, axes))
+    centers[...] = center
+    LIBRARY.gradient_sums(LEVEL, op_threads(), *groups, *map(_address, (g, x, centers, out)))
     return out
 
 

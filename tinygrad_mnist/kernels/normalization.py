@@ -51,7 +51,7 @@ def moments(x: Array, axes: Axes) -> Array:
     return _moments(x, axes=axes).astype(wider(x), copy=False)
 
 
-def gradient_sums(g: Array, x: Array, axes: Axes, center: Array) -> Array:
+def gradient_sums(g: Array, x: Array, axes: Axes, center: Any) -> Array:
     """The sum of ``g``, and of ``g * (x - center)``, of each group: two arrays in one."""
     return _gradient_sums(g, x, center, axes=axes).astype(wider(x), copy=False)
 

@@ -119,11 +119,22 @@ def _affine(x: Any, center: Any, scale: Any, shift: Any, /, *, axes: Axes) -> An
     return kernels.affine(x, center, scale, shift, axes)
 
 
+@primitive
+def _products(g: Any, x: Any, center: Any, /, *, axes: Axes) -> Any:
+    """The sum of ``g * (x - center)`` of each group, in single precision at least."""
+    return kernels.gradient_sums(g, x, axes, center)[1].astype(np.promote_types(x.dtype, np.float32))
+
+
 _affine.defvjp(
     lambda g, out, x, center, scale, shift, axes: _affine(g, 0.0, scale, 0.0, axes=axes),
     lambda g, out, x, center, scale, shift, axes: unbroadcast(g, center) * -scale,
-    lambda g, out, x, center, scale, shift, axes: unbroadcast(g * _affine(x, center, 1.0, 0.0, axes=axes), scale),
+    lambda g, out, x, center, scale, shift, axes: _products(g, x, center, axes=axes),
     lambda g, out, x, center, scale, shift, axes: unbroadcast(g, shift),
+)
+_products.defvjp(
+    lambda h, out, g, x, center, axes: _affine(x, center, h, 0.0, axes=axes),
+    lambda h, out, g, x, center, axes: _affine(g, 0.0, h, 0.0, axes=axes),
+    lambda h, out, g, x, center, axes: unbroadcast(g, center) * -h,
 )
 
 
@@ -323,5 +334,7 @@ def group_norm(
     size = math.prod(x.shape[1:]) // num_groups
     grouped = reshape(x, x.shape[0], num_groups, size)
     out = reshape(_normalize(grouped, _moments(grouped, axes=(2,)), PLAIN, axes=(2,), eps=eps), x.shape)
-    out = out if weight is None else out * per_channel(caller, "weight", weight, x)
-    return out if bias is None else out + per_channel(caller, "bias", bias, x)
+    if weight is None and bias is None:
+        return out
+    scale, shift = per_channel(caller, "weight", weight, x, 1.0), per_channel(caller, "bias", bias, x)
+    return _affine(out, 0.0, scale, shift, axes=(0, *range(2, x.ndim)))

@@ -24,6 +24,11 @@ class Geometry(NamedTuple):
     groups: int = 1
     end: Size = (0, 0)
 
+    def __repr__(self) -> str:  # in graphs and errors: dilation, groups and end where there are any
+        always, defaults = ("stride", "padding"), self._field_defaults
+        shown = {name: v for name, v in self._asdict().items() if name in always or v != defaults[name]}
+        return "Geometry({})".format(", ".join(f"{name}={value}" for name, value in shown.items()))
+
     def output_size(self, size: tuple[int, ...], kernel: tuple[int, ...]) -> Size:
         """Return (OH, OW) of images of `size` (H, W); not positive if the kernel does not fit."""
         (h, w), (kh, kw), (sh, sw), (ph, pw), (dh, dw), _, (eh, ew) = size[-2:], kernel, *self

@@ -827,8 +827,10 @@ def calls(draw: Any) -> tuple[Any, list[tuple[int, ...]], dict[str, Any]]:
     given_ = {"stride": draw(pair), "padding": draw(st.sampled_from([0, 0, 1, 1, 2, 3, -1]))}
     if op in (tg.max_pool2d, tg.avg_pool2d):
         return op, [sizes], draw(st.sampled_from([{}, given_])) | {"kernel_size": draw(st.sampled_from([2, 2, 3, 0]))}
-    seen = draw(st.sampled_from([sizes[1], sizes[1], sizes[1], 2]))
-    return op, [sizes, (draw(st.integers(0, 9)), seen, *draw(pair))], given_
+    groups = draw(st.sampled_from([1, 1, 2, 3]))
+    seen = draw(st.sampled_from([sizes[1] // groups] * 3 + [2]))
+    spread = {"dilation": draw(st.sampled_from([1, 1, 2])), "groups": groups}
+    return op, [sizes, (groups * draw(st.integers(0, 4)), seen, *draw(pair))], given_ | spread
 
 
 @needs_kernels

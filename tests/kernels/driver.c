@@ -22,6 +22,7 @@ void channel_sums(int, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *
 int depthwise(int, ptrdiff_t, const void *, const float *, const float *, const float *, float *);
 int depthwise_gradient(int, ptrdiff_t, const void *, const float *, const float *, float *);
 int depthwise_weights(int, ptrdiff_t, const void *, const float *, const float *, float *);
+void activation(int, ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *, const float *, float *);
 extern double worth_a_thread;
 
 enum { SIZES = 22, ARRAYS = 4, GUARD = 64, WRITTEN_BEYOND = -1 };
@@ -50,6 +51,7 @@ static int call(const struct call *c, float *const *a)
     case 8: return depthwise(0, c->threads, s, a[0], a[1], a[2], a[3]);
     case 9: return depthwise_gradient(0, c->threads, s, a[0], a[1], a[3]);
     case 10: return depthwise_weights(0, c->threads, s, a[0], a[1], a[3]);
+    case 11: activation(0, c->threads, s[0], s[1], a[0], c->counts[1] ? a[1] : NULL, a[3]); return 0;
     }
     exit(3);
 }

@@ -20,7 +20,7 @@ import pytest
 import test_compiled as properties
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_compiled import PLANTED, SOURCE, Array, compare_convolution, drawn, layouts, poolings, seeds
+from test_compiled import PLANTED, SOURCE, Array, compare_convolution, drawn, kinds, layouts, poolings, seeds, sides
 
 from tinygrad_mnist.kernels import Geometry, compiled, reference
 
@@ -45,6 +45,9 @@ class Driver:
         if name == "relu_gradient":
             sizes, pointers = arguments[:1], arguments[1:]
             counts = [sizes[0]] * 3
+        elif name == "activation":
+            sizes, pointers = arguments[:2], arguments[2:]
+            counts = [sizes[1]] * 3
         elif name == "channel_sums":
             sizes, pointers = arguments[:3], arguments[3:]
             counts = [int(np.prod(sizes)), sizes[1]]
@@ -213,6 +216,15 @@ def test_relu_in_a_driver(
 
 
 @few
+@given(kinds, st.integers(1, 9), st.integers(1, 4), sides, sides, layouts, layouts, seeds)
+def test_activations_in_a_driver(
+    driver: None, kind: str, n: int, c: int, h: int, w: int, x_layout: str, g_layout: str, seed: int
+) -> None:
+    inner = original(properties.test_activations_equal_their_definition)
+    inner(0, kind, n, c, h, w, x_layout, g_layout, seed)
+
+
+@few
 @given(
     st.integers(1, 70), st.integers(1, 5), *[st.integers(1, 6)] * 2, layouts, seeds, st.sampled_from([1.0, 1e30, 1e-38])
 )
@@ -247,6 +259,7 @@ def test_bits_do_not_depend_on_the_number_of_threads_in_a_driver(driver: None) -
                 compiled.average_pool(x, (3, 3), Geometry((2, 2), (1, 1))),
                 compiled.average_pool_gradient(top, (3, 3), Geometry((2, 2), (1, 1)), (9, 13)),
                 compiled.channel_sums(x),
+                compiled.activation("gelu", x, x),
             )
             results.add(b"".join(array.tobytes() for array in outputs))
     assert len(results) == 1

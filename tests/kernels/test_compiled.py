@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
 from tinygrad_mnist import kernels
-from tinygrad_mnist.kernels import Geometry, compiled, normalization, reference
+from tinygrad_mnist.kernels import Geometry, compiled, normalization, reference, smooth
 from tinygrad_mnist.kernels.machine import usable_cores
 from tinygrad_mnist.testing import check_gradients
 
@@ -41,6 +41,7 @@ levels = pytest.mark.parametrize("level", range(compiled.LIBRARY.highest_level()
 sides, seeds = st.integers(1, 9), st.integers(0, 2**32 - 1)
 layouts = st.sampled_from(["batch innermost", "C", "reversed", "every second", "unaligned"])
 counts = st.one_of(st.integers(1, 20), st.sampled_from([31, 32, 33, 50, 64, 65, 79, 80, 100, 125, 128, 129]))  # images
+kinds = st.sampled_from(compiled.ACTIVATIONS)
 channels = st.sampled_from([1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 20, 33])
 
 
@@ -660,6 +661,57 @@ def test_relu_gradients_equal_their_definition(
             assert not np.signbit(actual[~np.isnan(y)]).any()
 
 
+def compare_activation(kind: str, x: Array, g: Array) -> None:
+    """Within a unit in the last place of what NumPy computes in double precision, and NaN where it is."""
+    x64, g64 = x.astype(float), g.astype(float)
+    with np.errstate(all="ignore"):
+        if kind == "sigmoid":
+            pairs = [(kernels.times_sigmoid(g, x, 0.0), smooth.times_sigmoid(g64, x64, 0.0))]
+            plain = [smooth.times_sigmoid(g, x, 0.0)]
+        else:
+            pairs = [
+                (kernels.activation(kind, x), smooth.activation(kind, x64)),
+                (kernels.activation(kind, x, g), smooth.activation(kind, x64, g64)),
+            ]
+            plain = [smooth.activation(kind, x), smooth.activation(kind, x, g)]
+    for number, ((found, exact), narrow) in enumerate(zip(pairs, plain, strict=True)):
+        assert found.dtype == np.float32 and found.shape == x.shape
+        np.testing.assert_array_equal(np.isfinite(found), np.isfinite(narrow))
+        np.testing.assert_array_equal(found[~np.isfinite(found)], narrow[~np.isfinite(found)])
+        cancels = np.where(number and (x > -2) & (x < 0), np.abs(g64), 0)  # around the zero of the derivative
+        bound = EPS * (np.abs(exact) + cancels / 8) + float(np.finfo(np.float32).smallest_subnormal)
+        held = np.isfinite(found) & np.isfinite(exact)
+        error = np.abs(found[held] - exact[held])
+        assert (error <= bound[held]).all(), (error / bound[held]).max()
+
+
+@needs_kernels
+@levels
+@given(kinds, st.integers(1, 9), st.integers(1, 4), sides, sides, layouts, layouts, seeds)
+def test_activations_equal_their_definition(
+    level: int, kind: str, n: int, c: int, h: int, w: int, x_layout: str, g_layout: str, seed: int
+) -> None:
+    rng, shape = np.random.default_rng(seed), (n, c, h, w)
+    x, g = drawn(rng, shape, x_layout), drawn(rng, shape, g_layout)
+    x *= rng.choice(np.float32([1e-30, 1, 5, 40, 120, 1e4, 1e37]), shape)
+    g *= rng.choice(np.float32([1e-38, 1e-10, 1, 1e10, 1e37]), shape)
+    special = np.float32([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, 3e38, -3e38, -699, -701, -37, -38])
+    for a in (x, g):
+        np.copyto(a, rng.choice(special, shape), where=rng.random(shape) < 0.1)
+    with patch.object(compiled, "LEVEL", level):
+        compare_activation(kind, x, g)
+
+
+@needs_kernels
+@levels
+@pytest.mark.parametrize("kind", compiled.ACTIVATIONS)
+def test_activations_of_many_numbers_by_definition(level: int, kind: str) -> None:
+    """Several threads, and numbers side by side over the range in which the functions bend."""
+    x = np.linspace(-60, 40, 70_003, dtype=np.float32)
+    with patch.object(compiled, "LEVEL", level):
+        compare_activation(kind, x, np.cos(x))
+
+
 @needs_kernels
 def test_what_is_not_float32_or_empty_is_left_to_numpy() -> None:
     x, w = np.ones((2, 3, 4, 4), np.float32), np.ones((5, 3, 2, 2), np.float32)
@@ -681,6 +733,10 @@ def test_what_is_not_float32_or_empty_is_left_to_numpy() -> None:
             (x[:0], (2,)),
         ):
             tg.max_pool2d(images, *window)
+        kernel.assert_not_called()
+    with patch.object(compiled, "activation") as kernel:
+        for images in (x.astype(np.float64), x.astype(np.float16), x.astype(">f4"), x[:0], np.ones((2, 3), int)):
+            assert tg.silu(images).shape == images.shape
         kernel.assert_not_called()
 
 
@@ -708,6 +764,8 @@ def test_results_are_the_same_bits_every_time_and_in_every_thread(level: int) ->
             for r in [
                 *results,
                 compiled.relu_gradient(g, g),
+                compiled.activation("gelu", x),
+                compiled.activation("mish", g, g),
                 compiled.max_pool_scatter(results[5], x, results[5], (2, 2), halves),
                 kernels.moments(x, (0, 2, 3)),
                 kernels.gradient_sums(x, x, (0, 2, 3), np.ones((1, 8, 1, 1))),
@@ -729,6 +787,8 @@ def test_gradients_of_native_ops_match_finite_differences(level: int) -> None:
         check_gradients(lambda x, w, b: tg.tanh(tg.conv2d(x, w, b, 1, 1)), x, w, b, rng=0)
         check_gradients(lambda x: tg.tanh(tg.max_pool2d(x, 2)), x, rng=0)
         check_gradients(lambda x: tg.tanh(tg.avg_pool2d(x, 2, 1, 1)), x, rng=0)
+        for activation in (tg.gelu, tg.silu, tg.mish, tg.softplus):
+            check_gradients(activation, x[:1], order=2, rng=0)
 
 
 # Choosing and missing -------------------------------------------------------------------------------------------------
@@ -821,8 +881,8 @@ def calls(draw: Any) -> tuple[Any, list[tuple[int, ...]], dict[str, Any]]:
     """Draw an op, shapes of its arrays and settings: about half of the calls are valid."""
     sizes = (draw(counts | st.integers(0, 3)), draw(st.sampled_from([1, 2, 3, 4, 0])), draw(sides), draw(sides))
     pair = st.tuples(st.sampled_from([1, 2, 2, 3, 3, 3, 0]), st.integers(1, 3))
-    op = draw(st.sampled_from([tg.conv2d, tg.max_pool2d, tg.avg_pool2d, tg.relu]))
-    if op is tg.relu:
+    op = draw(st.sampled_from([tg.conv2d, tg.max_pool2d, tg.avg_pool2d, tg.relu, tg.gelu, tg.silu]))
+    if op in (tg.relu, tg.gelu, tg.silu):
         return op, [sizes], {}
     given_ = {"stride": draw(pair), "padding": draw(st.sampled_from([0, 0, 1, 1, 2, 3, -1]))}
     if op in (tg.max_pool2d, tg.avg_pool2d):
@@ -953,6 +1013,21 @@ PLANTED = {
         "ptrdiff_t first = part * t->some, end = min(first + t->some, t->rows * t->channels);",
         "ptrdiff_t first = part * t->some, end = min(t->some, t->rows * t->channels);",
     ),
+    "an exponential of few terms": ("smooth.h", "1 / 40320., 1 / 5040.", "0, 0"),
+    "the exponential of a sum": ("smooth.h", "rest = v - (shifted", "rest = v + (shifted"),
+    "an exponential far below": ("smooth.h", "& ~(LONGS)(v < -FAR)", "& ~(LONGS)(v < -2 * FAR)"),
+    "a step that is taken at infinity": ("smooth.h", "(LONGS)(x > -INFINITY)", "~(LONGS){0}"),
+    "an infinite gradient that is passed on": ("smooth.h", "sloped ? (WIDE)((LONGS)out & ~", "0 ? (WIDE)(~"),
+    "a tail of less precision": ("smooth.h", "6.5519701868292946e-06", "0"),
+    "the other tail": ("smooth.h", "product, 1 - product);", "product, 1 + product);"),
+    "the slope of the exponent": ("smooth.h", "(3 * 0.044715)", "(2 * 0.044715)"),
+    "the square of the step": (
+        "smooth.h",
+        "NAME(either)(below, one, small * small)",
+        "NAME(either)(below, one, small)",
+    ),
+    "the last numbers": ("smooth.h", "memcpy(g, sloped ? t->g + at : x, bytes);", ""),
+    "numbers beyond the first part": ("smooth.h", "{part * (SMALL_PART / 4), min", "{part * (SMALL_PART / 4) + 1, min"),
     "the gradient at 0": ("pooling.h", "(x <= 0)", "(x < 0)"),
     "a sum without its tail": ("pooling.h", "(line + at, end - at)", "(line + at, end - at - 1)"),
     "sums across too few lanes": (

@@ -112,8 +112,18 @@ def test_the_slope_of_x_times_a_step_over_the_whole_range(name: str, dtype: Any)
     assert found.dtype == dtype and (np.abs(found.data - (first + near * second)) <= allowed).all()
 
 
+def named(name: str) -> tuple[str, dict[str, Any]]:
+    """Return PyTorch's function and settings for a name such as ``elu(0.7)``."""
+    kind, _, setting = name.rstrip(")").partition("(")
+    word = {"gelu": "approximate", "softplus": "beta", "elu": "alpha", "leaky_relu": "negative_slope"}.get(kind, "")
+    arguments: dict[str, Any] = {word: setting if kind == "gelu" else float(setting)} if setting else {}
+    return kind, arguments | ({"threshold": 100} if kind == "softplus" else {})  # from there on PyTorch returns x
+
+
 INFINITE: dict[str, list[float]] = {  # the values at -inf and inf, the slopes there
-    **dict.fromkeys([*STEPS, "softplus", "softplus(2.5)"], [0, np.inf, 0, 1]),
+    **dict.fromkeys(STEPS, [np.nan, np.inf, np.nan, np.nan]),  # as in PyTorch
+    "hardswish": [np.nan, np.inf, 0, 1],
+    **dict.fromkeys(["softplus", "softplus(2.5)"], [0, np.inf, 0, 1]),
     "elu": [-1, np.inf, 0, 1],
     "elu(0.7)": [-0.7, np.inf, 0, 1],
     "leaky_relu": [-np.inf, np.inf, 0.01, 1],
@@ -124,22 +134,37 @@ INFINITE: dict[str, list[float]] = {  # the values at -inf and inf, the slopes t
 @each
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_limits(name: str, dtype: Any) -> None:
-    """At infinities, and far out, where a cotangent times the argument overflows, everything has its limit."""
+    """Far out, where a cotangent times the argument overflows, everything has its limit; at infinities, PyTorch's."""
     function = PLAIN[name][0]
     largest = float(np.finfo(dtype).max)
     low, high, slope_low, slope_high = INFINITE[name]
+    limits = [0, 1] if np.isnan(slope_low) else [slope_low, slope_high]
     x = Tensor(np.array([-np.inf, -largest, -2e3, 2e3, largest, np.inf], dtype), requires_grad=True)
     with np.errstate(over="ignore"):
         out = function(x)
-    assert out.data[[0, 5]].tolist() == np.array([low, high], dtype).tolist()
+    np.testing.assert_array_equal(out.data[[0, 5]], np.array([low, high], dtype))
     cotangent = np.full(6, 1000, dtype)
-    (slope,) = tg.grad(out, [x], create_graph=True, gradient=cotangent)
-    np.testing.assert_allclose(
-        slope.data, 1000 * np.repeat([slope_low, slope_high], 3), rtol=2e-3 if dtype == np.float16 else 1e-6
-    )
-    if slope.requires_grad:
-        curvature = tg.grad(slope, [x], gradient=cotangent)[0]
-        assert (curvature.data == 0).all()
+    with np.errstate(invalid="ignore"):
+        (slope,) = tg.grad(out, [x], create_graph=True, gradient=cotangent)
+        expected = [slope_low, *np.repeat(limits, 2), slope_high]
+        np.testing.assert_allclose(slope.data, np.multiply(1000, expected), rtol=2e-3 if dtype == np.float16 else 1e-6)
+        if slope.requires_grad:
+            curvature = tg.grad(slope, [x], gradient=cotangent)[0].data
+            assert (curvature[1:-1] == 0).all()
+            np.testing.assert_array_equal(curvature[[0, -1]], np.multiply([slope_low, slope_high], 0))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", PLAIN)
+def test_infinities_and_nan_are_those_of_pytorch(name: str, dtype: str) -> None:
+    torch = pytest.importorskip("torch")
+    at, (kind, arguments) = [-np.inf, np.inf, np.nan], named(name)
+    leaf, theirs = (Tensor(np.array(at, dtype), requires_grad=True), torch.tensor(at, dtype=getattr(torch, dtype)))
+    out, other = PLAIN[name][0](leaf), getattr(torch.nn.functional, kind)(theirs.requires_grad_(), **arguments)
+    (slope,) = tg.grad(out, [leaf], gradient=np.ones(3, dtype))
+    (their_slope,) = torch.autograd.grad(other, theirs, torch.ones_like(other))
+    np.testing.assert_allclose(out.data, other.detach().numpy(), rtol=1e-6)
+    np.testing.assert_allclose(slope.data, their_slope.numpy(), rtol=1e-6)
 
 
 @each
@@ -189,15 +214,11 @@ def test_an_infinite_cotangent_that_is_not_passed_on_gives_exactly_0(function: A
 def test_derivatives_equal_those_of_pytorch(name: str, seed: int) -> None:
     torch = pytest.importorskip("torch")
     ours, rng = PLAIN[name][0], np.random.default_rng(seed)
-    kind, _, setting = name.rstrip(")").partition("(")
-    arguments: dict[str, Any] = {"approximate": "tanh"} if setting == "tanh" else {}
-    if kind == "softplus":
-        arguments["threshold"] = 100  # from there on PyTorch returns x
+    kind, arguments = named(name)
     plain = getattr(torch.nn.functional, kind)
-    positional = [float(setting)] if setting not in ("", "tanh") else []
     x, g, h = rng.normal(size=30) * 3, rng.normal(size=30), rng.normal(size=30)
     leaf, theirs = Tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
-    out, other = ours(leaf), plain(theirs, *positional, **arguments)
+    out, other = ours(leaf), plain(theirs, **arguments)
     (slope,) = tg.grad(out, [leaf], create_graph=True, gradient=g)
     (their_slope,) = torch.autograd.grad(other, theirs, torch.tensor(g), create_graph=True)
     found, expected = [out.data, slope.data], [other, their_slope]

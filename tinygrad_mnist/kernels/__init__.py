@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from . import compiled, normalization, reference, scaling
+from . import compiled, normalization, reference, scaling, smooth
 from .determinant import determinant_gradient
 from .geometry import Geometry, Pair, Size, make_geometry, pair, shortest
 from .machine import keep_freed_memory
 from .products import Array
 from .recurrence import product_of_others, recurrence
 from .scaling import power_by_base, power_by_exponent, quotient_sum, times_exp, times_sech2, times_sigmoids
-from .smooth import erf, times_gaussian, times_normal, times_sigmoid, times_tanh_softplus
+from .smooth import erf, times_gaussian
 from .threads import LARGE, dealt, elementwise, matmul, reduce_sum
 
 __all__ = [
@@ -43,11 +43,8 @@ __all__ = [
     "shortest",
     "times_exp",
     "times_gaussian",
-    "times_normal",
     "times_sech2",
-    "times_sigmoid",
     "times_sigmoids",
-    "times_tanh_softplus",
 ]
 
 
@@ -153,6 +150,20 @@ def select(g: Array, mask: Any) -> Any:
 
 def _select(function: Callable[..., Any], g: Array, other: Any) -> Any:
     return elementwise(function, g, other, dtype=g.dtype) if g.dtype in reference.BITS else function(g, other)
+
+
+def activation(kind: str, x: Array, g: Array | None = None) -> Any:
+    """One of `smooth.ACTIVATIONS`, or ``g`` times its derivative."""
+    if compiled.supports(x, *([] if g is None else [g])):
+        return compiled.activation(kind, x, g)
+    return smooth.activation(kind, x, g)
+
+
+def times_sigmoid(g: Array, x: Array, y: Any) -> Any:
+    """``g / (1 + exp(y - x))``."""
+    if isinstance(y, float) and y == 0 and g.shape == x.shape and compiled.supports(g, x):
+        return compiled.activation("sigmoid", x, g)
+    return smooth.times_sigmoid(g, x, y)
 
 
 def add_up(x: Array, axis: Any = None, keepdims: bool = False) -> Any:

@@ -24,6 +24,7 @@ from .threads import LARGE, SLICES, cuts, deal
 
 VARIABLE = "TINYGRAD_MNIST_NATIVE"
 LEVELS = ("baseline", "avx2", "avx512")  # as numbered in native.c
+ACTIVATIONS = ("gelu", "gelu_tanh", "silu", "mish", "sigmoid")  # as numbered there
 SIGNATURES = {  # the level, threads, sizes, and arrays
     "convolve": [ctypes.c_int, ctypes.c_ssize_t, *[ctypes.c_void_p] * 5],
     "weight_gradient": [ctypes.c_int, ctypes.c_ssize_t, *[ctypes.c_void_p] * 4],
@@ -33,12 +34,13 @@ SIGNATURES = {  # the level, threads, sizes, and arrays
     "average_pool_gradient": [ctypes.c_int, ctypes.c_ssize_t, *[ctypes.c_void_p] * 3],
     "relu_gradient": [ctypes.c_int, *[ctypes.c_ssize_t] * 2, *[ctypes.c_void_p] * 3],
     "channel_sums": [ctypes.c_int, *[ctypes.c_ssize_t] * 4, *[ctypes.c_void_p] * 2],
-    "moments": [ctypes.c_int, *[ctypes.c_ssize_t] * 4, *[ctypes.c_void_p] * 2],
-    "gradient_sums": [ctypes.c_int, *[ctypes.c_ssize_t] * 4, *[ctypes.c_void_p] * 4],
-    "affine": [ctypes.c_int, *[ctypes.c_ssize_t] * 4, *[ctypes.c_void_p] * 4],
     "depthwise": [ctypes.c_int, ctypes.c_ssize_t, *[ctypes.c_void_p] * 5],
     "depthwise_gradient": [ctypes.c_int, ctypes.c_ssize_t, *[ctypes.c_void_p] * 4],
     "depthwise_weights": [ctypes.c_int, ctypes.c_ssize_t, *[ctypes.c_void_p] * 4],
+    "activation": [ctypes.c_int, *[ctypes.c_ssize_t] * 3, *[ctypes.c_void_p] * 3],
+    "moments": [ctypes.c_int, *[ctypes.c_ssize_t] * 4, *[ctypes.c_void_p] * 2],
+    "gradient_sums": [ctypes.c_int, *[ctypes.c_ssize_t] * 4, *[ctypes.c_void_p] * 4],
+    "affine": [ctypes.c_int, *[ctypes.c_ssize_t] * 4, *[ctypes.c_void_p] * 4],
 }
 
 
@@ -289,6 +291,15 @@ def affine(
     added = None if g is None else _lay_out_as(g, x)
     gradient = None if added is None else _address(added)
     LIBRARY.affine(LEVEL, op_threads(), *groups, _address(x), gradient, _address(each), _address(out))
+    return out
+
+
+def activation(kind: str, x: Array, g: Array | None = None) -> Array:
+    """See `smooth.activation`; also ``g * sigmoid(x)``. In the memory order of `x`."""
+    out, number = np.empty_like(x), ACTIVATIONS.index(kind)
+    x, g = _lay_out_as(x, out), None if g is None else _lay_out_as(g, out)
+    gradient = None if g is None else _address(g)
+    LIBRARY.activation(LEVEL, op_threads(), number, x.size, _address(x), gradient, _address(out))
     return out
 
 

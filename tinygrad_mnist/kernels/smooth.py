@@ -1,7 +1,7 @@
-"""The error function, and products with the smooth steps from 0 to 1 that activation functions are made of.
+"""The error function, and activation functions that are ``x`` times a smooth step from 0 to 1, with their derivatives.
 
-Every product is right wherever it is representable, also where the step underflows. Lower precisions are computed in
-double precision.
+Every product is right wherever it is representable, also where the step underflows. At infinities it is NaN where the
+formula is, as in PyTorch. Lower precisions are computed in double precision.
 
 The normal distribution follows from ``exp(z**2) * erfc(z)``, which falls from 1 to 0 like 1 / z for z >= 0. With a
 factor ``1 + z / SCALE``, and as a function of ``(z - SCALE) / (z + SCALE)``, it is a short Chebyshev series (M. M.
@@ -22,7 +22,7 @@ from .products import Array
 from .reference import select
 from .threads import COSTLY, elementwise
 
-__all__ = ["erf", "times_gaussian", "times_normal", "times_sigmoid", "times_tanh_softplus"]
+__all__ = ["activation", "erf", "times_gaussian", "times_sigmoid"]
 
 SCALE = 3.0  # near it the interpolation converges fastest
 CHEBYSHEV = [  # computed with 40 digits
@@ -54,7 +54,8 @@ CHEBYSHEV = [  # computed with 40 digits
 ]
 TERMS = {np.dtype(np.float16): 7, np.dtype(np.float32): 12}  # what the precision of the result needs; otherwise all
 BLOCK = 1 << 12  # numbers
-BOUND = 1500.0  # exp(-1500) is 0, whatever number it is multiplied with
+BOUND = 1480.0  # exp(-1480) is 0, whatever number it is multiplied with; the square root of it is not
+NARROW_BOUND = 700.0  # the same for single precision
 
 
 def _double(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -148,20 +149,10 @@ def times_gaussian(g: Array, x: Array, factor: Array, terms: int, narrow: bool) 
 
 
 @_double
-def times_normal(g: Array, x: Array, terms: int, narrow: bool) -> Any:
-    """``g`` times the probability that a number of the standard normal distribution is less than ``x``."""
-    half = _tail(np.abs(x) / math.sqrt(2), terms) / 2
-    g, below = select(g, ~(x < -BOUND)), x < 0
-    tail = _times_exp_of_square(half if narrow else np.where(below, g * half, half), x, 0.5, narrow)
-    return g * np.where(below, tail, 1 - tail) if narrow else np.where(below, tail, g * (1 - tail))
-
-
-# The logistic distribution --------------------------------------------------------------------------------------------
-@_double
 def times_sigmoid(g: Array, x: Array, y: Array, terms: int, narrow: bool) -> Any:
     """``g / (1 + exp(y - x))``: ``g`` times the weight of ``x`` in the softmax of both."""
     difference = x - y
-    g = select(g, ~(difference < -BOUND))
+    g = select(g, ~(difference < -_bound(narrow)))
     if narrow:
         return g / (1 + np.exp(-difference))
     root = np.exp(-np.abs(difference) / 2)
@@ -174,15 +165,76 @@ def times_sigmoid(g: Array, x: Array, y: Array, terms: int, narrow: bool) -> Any
     return out + select(out * rest * np.where(difference < 0, 1, small) / (1 + small), np.isfinite(rest))
 
 
-@_double
-def times_tanh_softplus(g: Array, x: Array, terms: int, narrow: bool) -> Any:
-    """``g * tanh(log(1 + exp(x)))``."""
-    g = select(g, ~(x < -BOUND))
-    if narrow:
-        e = np.exp(np.minimum(x, 100))
-        square = e * (e + 2)  # (1 + e)**2 - 1
-        return g * square / (square + 2)
-    root = np.exp(-np.abs(x) / 2)
+# Activation functions -------------------------------------------------------------------------------------------------
+def _bound(narrow: bool) -> float:
+    return NARROW_BOUND if narrow else BOUND
+
+
+def _far_below(out: Array, exponent: Array, x: Array, narrow: bool) -> Any:
+    """Replace products with a step by exactly 0 where ``exp(exponent)`` is 0, but not at minus infinity."""
+    return select(out, ~((exponent < -_bound(narrow)) & (x > -np.inf)))
+
+
+def _times_step(g: Array, factor: Array, root: Array, below: Array) -> Any:
+    """``g * factor``, and below 0 ``g * factor * root**2``, so that nothing overflows or underflows on the way."""
+    return np.where(below, g * root * factor * root, g * factor)
+
+
+def _logistic(x: Array, g: Array | None, exponent: Array, slope: Any, narrow: bool) -> Any:
+    """``x * sigmoid(exponent)``, or ``g`` times its derivative, where `slope` is the derivative of `exponent`."""
+    below, root = exponent < 0, np.exp(-np.abs(exponent) / 2)
     small = root * root
-    above = g * (1 + 2 * small) / (1 + 2 * small + 2 * small * small)
-    return np.where(x < 0, g * root * root * (2 + small) / (2 + 2 * small + small * small), above)
+    if g is None:
+        return _times_step(x, 1 / (1 + small), root, below)
+    factor = (1 + x * (slope * np.where(below, 1, small) / (1 + small))) / (1 + small)
+    return _far_below(_times_step(g, factor, root, below), exponent, x, narrow)
+
+
+@_double
+def silu(x: Array, g: Array | None = None, *, terms: int, narrow: bool) -> Any:
+    """``x * sigmoid(x)``, or ``g`` times its derivative."""
+    return _logistic(x, g, x, 1.0, narrow)
+
+
+@_double
+def gelu_tanh(x: Array, g: Array | None = None, *, terms: int, narrow: bool) -> Any:
+    """``x * sigmoid(sqrt(8 / pi) * (x + 0.044715 * x**3))``, or ``g`` times its derivative."""
+    near = np.clip(x, -100, 100)  # farther out the sigmoid is 0 or 1
+    square, factor = near * near, math.sqrt(8 / math.pi)
+    return _logistic(x, g, factor * near * (1 + 0.044715 * square), factor * (1 + 3 * 0.044715 * square), narrow)
+
+
+@_double
+def gelu(x: Array, g: Array | None = None, *, terms: int, narrow: bool) -> Any:
+    """``x`` times the normal distribution's probability of less than ``x``, or ``g`` times its derivative."""
+    below, size = x < 0, np.abs(x)
+    tail = _tail(size / math.sqrt(2), terms) / 2
+    if g is not None:
+        tail = tail - size / math.sqrt(2 * math.pi)
+    near = np.clip(size, 0, 60)
+    high = near.astype(np.float32).astype(x.dtype)  # its square is exact; a rounding error would be multiplied
+    root, rest = np.exp(-high * high / 4), np.exp((high - near) * (high + near) / 2)
+    factor = np.where(below, tail * rest, 1 - tail * root * root * rest)
+    out = _times_step(x if g is None else g, factor, root, below)
+    return out if g is None else _far_below(out, np.copysign(size * size / 2, x), x, narrow)
+
+
+@_double
+def mish(x: Array, g: Array | None = None, *, terms: int, narrow: bool) -> Any:
+    """``x * tanh(log(1 + exp(x)))``, or ``g`` times its derivative."""
+    below, root = x < 0, np.exp(-np.abs(x) / 2)
+    small = root * root
+    divisor = np.where(below, small * (small + 2) + 2, 1 + 2 * small * (1 + small))
+    factor = np.where(below, small + 2, 1 + 2 * small)
+    if g is None:
+        return _times_step(x, factor / divisor, root, below)
+    factor = factor + x * (4 * (small + 1) * np.where(below, 1, small * small) / divisor)
+    return _far_below(_times_step(g, factor / divisor, root, below), x, x, narrow)
+
+
+ACTIVATIONS = {"gelu": gelu, "gelu_tanh": gelu_tanh, "silu": silu, "mish": mish}
+
+
+def activation(kind: str, x: Array, g: Array | None = None) -> Any:
+    """One of `ACTIVATIONS`, or ``g`` times its derivative."""
+    return ACTIVATIONS[kind](x) if g is None else ACTIVATIONS[kind](x, g)

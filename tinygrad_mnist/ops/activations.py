@@ -1,7 +1,6 @@
-"""Activation functions: gelu, silu and their kin. Formulas and defaults are those of PyTorch.
+"""Activation functions: gelu, silu and their kin. Formulas, defaults and values at infinities are those of PyTorch.
 
-At infinities, where PyTorch's are NaN, these have their limits: at minus infinity silu, gelu, mish and hardswish and
-their derivatives are 0, at infinity the derivatives are 1.
+At minus infinity silu, gelu, mish and hardswish are NaN. The derivatives of the first three are NaN at both infinities.
 """
 
 from __future__ import annotations
@@ -15,40 +14,18 @@ from .. import kernels
 from ..record import primitive
 from ..tensor import Operand, Tensor
 from ..validation import real
-from .elementwise import _times_sech2, clip, where
+from .elementwise import _times_sech2, _times_sigmoids, clip, sigmoid, tanh, where
 from .functions import expm1, logaddexp, near, times_gaussian, times_weight
-from .logic import greater, less, less_equal, logical_and
+from .logic import equal, greater, less, less_equal, logical_and
 from .operators import in_rules, in_single
 from .scores import _scores as as_floats
 
 __all__ = ["elu", "gelu", "hardswish", "leaky_relu", "mish", "silu", "softplus"]
 
 
+# Products with a smooth step ------------------------------------------------------------------------------------------
 @primitive
-def _times_normal(g: Any, x: Any, /) -> Any:
-    """``g`` times the probability that a number of the standard normal distribution is less than ``x``."""
-    return kernels.times_normal(g, x)
-
-
-@primitive
-def _times_tanh_softplus(g: Any, x: Any, /) -> Any:
-    """``g * tanh(softplus(x))``."""
-    return kernels.times_tanh_softplus(g, x)
-
-
-times_normal = in_rules(_times_normal)
-times_tanh_softplus = in_rules(_times_tanh_softplus)
-_times_normal.defvjp(
-    lambda h, out, g, x: times_normal(h, x),
-    in_single(lambda h, out, g, x: times_gaussian(near(h, g, x), x, factor=0.5) / math.sqrt(2 * math.pi)),
-)
-_times_tanh_softplus.defvjp(
-    lambda h, out, g, x: times_tanh_softplus(h, x),
-    in_single(lambda h, out, g, x: times_weight(_times_sech2(near(h, g, x), logaddexp(x, 0.0)), x, 0.0)),
-)
-
-
-def gelu(x: Operand, approximate: str = "none") -> Tensor:
+def gelu(x: Any, /, approximate: str = "none") -> Any:
     """``x`` times the probability that a number of the standard normal distribution is less than ``x``.
 
     Parameters
@@ -68,18 +45,13 @@ def gelu(x: Operand, approximate: str = "none") -> Tensor:
     >>> gelu([1.0], approximate="tanh")
     Tensor([0.84119199], dtype=float64)
     """
-    x = as_floats(x)
-    if approximate == "none":
-        return times_normal(x, x)
-    if approximate != "tanh":
+    if approximate not in GELU:
         raise ValueError(f'gelu: approximate is {approximate!r}; it must be "none" or "tanh"')
-    if x.dtype == np.float16:  # the cube would overflow
-        return gelu(x.astype(np.float32), approximate).astype(np.float16)
-    inner = clip(x, -100, 100)  # farther out the probability is 0 or 1
-    return times_weight(x, math.sqrt(8 / math.pi) * (inner + 0.044715 * inner**3), 0.0)
+    return kernels.activation(GELU[approximate], x)
 
 
-def silu(x: Operand) -> Tensor:
+@primitive
+def silu(x: Any, /) -> Any:
     """``x * sigmoid(x)``, also known as swish.
 
     Examples
@@ -87,11 +59,11 @@ def silu(x: Operand) -> Tensor:
     >>> silu([-1.0, 0.0, 1.0])
     Tensor([-0.26894142,  0.        ,  0.73105858], dtype=float64)
     """
-    x = as_floats(x)
-    return times_weight(x, x, 0.0)
+    return kernels.activation("silu", x)
 
 
-def mish(x: Operand) -> Tensor:
+@primitive
+def mish(x: Any, /) -> Any:
     """``x * tanh(softplus(x))``.
 
     Notes
@@ -103,10 +75,61 @@ def mish(x: Operand) -> Tensor:
     >>> mish([-1.0, 0.0, 1.0])
     Tensor([-0.30340146,  0.        ,  0.86509839], dtype=float64)
     """
-    x = as_floats(x)
-    return times_tanh_softplus(x, x)
+    return kernels.activation("mish", x)
 
 
+@primitive
+def _times_slope(g: Any, x: Any, /, *, kind: str) -> Any:
+    """``g`` times the derivative of an activation function."""
+    return kernels.activation(kind, x, g)
+
+
+def _gelu_curvature(g: Tensor, x: Tensor) -> Tensor:
+    """``g`` times the second derivative."""
+    return times_gaussian(2 * g - g * x * x, x, factor=0.5) / math.sqrt(2 * math.pi)
+
+
+def _gelu_tanh_curvature(g: Tensor, x: Tensor) -> Tensor:
+    inner, factor = clip(x, -100, 100), math.sqrt(8 / math.pi)  # farther out the second derivative is 0
+    square = inner * inner
+    exponent, slope = factor * inner * (1 + 0.044715 * square), factor * (1 + 3 * 0.044715 * square)
+    bend = inner * (6 * 0.044715 * factor * inner - tanh(exponent / 2) * slope * slope)
+    return _times_sigmoids(2 * g * slope + g * bend, exponent)
+
+
+def _silu_curvature(g: Tensor, x: Tensor) -> Tensor:
+    return _times_sigmoids(2 * g - g * x * tanh(x / 2), x)
+
+
+def _mish_curvature(g: Tensor, x: Tensor) -> Tensor:
+    log = logaddexp(x, 0.0)
+    bend = sigmoid(-x) - 2 * tanh(log) * sigmoid(x)
+    return times_weight(_times_sech2(2 * g + g * x * bend, log), x, 0.0)
+
+
+def _curvature(h: Tensor, g: Tensor, x: Tensor, kind: str) -> Tensor:
+    """``h * g`` times the second derivative of an activation function; NaN at infinities, as the first is."""
+    return where(np.isinf(x.data), math.nan, CURVATURES[kind](near(h, g, x), x))
+
+
+GELU = {"none": "gelu", "tanh": "gelu_tanh"}
+CURVATURES = {
+    "gelu": _gelu_curvature,
+    "gelu_tanh": _gelu_tanh_curvature,
+    "silu": _silu_curvature,
+    "mish": _mish_curvature,
+}
+times_slope = in_rules(_times_slope)
+gelu.defvjp(lambda g, out, x, approximate: times_slope(g, x, kind=GELU[approximate]))
+silu.defvjp(lambda g, out, x: times_slope(g, x, kind="silu"))
+mish.defvjp(lambda g, out, x: times_slope(g, x, kind="mish"))
+_times_slope.defvjp(
+    lambda h, out, g, x, kind: times_slope(h, x, kind=kind),
+    in_single(lambda h, out, g, x, kind: _curvature(h, g, x, kind)),
+)
+
+
+# Compositions ---------------------------------------------------------------------------------------------------------
 def softplus(x: Operand, beta: float = 1.0) -> Tensor:
     """``log(1 + exp(beta * x)) / beta``, a smooth approximation of `relu`.
 
@@ -122,7 +145,9 @@ def softplus(x: Operand, beta: float = 1.0) -> Tensor:
 
 
 def elu(x: Operand, alpha: float = 1.0) -> Tensor:
-    """``x`` where that is positive, else ``alpha * (exp(x) - 1)``; at 0 all derivatives are `alpha`.
+    """``x`` where that is positive, else ``alpha * (exp(x) - 1)``.
+
+    At 0 all derivatives are `alpha`; in PyTorch the first is, the higher ones are 0 there.
 
     Notes
     -----
@@ -152,7 +177,7 @@ def leaky_relu(x: Operand, negative_slope: float = 0.01) -> Tensor:
 
 
 def hardswish(x: Operand) -> Tensor:
-    """``x * clip(x + 3, 0, 6) / 6``; the derivative is 0 at -3 and 1 at 3.
+    """``x * clip(x + 3, 0, 6) / 6``; the derivative is 0 at -3 and 1 at 3, and 0 at minus infinity, as in PyTorch.
 
     Notes
     -----
@@ -166,4 +191,5 @@ def hardswish(x: Operand) -> Tensor:
     x = as_floats(x)
     inside = logical_and(greater(x, -3), less(x, 3))
     middle = where(inside, x, 0.0)
-    return where(inside, middle * ((middle + 3) / 6), where(less(x, 3), 0.0, x))
+    finite = where(inside, middle * ((middle + 3) / 6), where(less(x, 3), 0.0, x))
+    return where(equal(x, -math.inf), math.nan, finite)

@@ -89,7 +89,12 @@ TARGET static inline float NAME(across)(VEC v) /* the sum of its lanes */
 #include "depthwise.h"
 #include "pooling.h"
 #include "normalization.h"
+#include "smooth.h"
 
+#undef WIDE
+#undef HALF
+#undef LOOSE_HALF
+#undef WIDE_LANES
 #undef VEC
 #undef LOOSE
 #undef INT

@@ -1,4 +1,4 @@
-/* Convolution, pooling, ReLU and the sums of channels in C11 with the vector extensions of GCC and Clang, for each instruction set.
+/* Convolution, pooling, normalization and activation functions in C11 with the vector extensions of GCC and Clang, for each instruction set.
 
    A plain shared library: it knows nothing of Python, keeps nothing but threads (pool.h), and may be called from several threads. The kernels,
    with comments, are in kernels.h and pooling.h.
@@ -71,6 +71,9 @@ struct ring { /* the lowered rows that one output row sees */
 struct found { /* about weights, their sizes as `magnitude` gives them */
     int lightest, heaviest, even;
 };
+
+enum activation { GELU, GELU_TANH, SILU, MISH, SIGMOID }; /* as numbered in compiled.py */
+static const double FAR = 700; /* exp(-700) is 0, whatever float32 numbers it is multiplied with */
 
 struct range {
     ptrdiff_t begin, end;
@@ -327,12 +330,13 @@ struct kernels {
     void (*moments)(ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *, double *, ptrdiff_t);
     void (*gradient_sums)(ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *, const float *, const double *, double *, ptrdiff_t);
     void (*affine)(ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *, const float *, const double *, float *, ptrdiff_t);
+    void (*activation)(enum activation, ptrdiff_t, const float *, const float *, float *, ptrdiff_t);
 };
 
 #define KERNELS(set) \
     {convolve_##set, weight_gradient_##set, depthwise_##set, depthwise_weights_##set, max_pool_##set, max_pool_gradient_##set, \
      average_pool_##set, average_pool_gradient_##set, relu_gradient_##set, channel_sums_##set, \
-     moments_##set, gradient_sums_##set, affine_##set}
+     moments_##set, gradient_sums_##set, affine_##set, activation_##set}
 static const struct kernels levels[] = {
     KERNELS(baseline),
 #if defined(X86)
@@ -439,4 +443,9 @@ void affine(int level, ptrdiff_t threads, ptrdiff_t rows, ptrdiff_t channels, pt
             const double *each, float *out)
 {
     levels[level].affine(rows, channels, length, x, g, each, out, threads);
+}
+
+void activation(int level, ptrdiff_t threads, ptrdiff_t kind, ptrdiff_t count, const float *x, const float *g, float *out)
+{
+    levels[level].activation((enum activation)kind, count, x, g, out, threads);
 }

@@ -159,8 +159,3 @@ TARGET static void NAME(affine)(ptrdiff_t rows, ptrdiff_t channels, ptrdiff_t le
     t.some = 1 + SMALL_PART / 4 / length;
     in_parallel(rows * channels * length < SMALL_PART ? 1 : threads, (rows * channels - 1) / t.some + 1, NAME(affine_part), &t);
 }
-
-#undef WIDE
-#undef HALF
-#undef LOOSE_HALF
-#undef WIDE_LANES

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from ..record import as_tensor, primitive
+from ..record import as_tensor
 from ..tensor import Array, Operand, Tensor
 from ..validation import integer, real
-from .elementwise import _times_sigmoids, exp, log, omit, where
+from .elementwise import exp, log, omit, where
+from .functions import logaddexp
 from .indexing import getitem
 from .loss_reduction import REDUCTIONS, as_dtype, as_floats, check_reduction, reduced
-from .operators import in_rules, in_single
 from .reduction import mean, sum
 from .scores import log_softmax
 
@@ -215,24 +215,6 @@ def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
     return len(shape) <= len(to) and all(n in (1, length) for n, length in lengths)
 
 
-@primitive
-def _softplus(x: Any, /) -> Any:
-    """``log(1 + exp(x))``."""
-    return np.logaddexp(0, x)
-
-
-@primitive
-def _sigmoid_of(g: Any, x: Any, /) -> Any:
-    """``g * sigmoid(x)``, also where the sigmoid underflows."""
-    small = np.minimum(x, 0) / 2
-    return g * np.exp(small) / (1 + np.exp(-np.abs(x))) * np.exp(small)
-
-
-_times_sigmoid = in_rules(_sigmoid_of)
-_softplus.defvjp(lambda g, out, x: _times_sigmoid(g, x))
-_sigmoid_of.defvjp(lambda h, out, g, x: _times_sigmoid(h, x), in_single(lambda h, out, g, x: _times_sigmoids(h * g, x)))
-
-
 def binary_cross_entropy_with_logits(
     logits: Operand,
     target: Operand,
@@ -278,7 +260,7 @@ def binary_cross_entropy_with_logits(
                 f"{op}: {name} has shape {factor.shape}; it must broadcast to that of the logits, {x.shape}"
             )
         factors.append(factor)
-    yes, no = t * _softplus(-x), (1 - t) * _softplus(x)
+    yes, no = t * logaddexp(-x, 0.0), (1 - t) * logaddexp(x, 0.0)
     losses = (yes if factors[1] is None else yes * factors[1]) + no
     return reduced(op, losses if factors[0] is None else losses * factors[0], reduction, dtype)
 

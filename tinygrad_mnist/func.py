@@ -43,8 +43,12 @@ def _map(function: Callable[[Any, str], Any], tree: Tree, path: str = "") -> Tre
         return made
     if isinstance(tree, (list, tuple)):
         parts = [_map(function, part, f"{path}[{i}]") for i, part in enumerate(tree)]
-        return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
-    return None if tree is None else function(tree, path)
+        if hasattr(tree, "_fields"):  # a named tuple takes its elements one by one
+            return type(tree)(*parts)
+        return type(tree)(parts)
+    if tree is None:
+        return None
+    return function(tree, path)
 
 
 def _filled(tree: Tree, values: Iterable[Any]) -> Tree:
@@ -57,15 +61,14 @@ def _as_leaves(tree: Tree, wanted: Tree, name: str) -> Iterator[Tensor]:
     """Yield the leaves of a tree in the order and dtypes of those of `wanted`; refuse another structure or shape."""
     if isinstance(wanted, dict):
         if not isinstance(tree, dict) or tree.keys() != wanted.keys():
-            found = f"a dict with the keys {[*tree]}" if isinstance(tree, dict) else f"a {type(tree).__name__}"
+            found = f"a dict with the keys {[*tree]}" if isinstance(tree, dict) else _kind(tree)
             raise ValueError(f"{name} is {found}; it must be a dict with the keys {[*wanted]}")
         for key, part in wanted.items():
             yield from _as_leaves(tree[key], part, f"{name}[{key!r}]")
     elif isinstance(wanted, (list, tuple)):
         if not isinstance(tree, (list, tuple)) or len(tree) != len(wanted):
-            size = f" of length {len(tree)}" if isinstance(tree, (list, tuple)) else ""
-            kind = type(wanted).__name__
-            raise ValueError(f"{name} is a {type(tree).__name__}{size}; it must be a {kind} of length {len(wanted)}")
+            found = _kind(tree, list, tuple)
+            raise ValueError(f"{name} is {found}; it must be {_kind(wanted, list, tuple)}")
         for i, part in enumerate(wanted):
             yield from _as_leaves(tree[i], part, f"{name}[{i}]")
     elif wanted is not None:
@@ -73,6 +76,12 @@ def _as_leaves(tree: Tree, wanted: Tree, name: str) -> Iterator[Tensor]:
         if leaf.shape != wanted.shape:
             raise ValueError(f"{name} has shape {leaf.shape}; it must have shape {wanted.shape}")
         yield leaf if leaf.dtype == wanted.dtype else astype(leaf, wanted.dtype)
+
+
+def _kind(value: Any, *sequences: Any) -> str:
+    """Describe a value in errors: what it is and, where it is one of the `sequences`, how long."""
+    kind = f"a {type(value).__name__}"
+    return f"{kind} of length {len(value)}" if isinstance(value, sequences) else kind
 
 
 def _tensor(leaf: Any, name: str) -> Tensor:
@@ -84,17 +93,20 @@ def _tensor(leaf: Any, name: str) -> Tensor:
 
 def _join(parts: Sequence[Tensor]) -> Tensor:
     """Make one Tensor of several, so that one backward pass serves them all."""
+    if not parts:
+        return wrap(np.zeros(0))
     if len(parts) == 1:
         return parts[0]
-    return concatenate([part.reshape(-1) for part in parts]) if parts else wrap(np.zeros(0))
+    return concatenate([part.reshape(-1) for part in parts])
 
 
 def _split(rows: Tensor, parts: Sequence[Tensor]) -> Iterator[Tensor]:
     """Cut `rows`, one for each number of the `parts`, into Tensors of their shapes; further axes stay."""
     start = 0
     for part in parts:
-        yield rows[start : start + part.size].reshape(part.shape + rows.shape[1:])
-        start += part.size
+        stop = start + part.size
+        yield rows[start:stop].reshape(part.shape + rows.shape[1:])
+        start = stop
 
 
 # A function called with variables -------------------------------------------------------------------------------------
@@ -136,10 +148,13 @@ class _Call:
     def __init__(
         self, caller: str, fn: Function, args: Sequence[Any], argnums: Any, has_aux: bool, keywords: Mapping[str, Any]
     ) -> None:
-        self.caller, self.level = caller, _Level()
-        self.variables, self.outputs = list[Tensor](), list[Tensor]()
+        self.caller = caller
+        self.level = _Level()
+        self.variables: list[Tensor] = []
+        self.outputs: list[Tensor] = []
         self.aux: Any = None
-        own, chosen = list(args), self._positions(argnums, len(args))
+        chosen = self._positions(argnums, len(args))
+        own = list(args)
         with recording(True):
             for n in chosen:
                 own[n] = _map(self._variable, args[n], f"argument {n}")
@@ -171,8 +186,7 @@ class _Call:
 
     def _pair(self, returned: Any) -> tuple[Any, Any]:
         if not isinstance(returned, tuple) or len(returned) != 2:
-            size = f" of length {len(returned)}" if isinstance(returned, tuple) else ""
-            found = f"a {type(returned).__name__}{size}"
+            found = _kind(returned, tuple)
             raise TypeError(f"{self.caller}: with has_aux, fn must return a pair (output, aux), not {found}")
         return returned
 
@@ -184,12 +198,17 @@ class _Call:
 
     def _variable(self, leaf: Any, name: str) -> Tensor:
         given = self._floats(leaf, name, "convert it to floats, or leave it out by argnums or a closure")
-        self.variables.append(copy(given) if given.requires_grad else self.leaf(given.detach().data))
-        return self.variables[-1]
+        if given.requires_grad:  # results can be differentiated by what is given, too
+            variable = copy(given)
+        else:
+            variable = self.leaf(given.detach().data)
+        self.variables.append(variable)
+        return variable
 
     def _output(self, leaf: Any, name: str) -> Tensor:
-        self.outputs.append(self._floats(leaf, name, "return floats, and other results with has_aux=True"))
-        return self.outputs[-1]
+        output = self._floats(leaf, name, "return floats, and other results with has_aux=True")
+        self.outputs.append(output)
+        return output
 
     def leaf(self, data: Array) -> Tensor:
         """Make a variable that depends on nothing."""
@@ -211,14 +230,16 @@ class _Call:
         """What the caller gets of an output or of aux: Tensors that depend on the variables alone have no history."""
 
         def leaf(t: Any, path: str) -> Any:
-            return t.detach() if isinstance(t, Tensor) and not (mode.recording and self._is_open(t)) else t
+            if not isinstance(t, Tensor) or (mode.recording and self._is_open(t)):
+                return t
+            return t.detach()
 
         return _map(leaf, result)
 
     def pulled(self, cotangent: Tensor, keep: bool = True) -> Tree:
         """Gradients of the root, in the structure of the arguments."""
-        create = self.history(cotangent)
-        return _filled(self.primals, _pull(self.root, self.variables, cotangent, create, keep))
+        gradients = _pull(self.root, self.variables, cotangent, self.history(cotangent), keep)
+        return _filled(self.primals, gradients)
 
 
 def _call_of_all(caller: str, fn: Function, primals: Any, has_aux: bool = False) -> _Call:
@@ -233,14 +254,17 @@ def _value_and_grad(caller: str, fn: Function, argnums: Argnums, has_aux: bool) 
         with _Call(caller, fn, args, argnums, has_aux, keywords) as call:
             if call.root is not call.out or call.root.size != 1:
                 out = call.out
-                found = f"one of shape {out.shape}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
+                found = f"one of shape {out.shape}" if isinstance(out, Tensor) else _kind(out)
                 raise ValueError(
                     f"{caller}: fn must return one number, not {found}; reduce it (.sum(), .mean()), return other "
                     "results with has_aux=True, or use tg.func.jacobian"
                 )
-            value, aux = call.finished(call.out), call.finished(call.aux)
+            value = call.finished(call.out)
+            aux = call.finished(call.aux)  # before the backward pass frees what they may share
             gradient = call.pulled(wrap(np.ones_like(value.data)), keep=call.open)
-            return ((value, aux), gradient) if has_aux else (value, gradient)
+            if has_aux:
+                return (value, aux), gradient
+            return value, gradient
 
     return transformed
 
@@ -303,7 +327,10 @@ def grad(fn: Function, argnums: Argnums = 0, has_aux: bool = False) -> Function:
 
     def transformed(*args: Any, **keywords: Any) -> Any:
         value, gradient = both(*args, **keywords)
-        return (gradient, value[1]) if has_aux else gradient
+        if has_aux:
+            _, aux = value
+            return gradient, aux
+        return gradient
 
     return transformed
 
@@ -336,10 +363,12 @@ def vjp(fn: Function, *primals: Tree, has_aux: bool = False) -> tuple[Any, ...]:
     (Tensor([3. , 1.5], dtype=float64), Tensor(2., dtype=float64))
     """
     with _call_of_all("vjp", fn, primals, has_aux) as call:
-        out, aux = call.finished(call.out), call.finished(call.aux)
+        out = call.finished(call.out)
+        aux = call.finished(call.aux)
 
     def vjp_fn(cotangent: Tree) -> Any:
-        return call.pulled(_join([*_as_leaves(cotangent, call.out, "vjp: the cotangent")]))
+        checked = _as_leaves(cotangent, call.out, "vjp: the cotangent")
+        return call.pulled(_join([*checked]))
 
     return (out, vjp_fn, aux) if has_aux else (out, vjp_fn)
 
@@ -370,32 +399,44 @@ def jvp(fn: Function, primals: Sequence[Tree], tangents: Sequence[Tree], has_aux
     (Tensor([1., 4.], dtype=float64), Tensor([2., 2.], dtype=float64))
     """
     with _call_of_all("jvp", fn, primals, has_aux) as call:
-        tangent = _join([*_as_leaves(tangents, call.primals, "jvp: tangents")])
+        checked = _as_leaves(tangents, call.primals, "jvp: tangents")
+        tangent = _join([*checked])
         cotangent = call.leaf(np.ones_like(call.root.data))  # any would do
         with recording(True):
             pulled = _join(_pull(call.root, call.variables, cotangent, True))
         (pushed,) = _pull(pulled, [cotangent], tangent, call.history(tangent))
-        pieces = zip(_split(pushed.reshape(-1), call.outputs), call.outputs, strict=True)
-        tangent_out = _filled(call.out, [piece.astype(t.dtype) for piece, t in pieces])
-        out, aux = call.finished(call.out), call.finished(call.aux)
-        return (out, tangent_out, aux) if has_aux else (out, tangent_out)
+        pieces = _split(pushed.reshape(-1), call.outputs)
+        converted = [piece.astype(t.dtype) for piece, t in zip(pieces, call.outputs, strict=True)]
+        tangent_out = _filled(call.out, converted)
+        out = call.finished(call.out)
+        if has_aux:
+            return out, tangent_out, call.finished(call.aux)
+        return out, tangent_out
 
 
 def _jacobian(caller: str, fn: Function, argnums: Argnums, has_aux: bool = False) -> Function:
     def transformed(*args: Any, **keywords: Any) -> Any:
         with _Call(caller, fn, args, argnums, has_aux, keywords) as call:
-            rows = []
+            rows = []  # for each number of the outputs, its gradients by all variables
             for i in range(call.root.size):
                 one = np.zeros(call.root.shape, call.root.dtype)
                 one.flat[i] = 1
                 rows.append(_pull(call.root, call.variables, wrap(one), call.history()))
-            columns = []  # for each variable, the Jacobian of every output
+            by_variable = []  # for each variable, the Jacobians of all outputs
             for k, x in enumerate(call.variables):
-                column = stack([row[k] for row in rows]) if rows else wrap(np.zeros((0, *x.shape), x.dtype))
-                columns.append([*_split(column, call.outputs)])
-            parts = [_filled(call.primals, [column[i] for column in columns]) for i in range(len(call.outputs))]
-            found = _filled(call.out, parts)
-            return (found, call.finished(call.aux)) if has_aux else found
+                if rows:
+                    column = stack([row[k] for row in rows])
+                else:
+                    column = wrap(np.zeros((0, *x.shape), x.dtype))
+                by_variable.append([*_split(column, call.outputs)])
+            by_output = []
+            for i in range(len(call.outputs)):
+                jacobians = [outputs[i] for outputs in by_variable]
+                by_output.append(_filled(call.primals, jacobians))
+            found = _filled(call.out, by_output)
+            if has_aux:
+                return found, call.finished(call.aux)
+            return found
 
     return transformed
 
@@ -479,10 +520,12 @@ def hvp(fn: Function, primals: Sequence[Tree], tangents: Sequence[Tree]) -> Any:
     """
 
     def gradients(*args: Tree) -> Any:
-        return _value_and_grad("hvp", fn, range(len(args)), False)(*args)[1]
+        _, gradient = _value_and_grad("hvp", fn, range(len(args)), False)(*args)
+        return gradient
 
     with _call_of_all("hvp", gradients, primals) as call:
-        return call.pulled(_join([*_as_leaves(tangents, call.out, "hvp: tangents")]))
+        checked = _as_leaves(tangents, call.out, "hvp: tangents")
+        return call.pulled(_join([*checked]))
 
 
 # Models ---------------------------------------------------------------------------------------------------------------
@@ -534,12 +577,15 @@ def functional_call(model: Any, params: Mapping[str, Operand], /, *args: Any, **
     known = leaves(owner, "functional_call")
     given = {name: _tensor(value, f"functional_call: {name}") for name, value in params.items()}
     wanted = {name: (t.shape, t.dtype) for name, t in known.items() if name in given}
-    if wrong := parameter_mismatches(wanted, {name: (t.shape, t.dtype) for name, t in given.items()}):
+    found = {name: (t.shape, t.dtype) for name, t in given.items()}
+    if wrong := parameter_mismatches(wanted, found):
         raise ValueError(f"functional_call: the parameters do not fit the model: {'; '.join(wrong)}")
     for name, t in given.items():
         if isinstance(known[name], Buffer) and not t.requires_grad:
             value = params[name]
             given[name] = value if isinstance(value, Buffer) else Buffer(t)
-    copied = with_others(owner, {id(known[name]): t for name, t in given.items()}, "functional_call")
-    called = MethodType(model.__func__, copied) if isinstance(model, MethodType) else copied
-    return called(*args, **keywords)
+    others = {id(known[name]): t for name, t in given.items()}
+    copied = with_others(owner, others, "functional_call")
+    if isinstance(model, MethodType):
+        return model.__func__(copied, *args, **keywords)
+    return copied(*args, **keywords)

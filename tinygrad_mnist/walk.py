@@ -36,10 +36,14 @@ def walk(model: Any) -> Iterator[tuple[str, Any]]:
         path, value = waiting.pop()
         if id(value) not in seen:
             yield path, value
-            children = [(f"{path}.{name}" if path else str(name), child) for name, child in _children(value)]
+            children = [(_below(path, name), child) for name, child in _children(value)]
             if children or isinstance(value, Tensor):  # small numbers and strings are the same object in many places
                 seen.add(id(value))
             waiting += reversed(children)
+
+
+def _below(path: str, name: Any) -> str:
+    return f"{path}.{name}" if path else str(name)
 
 
 def _children(value: Any) -> Iterator[tuple[Any, Any]]:
@@ -105,6 +109,7 @@ def with_others(model: Any, others: Mapping[int, Tensor], caller: str) -> Any:
     TypeError
         If something on the way cannot be copied with another content, such as a closure.
     """
+    # Every object with a path, and what holds it, by ids.
     found: dict[int, tuple[str, Any]] = {}
     holders: dict[int, set[int]] = {}
     waiting = [("", model)]
@@ -114,28 +119,34 @@ def with_others(model: Any, others: Mapping[int, Tensor], caller: str) -> Any:
             found[id(value)] = path, value
             for name, part in (*_children(value), *_hidden(value)):
                 holders.setdefault(id(part), set()).add(id(value))
-                waiting.append((f"{path}.{name}" if path else str(name), part))
+                waiting.append((_below(path, name), part))
+    # Those on the way, from the Tensors up to the model.
     order = [key for key in others if key in found]
     on_the_way = set(order)
     for key in order:  # the list grows while it is read
         more = holders.get(key, set()) - on_the_way
         on_the_way |= more
         order += more
+    # Their copies, empty at first: they may hold each other.
     copies: dict[int, Any] = {**others}
-    changed = [found[key] for key in order if key not in others and not isinstance(found[key][1], REBUILT)]
-    for path, value in changed:
-        copies[id(value)] = _copy(value, path, caller)
+    changed = []
+    for key in order:
+        path, value = found[key]
+        if key not in others and not isinstance(value, REBUILT):
+            copies[key] = _copy(value, path, caller)
+            changed.append(value)
 
     def new(value: Any) -> Any:
         if id(value) in on_the_way and id(value) not in copies:
             copies[id(value)] = _rebuilt(value, new)
         return copies.get(id(value), value)
 
-    for _, value in changed:
+    for value in changed:
         made = copies[id(value)]
         if isinstance(value, (list, deque, dict)):
-            for key, part in value.items() if isinstance(value, dict) else enumerate(value):
-                made[key] = new(part)
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            for place, part in items:
+                made[place] = new(part)
         for slot, part in _slots(value):
             slot.__set__(made, new(part))
         for name, part in getattr(value, "__dict__", {}).items():
@@ -182,17 +193,16 @@ def _copy(value: Any, path: str, caller: str) -> Any:
     """Copy an object whose content is going to be changed."""
     if isinstance(value, (list, deque, dict)):
         return shallow_copy(value)
-    try:
-        if isinstance(value, Tensor):
-            raise TypeError
-        made = object.__new__(type(value))
-    except TypeError:
-        made_by = f"a result of {value.op.__name__}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-        raise TypeError(
-            f"{caller}: {path or 'the model'}, {made_by}, holds parameters that cannot be replaced there; let a "
-            "method compute it from the parameters in each call"
-        ) from None
-    return made
+    if isinstance(value, Tensor):
+        kind = f"a result of {value.op.__name__}"
+    else:
+        kind = f"a {type(value).__name__}"
+        with suppress(TypeError):  # of a type that has its own way to be made
+            return object.__new__(type(value))
+    raise TypeError(
+        f"{caller}: {path or 'the model'}, {kind}, holds parameters that cannot be replaced there; let a method "
+        "compute it from the parameters in each call"
+    )
 
 
 def _rebuilt(value: Any, new: Callable[[Any], Any]) -> Any:

@@ -12,7 +12,9 @@ from .reference import halves_in_float32
 
 __all__ = ["product_of_others", "recurrence"]
 
-SHORT, WIDE = 64, 4096  # elements along the axis, and beside it: where a loop over the axis is as fast as blocks
+# Below so many elements along the axis, or above so many beside it, a loop over the axis is as fast as blocks.
+SHORT = 64
+WIDE = 4096
 BLOCK = 256  # so many mantissas, of 1/2 to 1, can be multiplied without underflow
 
 
@@ -24,11 +26,13 @@ def recurrence(b: Array, a: Array, reverse: bool) -> Any:
     precision are computed in double precision.
     """
     wide = np.promote_types(b.dtype, np.float64)
-    terms, factors = (np.moveaxis(t, -1, 0).astype(wide) for t in (b, a))
+    terms = np.moveaxis(b, -1, 0).astype(wide)  # (..., n) -> (n, ...)
+    factors = np.moveaxis(a, -1, 0).astype(wide)
     if reverse:
-        terms, factors = terms[::-1], np.roll(factors, -1, axis=0)[::-1]
-    out = _solve(terms, factors)
-    return np.moveaxis(out[::-1] if reverse else out, 0, -1).astype(b.dtype)
+        out = _solve(terms[::-1], np.roll(factors, -1, axis=0)[::-1])[::-1]
+    else:
+        out = _solve(terms, factors)
+    return np.moveaxis(out, 0, -1).astype(b.dtype)
 
 
 def _solve(terms: Array, factors: Array) -> Array:
@@ -47,17 +51,18 @@ def _solve(terms: Array, factors: Array) -> Array:
 def _in_blocks(terms: Array, factors: Array) -> Array:
     """Solve in all blocks side by side, each from 0 on, then add to each what comes from the block before it."""
     size = math.isqrt(len(terms))
-    count = -(-len(terms) // size)
-    padding = [(0, count * size - len(terms))] + [(0, 0)] * (terms.ndim - 1)
-    shape = count, size, *terms.shape[1:]
-    out, factor = (np.pad(t, padding).reshape(shape) for t in (terms, factors))
+    count = -(-len(terms) // size)  # rounded up
+    beside = terms.shape[1:]
+    padding = [(0, count * size - len(terms))] + [(0, 0)] * len(beside)
+    out = np.pad(terms, padding).reshape(count, size, *beside)
+    factor = np.pad(factors, padding).reshape(count, size, *beside)
     product = factor.copy()  # of all factors from the beginning of the block
     for i in range(1, size):
         out[:, i] += factor[:, i] * out[:, i - 1]
         product[:, i] *= product[:, i - 1]
     for k in range(1, count):
         out[k] += product[k] * out[k - 1, -1]
-    return out.reshape(count * size, *terms.shape[1:])[: len(terms)]
+    return out.reshape(count * size, *beside)[: len(terms)]
 
 
 # Products -------------------------------------------------------------------------------------------------------------
@@ -69,15 +74,19 @@ def product_of_others(g: Array, x: Array) -> Any:
     """
     try:
         with np.errstate(all="raise"):
-            return g * _before(x) * _before(x[..., ::-1])[..., ::-1]
+            behind = _before(x[..., ::-1])[..., ::-1]
+            return g * _before(x) * behind
     except FloatingPointError:
         pass
     wide = np.promote_types(x.dtype, np.float64)
     mantissas, exponents = np.frexp(x.astype(wide))
-    before, low = _scaled_before(mantissas, exponents)
-    after, high = (part[..., ::-1] for part in _scaled_before(mantissas[..., ::-1], exponents[..., ::-1]))
+    before, exponents_before = _scaled_before(mantissas, exponents)
+    flipped, exponents_flipped = _scaled_before(mantissas[..., ::-1], exponents[..., ::-1])
+    behind = flipped[..., ::-1]
+    exponents_behind = exponents_flipped[..., ::-1]
     mantissa, exponent = np.frexp(g.astype(wide))
-    return np.ldexp(mantissa * before * after, exponent + low + high).astype(x.dtype)
+    power = exponent + exponents_before + exponents_behind
+    return np.ldexp(mantissa * before * behind, power).astype(x.dtype)
 
 
 def _before(x: Array) -> Array:
@@ -89,10 +98,11 @@ def _before(x: Array) -> Array:
 
 def _scaled_before(mantissas: Array, exponents: Array) -> tuple[Array, Array]:
     """Return mantissas and exponents of the products of all elements before each one."""
-    out, power = np.ones_like(mantissas), np.zeros_like(exponents, np.int64)
+    out = np.ones_like(mantissas)
     out[..., 1:] = mantissas[..., :-1]
+    power = np.zeros_like(exponents, np.int64)
     np.cumsum(exponents[..., :-1], axis=-1, out=power[..., 1:])
-    shift: Any = 0
+    shift: Any = 0  # the exponents that the blocks before have taken out of their mantissas
     for start in range(0, out.shape[-1], BLOCK):
         block = out[..., start : start + BLOCK]
         if start:

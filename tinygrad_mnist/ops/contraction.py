@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from math import prod
 from string import ascii_letters
@@ -47,27 +47,35 @@ def _product(positions: tuple[int, int], a: str, b: str, kept: str, sizes: dict[
     """
     common = [label for label in kept if label in a and label in b]
     inner = [label for label in a if label in b and label not in kept]
-    own = [[label for label in labels if label not in other] for labels, other in ((a, b), (b, a))]
-    dots = bool(inner and common) and not any(own)
-    shapes: tuple[Shape, Shape]
-    if dots:  # a stack of scalar products: NumPy takes them in any memory order
-        labels, orders = common, (list(a), list(b))
-        shapes = tuple([sizes[label] for label in a]), tuple([sizes[label] for label in b])
-    elif inner:
-        labels = [*common, *own[0], *own[1]]
-        orders = [*common, *own[0], *inner], [*common, *inner, *own[1]]
-        rows, columns, depth = (prod(sizes[label] for label in part) for part in (*own, inner))
-        batch = tuple([sizes[label] for label in common])
-        shapes = (*batch, rows, depth), (*batch, depth, columns)
-    else:
+    rows = [label for label in a if label not in b]
+    columns = [label for label in b if label not in a]
+
+    def lengths(labels: Iterable[str]) -> Shape:
+        return tuple([sizes[label] for label in labels])
+
+    if inner and common and not rows and not columns:  # a stack of scalar products: NumPy takes any memory order
+        labels = common
+        order_a, order_b = list(a), list(b)
+        shapes = lengths(a), lengths(b)
+        how = f"{a},{b}->{''.join(labels)}"
+    elif inner:  # (common, rows, inner) @ (common, inner, columns) -> (common, rows, columns)
+        labels = [*common, *rows, *columns]
+        order_a = [*common, *rows, *inner]
+        order_b = [*common, *inner, *columns]
+        batch = lengths(common)
+        depth = prod(lengths(inner))
+        shapes = (*batch, prod(lengths(rows)), depth), (*batch, depth, prod(lengths(columns)))
+        how = "@"
+    else:  # nothing is summed: axes of length 1 stand where an operand has no axis
         labels = [label for label in kept if label in a or label in b]
-        orders = [label for label in labels if label in a], [label for label in labels if label in b]
-        lengths = [[sizes[label] if label in part else 1 for label in labels] for part in (a, b)]
-        shapes = tuple(lengths[0]), tuple(lengths[1])
-    axes = tuple(map(a.index, orders[0])), tuple(map(b.index, orders[1]))
-    out = tuple([sizes[label] for label in labels])
-    how = f"{a},{b}->{''.join(labels)}" if dots else "@" if inner else "*"
-    return _Product(positions, axes, shapes, out, how), "".join(labels)
+        order_a = [label for label in labels if label in a]
+        order_b = [label for label in labels if label in b]
+        shape_a = [sizes[label] if label in a else 1 for label in labels]
+        shape_b = [sizes[label] if label in b else 1 for label in labels]
+        shapes = tuple(shape_a), tuple(shape_b)
+        how = "*"
+    axes = tuple(map(a.index, order_a)), tuple(map(b.index, order_b))
+    return _Product(positions, axes, shapes, lengths(labels), how), "".join(labels)
 
 
 @lru_cache(maxsize=4096)
@@ -75,20 +83,25 @@ def _plan(subscripts: str, shapes: tuple[Shape, ...]) -> tuple[list[_Product], S
     """Return the products that make up a contraction, and how to transpose the last one."""
     given, out = subscripts.split("->")
     terms = given.split(",")
-    sizes = {label: n for term, shape in zip(terms, shapes, strict=True) for label, n in zip(term, shape, strict=True)}
+    sizes: dict[str, int] = {}
+    for term, shape in zip(terms, shapes, strict=True):
+        sizes.update(zip(term, shape, strict=True))
     path: list[Any] = [tuple(range(len(terms)))]
     if len(terms) > 2:  # the search takes 0.1 ms
-        path = np.einsum_path(subscripts, *(np.broadcast_to(0.0, shape) for shape in shapes), optimize="greedy")[0][1:]
+        operands = [np.broadcast_to(0.0, shape) for shape in shapes]
+        found, _ = np.einsum_path(subscripts, *operands, optimize="greedy")
+        path = found[1:]  # the first item is a name
     products = []
     for group in path:
-        while len(group) > 1:
-            i, j = group[:2]
-            b, a = terms.pop(j), terms.pop(i)
-            kept = out + "".join(terms)
-            product, labels = _product((i, j), a, b, "".join(dict.fromkeys(kept)), sizes)
+        while len(group) > 1:  # the product of two takes their place, at the end of the list
+            i, j, *others = group
+            b = terms.pop(j)
+            a = terms.pop(i)
+            kept = _once(out + "".join(terms))
+            product, labels = _product((i, j), a, b, kept, sizes)
             products.append(product)
             terms.append(labels)
-            group = (*(position - 2 for position in group[2:]), len(terms) - 1)
+            group = (*(position - 2 for position in others), len(terms) - 1)
     return products, tuple(map(terms[0].index, out))
 
 
@@ -100,20 +113,26 @@ def _contract(*xs: Any, subscripts: str) -> Any:
     products, last = _plan(subscripts, tuple([a.shape for a in arrays]))
     for p in products:
         i, j = p.positions
-        b, a = arrays.pop(j), arrays.pop(i)
-        a, b = a.transpose(p.axes[0]).reshape(p.shapes[0]), b.transpose(p.axes[1]).reshape(p.shapes[1])
+        b = arrays.pop(j).transpose(p.axes[1]).reshape(p.shapes[1])
+        a = arrays.pop(i).transpose(p.axes[0]).reshape(p.shapes[0])
         if p.how == "@":
-            arrays.append(kernels.matmul(a, b).reshape(p.out))
+            made = kernels.matmul(a, b).reshape(p.out)
+        elif p.how == "*":
+            made = np.multiply(a, b)
         else:
-            arrays.append(np.multiply(a, b) if p.how == "*" else np.einsum(p.how, a, b))
+            made = np.einsum(p.how, a, b)
+        arrays.append(made)
     return arrays[0].transpose(last).astype(dtype, copy=False)
 
 
 def _by_operand(position: int, g: Tensor, out: Tensor, *xs: Any, subscripts: str) -> Tensor:
+    """Let ``g``, with the labels of the output, take the place of an operand, whose labels are those of the result."""
     given, labels = subscripts.split("->")
     terms = given.split(",")
-    own, terms[position] = terms[position], labels
-    return _contract(*xs[:position], g, *xs[position + 1 :], subscripts=f"{','.join(terms)}->{own}")
+    own = terms[position]
+    terms[position] = labels
+    operands = (*xs[:position], g, *xs[position + 1 :])
+    return _contract(*operands, subscripts=f"{','.join(terms)}->{own}")
 
 
 _contract.defvjp(_by_operand)
@@ -160,20 +179,23 @@ def _letters(terms: list[str], out: str, shapes: tuple[Shape, ...]) -> tuple[lis
         labels = term.replace("...", "", 1)
         if wrong := [label for label in labels if label not in LABELS]:
             raise ValueError(f"{wrong[0]!r} is no label: use letters, and one ... for the other axes")
-        counts.append(len(shape) - len(labels))
-        if counts[-1] < 0 or (counts[-1] and "..." not in term):
+        count = len(shape) - len(labels)
+        counts.append(count)
+        if count < 0 or (count and "..." not in term):
             raise ValueError(f"{term!r} has {len(labels)} labels for shape {shape}; write ... for axes without one")
     if max(counts) > len(free):
         raise ValueError(f"there are {len(LABELS)} letters for all axes; reshape operands so that they have fewer")
     rest = "".join(free[: max(counts)])
-    return [term.replace("...", rest[len(rest) - n :]) for term, n in zip(terms, counts, strict=True)], rest
+    written = [term.replace("...", rest[len(rest) - n :]) for term, n in zip(terms, counts, strict=True)]
+    return written, rest
 
 
 def _output(out: str | None, terms: list[str], rest: str) -> str:
     """Return the labels of the output; `rest` are those of the ellipsis."""
     given = "".join(terms)
     if out is None:
-        return rest + "".join(sorted(label for label in set(given) - set(rest) if given.count(label) == 1))
+        alone = [label for label in set(given) - set(rest) if given.count(label) == 1]
+        return rest + "".join(sorted(alone))
     if rest and "..." not in out:
         raise ValueError(f"the output {out!r} must hold ... as well")
     found = out.replace("...", rest, 1)
@@ -191,10 +213,12 @@ def _lengths(terms: list[str], shapes: tuple[Shape, ...]) -> dict[str, int]:
         own: dict[str, int] = {}
         for label, n in zip(term, shape, strict=True):
             other = own.setdefault(label, n)  # in one operand, there is no broadcasting
-            other = lengths.get(label, 1) if other == n != 1 else other
-            if other not in (1, n) or own[label] != n:
+            known = lengths.get(label, 1)
+            if other == n and 1 not in (n, known):
+                other = known
+            if other != n:
                 raise ValueError(f"axes of lengths {other} and {n} have one label, {label!r}")
-            lengths[label] = n if n != 1 else lengths.get(label, 1)
+            lengths[label] = known if n == 1 else n
     return lengths
 
 
@@ -212,12 +236,15 @@ def _summation(subscripts: str, shapes: tuple[Shape, ...]) -> _Summation:
     reshaped: list[Shape | None] = []
     for i, (term, shape) in enumerate(zip(terms, shapes, strict=True)):
         own = dict(zip(term, shape, strict=True))
-        terms[i] = "".join(label for label, n in own.items() if n == lengths[label])
-        reshaped.append(tuple(own[label] for label in terms[i]) if len(terms[i]) < len(own) else None)
+        full = [label for label, n in own.items() if n == lengths[label]]
+        terms[i] = "".join(full)
+        reshaped.append(tuple([own[label] for label in full]) if len(full) < len(own) else None)
     everywhere = "".join(terms) + out
-    alone = [[label for label in term if everywhere.count(label) == 1] for term in terms]
-    summed = [tuple(map(term.index, labels)) or None for term, labels in zip(terms, alone, strict=True)]
-    terms = ["".join(label for label in t if label not in labels) for t, labels in zip(terms, alone, strict=True)]
+    summed: list[Shape | None] = []
+    for i, term in enumerate(terms):
+        alone = [label for label in term if everywhere.count(label) == 1]
+        summed.append(tuple(map(term.index, alone)) or None)
+        terms[i] = "".join(label for label in term if label not in alone)
     return _Summation(whole, diagonals, reshaped, summed, f"{','.join(terms)}->{out}")
 
 
@@ -277,12 +304,15 @@ def einsum(subscripts: Any, *operands: Any) -> Tensor:
         raise ValueError(f"einsum: {subscripts!r} of shapes {', '.join(map(str, shapes))}: {error}") from None
     if all(x.dtype.kind != "f" if isinstance(x, Tensor) else not isinstance(x, float) for x in xs):
         return _of_integers(*xs, subscripts=plan.whole)
-    return _contract(*map(_prepared, xs, plan.diagonals, plan.shapes, plan.summed), subscripts=plan.subscripts)
+    prepared = map(_prepared, xs, plan.diagonals, plan.shapes, plan.summed)
+    return _contract(*prepared, subscripts=plan.subscripts)
 
 
 def _prepared(x: Any, diagonals: str | None, shape: Shape | None, summed: Shape | None) -> Any:
-    x = x if diagonals is None else _diagonals(x, labels=diagonals)
-    x = x if shape is None else reshape(x, shape)
+    if diagonals is not None:
+        x = _diagonals(x, labels=diagonals)
+    if shape is not None:
+        x = reshape(x, shape)
     return x if summed is None else sum(x, summed)
 
 
@@ -301,7 +331,9 @@ def _from_lists(*given: Any) -> tuple[str, tuple[Any, ...]]:
         return "".join(found)
 
     subscripts = ",".join(map(text, given[1:pairs:2]))
-    return subscripts + "".join("->" + text(labels) for labels in given[pairs:]), given[:pairs:2]
+    if len(given) > pairs:
+        subscripts += "->" + text(given[-1])
+    return subscripts, given[:pairs:2]
 
 
 # Others by their names ------------------------------------------------------------------------------------------------
@@ -339,7 +371,8 @@ def tensordot(a: Operand, b: Operand, axes: Any = 2) -> Tensor:
     right = [*LABELS[len(left) : len(left) + len(shapes[1])]]
     for i, j in zip(first, second, strict=True):
         right[j] = left[i]
-    out = [label for label in (*left, *right) if (label in left) + (label in right) == 1]
+    out = [label for label in left if label not in right]
+    out += [label for label in right if label not in left]
     return einsum(f"{left},{''.join(right)}->{''.join(out)}", x, y)
 
 
@@ -350,7 +383,8 @@ def _pair_of_axes(axes: Any, a: Shape, b: Shape) -> tuple[Shape, Shape]:
             count = operator.index(axes)
             if not 0 <= count <= min(len(a), len(b)):
                 raise ValueError(f"there are not {count} axes in both")
-            return tuple(range(len(a) - count, len(a))), tuple(range(count))
+            last_of_a = range(len(a) - count, len(a))
+            return tuple(last_of_a), tuple(range(count))
         first, second = axes
         return normalize_axis_tuple(first, len(a)), normalize_axis_tuple(second, len(b))
     except (TypeError, ValueError) as error:
@@ -394,7 +428,8 @@ def outer(a: Operand, b: Operand) -> Tensor:
     """
     x, y = as_inputs((a, b), as_tensor)
     left = reshape(x, -1, 1) if isinstance(x, Tensor) else x
-    return multiply(left, reshape(y, 1, -1) if isinstance(y, Tensor) else y)
+    right = reshape(y, 1, -1) if isinstance(y, Tensor) else y
+    return multiply(left, right)
 
 
 def trace(x: Operand, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:

@@ -99,17 +99,20 @@ def inv(x: Any, /) -> Any:
 @primitive
 def _solve(a: Any, b: Any, /) -> Any:
     wide = _matrices("solve", a)
+    right = _wide("solve", b)
     try:
-        return _narrow(_computed(np.linalg.solve, wide, _wide("solve", b)), a, b)
+        return _narrow(_computed(np.linalg.solve, wide, right), a, b)
     except np.linalg.LinAlgError:
         raise _singular("solve", wide) from None
 
 
+def _solve_by_matrix(g: Tensor, out: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    by_right_side = _solve(_transposed(a), g)
+    return unbroadcast(-matmul(by_right_side, _transposed(out)), a)
+
+
 inv.defvjp(lambda g, out, x: -matmul(matmul(_transposed(out), g), _transposed(out)))
-_solve.defvjp(
-    lambda g, out, a, b: unbroadcast(-matmul(_solve(_transposed(a), g), _transposed(out)), a),
-    lambda g, out, a, b: unbroadcast(_solve(_transposed(a), g), b),
-)
+_solve.defvjp(_solve_by_matrix, lambda g, out, a, b: unbroadcast(_solve(_transposed(a), g), b))
 
 
 def solve(a: Operand, b: Operand) -> Tensor:
@@ -143,7 +146,10 @@ def solve(a: Operand, b: Operand) -> Tensor:
             f"solve: shapes {a.shape} and {b.shape} do not fit: they must be (..., n, n) and (n,) or (..., n, k); of "
             "several vectors, make columns with expand_dims(b, -1)"
         )
-    return _solve(a, b) if b.ndim > 1 else squeeze(_solve(a, expand_dims(b, 1)), -1)
+    if b.ndim > 1:
+        return _solve(a, b)
+    column = expand_dims(b, 1)
+    return squeeze(_solve(a, column), -1)
 
 
 # Determinants ---------------------------------------------------------------------------------------------------------
@@ -184,12 +190,14 @@ class SlogdetResult(NamedTuple):
 
 @primitive
 def _sign_of_det(x: Any, /) -> Any:
-    return _narrow(_computed(np.linalg.slogdet, _matrices("slogdet", x))[0], x)
+    sign, _ = _computed(np.linalg.slogdet, _matrices("slogdet", x))
+    return _narrow(sign, x)
 
 
 @primitive
 def _log_of_det(x: Any, /) -> Any:
-    return _narrow(_computed(np.linalg.slogdet, _matrices("slogdet", x))[1], x)
+    _, logarithm = _computed(np.linalg.slogdet, _matrices("slogdet", x))
+    return _narrow(logarithm, x)
 
 
 def _log_of_det_gradient(g: Tensor, out: Tensor, x: Tensor) -> Tensor:
@@ -200,8 +208,11 @@ def _log_of_det_gradient(g: Tensor, out: Tensor, x: Tensor) -> Tensor:
         )
         raise _error("slogdet", "singular", np.argwhere(wrong), remedy)
     singular = singular[..., None, None]
-    regular = where(singular, np.eye(x.shape[-1], dtype=x.dtype), x) if singular.any() else x
-    return select(reshape(g, *g.shape, 1, 1), ~singular) * _transposed(inv(regular))
+    regular = x
+    if singular.any():  # no gradient is passed to these: any other matrix may stand there
+        regular = where(singular, np.eye(x.shape[-1], dtype=x.dtype), x)
+    passed = select(reshape(g, *g.shape, 1, 1), ~singular)
+    return passed * _transposed(inv(regular))
 
 
 _sign_of_det.defvjp(lambda g, out, x: broadcast_to(reshape(select(g, False), *g.shape, 1, 1), x.shape))
@@ -254,8 +265,10 @@ def _is_positive_definite(x: Array) -> bool:
 def _cholesky_gradient(g: Tensor, out: Tensor, x: Tensor) -> Tensor:
     """Murray, "Differentiation of the Cholesky decomposition" (2016), equation (10)."""
     upper = _transposed(out)
-    lower_half = tril(matmul(upper, tril(g))) * (1 - np.eye(x.shape[-1], dtype=x.dtype) / 2)
-    full = _solve(upper, _transposed(_solve(upper, _transposed(lower_half))))
+    half_diagonal = 1 - np.eye(x.shape[-1], dtype=x.dtype) / 2
+    lower = tril(matmul(upper, tril(g))) * half_diagonal
+    right = _transposed(_solve(upper, _transposed(lower)))  # lower @ inv(out)
+    full = _solve(upper, right)
     return (full + _transposed(full)) / 2
 
 
@@ -292,14 +305,18 @@ def cholesky(x: Operand, upper: bool = False) -> Tensor:
     Tensor([[2., 0.],
             [1., 2.]], dtype=float64)
     """
-    return _transposed(_cholesky(_transposed(as_tensor(x)))) if upper else _cholesky(x)
+    if not upper:
+        return _cholesky(x)
+    return _transposed(_cholesky(_transposed(as_tensor(x))))
 
 
 # Norms: all keep the reduced axes -------------------------------------------------------------------------------------
 def _away_from_0(g: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
     """Pass no gradient to norms that are 0, and let nothing be divided by them."""
     zero = out.data == 0
-    return (omit(g, zero), where(zero, 1.0, out)) if zero.any() else (g, out)
+    if not zero.any():
+        return g, out
+    return omit(g, zero), where(zero, 1.0, out)
 
 
 @primitive
@@ -315,8 +332,9 @@ def _euclidean(x: Any, /, *, axis: tuple[int, ...]) -> Any:
     exponent = np.where(np.isfinite(top), np.frexp(top)[1], 0)
     with np.errstate(under="ignore"):
         scaled = np.ldexp(x, -exponent)
-        roots = np.sqrt(kernels.add_up(scaled * scaled, axis, keepdims=True))
-        return np.where(normal, np.sqrt(np.where(normal, squares, 0)), np.ldexp(roots, exponent)).astype(x.dtype)
+        scaled_roots = np.sqrt(kernels.add_up(scaled * scaled, axis, keepdims=True))
+        roots = np.sqrt(np.where(normal, squares, 0))
+        return np.where(normal, roots, np.ldexp(scaled_roots, exponent)).astype(x.dtype)
 
 
 def _euclidean_gradient(g: Tensor, out: Tensor, x: Tensor, axis: tuple[int, ...]) -> Tensor:
@@ -328,7 +346,10 @@ def _euclidean_gradient(g: Tensor, out: Tensor, x: Tensor, axis: tuple[int, ...]
 def _power_norm(x: Any, /, *, p: float, axis: tuple[int, ...]) -> Any:
     """``sum(abs(x)**p)**(1 / p)``, scaled by the largest element or, if p is negative, the smallest."""
     size = np.abs(x)
-    ends = np.max(size, axis, keepdims=True, initial=0) if p > 0 else np.min(size, axis, keepdims=True, initial=np.inf)
+    if p > 0:
+        ends = np.max(size, axis, keepdims=True, initial=0)
+    else:
+        ends = np.min(size, axis, keepdims=True, initial=np.inf)
     scale = np.where(np.isfinite(ends) & (ends > 0), ends, 1).astype(x.dtype)
     with np.errstate(divide="ignore", over="ignore", under="ignore"):
         total = kernels.add_up((size / scale) ** p, axis, keepdims=True)
@@ -338,13 +359,15 @@ def _power_norm(x: Any, /, *, p: float, axis: tuple[int, ...]) -> Any:
 def _power_norm_gradient(g: Tensor, out: Tensor, x: Tensor, p: float, axis: tuple[int, ...]) -> Tensor:
     g, out = _away_from_0(g, out)
     if p > 0 and p % 2 == 0:  # smooth
-        direction = power(x / out, p - 1)
+        return g * power(x / out, p - 1)
+    size = abs(x)
+    if p < 2:  # not differentiable at 0, twice
+        size = where(x.data == 0, out.data, size)
+    if 0 < p < 1:
+        slope = power(size, p - 1) * power(out, 1 - p)
     else:
-        size = abs(x)
-        if p < 2:  # not differentiable at 0, twice
-            size = where(x.data == 0, out.data, size)
-        direction = sign(x) * (power(size, p - 1) * power(out, 1 - p) if 0 < p < 1 else power(size / out, p - 1))
-    return g * direction
+        slope = power(size / out, p - 1)
+    return g * (sign(x) * slope)
 
 
 @primitive

@@ -25,7 +25,9 @@ __all__ = ["cumprod", "cumsum", "median", "prod", "std", "var"]
 
 def _in_single(function: Callable[..., Any], x: Array, **how: Any) -> Any:
     """Compute half precision in single precision."""
-    return function(x.astype(np.float32), **how).astype(x.dtype) if x.dtype == np.float16 else function(x, **how)
+    if x.dtype == np.float16:
+        return function(x.astype(np.float32), **how).astype(np.float16)
+    return function(x, **how)
 
 
 # Spread ---------------------------------------------------------------------------------------------------------------
@@ -35,7 +37,8 @@ def _centered(x: Any, /, *, axis: Axis) -> Any:
     with np.errstate(over="ignore", invalid="ignore"):
         center = kernels.average(x, axis, keepdims=True)
     if not np.isfinite(center).all():  # perhaps it is the sum alone that overflows
-        center = np.sum(x / (x.size // max(center.size, 1) or 1), axis=axis, keepdims=True)
+        count = x.size // center.size
+        center = np.sum(x / count, axis=axis, keepdims=True)
     return x - center
 
 
@@ -129,12 +132,15 @@ def _std_rule(g: Tensor, out: Tensor, x: Tensor, axis: Axis, keepdims: bool, **d
     They are scaled, so that no square overflows or underflows; a common factor cancels, so it counts as a constant.
     Rounding may give equal elements a mean that differs from them: whether they are equal decides.
     """
-    low, high = np.min(x.data, axis=axis, keepdims=True), np.max(x.data, axis=axis, keepdims=True)
+    low = np.min(x.data, axis=axis, keepdims=True)
+    high = np.max(x.data, axis=axis, keepdims=True)
     _, exponent = np.frexp(np.maximum(-low, high))
     limit = np.finfo(x.dtype).maxexp - 2
-    distance = _centered(x * np.ldexp(x.dtype.type(1), np.clip(-exponent, -limit, limit)), axis=axis)
+    scale = np.ldexp(x.dtype.type(1), np.clip(-exponent, -limit, limit))
+    distance = _centered(x * scale, axis=axis)
     spread = low != high
-    squares = where(spread, sum(distance * distance, axis, True), 1.0)
+    total = sum(distance * distance, axis, True)
+    squares = where(spread, total, 1.0)
     root = sqrt(squares * _degrees("std", x, axis, **divisor))
     part = select(reshape(g, spread.shape), spread) / root
     return select(part * distance, np.broadcast_to(spread, x.shape))  # again, for the gradient of the gradient
@@ -148,18 +154,26 @@ std.defvjp(_std_rule)
 def _as_rows(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     others = [i for i in range(x.ndim) if i not in axes]
     shape = [x.shape[i] for i in others]
-    return reshape(transpose(x, (*others, *axes)) if axes else x, (*shape, math.prod(x.shape[i] for i in axes)))
+    length = math.prod(x.shape[i] for i in axes)
+    moved = transpose(x, (*others, *axes)) if axes else x
+    return reshape(moved, (*shape, length))
 
 
 def _from_rows(rows: Tensor, shape: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
-    order = (*[i for i in range(len(shape)) if i not in axes], *axes)
+    others = [i for i in range(len(shape)) if i not in axes]
+    order = (*others, *axes)
     moved = reshape(rows, tuple(shape[i] for i in order))
-    return transpose(moved, tuple(np.argsort(order).tolist())) if order else moved
+    if not order:
+        return moved
+    back = np.argsort(order)
+    return transpose(moved, tuple(back.tolist()))
 
 
 def _shifted(t: Tensor, first: float) -> Tensor:
     """Move the elements one place along the last axis, away from the beginning."""
-    return pad(getitem(t, (..., slice(None, -1))), [(0, 0)] * (t.ndim - 1) + [(1, 0)], first)
+    all_but_last = getitem(t, (..., slice(None, -1)))
+    widths = [(0, 0)] * (t.ndim - 1) + [(1, 0)]
+    return pad(all_but_last, widths, first)
 
 
 def _flipped(t: Tensor) -> Tensor:
@@ -229,7 +243,9 @@ def _cumprod_rule(g: Tensor, out: Tensor, x: Tensor, axis: int | None) -> Tensor
     if not x.size:
         return reshape(g, x.shape)
     place = -1 if axis is None else axis
-    rows, factors, products = (swapaxes(t, place, -1) for t in (g, reshape(x, out.shape), out))
+    rows = swapaxes(g, place, -1)
+    factors = swapaxes(reshape(x, out.shape), place, -1)
+    products = swapaxes(out, place, -1)
     gradient = _shifted(products, 1.0) * _recurrence(rows, factors, reverse=True)
     return reshape(swapaxes(gradient, place, -1), x.shape)
 
@@ -277,16 +293,19 @@ def _others_by_factor(h: Tensor, out: Tensor, g: Tensor, x: Tensor) -> Tensor:
     return g * (before * right + left * behind)
 
 
-_product_of_others.defvjp(
-    in_single(lambda h, out, g, x: sum(h * _product_of_others(wrap(np.ones_like(g.data)), x), -1, True)),
-    in_single(_others_by_factor),
-)
+def _others_by_cotangent(h: Tensor, out: Tensor, g: Tensor, x: Tensor) -> Tensor:
+    ones = wrap(np.ones_like(g.data))
+    return sum(h * _product_of_others(ones, x), -1, True)
+
+
+_product_of_others.defvjp(in_single(_others_by_cotangent), in_single(_others_by_factor))
 
 
 def _prod_rule(g: Tensor, out: Tensor, x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
     axes = _normalized(axis, x.ndim)
-    rows = _as_rows(reshape(g, _kept(x.shape, axis)), axes)
-    return _from_rows(_product_of_others(rows, _as_rows(x, axes)), x.shape, axes)
+    cotangent = _as_rows(reshape(g, _kept(x.shape, axis)), axes)
+    gradient = _product_of_others(cotangent, _as_rows(x, axes))
+    return _from_rows(gradient, x.shape, axes)
 
 
 prod.defvjp(_prod_rule)
@@ -317,7 +336,8 @@ def median(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
     count = rows.shape[-1]
     if not count:
         raise ValueError(f"median({describe(x)}): axis {axis} is empty; give it at least one element")
-    middle = np.argsort(rows.data, axis=-1, kind="stable")[..., (count - 1) // 2 : count // 2 + 1]
+    order = np.argsort(rows.data, axis=-1, kind="stable")
+    middle = order[..., (count - 1) // 2 : count // 2 + 1]  # one place, or two where the count is even
     missing = np.isnan(rows.data)
     if missing.any():
         first = np.argmax(missing, axis=-1, keepdims=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..kernels import Geometry, Pair, make_geometry, pair
+from ..kernels import Pair, make_geometry, pair
 from ..record import as_tensor
 from ..tensor import Operand, Tensor
 from ..validation import integer
@@ -48,12 +48,16 @@ def conv1d(
     """
     x, weight = as_tensor(x), as_tensor(weight)
     groups = check_channels("conv1d", x, weight, groups, ndim=3)
-    step, spread = integer("conv1d", "stride", stride, 1), integer("conv1d", "dilation", dilation, 1)
+    step = integer("conv1d", "stride", stride, 1)
+    spread = integer("conv1d", "dilation", dilation, 1)
     sides: Pair | str = padding if padding in ("same", "valid") else (0, integer("conv1d", "padding", padding))
-    image, kernel = expand_dims(x, 2), expand_dims(weight, 2)
-    geometry = make_geometry("conv1d", (1, step), sides, (1, spread), groups, kernel.shape[2:])
-    geometry.check("conv1d", image.shape, kernel.shape[2:])
-    return squeeze(_conv_output(image, kernel, check_bias("conv1d", bias, len(weight)), geometry=geometry), 2)
+    image = expand_dims(x, 2)  # (N, C, L) -> (N, C, 1, L)
+    kernel = expand_dims(weight, 2)
+    size = kernel.shape[2:]
+    geometry = make_geometry("conv1d", (1, step), sides, (1, spread), groups, size)
+    geometry.check("conv1d", image.shape, size)
+    bias = check_bias("conv1d", bias, len(weight))
+    return squeeze(_conv_output(image, kernel, bias, geometry=geometry), 2)
 
 
 def conv_transpose2d(
@@ -101,23 +105,29 @@ def conv_transpose2d(
     Tensor([[[[1., 1., 3., 2., 2.],
               [1., 1., 3., 2., 2.]]]], dtype=float64)
     """
-    op, x, weight = "conv_transpose2d", as_tensor(x), as_tensor(weight)
-    groups, empty = integer(op, "groups", groups, 1), 0 in x.shape[2:] + weight.shape[2:]
+    op = "conv_transpose2d"
+    x, weight = as_tensor(x), as_tensor(weight)
+    groups = integer(op, "groups", groups, 1)
+    empty = 0 in x.shape[2:] + weight.shape[2:]
     if weight.ndim != 4 or x.ndim != 4 or x.shape[1] != weight.shape[0] or x.shape[1] % groups or empty:
         raise ValueError(
             f"{op}: x of shape {x.shape} does not fit weight of shape {weight.shape} for groups={groups}; they must be "
             "(N, C, H, W) and (C, F // groups, KH, KW), not empty, with the same number of channels C, and groups a "
             "divisor of it"
         )
-    plain, more = make_geometry(op, stride, padding, dilation, groups), pair(op, "output_padding", output_padding, 0)
-    edges = [*zip(x.shape[2:], weight.shape[2:], plain.stride, plain.padding, plain.dilation, more, strict=True)]
-    height, width = [(n - 1) * s - 2 * p + d * (k - 1) + e + 1 for n, k, s, p, d, e in edges]
-    if min(height, width) < 1 or any(e >= max(s, d) for _, _, s, _, d, e in edges):
+    plain = make_geometry(op, stride, padding, dilation, groups)
+    extra = pair(op, "output_padding", output_padding, 0)
+    axes = zip(x.shape[2:], weight.shape[2:], plain.stride, plain.padding, plain.dilation, extra, strict=True)
+    height, width = [(n - 1) * s - 2 * p + d * (k - 1) + e + 1 for n, k, s, p, d, e in axes]
+    too_much = any(e >= max(s, d) for e, s, d in zip(extra, plain.stride, plain.dilation, strict=True))
+    if min(height, width) < 1 or too_much:
         raise ValueError(
             f"{op}: the output would be {height} x {width} with output_padding {output_padding}; that must be less "
             f"than stride {stride} or dilation {dilation}, and the output at least 1 x 1: use less padding"
         )
-    geometry = Geometry(plain.stride, plain.padding, plain.dilation, groups, (-more[0], -more[1]))
+    geometry = plain._replace(end=(-extra[0], -extra[1]))
     out = _conv_input(x, weight, geometry=geometry, size=(height, width))
+    if bias is None:
+        return out
     filters = weight.shape[1] * groups
-    return out if bias is None else out + reshape(check_bias(op, bias, filters), filters, 1, 1)
+    return out + reshape(check_bias(op, bias, filters), filters, 1, 1)

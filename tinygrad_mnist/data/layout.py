@@ -48,6 +48,8 @@ def channels_first(
         words = "(N, H, W) or (N, C, H, W); pass image[None] for one image"
         raise ValueError(f"{caller}: images have shape {images.shape}; expected {words}")
     if layout is None and images.shape[3] <= FEW < images.shape[1]:
-        words = "channels seem to be last; pass images.transpose(0, 3, 1, 2)" + ", or layout='NHWC'" * known
+        words = "channels seem to be last; pass images.transpose(0, 3, 1, 2)"
+        if known:
+            words += ", or layout='NHWC'"
         raise ValueError(f"{caller}: images have shape {images.shape}; {words}")
     return np.moveaxis(images, 3, 1) if layout == "NHWC" else images

@@ -85,19 +85,21 @@ class BatchNorm2d:
         shape = (integer(name, "num_features", num_features, 1),)
         self.eps = real(name, "eps", eps, above=0)
         self.momentum = None if momentum is None else real(name, "momentum", momentum, least=0, most=1)
-        self.weight, self.bias = _parameter(shape, 1, dtype, affine), _parameter(shape, 0, dtype, affine)
-        self.running_mean, self.running_var = Buffer(np.zeros(shape, dtype)), Buffer(np.ones(shape, dtype))
+        self.weight = _parameter(shape, 1, dtype, affine)
+        self.bias = _parameter(shape, 0, dtype, affine)
+        self.running_mean = Buffer(np.zeros(shape, dtype))
+        self.running_var = Buffer(np.ones(shape, dtype))
         self.num_batches_tracked = Buffer(np.zeros((), np.int64))
 
     def __call__(self, x: Operand, rng: np.random.Generator | None = None) -> Tensor:
-        x, name = floats(x), type(self).__name__
-        if x.ndim not in self.axes or x.shape[1] != self.running_mean.size:
-            raise ValueError(
-                f"{name}: x has shape {x.shape}; it must be {self.shapes} with C = {self.running_mean.size}"
-            )
+        name = type(self).__name__
+        channels = self.running_mean.size
+        x = floats(x)
+        if x.ndim not in self.axes or x.shape[1] != channels:
+            raise ValueError(f"{name}: x has shape {x.shape}; it must be {self.shapes} with C = {channels}")
         if rng is not None:
-            out, moments = normalized_batch(name, x, self.weight, self.bias, self.eps)
-            self._track(moments[0], moments[1], x.size // x.shape[1])
+            out, (mean, variance) = normalized_batch(name, x, self.weight, self.bias, self.eps)
+            self._track(mean, variance, x.size // channels)
             return out
         if not self.num_batches_tracked.item():
             raise RuntimeError(
@@ -110,7 +112,8 @@ class BatchNorm2d:
         """Merge the statistics of a batch into the running ones."""
         self.num_batches_tracked.data = self.num_batches_tracked.data + 1
         share = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
-        for buffer, latest in ((self.running_mean, mean), (self.running_var, variance * (count / (count - 1)))):
+        unbiased = variance * (count / (count - 1))
+        for buffer, latest in ((self.running_mean, mean), (self.running_var, unbiased)):
             with np.errstate(over="ignore", invalid="ignore"):
                 buffer.data = ((1 - share) * buffer.data + share * latest).astype(buffer.dtype)
 
@@ -214,7 +217,8 @@ class GroupNorm:
             raise ValueError(f"GroupNorm: num_groups is {num_groups}; it must divide num_channels, {num_channels}")
         self.eps = real("GroupNorm", "eps", eps, above=0)
         shape = (self.num_channels,)
-        self.weight, self.bias = _parameter(shape, 1, dtype, affine), _parameter(shape, 0, dtype, affine)
+        self.weight = _parameter(shape, 1, dtype, affine)
+        self.bias = _parameter(shape, 0, dtype, affine)
 
     def __call__(self, x: Operand, rng: np.random.Generator | None = None) -> Tensor:
         return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)

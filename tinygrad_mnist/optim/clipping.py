@@ -65,11 +65,16 @@ def clip_grad_norm(
     for name, g in arrays.items():
         if not np.isfinite(g).all():
             raise FloatingPointError(f"{owner}: the gradient of {name} is not finite; see tg.detect_anomaly")
-    largest = max((float(np.max(np.abs(g), initial=0)) for g in arrays.values()), default=0.0)
-    relative = _norm([g.astype(np.float64) / (largest or 1.0) for g in arrays.values()], norm_type)
+    sizes = [float(np.max(np.abs(g), initial=0)) for g in arrays.values()]
+    largest = max(sizes, default=0.0)
+    scaled = [g.astype(np.float64) / (largest or 1.0) for g in arrays.values()]
+    relative = _norm(scaled, norm_type)
     norm = largest * relative
     if max_norm < norm + 1e-6:
-        factor = max_norm / (norm + 1e-6) if norm < math.inf else max_norm / largest / relative
+        if norm < math.inf:
+            factor = max_norm / (norm + 1e-6)
+        else:  # it has overflowed
+            factor = max_norm / largest / relative
         for name, g in arrays.items():
             clipped = np.asarray(g * np.float64(factor), g.dtype)
             if isinstance(gradients, Mapping) and not owners:
@@ -81,9 +86,13 @@ def clip_grad_norm(
 
 def _found(gradients: Any) -> tuple[dict[str, Tensor], dict[str, Array]]:
     """Return the parameters that have a gradient (none, where gradients are given), and the gradients, by name."""
-    owner, named = "clip_grad_norm", isinstance(gradients, Mapping)
-    listed = [gradients] if isinstance(gradients, Tensor) else gradients
-    items = dict(gradients) if named else {f"parameter {i}": p for i, p in enumerate(listed)}
+    owner = "clip_grad_norm"
+    named = isinstance(gradients, Mapping)
+    if named:
+        items = dict(gradients)
+    else:
+        listed = [gradients] if isinstance(gradients, Tensor) else gradients
+        items = {f"parameter {i}": p for i, p in enumerate(listed)}
     if items and named and all(isinstance(g, np.ndarray) and g.dtype.kind == "f" for g in items.values()):
         return {}, items
     if not all(isinstance(p, Tensor) for p in items.values()):
@@ -102,6 +111,7 @@ def _norm(arrays: list[Array], p: float) -> float:
     """Return the p-norm of numbers of which none is larger than 1."""
     if p == math.inf:
         return float(any(a.any() for a in arrays))
-    total = math.fsum(float(np.sum(a * a if p == 2 else np.abs(a) ** p)) for a in arrays)
+    powers = (a * a if p == 2 else np.abs(a) ** p for a in arrays)
+    total = math.fsum(float(np.sum(a)) for a in powers)
     with np.errstate(over="ignore"):  # of many numbers, where p is small
         return float(np.float64(total) ** (1 / p))

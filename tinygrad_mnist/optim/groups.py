@@ -19,7 +19,8 @@ def relative(owner: str, groups: Groups, names: Iterable[str], settings: Contain
     if not isinstance(groups, Mapping) or not all(isinstance(group, Mapping) for group in groups.values()):
         raise TypeError(f'{owner}: groups must be a dict of patterns, such as {{"*.bias": {{"lr": 0.01}}}}')
     found: Relative = {}
-    known, names = [name for name in ("lr", "weight_decay") if name in settings], list(names)
+    names = list(names)
+    known = [name for name in ("lr", "weight_decay") if name in settings]
     for pattern, group in groups.items():
         if not any(fnmatchcase(name, pattern) for name in names):
             raise ValueError(f"{owner}: no parameter matches the group {pattern!r}; the names are {', '.join(names)}")
@@ -39,13 +40,9 @@ def relative(owner: str, groups: Groups, names: Iterable[str], settings: Contain
 
 def by_parameter(groups: Relative, names: Iterable[str]) -> Relative:
     """Return what groups set for each parameter; where several match, the last one that sets it counts."""
-    merged = {
-        name: {
-            key: value
-            for pattern, group in groups.items()
-            if fnmatchcase(name, pattern)
-            for key, value in group.items()
-        }
-        for name in names
-    }
-    return {name: own for name, own in merged.items() if own}
+    merged: Relative = {}
+    for name in names:
+        for pattern, group in groups.items():
+            if group and fnmatchcase(name, pattern):
+                merged.setdefault(name, {}).update(group)
+    return merged

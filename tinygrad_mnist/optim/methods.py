@@ -56,14 +56,18 @@ class SGD(Optimizer):
         groups: Groups | None = None,
     ) -> None:
         super().__init__(params, lr, groups)
-        self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
+        self.momentum = momentum
+        self.nesterov = nesterov
+        self.weight_decay = weight_decay
         if self.nesterov and not self.momentum:
             raise ValueError("SGD: nesterov is True, and momentum 0; pass a momentum above 0")
 
     def update(self, g: Array, state: dict[str, Array]) -> Array:
         """Return the step of one parameter."""
-        state["velocity"] = self.momentum * state["velocity"] + g
-        return self.lr * (g + self.momentum * state["velocity"] if self.nesterov else state["velocity"])
+        velocity = state["velocity"] = self.momentum * state["velocity"] + g
+        if self.nesterov:
+            return self.lr * (g + self.momentum * velocity)
+        return self.lr * velocity
 
 
 class AdaGrad(Optimizer):
@@ -149,7 +153,10 @@ class RMSprop(Optimizer):
         self.centered = flag("RMSprop", "centered", centered)
         self.slots = ("square", "mean", "velocity") if self.centered else ("square", "velocity")
         super().__init__(params, lr, groups)
-        self.alpha, self.eps, self.momentum, self.weight_decay = alpha, eps, momentum, weight_decay
+        self.alpha = alpha
+        self.eps = eps
+        self.momentum = momentum
+        self.weight_decay = weight_decay
 
     def update(self, g: Array, state: dict[str, Array]) -> Array:
         """Return the step of one parameter."""
@@ -188,7 +195,8 @@ class Adam(Optimizer):
         groups: Groups | None = None,
     ) -> None:
         super().__init__(params, lr, groups)
-        self.betas, self.eps = betas, eps
+        self.betas = betas
+        self.eps = eps
 
     def update(self, g: Array, state: dict[str, Array]) -> Array:
         """Return the step of one parameter."""
@@ -196,7 +204,8 @@ class Adam(Optimizer):
         state["m"] = beta1 * state["m"] + (1 - beta1) * g
         state["v"] = beta2 * state["v"] + (1 - beta2) * (g * g)
         m = state["m"] / (1 - beta1**self.count)
-        return self.lr * m / (np.sqrt(state["v"] / (1 - beta2**self.count)) + nonzero(self.eps, g))
+        v = state["v"] / (1 - beta2**self.count)
+        return self.lr * m / (np.sqrt(v) + nonzero(self.eps, g))
 
 
 class AdamW(Adam):

@@ -71,7 +71,8 @@ class Muon(AdamW):
         state["m"] = self.momentum * state["m"] + (1 - self.momentum) * g
         ahead = self.momentum * state["m"] + (1 - self.momentum) * g
         matrix = ahead.reshape(len(g), math.prod(g.shape[1:]))
-        return self.lr * 0.2 * math.sqrt(max(matrix.shape)) * _orthogonal(matrix).reshape(g.shape)
+        length = self.lr * 0.2 * math.sqrt(max(matrix.shape))
+        return length * _orthogonal(matrix).reshape(g.shape)
 
 
 def _orthogonal(matrix: Array) -> Array:

@@ -86,7 +86,8 @@ class Optimizer:
 
     def _checked(self, name: str, value: Any) -> Any:
         """Return what to set an attribute to: hyperparameters as Python's numbers, within their bounds."""
-        owner, bounds = type(self).__name__, BOUNDS.get(name)
+        owner = type(self).__name__
+        bounds = BOUNDS.get(name)
         if name == "steps":
             return integer(owner, name, value)
         if name == "nesterov":
@@ -114,7 +115,10 @@ class Optimizer:
         ValueError
             If a name is unknown, a shape differs, or there is no gradient at all; nothing has changed then.
         """
-        given = {n: p.grad for n, p in self.params.items() if p.grad is not None} if grads is None else grads
+        if grads is None:
+            given: Mapping[str, Operand] = {n: p.grad for n, p in self.params.items() if p.grad is not None}
+        else:
+            given = grads
         kind = type(self).__name__
         if not given and self.params:
             raise ValueError(f"{kind}: there is no gradient; call backward() first, or pass grads")
@@ -125,17 +129,18 @@ class Optimizer:
                     f"{kind}: there is a gradient for {name!r}, but no such parameter; known are "
                     f"{', '.join(self.params)}"
                 )
-            p, arrays[name] = self.params[name], numeric(g)
-            if arrays[name].shape != p.shape:
-                raise ValueError(
-                    f"{kind}: the gradient of {name} has shape {arrays[name].shape}, the parameter {p.shape}"
-                )
+            p, array = self.params[name], numeric(g)
+            if array.shape != p.shape:
+                raise ValueError(f"{kind}: the gradient of {name} has shape {array.shape}, the parameter {p.shape}")
+            arrays[name] = array
         self.steps += 1
         for name, g in arrays.items():
-            p, state = self.params[name], self.state[name]
+            p = self.params[name]
+            state = self.state[name]
+            own = self._own.get(name, NOTHING)
             self.updates[name] += 1
             self.count = self.updates[name]
-            g, own = g.astype(p.dtype, copy=False), self._own.get(name, NOTHING)
+            g = g.astype(p.dtype, copy=False)
             decay = own.get("weight_decay", self.weight_decay)
             if decay and not self.decoupled:
                 g = g + decay * p.data
@@ -159,15 +164,16 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is needed to continue later: kind, settings, number of steps, and copies of the state arrays."""
-        state = {name: {slot: array.copy() for slot, array in slots.items()} for name, slots in self.state.items()}
-        return {
-            "kind": type(self).__name__,
-            **{s: getattr(self, s) for s in self.settings},
-            **({"groups": {pattern: dict(group) for pattern, group in self.groups.items()}} if self.groups else {}),
-            "steps": self.steps,
-            "updates": dict(self.updates),
-            "state": state,
+        found: dict[str, Any] = {"kind": type(self).__name__}
+        found |= {name: getattr(self, name) for name in self.settings}
+        if self.groups:
+            found["groups"] = {pattern: dict(group) for pattern, group in self.groups.items()}
+        found["steps"] = self.steps
+        found["updates"] = dict(self.updates)
+        found["state"] = {
+            name: {slot: array.copy() for slot, array in slots.items()} for name, slots in self.state.items()
         }
+        return found
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Continue from a `state_dict`.
@@ -185,10 +191,11 @@ class Optimizer:
         saved = self._completed(saved)
         for name in (*self.settings, "steps"):
             setattr(self, name, saved[name])
-        self.groups = {
-            pattern: {key: float(saved["groups"][pattern][key]) for key in group}
-            for pattern, group in self.groups.items()
-        }
+        groups = {}
+        for pattern, group in self.groups.items():
+            found = saved["groups"][pattern]
+            groups[pattern] = {key: float(found[key]) for key in group}
+        self.groups = groups
         self._own = by_parameter(self.groups, self.params)
         self.updates = {name: int(count) for name, count in saved["updates"].items()}
         self.state = {  # in the memory order of the parameters
@@ -208,7 +215,9 @@ class Optimizer:
         numbers = [*(name for name in self.settings if name in CHECKED), "steps"]  # checked below
         others = {name: getattr(self, name) for name in self.settings if name not in CHECKED}
         live = {"kind": type(self).__name__, **dict.fromkeys(numbers), **others, "updates": self.updates}
-        live |= {"state": self.state, **({"groups": self.groups} if self.groups else {})}
+        live["state"] = self.state
+        if self.groups:
+            live["groups"] = self.groups
         least_0 = [f"updates/{name}" for name in self.updates]
         least_0 += [f"groups/{pattern}/{key}" for pattern, group in self.groups.items() for key in group]
         wrong = state_mismatches(live, saved, "the optimizer", unchecked=numbers, nonnegative=least_0, any_float=True)

@@ -42,7 +42,9 @@ class Examples(NamedTuple):
 
     def model_loss(self, model: Any, rng: np.random.Generator | None) -> Any:
         """Return what the model's own loss is for these examples."""
-        return model.loss(*self.inputs, *(() if self.labels is None else [self.labels]), rng)
+        if self.labels is None:
+            return model.loss(*self.inputs, rng)
+        return model.loss(*self.inputs, self.labels, rng)
 
     def with_arrays(self, arrays: Arrays) -> Examples:
         """Return other examples of the same kind, from what their `arrays` are."""
@@ -50,7 +52,8 @@ class Examples(NamedTuple):
         images = arrays[:inputs] if isinstance(self.images, tuple) else arrays[0]
         if self.labels is None:
             return Examples(images, None)
-        return Examples(images, arrays[inputs:] if isinstance(self.labels, tuple) else arrays[inputs])
+        labels = arrays[inputs:] if isinstance(self.labels, tuple) else arrays[inputs]
+        return Examples(images, labels)
 
 
 def as_images(caller: str, images: Any, name: str = "images") -> npt.NDArray[Any]:
@@ -64,7 +67,7 @@ def as_inputs(caller: str, images: Any, name: str = "images") -> Any:
     if not _is_several(images):
         return as_images(caller, images, name)
     arrays = tuple(as_images(caller, part, f"{name}[{i}]") for i, part in enumerate(images))
-    lengths = [len(array) if array.shape else 0 for array in arrays]
+    lengths = [_length(array) for array in arrays]
     if len(set(lengths)) > 1:
         raise ValueError(f"{caller}: {name} are arrays of {lengths} examples; pass equally long ones")
     return arrays
@@ -77,20 +80,22 @@ def as_examples(caller: str, images: Any, labels: Any, which: str = "") -> Examp
         labels = tuple(_as_labels(caller, part, f"{which}labels[{i}]") for i, part in enumerate(labels))
     elif labels is not None:
         labels = _as_labels(caller, labels, f"{which}labels")
-    examples = Examples(images, labels)
-    count, *given = (len(a) if a.shape else 0 for a in (examples.inputs[0], *examples.arrays[len(examples.inputs) :]))
-    wrong = [other for other in given if other != count]
+    count = _length(several(images)[0])
+    found = [] if labels is None else [_length(part) for part in several(labels)]
+    wrong = [other for other in found if other != count]
     if wrong or not count:
-        found, remedy = [*wrong, count][0], "pass one label for each image, several inputs as a tuple of arrays"
-        raise ValueError(f"{caller}: {count} {which}images and {found} labels; {remedy}")
-    return examples
+        raise ValueError(
+            f"{caller}: {count} {which}images and {wrong[0] if wrong else count} labels; pass one label for each "
+            "image, several inputs as a tuple of arrays"
+        )
+    return Examples(images, labels)
 
 
 def as_classified(caller: str, images: Any, labels: Any, which: str = "") -> Examples:
     """Convert images and labels to arrays; raise a ValueError unless there are images and one class for each."""
-    images, labels = as_inputs(caller, images, f"{which}images"), as_array(caller, f"{which}labels", labels)
-    first = several(images)[0]
-    count = len(first) if first.shape else 0
+    images = as_inputs(caller, images, f"{which}images")
+    labels = as_array(caller, f"{which}labels", labels)
+    count = _length(several(images)[0])
     if not count or labels.shape != (count,):
         raise ValueError(
             f"{caller}: {count} {which}images, and labels of shape {labels.shape}; pass one class index for each image"
@@ -98,6 +103,10 @@ def as_classified(caller: str, images: Any, labels: Any, which: str = "") -> Exa
     if labels.dtype.kind == "f" and np.isnan(labels).any():
         raise ValueError(f"{caller}: {which}labels hold NaN, for missing ones; leave those examples out")
     return Examples(images, labels)
+
+
+def _length(array: npt.NDArray[Any]) -> int:
+    return len(array) if array.shape else 0
 
 
 def _as_labels(caller: str, labels: Any, name: str) -> npt.NDArray[Any]:

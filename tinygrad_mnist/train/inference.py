@@ -46,11 +46,13 @@ def outputs(model: Any, images: Any, threads: int | None = None) -> Any:
     >>> outputs(lambda a, b: {"sum": Tensor(a + b)}, (np.arange(3), np.ones(3)))
     {'sum': array([1., 2., 3.])}
     """
-    return all_outputs("outputs", model, several(as_inputs("outputs", images)), threads)
+    inputs = several(as_inputs("outputs", images))
+    return all_outputs("outputs", model, inputs, threads)
 
 
 def all_outputs(caller: str, model: Any, inputs: Arrays, threads: int | None, shifts: int = 0) -> Any:
-    return _joined(list(outputs_of_shards(caller, model, inputs, threads, shifts)))
+    shards = list(outputs_of_shards(caller, model, inputs, threads, shifts))
+    return _joined(shards)
 
 
 def outputs_of_shards(caller: str, model: Any, inputs: Arrays, threads: int | None, shifts: int = 0) -> Iterator[Any]:
@@ -61,9 +63,13 @@ def outputs_of_shards(caller: str, model: Any, inputs: Arrays, threads: int | No
             out = map_arrays(_data, model(*xs))
             for down, right in moves:
                 out = out + model(_shifted(xs[0], down, right)).data
-        if wrong := [array for array in leaves(out) if not array.shape or len(array) != len(xs[0])]:
-            words = f"{caller}: for {len(xs[0])} examples the model returns {described(wrong[0])}"
-            raise ValueError(f"{words}; it must return one row for each")
+        count = len(xs[0])
+        for array in leaves(out):
+            if not array.shape or len(array) != count:
+                raise ValueError(
+                    f"{caller}: for {count} examples the model returns {described(array)}; it must return one row for "
+                    "each"
+                )
         return out
 
     if not inputs[0].shape or not len(inputs[0]):
@@ -84,9 +90,12 @@ def _shifted(images: npt.NDArray[Any], down: int, right: int) -> npt.NDArray[Any
     """Shift images (..., H, W) by pixels; zeros come in at the border."""
 
     def overlap(by: int) -> tuple[slice, slice]:  # of the new and of the old axis
-        return slice(max(by, 0), min(by, 0) or None), slice(max(-by, 0), min(-by, 0) or None)
+        new = slice(max(by, 0), min(by, 0) or None)
+        old = slice(max(-by, 0), min(-by, 0) or None)
+        return new, old
 
-    (new_rows, rows), (new_columns, columns) = overlap(down), overlap(right)
+    new_rows, rows = overlap(down)
+    new_columns, columns = overlap(right)
     moved = np.zeros_like(images)
     moved[..., new_rows, new_columns] = images[..., rows, columns]
     return moved
@@ -115,10 +124,13 @@ def leaves(value: Any) -> list[Any]:
 
 
 def _joined(parts: list[Any]) -> Any:
-    columns = iter([np.concatenate(column) for column in zip(*map(leaves, parts), strict=True)])
-    return map_arrays(lambda leaf: next(columns), parts[0])
+    """Concatenate the outputs of shards, each with the same structure."""
+    columns = zip(*map(leaves, parts), strict=True)  # of each leaf, what every shard has
+    whole = iter([np.concatenate(column) for column in columns])
+    return map_arrays(lambda leaf: next(whole), parts[0])
 
 
 def described(value: Any) -> str:
+    kind = f"a {type(value).__name__}"
     shape = getattr(value, "shape", None)
-    return f"a {type(value).__name__}" + ("" if shape is None else f" of shape {shape}")
+    return kind if shape is None else f"{kind} of shape {shape}"

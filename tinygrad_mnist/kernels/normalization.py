@@ -69,12 +69,15 @@ def _moments(x: Array, axes: Axes) -> Array:
     count = max(math.prod([x.shape[axis] for axis in axes]), 1)
     mean = x.sum(axis=axes, keepdims=True) / count
     distance = x - mean
-    return np.stack([mean, (distance * distance).sum(axis=axes, keepdims=True) / count])
+    variance = (distance * distance).sum(axis=axes, keepdims=True) / count
+    return np.stack([mean, variance])
 
 
 @_carefully
 def _gradient_sums(g: Array, x: Array, center: Array, axes: Axes) -> Array:
-    return np.stack([g.sum(axis=axes, keepdims=True), (g * (x - center)).sum(axis=axes, keepdims=True)])
+    plain = g.sum(axis=axes, keepdims=True)
+    products = (g * (x - center)).sum(axis=axes, keepdims=True)
+    return np.stack([plain, products])
 
 
 @_carefully
@@ -88,10 +91,12 @@ def groups_in_memory(x: Array, axes: Axes) -> tuple[int, int, int] | None:
 
     Images, (H, C, W, N) in memory, normalized by channel, are H rows of C channels of W * N numbers.
     """
-    order = sorted((i for i, length in enumerate(x.shape) if length > 1), key=lambda i: -x.strides[i])
+    long = [axis for axis, length in enumerate(x.shape) if length > 1]
+    others = [axis for axis, length in enumerate(x.shape) if length <= 1]
+    order = sorted(long, key=lambda axis: -x.strides[axis])
+    dense = x.transpose(*order, *others).flags.c_contiguous
     kept = [place for place, axis in enumerate(order) if axis not in axes]
     begin, end = (kept[0], kept[-1] + 1) if kept else (0, 0)
-    dense = x.transpose(*order, *(i for i, length in enumerate(x.shape) if length <= 1)).flags.c_contiguous
     groups = order[begin:end]
     if not dense or len(groups) != len(kept) or groups != sorted(groups):
         return None

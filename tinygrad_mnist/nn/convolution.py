@@ -43,7 +43,8 @@ class Conv2d:
         geometry = make_geometry("Conv2d", stride, padding, dilation, self.groups, (kh, kw))
         self.weight = initial_weights((filters, channels, kh, kw), channels * kh * kw, init, rng, dtype)
         self.bias: Any = Tensor(np.zeros(filters, dtype), requires_grad=True) if bias else None
-        self.stride, self.dilation = shortest(geometry.stride), shortest(geometry.dilation)
+        self.stride = shortest(geometry.stride)
+        self.dilation = shortest(geometry.dilation)
         self.padding: Pair | str = padding if isinstance(padding, str) else shortest(geometry.padding)
 
     def __call__(self, x: Operand, rng: np.random.Generator | None = None) -> Tensor:
@@ -77,7 +78,8 @@ class Conv1d:
     ) -> None:
         channels, filters, self.groups = _check_channels("Conv1d", in_channels, out_channels, groups)
         kernel = integer("Conv1d", "kernel_size", kernel_size, 1)
-        self.stride, self.dilation = integer("Conv1d", "stride", stride, 1), integer("Conv1d", "dilation", dilation, 1)
+        self.stride = integer("Conv1d", "stride", stride, 1)
+        self.dilation = integer("Conv1d", "dilation", dilation, 1)
         self.padding = padding if isinstance(padding, str) else integer("Conv1d", "padding", padding)
         make_geometry("Conv1d", self.stride, self.padding, self.dilation, kernel=(1, kernel))  # refuses other words
         self.weight = initial_weights((filters, channels, kernel), channels * kernel, init, rng, dtype)
@@ -116,18 +118,20 @@ class ConvTranspose2d:
     ) -> None:
         op = "ConvTranspose2d"
         channels, filters, self.groups = _check_channels(op, in_channels, out_channels, groups)
-        (kh, kw), more = pair(op, "kernel_size", kernel_size, 1), pair(op, "output_padding", output_padding, 0)
+        kh, kw = pair(op, "kernel_size", kernel_size, 1)
+        extra = pair(op, "output_padding", output_padding, 0)
         geometry = make_geometry(op, stride, padding, dilation)
-        sh, sw = geometry.stride
-        if any(e >= max(s, d) for e, s, d in zip(more, geometry.stride, geometry.dilation, strict=True)):
+        if any(e >= max(s, d) for e, s, d in zip(extra, geometry.stride, geometry.dilation, strict=True)):
             raise ValueError(
                 f"{op}: output_padding is {output_padding}; it must be less than stride {stride} or dilation {dilation}"
             )
         shape = channels * self.groups, filters // self.groups, kh, kw
-        self.weight = initial_weights(shape, max(channels * kh * kw // (sh * sw), 1), init, rng, dtype)
+        sh, sw = geometry.stride
+        seen = channels * kh * kw // (sh * sw)  # inputs of an output, on average
+        self.weight = initial_weights(shape, max(seen, 1), init, rng, dtype)
         self.bias: Any = Tensor(np.zeros(filters, dtype), requires_grad=True) if bias else None
         self.stride, self.padding, self.dilation = map(shortest, geometry[:3])
-        self.output_padding = shortest(more)
+        self.output_padding = shortest(extra)
 
     def __call__(self, x: Operand, rng: np.random.Generator | None = None) -> Tensor:
         window = self.stride, self.padding, self.output_padding, self.groups, self.dilation
@@ -140,7 +144,8 @@ class ConvTranspose2d:
 
 def _check_channels(layer: str, in_channels: int, out_channels: int, groups: int) -> tuple[int, int, int]:
     """Return the channels of a group, the filters of all groups, and the number of groups."""
-    channels, filters = integer(layer, "in_channels", in_channels, 1), integer(layer, "out_channels", out_channels, 1)
+    channels = integer(layer, "in_channels", in_channels, 1)
+    filters = integer(layer, "out_channels", out_channels, 1)
     groups = integer(layer, "groups", groups, 1)
     if channels % groups or filters % groups:
         raise ValueError(
@@ -151,10 +156,13 @@ def _check_channels(layer: str, in_channels: int, out_channels: int, groups: int
 
 def _described(layer: Conv1d | Conv2d | ConvTranspose2d) -> str:
     """Return the settings of a layer: stride and padding, and others where they are not the default."""
-    others = {name: getattr(layer, name, 0) for name in ("output_padding", "dilation", "groups")}
     shown = {"stride": layer.stride, "padding": layer.padding}
-    shown |= {name: value for name, value in others.items() if value != (name != "output_padding")}
-    shown |= {"bias": False} if layer.bias is None else {}
+    for name, default in (("output_padding", 0), ("dilation", 1), ("groups", 1)):
+        value = getattr(layer, name, default)
+        if value != default:
+            shown[name] = value
+    if layer.bias is None:
+        shown["bias"] = False
     return ", ".join(f"{name}={value!r}" for name, value in shown.items())
 
 

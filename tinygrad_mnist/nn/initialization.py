@@ -68,8 +68,10 @@ def initial_weights(
         raise ValueError(f"init is {init!r}; it must be one of {', '.join(map(repr, INITS))}")
     shape = each("initial_weights", "shape", shape, integer)
     fan_in = integer("initial_weights", "fan_in", fan_in, 1)
-    outputs = math.prod(shape) * math.prod(shape[2:]) // fan_in if fan_out is None else fan_out
-    outputs = integer("initial_weights", "fan_out", outputs, 0 if fan_out is None else 1)
+    if fan_out is None:
+        outputs = math.prod(shape) * math.prod(shape[2:]) // fan_in
+    else:
+        outputs = integer("initial_weights", "fan_out", fan_out, 1)
     values = _draw(shape, init, np.random.default_rng(rng), fan_in, outputs)
     return Tensor(values.astype(dtype), requires_grad=True)
 
@@ -78,9 +80,16 @@ def _draw(shape: tuple[int, ...], init: str, rng: np.random.Generator, fan_in: i
     if init == "zeros":
         return np.zeros(shape)
     if init == "orthogonal":
-        return _orthonormal(rng.standard_normal((shape[0] if shape else 1, math.prod(shape[1:])))).reshape(shape)
+        rows = shape[0] if shape else 1
+        draws = rng.standard_normal((rows, math.prod(shape[1:])))
+        return _orthonormal(draws).reshape(shape)
     name, _, distribution = init.partition("_")
-    variance = 2 / fan_in if name == "he" else 2 / (fan_in + fan_out) if distribution else 1 / fan_in
+    if name == "he":
+        variance = 2 / fan_in
+    elif distribution:
+        variance = 2 / (fan_in + fan_out)
+    else:  # "xavier" alone
+        variance = 1 / fan_in
     if distribution == "uniform":
         bound = np.sqrt(3 * variance)
         return rng.uniform(-bound, bound, shape)

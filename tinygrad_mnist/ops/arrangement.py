@@ -46,14 +46,17 @@ def flatten(x: Operand, start_axis: int = 0, end_axis: int = -1) -> Tensor:
     """
     x = as_tensor(x)
     ndim = x.ndim or 1
-    start, end = (operator.index(axis) for axis in (start_axis, end_axis))
+    start = operator.index(start_axis)
+    end = operator.index(end_axis)
     if not (-ndim <= start < ndim and -ndim <= end < ndim and start % ndim <= end % ndim):
         raise ValueError(
             f"flatten: axes {start} to {end} are no range of axes of shape {x.shape}; start_axis must not be behind "
             "end_axis"
         )
-    before, after = x.shape[: start % ndim], x.shape[end % ndim + 1 :]
-    return reshape(x, (*before, math.prod(x.shape[start % ndim : end % ndim + 1]), *after))
+    first = start % ndim
+    behind = end % ndim + 1
+    joined = math.prod(x.shape[first:behind])
+    return reshape(x, (*x.shape[:first], joined, *x.shape[behind:]))
 
 
 def ravel(x: Operand) -> Tensor:
@@ -192,8 +195,9 @@ def _add_copies(g: Tensor, out: Tensor, x: Tensor, repeats: Any, axis: int | Non
         return reshape(_add_copies(g, out, reshape(x, -1), repeats, 0), x.shape)
     axis %= x.ndim
     length = x.shape[axis]
-    if isinstance(repeats, int):
-        return sum(reshape(g, (*x.shape[:axis], length, repeats, *x.shape[axis + 1 :])), axis + 1)
+    if isinstance(repeats, int):  # the copies of an element stand along an axis of their own
+        apart = (*x.shape[:axis], length, repeats, *x.shape[axis + 1 :])
+        return sum(reshape(g, apart), axis + 1)
     index = (slice(None),) * axis + (np.repeat(np.arange(length), repeats),)
     return _put_at(g, index=index, shape=x.shape)
 
@@ -222,7 +226,9 @@ def repeat(x: Operand, repeats: int | Sequence[int], axis: int | None = None) ->
             [2.]], dtype=float64)
     """
     times = _integers("repeat", "repeats", repeats)
-    return _repeat(x, repeats=times[0] if isinstance(times, tuple) and len(times) == 1 else times, axis=axis)
+    if isinstance(times, tuple) and len(times) == 1:
+        times = times[0]
+    return _repeat(x, repeats=times, axis=axis)
 
 
 def tile(x: Operand, reps: int | Sequence[int]) -> Tensor:
@@ -234,17 +240,20 @@ def tile(x: Operand, reps: int | Sequence[int]) -> Tensor:
     Tensor([[1., 2., 1., 2.],
             [1., 2., 1., 2.]], dtype=float64)
     """
-    x, given = as_tensor(x), _integers("tile", "reps", reps)
+    x = as_tensor(x)
+    given = _integers("tile", "reps", reps)
     times = (given,) if isinstance(given, int) else given
     if min(times, default=0) < 0:
         raise ValueError(f"tile: reps is {reps!r}; no axis can have less than 0 copies")
     ndim = max(x.ndim, len(times))
-    shape, times = (1,) * (ndim - x.ndim) + x.shape, (1,) * (ndim - len(times)) + times
-    pairs = [*zip(times, shape, strict=True)]  # (R, N): every axis gets one of copies before it
-    copies = broadcast_to(
-        reshape(x, [n for _, length in pairs for n in (1, length)]), [n for pair in pairs for n in pair]
-    )
-    return reshape(copies, [count * length for count, length in pairs])
+    shape = (1,) * (ndim - x.ndim) + x.shape
+    times = (1,) * (ndim - len(times)) + times
+    one, copied, tiled = list[int](), list[int](), list[int]()
+    for count, length in zip(times, shape, strict=True):  # (N,) -> (1, N) -> (R, N) -> (R * N,)
+        one += [1, length]
+        copied += [count, length]
+        tiled.append(count * length)
+    return reshape(broadcast_to(reshape(x, one), copied), tiled)
 
 
 # Diagonals and triangles ----------------------------------------------------------------------------------------------
@@ -273,8 +282,11 @@ def diagonal(x: Any, /, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
 def _diagonal_matrix(x: Any, /, *, shape: tuple[int, ...], offset: int, axis1: int, axis2: int) -> Array:
     """Put ``x`` on the diagonals of zeros of `shape`: the adjoint of `diagonal`."""
     out = np.zeros(shape, x.dtype)
-    rows = np.arange(x.shape[-1])
-    np.moveaxis(out, (axis1, axis2), (-2, -1))[..., rows - min(offset, 0), rows + max(offset, 0)] = x
+    matrices = np.moveaxis(out, (axis1, axis2), (-2, -1))  # a view
+    places = np.arange(x.shape[-1])
+    rows = places - min(offset, 0)
+    columns = places + max(offset, 0)
+    matrices[..., rows, columns] = x
     return out
 
 
@@ -301,9 +313,11 @@ def diag(x: Operand, k: int = 0) -> Tensor:
     >>> diag([[1.0, 2.0], [3.0, 4.0]], 1)
     Tensor([2.], dtype=float64)
     """
-    x, k = as_tensor(x), operator.index(k)
+    x = as_tensor(x)
+    k = operator.index(k)
     if x.ndim == 1:
-        return _diagonal_matrix(x, shape=(x.size + abs(k),) * 2, offset=k, axis1=0, axis2=1)
+        length = x.size + abs(k)
+        return _diagonal_matrix(x, shape=(length, length), offset=k, axis1=0, axis2=1)
     if x.ndim != 2:
         raise ValueError(f"diag: shape {x.shape} is neither a vector nor a matrix; use diagonal for stacks of matrices")
     return diagonal(x, k)

@@ -78,15 +78,20 @@ def adaptive_avg_pool2d(x: Operand, output_size: Pair) -> Tensor:
     >>> adaptive_avg_pool2d(np.arange(5.0).reshape(1, 1, 1, 5), (1, 2))
     Tensor([[[[1., 3.]]]], dtype=float64)
     """
-    x, size = as_tensor(x), pair("adaptive_avg_pool2d", "output_size", output_size, 1)
+    x = as_tensor(x)
+    size = pair("adaptive_avg_pool2d", "output_size", output_size, 1)
     if x.ndim != 4 or 0 in x.shape[2:]:
         raise ValueError(f"adaptive_avg_pool2d: x has shape {x.shape}; it must be (N, C, H, W) with at least one pixel")
     if not (x.shape[2] % size[0] or x.shape[3] % size[1]):
         return avg_pool2d(x, (x.shape[2] // size[0], x.shape[3] // size[1]))
     for axis, count in enumerate(size, 2):
-        length, before = x.shape[axis], (slice(None),) * axis
-        edges = [(i * length // count, -(-(i + 1) * length // count)) for i in range(count)]
-        x = concatenate([mean(x[(*before, slice(*edge))], axis, keepdims=True) for edge in edges], axis)
+        length = x.shape[axis]
+        before = (slice(None),) * axis
+        means = []
+        for i in range(count):
+            window = slice(i * length // count, -(-(i + 1) * length // count))
+            means.append(mean(x[(*before, window)], axis, keepdims=True))
+        x = concatenate(means, axis)
     return x
 
 

@@ -47,13 +47,15 @@ def _count(x: Array, axes: Axes) -> int:
 @primitive
 def _normalize(x: Any, moments: Any, scaling: Any, /, *, axes: Axes, eps: float) -> Any:
     """``y * weight + bias``; ``scaling`` holds weight and bias, two numbers or one of each for each group."""
-    return kernels.affine(x, moments[0], _inverse(moments, eps) * scaling[0], scaling[1], axes)
+    scale = _inverse(moments, eps) * scaling[0]
+    return kernels.affine(x, moments[0], scale, scaling[1], axes)
 
 
 @primitive
 def _normalize_gradient(g: Any, x: Any, moments: Any, weight: Any, /, *, axes: Axes, eps: float) -> Any:
     """``weight * J g``: the gradient by x of the sum of ``g * y * weight``."""
-    inverse, count = _inverse(moments, eps), _count(x, axes)
+    inverse = _inverse(moments, eps)
+    count = _count(x, axes)
     plain, products = kernels.gradient_sums(g, x, axes, moments[0])
     factor = inverse * weight
     scale = -(inverse * products / count) * inverse * factor
@@ -74,16 +76,22 @@ def _inverse_deviation(x: Any, moments: Any, /, *, axes: Axes, eps: float) -> An
     return _inverse(moments, eps).astype(x.dtype)
 
 
-normalized, jacobian_product = in_rules(_normalize), in_rules(_normalize_gradient)
-scaling_sums, inverse_deviation = in_rules(_scaling_gradient), in_rules(_inverse_deviation)
+normalized = in_rules(_normalize)
+jacobian_product = in_rules(_normalize_gradient)
+scaling_sums = in_rules(_scaling_gradient)
+inverse_deviation = in_rules(_inverse_deviation)
 PLAIN = np.array([1.0, 0.0])  # weight and bias
 
 
 def _curvature(h: Tensor, out: Tensor, g: Tensor, x: Tensor, moments: Tensor, weight: Tensor, **how: Any) -> Tensor:
     """Return the gradient by x of the sum of ``h * (weight * J g)``."""
-    axes, y = how["axes"], normalized(x, moments, PLAIN, **how)
-    jg, jh = jacobian_product(g, x, moments, 1.0, **how), jacobian_product(h, x, moments, 1.0, **how)
-    first, second, third = (mean(a * b, axes, True) for a, b in ((h, jg), (y, g), (y, h)))
+    axes = how["axes"]
+    y = normalized(x, moments, PLAIN, **how)
+    jg = jacobian_product(g, x, moments, 1.0, **how)
+    jh = jacobian_product(h, x, moments, 1.0, **how)
+    first = mean(h * jg, axes, True)
+    second = mean(y * g, axes, True)
+    third = mean(y * h, axes, True)
     return -(y * first + jh * second + jg * third) * inverse_deviation(x, moments, **how) * weight
 
 
@@ -157,8 +165,10 @@ def normalized_batch(
             "statistics"
         )
     moments = _moments(x, axes=axes)
-    scaling = stack([per_channel(caller, "weight", weight, x, 1.0), per_channel(caller, "bias", bias, x)])
-    return _normalize(x, moments, scaling, axes=axes, eps=eps), moments.data.reshape(2, -1)
+    scale = per_channel(caller, "weight", weight, x, 1.0)
+    shift = per_channel(caller, "bias", bias, x)
+    out = _normalize(x, moments, stack([scale, shift]), axes=axes, eps=eps)
+    return out, moments.data.reshape(2, -1)
 
 
 def per_channel(caller: str, name: str, values: Operand | None, x: Tensor, missing: float = 0.0) -> Tensor:
@@ -221,17 +231,18 @@ def batch_norm(
     >>> batch_norm([[1.0, 10.0]], running_mean=[0.0, 8.0], running_var=[4.0, 1.0], eps=1e-9)
     Tensor([[0.5, 2. ]], dtype=float64)
     """
-    caller, x, eps = "batch_norm", floats(x), real("batch_norm", "eps", eps, above=0)
+    caller = "batch_norm"
+    x = floats(x)
+    eps = real(caller, "eps", eps, above=0)
     check_channels(caller, x)
     if (running_mean is None) != (running_var is None):
         raise ValueError(f"{caller}: pass both running_mean and running_var, or neither")
     if running_mean is None or running_var is None:
         return normalized_batch(caller, x, weight, bias, eps)[0]
-    center, variance = (
-        per_channel(caller, "running_mean", running_mean, x),
-        per_channel(caller, "running_var", running_var, x),
-    )
-    scale, shift = per_channel(caller, "weight", weight, x, 1.0), per_channel(caller, "bias", bias, x)
+    center = per_channel(caller, "running_mean", running_mean, x)
+    variance = per_channel(caller, "running_var", running_var, x)
+    scale = per_channel(caller, "weight", weight, x, 1.0)
+    shift = per_channel(caller, "bias", bias, x)
     return _affine(x, center, scale / sqrt(variance + eps), shift, axes=(0, *range(2, x.ndim)))
 
 
@@ -269,7 +280,9 @@ def layer_norm(
     Tensor([[-1.,  1.],
             [-1.,  1.]], dtype=float64)
     """
-    caller, x, eps = "layer_norm", floats(x), real("layer_norm", "eps", eps, above=0)
+    caller = "layer_norm"
+    x = floats(x)
+    eps = real(caller, "eps", eps, above=0)
     shape = checked_shape(caller, normalized_shape)
     if x.shape[max(x.ndim - len(shape), 0) :] != shape:
         raise ValueError(f"{caller}: x has shape {x.shape}; its last lengths must be normalized_shape {shape}")
@@ -326,15 +339,19 @@ def group_norm(
     >>> group_norm([[1.0, 3.0, 10.0, 20.0]], num_groups=2, eps=1e-9)
     Tensor([[-1.,  1., -1.,  1.]], dtype=float64)
     """
-    caller, x, eps = "group_norm", floats(x), real("group_norm", "eps", eps, above=0)
+    caller = "group_norm"
+    x = floats(x)
+    eps = real(caller, "eps", eps, above=0)
     check_channels(caller, x)
     num_groups = integer(caller, "num_groups", num_groups, 1)
     if x.shape[1] % num_groups:
         raise ValueError(f"{caller}: num_groups is {num_groups}; it must divide the {x.shape[1]} channels of x")
     size = math.prod(x.shape[1:]) // num_groups
     grouped = reshape(x, x.shape[0], num_groups, size)
-    out = reshape(_normalize(grouped, _moments(grouped, axes=(2,)), PLAIN, axes=(2,), eps=eps), x.shape)
+    moments = _moments(grouped, axes=(2,))
+    out = reshape(_normalize(grouped, moments, PLAIN, axes=(2,), eps=eps), x.shape)
     if weight is None and bias is None:
         return out
-    scale, shift = per_channel(caller, "weight", weight, x, 1.0), per_channel(caller, "bias", bias, x)
+    scale = per_channel(caller, "weight", weight, x, 1.0)
+    shift = per_channel(caller, "bias", bias, x)
     return _affine(out, 0.0, scale, shift, axes=(0, *range(2, x.ndim)))

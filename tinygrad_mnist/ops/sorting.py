@@ -49,10 +49,11 @@ def _take_along_axis(x: Any, indices: Any, /, *, axis: int) -> Any:
 def _add_along_axis(g: Any, indices: Any, /, *, axis: int, length: int) -> Any:
     """Add into zeros, with `length` elements along the axis, where `_take_along_axis` reads: its adjoint."""
     rows = np.moveaxis(g, axis, -1)
-    places = _from_start(np.moveaxis(np.broadcast_to(indices, g.shape), axis, -1), length)
+    in_rows = _from_start(np.moveaxis(np.broadcast_to(indices, g.shape), axis, -1), length)
     shape = rows.shape[:-1]
     count = math.prod(shape)
-    out = _added_at(count * length, places + np.arange(count).reshape(*shape, 1) * length, rows)
+    begins = np.arange(count).reshape(*shape, 1) * length  # of the rows, in row-major order
+    out = _added_at(count * length, begins + in_rows, rows)
     return np.moveaxis(out.reshape(*shape, length), -1, axis)
 
 
@@ -103,7 +104,8 @@ def _take(x: Any, indices: Any, /, *, axis: int) -> Any:
 def _add_taken(g: Any, indices: Any, /, *, axis: int, shape: tuple[int, ...]) -> Any:
     """Add into zeros of `shape` where `_take` reads: its adjoint."""
     size = math.prod(shape)
-    return _added_at(size, np.take(np.arange(size).reshape(shape), indices, axis), g).reshape(shape)
+    places = np.take(np.arange(size).reshape(shape), indices, axis)
+    return _added_at(size, places, g).reshape(shape)
 
 
 _take.defvjp(lambda g, out, x, indices, axis: _add_taken(g, indices, axis=axis, shape=x.shape), None)
@@ -213,13 +215,15 @@ def topk(x: Operand, k: int, axis: int = -1, largest: bool = True) -> tuple[Tens
     >>> values, indices
     (Tensor([4., 3.], dtype=float64), Tensor([1, 2], dtype=int64))
     """
-    x, k = as_tensor(x), integer("topk", "k", k)
+    x = as_tensor(x)
+    k = integer("topk", "k", k)
     axis = _checked_axis("topk", x, axis)
     if k > x.shape[axis]:
         raise ValueError(
             f"topk({describe(x)}): k is {k}; it must be at most {x.shape[axis]}, the length of axis {axis}"
         )
-    first = np.moveaxis(np.moveaxis(_order(x._array, axis, largest), axis, 0)[:k], 0, axis)
+    order = np.moveaxis(_order(x._array, axis, largest), axis, 0)
+    first = np.moveaxis(order[:k], 0, axis)
     indices = wrap(first.copy())  # a view would keep all positions
     return _take_along_axis(x, indices, axis=axis), indices
 

@@ -123,6 +123,10 @@ def test_dtypes() -> None:
     mixed = tg.einsum("ij,ij->ij", x, np.arange(6).reshape(2, 3))
     assert mixed.dtype == np.result_type(np.float32, np.int64) and mixed.requires_grad
     assert tg.einsum("i,i", [True, False], [True, True]).data.tolist() is True
+    counts = tg.einsum("b,aaa->b", np.ones(3, np.float16), np.ones((2, 2, 2), np.uint8))
+    assert counts.dtype == np.float16 and counts.data.tolist() == [2] * 3  # sums of integers alone do not widen it
+    large, little = np.full(4, 3e4, np.float16), np.full(2, 0.125, np.float16)
+    assert tg.einsum("a,b->b", large, little).data.tolist() == [15000] * 2  # the sum of the large ones is no float16
     small = np.full(3, 100, np.int8)
     assert tg.einsum("i->", small).data == np.einsum("i->", small)  # both wrap around
 

@@ -14,7 +14,7 @@ from numpy.lib.array_utils import normalize_axis_tuple
 
 from .. import kernels
 from ..arguments import as_inputs
-from ..record import as_tensor, primitive
+from ..record import as_tensor, astype, primitive
 from ..tensor import Array, Operand, Tensor, attach
 from .arrangement import diagonal
 from .elementwise import multiply
@@ -108,8 +108,7 @@ def _plan(subscripts: str, shapes: tuple[Shape, ...]) -> tuple[list[_Product], S
 @primitive
 def _contract(*xs: Any, subscripts: str) -> Any:
     dtype = np.result_type(*xs)  # which numbers do not change
-    wide = np.dtype(np.float32) if dtype == np.float16 else dtype  # half precision is added up in single precision
-    arrays = [np.asarray(x, wide) for x in xs]
+    arrays = [np.asarray(x, dtype) for x in xs]
     products, last = _plan(subscripts, tuple([a.shape for a in arrays]))
     for p in products:
         i, j = p.positions
@@ -122,7 +121,7 @@ def _contract(*xs: Any, subscripts: str) -> Any:
         else:
             made = np.einsum(p.how, a, b)
         arrays.append(made)
-    return arrays[0].transpose(last).astype(dtype, copy=False)
+    return arrays[0].transpose(last)
 
 
 def _by_operand(position: int, g: Tensor, out: Tensor, *xs: Any, subscripts: str) -> Tensor:
@@ -304,11 +303,16 @@ def einsum(subscripts: Any, *operands: Any) -> Tensor:
         raise ValueError(f"einsum: {subscripts!r} of shapes {', '.join(map(str, shapes))}: {error}") from None
     if all(x.dtype.kind != "f" if isinstance(x, Tensor) else not isinstance(x, float) for x in xs):
         return _of_integers(*xs, subscripts=plan.whole)
-    prepared = map(_prepared, xs, plan.diagonals, plan.shapes, plan.summed)
-    return _contract(*prepared, subscripts=plan.subscripts)
+    dtype = np.result_type(*(x.dtype if isinstance(x, Tensor) else x for x in xs))
+    wide = np.promote_types(dtype, np.float32)  # half precision is added up in single precision
+    given = [x if not isinstance(x, Tensor) or x.dtype == wide else astype(x, wide) for x in xs]  # before any sum
+    prepared = map(_prepared, given, plan.diagonals, plan.shapes, plan.summed)
+    out = _contract(*prepared, subscripts=plan.subscripts)
+    return out if out.dtype == dtype else astype(out, dtype)
 
 
 def _prepared(x: Any, diagonals: str | None, shape: Shape | None, summed: Shape | None) -> Any:
+    """Make the labels of an operand those of the contraction."""
     if diagonals is not None:
         x = _diagonals(x, labels=diagonals)
     if shape is not None:

@@ -250,7 +250,8 @@ def test_empty_arrays_stay_empty(shape: tuple[int, ...]) -> None:
     for call in calls:
         out = call(x)
         assert out.shape == shape and out.dtype == np.float32
-        assert tg.grad(out, [x], gradient=np.zeros(shape, np.float32))[0].shape == shape
+        (gradient,) = tg.grad(out, [x], gradient=np.zeros(shape, np.float32), create_graph=True)
+        assert gradient.shape == tg.grad(gradient, [x], gradient=gradient.detach())[0].shape == shape
 
 
 def test_groups_of_all_and_of_single_channels() -> None:

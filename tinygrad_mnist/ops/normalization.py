@@ -85,6 +85,8 @@ PLAIN = np.array([1.0, 0.0])  # weight and bias
 
 def _curvature(h: Tensor, out: Tensor, g: Tensor, x: Tensor, moments: Tensor, weight: Tensor, **how: Any) -> Tensor:
     """Return the gradient by x of the sum of ``h * (weight * J g)``."""
+    if not x.size:  # there is nothing to average
+        return x
     axes = how["axes"]
     y = normalized(x, moments, PLAIN, **how)
     jg = jacobian_product(g, x, moments, 1.0, **how)

@@ -38,6 +38,17 @@ def test_reductions_over_any_axes(name: str, data: Any, shape: Shape, keepdims: 
         assert getattr(Tensor(x), name)(axis, keepdims).shape == expected.shape
 
 
+@pytest.mark.parametrize("name", ["sum", "max", "min"])
+def test_a_number_has_an_axis_as_in_numpy(name: str) -> None:
+    x = Tensor(3.0, requires_grad=True)
+    for axis in (0, -1):
+        out = getattr(tg, name)(x, axis)
+        assert out.data == getattr(np, name)(x.data, axis) == 3
+        assert tg.grad(out, [x], gradient=np.array(5.0))[0].data == 5
+        with pytest.raises(IndexError, match="axis 1"):
+            getattr(tg, name)(x, 1)
+
+
 @some
 @given(arrays(hnp.array_shapes(max_dims=3, max_side=4)), st.data())
 def test_argmax_gives_positions(x: Array, data: Any) -> None:

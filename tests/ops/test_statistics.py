@@ -53,6 +53,16 @@ def test_reductions_over_any_axes(name: str, data: Any, shape: Shape, keepdims: 
             assert getattr(Tensor(x), name)(**how).shape == expected.shape
 
 
+@pytest.mark.parametrize("name", [*RUNNING, "prod"])
+@pytest.mark.parametrize("axis", [0, -1])
+def test_a_number_has_an_axis_as_in_numpy(name: str, axis: int) -> None:
+    expected = getattr(np, name)(np.float64(3), axis=axis)
+    out = getattr(tg, name)(3.0, axis)
+    assert out.shape == expected.shape and out.data == expected
+    cotangent = np.full(expected.shape, 5.0)
+    assert derivatives(lambda x: getattr(tg, name)(x, axis), 3.0, cotangent, np.array(1.0)) == (5, 0)
+
+
 @pytest.mark.parametrize("name", RUNNING)
 @some
 @given(st.data(), shapes, orders, seeds)

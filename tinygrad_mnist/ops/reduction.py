@@ -21,6 +21,8 @@ Axis: TypeAlias = int | Sequence[int] | None
 
 
 def _normalized(axis: Axis, ndim: int) -> tuple[int, ...]:
+    if not ndim and axis in (0, -1):  # of a 0-d array, NumPy takes them
+        return ()
     return tuple(range(ndim)) if axis is None else np.lib.array_utils.normalize_axis_tuple(axis, ndim)
 
 

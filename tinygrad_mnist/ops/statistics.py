@@ -233,9 +233,9 @@ def cumprod(x: Any, /, axis: int | None = None) -> Any:
 
 
 def _cumsum_rule(g: Tensor, out: Tensor, x: Tensor, axis: int | None) -> Tensor:
-    rows = swapaxes(g, -1 if axis is None else axis, -1)
-    sums = _flipped(cumsum(_flipped(rows), -1))
-    return reshape(sums, x.shape) if axis is None else swapaxes(sums, axis, -1)
+    place = -1 if axis is None else axis
+    sums = _flipped(cumsum(_flipped(swapaxes(g, place, -1)), -1))
+    return reshape(swapaxes(sums, place, -1), x.shape)
 
 
 @in_single

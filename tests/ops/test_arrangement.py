@@ -171,6 +171,14 @@ def test_copies_of_halves_add_up_in_single_precision() -> None:
     assert tg.grad(tg.tile(x, 4096).sum(), [x])[0].data.tolist() == [4096, 4096]
 
 
+def test_a_number_is_repeated_along_its_axis_as_in_numpy() -> None:
+    x = Tensor(3.0, requires_grad=True)
+    for axis in (0, -1):
+        out = tg.repeat(x, 2, axis)
+        assert out.data.tolist() == np.repeat(3.0, 2, axis).tolist()
+        assert tg.grad(out, [x], gradient=np.array([2.0, 5.0]))[0].data == 7
+
+
 # Errors ---------------------------------------------------------------------------------------------------------------
 X = np.ones((2, 3))
 
@@ -180,6 +188,12 @@ X = np.ones((2, 3))
     [
         (ValueError, r"flatten: .*\(2, 3\).*start_axis", lambda: tg.flatten(X, 1, 0)),
         (ValueError, r"flatten: .*\(2, 3\)", lambda: tg.flatten(X, 2)),
+        (TypeError, "flatten: start_axis is 'C'", lambda: Tensor(X).flatten("C")),
+        (TypeError, "flatten: end_axis is 1.5", lambda: tg.flatten(X, 0, 1.5)),
+        (TypeError, "split: axis is None", lambda: tg.split(X, 1, None)),
+        (TypeError, "diag: k is 1.5", lambda: tg.diag(X, 1.5)),
+        (TypeError, "tril: k is 1.5", lambda: tg.tril(X, 1.5)),
+        (TypeError, "triu: k is 1.5", lambda: tg.triu(X, 1.5)),
         (IndexError, r"moveaxis\(float64 \(2, 3\)\)", lambda: tg.moveaxis(X, 2, 0)),
         (IndexError, r"flip\(float64 \(2, 3\)\)", lambda: tg.flip(X, 2)),
         (IndexError, r"roll\(float64 \(2, 3\)\)", lambda: tg.roll(X, 1, 2)),

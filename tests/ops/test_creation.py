@@ -77,6 +77,7 @@ def test_those_of_numpy_return_arrays_as_before() -> None:
         (TypeError, "full: .*lose its history", lambda: tg.full(2, Tensor(1.0, requires_grad=True))),
         (ValueError, "full: .*broadcast", lambda: tg.full((2, 2), [1, 2, 3])),
         (TypeError, "zeros: .*complex", lambda: tg.zeros(2, complex)),
+        (ZeroDivisionError, "arange: ", lambda: tg.arange(0, 1, 0)),
         (ValueError, "linspace: ", lambda: tg.linspace(0, 1, -1)),
         (TypeError, "eye: ", lambda: tg.eye(0.5)),
     ],

@@ -283,6 +283,7 @@ ERRORS: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (ValueError, r"norm: ord is nan; it must be", lambda: linalg.norm(X[0], np.nan)),
     (ValueError, r"norm: axis None of shape \(1, 2, 3\) names 3 axes.*pass axis=", lambda: linalg.norm(X[None], 2)),
     (ValueError, r"norm: axis.*out of bounds", lambda: linalg.norm(X, axis=2)),
+    (TypeError, r"norm: axis is 1\.5; it must be", lambda: linalg.norm(X, axis=1.5)),
 ]
 
 

@@ -46,8 +46,7 @@ def flatten(x: Operand, start_axis: int = 0, end_axis: int = -1) -> Tensor:
     """
     x = as_tensor(x)
     ndim = x.ndim or 1
-    start = operator.index(start_axis)
-    end = operator.index(end_axis)
+    start, end = _integer("flatten", "start_axis", start_axis), _integer("flatten", "end_axis", end_axis)
     if not (-ndim <= start < ndim and -ndim <= end < ndim and start % ndim <= end % ndim):
         raise ValueError(
             f"flatten: axes {start} to {end} are no range of axes of shape {x.shape}; start_axis must not be behind "
@@ -105,6 +104,13 @@ def _roll(x: Any, /, *, shift: Any, axis: Any) -> Array:
 
 
 _roll.defvjp(lambda g, out, x, shift, axis: _roll(g, shift=np.negative(shift).tolist(), axis=axis))
+
+
+def _integer(op: str, name: str, given: Any) -> int:
+    try:
+        return operator.index(given)
+    except TypeError:
+        raise TypeError(f"{op}: {name} is {given!r}; it must be an integer") from None
 
 
 def _integers(op: str, name: str, given: Any) -> int | tuple[int, ...]:
@@ -165,7 +171,7 @@ def array_split(x: Operand, indices_or_sections: int | Sequence[int], axis: int 
 
 
 def _pieces(op: str, x: Tensor, given: Any, axis: int) -> list[Tensor]:
-    where = _integers(op, "indices_or_sections", given)
+    where, axis = _integers(op, "indices_or_sections", given), _integer(op, "axis", axis)
     try:
         length = x.shape[axis]
     except IndexError:
@@ -191,7 +197,7 @@ def _repeat(x: Any, /, *, repeats: Any, axis: int | None) -> Array:
 
 def _add_copies(g: Tensor, out: Tensor, x: Tensor, repeats: Any, axis: int | None) -> Tensor:
     """Add up the gradients of the copies of every element."""
-    if axis is None:
+    if axis is None or not x.ndim:
         return reshape(_add_copies(g, out, reshape(x, -1), repeats, 0), x.shape)
     axis %= x.ndim
     length = x.shape[axis]
@@ -313,8 +319,7 @@ def diag(x: Operand, k: int = 0) -> Tensor:
     >>> diag([[1.0, 2.0], [3.0, 4.0]], 1)
     Tensor([2.], dtype=float64)
     """
-    x = as_tensor(x)
-    k = operator.index(k)
+    x, k = as_tensor(x), _integer("diag", "k", k)
     if x.ndim == 1:
         length = x.size + abs(k)
         return _diagonal_matrix(x, shape=(length, length), offset=k, axis1=0, axis2=1)
@@ -360,7 +365,7 @@ def triu(x: Operand, k: int = 0) -> Tensor:
             [0., 4.]], dtype=float64)
     """
     x = as_tensor(x)
-    return select(x, ~_lower("triu", x.shape, operator.index(k) - 1))
+    return select(x, ~_lower("triu", x.shape, _integer("triu", "k", k) - 1))
 
 
 def _lower(op: str, shape: tuple[int, ...], k: int) -> Array:
@@ -368,7 +373,7 @@ def _lower(op: str, shape: tuple[int, ...], k: int) -> Array:
     if not shape:
         raise ValueError(f"{op}: shape () has no rows and columns; pass a matrix, or a stack of matrices")
     rows, columns = (shape[-1], *shape)[-2:]
-    return np.tri(rows, columns, operator.index(k), np.bool_)
+    return np.tri(rows, columns, _integer(op, "k", k), np.bool_)
 
 
 @attach

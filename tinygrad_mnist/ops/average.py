@@ -105,6 +105,6 @@ def global_avg_pool(x: Operand) -> Tensor:
     Tensor([[1.5, 5.5]], dtype=float64)
     """
     x = as_tensor(x)
-    if x.ndim != 4:
-        raise ValueError(f"global_avg_pool: x has shape {x.shape}; it must be (N, C, H, W)")
+    if x.ndim != 4 or 0 in x.shape[2:]:
+        raise ValueError(f"global_avg_pool: x has shape {x.shape}; it must be (N, C, H, W) with at least one pixel")
     return mean(x, (2, 3))

@@ -23,7 +23,7 @@ def _new(requires_grad: bool, function: Callable[..., Array], *args: Any, **sett
     """Make a Tensor of what a function of NumPy returns; its errors name the function."""
     try:
         return Tensor(function(*args, **settings), requires_grad)
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError, ZeroDivisionError) as error:
         raise type(error)(f"{function.__name__}: {error}") from error
 
 

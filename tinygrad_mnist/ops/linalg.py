@@ -454,7 +454,10 @@ def norm(x: Operand, ord: Any = None, axis: Axis = None, keepdims: bool = False)
         x = astype(x, np.float64)
     if x.dtype == np.float16:
         return astype(norm(astype(x, np.float32), ord, axis, keepdims), np.float16)
-    axes = tuple(range(x.ndim)) if axis is None else normalize_axis_tuple(axis, x.ndim, "norm: axis")
+    try:
+        axes = tuple(range(x.ndim)) if axis is None else normalize_axis_tuple(axis, x.ndim, "norm: axis")
+    except TypeError:
+        raise TypeError(f"norm: axis is {axis!r}; it must be None, an integer or a pair of integers") from None
     if axis is None and ord is None:
         out = _euclidean(x, axis=axes)
     elif len(axes) == 1:

@@ -241,6 +241,16 @@ def test_integers_become_float64_and_carry_no_gradient() -> None:
         np.testing.assert_array_equal(out.data, function(x.astype(float)).data)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_weight_and_bias_do_not_change_the_dtype(dtype: Any) -> None:
+    x, wide = np.arange(8).reshape(2, 4).astype(dtype), np.arange(1.0, 5.0)
+    weight = Tensor(wide, requires_grad=True)
+    for function in (lambda *w: tg.layer_norm(x, 4, *w), lambda *w: tg.group_norm(x, 1, *w)):
+        out = function(weight, wide)
+        assert out.dtype == dtype and tg.grad(out.sum(), [weight])[0].dtype == np.float64
+        np.testing.assert_array_equal(out.data, function(wide.astype(dtype), wide.astype(dtype)).data)
+
+
 @pytest.mark.parametrize("shape", [(0, 4), (0, 4, 3), (3, 0), (2, 4, 0)])
 def test_empty_arrays_stay_empty(shape: tuple[int, ...]) -> None:
     x = Tensor(np.zeros(shape, np.float32), requires_grad=True)

@@ -288,13 +288,16 @@ def layer_norm(
     shape = checked_shape(caller, normalized_shape)
     if x.shape[max(x.ndim - len(shape), 0) :] != shape:
         raise ValueError(f"{caller}: x has shape {x.shape}; its last lengths must be normalized_shape {shape}")
+    given = []
     for name, values in (("weight", weight), ("bias", bias)):
-        if values is not None and (found := as_tensor(values).shape) != shape:
-            raise ValueError(f"{caller}: {name} has shape {found}; it must be normalized_shape {shape}")
+        found = None if values is None else as_tensor(values)
+        if found is not None and found.shape != shape:
+            raise ValueError(f"{caller}: {name} has shape {found.shape}; it must be normalized_shape {shape}")
+        given.append(found if found is None or found.dtype == x.dtype else astype(found, x.dtype))
     axes = tuple(range(x.ndim - len(shape), x.ndim))
     out = _normalize(x, _moments(x, axes=axes), PLAIN, axes=axes, eps=eps)
-    out = out if weight is None else out * weight
-    return out if bias is None else out + bias
+    out = out if given[0] is None else out * given[0]
+    return out if given[1] is None else out + given[1]
 
 
 def checked_shape(caller: str, normalized_shape: int | Sequence[int]) -> tuple[int, ...]:

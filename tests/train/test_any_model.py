@@ -382,6 +382,20 @@ def test_a_function_that_hides_its_layers_is_refused() -> None:
         )
 
 
+def test_an_optimizer_of_other_parameters_is_refused() -> None:
+    model, earlier = linear(3, 2), linear(3, 2)  # as where a notebook makes the model once more
+    extra = {"scale": tg.Tensor(np.ones(1), requires_grad=True)}
+    for params, name in ((tg.nn.parameters(earlier), "weight"), ({**tg.nn.parameters(model), **extra}, "scale")):
+        with pytest.raises(ValueError, match=f"Trainer: the optimizer's {name} is not that of the model; make the opt"):
+            Trainer(model, tg.optim.SGD(params), A, CLASSES, epochs=1, batch_size=9, rng=np.random.default_rng(0))
+    optimizer = tg.optim.SGD(tg.nn.parameters(model))
+    model.weight.requires_grad = False  # the optimizer leaves it alone
+    how = {"epochs": 1, "batch_size": 9, "rng": np.random.default_rng(0), "loss": squares}
+    list(Trainer(model, optimizer, A, TARGETS, **how).steps())
+    np.testing.assert_array_equal(model.weight.data, earlier.weight.data)
+    assert (model.bias.data != earlier.bias.data).all()
+
+
 @pytest.mark.parametrize("rows", [((1, 2, 3), (4, 5, 6)), ([1, 2, 3], [4, 5, 6])])
 def test_a_tuple_of_rows_is_one_array(rows: Any) -> None:
     model = linear(3, 2)

@@ -48,7 +48,7 @@ class Trainer:
         of Tensors. It gets images as they are: where they are uint8, it scales them itself
         (`tinygrad_mnist.data.as_input`). Its state, such as running means, must be in `tinygrad_mnist.nn.Buffer`.
     optimizer : Optimizer
-        Of the model's parameters.
+        Of the model's parameters; one of parameters that are not the model's is refused.
     images : array_like, or tuple of them
         The inputs, of any shape (N, ...) and dtype: pixels, features, indices of tokens. A tuple of arrays, equally
         long, is for a model of several inputs. They are converted to arrays here, and paired by position.
@@ -195,6 +195,10 @@ class Trainer:
         if optimizer.params and not self.weights:
             words = "pass an object that holds its layers or Tensors as attributes"
             raise ValueError(f"Trainer: no parameters are found in the model, a {type(model).__name__}; {words}")
+        for name, p in optimizer.params.items():
+            if p.requires_grad and self.weights.get(name) is not p:  # it would stay as it is, without a word
+                words = "make the optimizer anew, of tg.nn.parameters(model)"
+                raise ValueError(f"Trainer: the optimizer's {name} is not that of the model; {words}")
         self.model_state = ModelState(model)
         self.averaged: dict[str, Array] | None = None
         self.batch_size, self.cuts = batch_size, list(batches(examples.size, batch_size))

@@ -343,6 +343,14 @@ def test_accuracy_is_left_out_where_there_are_no_classes() -> None:
         (lambda: outputs(lambda x: None, A), TypeError, "the model returns a NoneType"),
         (lambda: predict(Both(), (A, B)), ValueError, r"predict: the model returns a tuple, no logits \(N, K\)"),
         (lambda: predict(lambda x: tg.Tensor(x[:, 0]), A), ValueError, r"of shape \(47,\), no logits \(N, K\)"),
+        (
+            lambda: predict(linear(3, 1), A),
+            ValueError,
+            r"of shape \(47, 1\), no logits \(N, K\) of at least two classes",
+        ),
+        (lambda: tg.training.accuracy(linear(3, 1), A, CLASSES), ValueError, "no logits .* of at least two classes"),
+        (lambda: evaluate(tg.Tensor, A, A, loss=lambda out, y: None), TypeError, "loss returned a NoneType"),
+        (lambda: evaluate(tg.Tensor, A, A, loss=lambda out, y: out - y), TypeError, r"loss returned a Tensor of shape"),
         (lambda: predict(Both(), (A, B), shifts=1), ValueError, "shifts is 1, and the model has 2 inputs"),
         (lambda: predict(tg.Tensor, np.zeros((2, 9, 9, 3)), shifts=1), ValueError, "channels seem to be last"),
         (

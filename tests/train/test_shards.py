@@ -323,8 +323,16 @@ def test_batches_that_cannot_be_cut_are_refused(arrays: Any, how: Any, message: 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_loss_of_several_numbers_is_refused(threads: int) -> None:
     w = tg.Tensor(np.ones(2), requires_grad=True)
-    with pytest.raises((ValueError, RuntimeError), match=r"\(2,\)"):
-        parallel.value_and_grad(lambda x, rng: w * 1, {"w": w}, np.ones(4), shard_size=2, threads=threads)
+    for loss_fn in (lambda x, rng: w * 1, lambda x, rng: (w * 1, len(x))):
+        with pytest.raises(ValueError, match=r"loss_fn has returned has shape \(2,\); return a Tensor with one value"):
+            parallel.value_and_grad(loss_fn, {"w": w}, np.ones(4), shard_size=2, threads=threads)
+
+
+@pytest.mark.parametrize("result", [None, 2.0, np.float64(2), np.zeros(()), (2.0, 4)])
+def test_a_loss_that_is_no_tensor_is_refused(result: Any) -> None:
+    w = tg.Tensor(np.ones(2), requires_grad=True)
+    with pytest.raises(TypeError, match="loss_fn has returned is a .*; return a Tensor with one value"):
+        parallel.value_and_grad(lambda x, rng: result, {"w": w}, np.ones(4), shard_size=2)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

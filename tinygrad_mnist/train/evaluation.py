@@ -32,7 +32,7 @@ def predict(model: Any, images: Any, threads: int | None = None, *, shifts: int 
     Parameters
     ----------
     model : callable
-        Images in, logits (N, K) out. `outputs` returns what other models compute.
+        Images in, logits (N, K) of at least two classes out. `outputs` returns what other models compute.
     images, threads
         See `outputs`.
     shifts : int
@@ -64,8 +64,9 @@ def predict(model: Any, images: Any, threads: int | None = None, *, shifts: int 
         return np.zeros(0, np.intp)
     logits = all_outputs("predict", model, inputs, threads, shifts)
     check_outputs(model, inputs, logits)
-    if not isinstance(logits, np.ndarray) or logits.ndim != 2:
-        raise ValueError(f"predict: the model returns {described(logits)}, no logits (N, K); see training.outputs")
+    if not isinstance(logits, np.ndarray) or logits.ndim != 2 or logits.shape[1] < 2:
+        words = "no logits (N, K) of at least two classes; see training.outputs"
+        raise ValueError(f"predict: the model returns {described(logits)}, {words}")
     return np.asarray(logits.argmax(axis=1))
 
 
@@ -146,7 +147,7 @@ def evaluate(
     Raises
     ------
     TypeError
-        If a metric returns no number.
+        If the loss or a metric returns no number.
     ValueError
         If there are no images, or not one label for each, or an output has not one row for each.
     FloatingPointError
@@ -184,7 +185,7 @@ def evaluate(
             if function:
                 with no_grad():
                     value = function(map_arrays(Tensor, found), examples.target)
-                return float((value[0] if isinstance(value, tuple) else value).item())  # of (loss, weight), for shards
+                return _number("loss", value[0] if isinstance(value, tuple) else value)  # of (loss, weight)
             with named_in(model):
                 return mean_loss(own_loss, *examples.arrays, threads=threads)
 
@@ -195,7 +196,7 @@ def evaluate(
         raise FloatingPointError(f"evaluate: the loss is {mean}; {locate_nonfinite(origin)}")
     if metrics is None:
         return Evaluation(mean, float(np.mean(found.argmax(axis=1) == examples.labels)) if classes else math.nan)
-    scores = {name: _number(name, metric(found, examples.target)) for name, metric in metrics.items()}
+    scores = {name: _finite(f"metric {name}", metric(found, examples.target)) for name, metric in metrics.items()}
     return {"loss": mean, **scores}
 
 
@@ -219,7 +220,12 @@ def accuracy(model: Any, images: Any, labels: npt.ArrayLike, threads: int | None
 def _number(name: str, value: Any) -> float:
     array = np.asarray(value.data if isinstance(value, Tensor) else value)
     if array.size != 1 or array.dtype.kind not in "biuf":
-        raise TypeError(f"evaluate: metric {name} returned {described(value)}; it must return a number")
-    if not np.isfinite(array).all():
-        raise FloatingPointError(f"evaluate: metric {name} is {array.item()}")
+        raise TypeError(f"evaluate: {name} returned {described(value)}; it must return a number")
     return float(array.item())
+
+
+def _finite(name: str, value: Any) -> float:
+    number = _number(name, value)
+    if not math.isfinite(number):
+        raise FloatingPointError(f"evaluate: {name} is {number}")
+    return number

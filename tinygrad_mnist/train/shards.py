@@ -67,10 +67,12 @@ def value_and_grad(
 
     Raises
     ------
+    TypeError
+        If `loss_fn` returns no Tensor.
     ValueError
-        If the arrays are empty or of different lengths, or `shard_size` or `threads` is less than 1, or an integer
-        buffer differs between shards, or it is unknown how to combine the losses of shards. After any error buffers
-        are as they were.
+        If that has several values, or the arrays are empty or of different lengths, or `shard_size` or `threads` is
+        less than 1, or an integer buffer differs between shards, or it is unknown how to combine the losses of shards.
+        After any error buffers are as they were.
 
     Examples
     --------
@@ -125,12 +127,16 @@ class _Part(NamedTuple):
 
 
 def _part(result: Any, notes: Sequence[Note], examples: int, total: int) -> _Part:
+    if isinstance(result, tuple) and len(result) != 2:
+        raise ValueError(f"value_and_grad: loss_fn has returned {len(result)} values; return loss or (loss, weight)")
+    loss = result[0] if isinstance(result, tuple) else result
+    words = "return a Tensor with one value, such as the mean over the examples"
+    if not isinstance(loss, Tensor):
+        raise TypeError(f"value_and_grad: the loss that loss_fn has returned is a {type(loss).__name__}; {words}")
+    if loss.data.size != 1:
+        raise ValueError(f"value_and_grad: the loss that loss_fn has returned has shape {loss.shape}; {words}")
     if isinstance(result, tuple):
-        if len(result) != 2:
-            raise ValueError(
-                f"value_and_grad: loss_fn has returned {len(result)} values; return loss or (loss, weight)"
-            )
-        loss, weight = result[0], as_tensor(result[1])
+        weight = as_tensor(result[1])
         if weight.requires_grad:
             raise ValueError("value_and_grad: the weight of a loss is a constant; return (loss, weight.detach())")
         number = real("value_and_grad", "the weight that loss_fn has returned", weight.data, least=0)

@@ -6,12 +6,13 @@ import math
 import operator
 import reprlib
 from collections.abc import Callable, Container, Mapping, Sequence
+from inspect import Parameter, signature
 from numbers import Integral, Real
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-__all__ = ["ArraySpec", "each", "integer", "parameter_mismatches", "real", "state_mismatches"]
+__all__ = ["ArraySpec", "check_call", "each", "integer", "parameter_mismatches", "real", "state_mismatches"]
 
 LIMIT = 2**63  # of what is counted
 Number = TypeVar("Number", int, float)
@@ -132,6 +133,36 @@ def each(
     if not several or isinstance(values, str):
         raise TypeError(f"{owner}: {name} is {_short(values)}; it must be a sequence of numbers")
     return tuple(check(owner, f"{name}[{i}]", value, **bounds) for i, value in enumerate(values))
+
+
+def check_call(owner: str, name: str, function: Any, *arguments: str, remedy: str = "") -> None:
+    """Raise a TypeError unless a function can be called with these arguments, given by their names, by position.
+
+    An ``rng`` must meet a parameter that is required, or None by default: another one is no generator.
+
+    Examples
+    --------
+    >>> check_call("Trainer", "loss", lambda outputs, labels: 0.0, "outputs", "labels")
+    >>> check_call("Trainer", "loss", "mse", "outputs", "labels")
+    Traceback (most recent call last):
+    ...
+    TypeError: Trainer: loss is 'mse'; it must be a function, called loss(outputs, labels)
+    """
+    call = f"{name}({', '.join(arguments)})"
+    if not callable(function):
+        raise TypeError(f"{owner}: {name} is {_short(function)}; it must be a function, called {call}{remedy}")
+    try:
+        found = signature(function)
+    except ValueError:  # compiled functions may have none
+        return
+    try:
+        bound = found.bind(*arguments).arguments
+    except TypeError as error:
+        raise TypeError(f"{owner}: {name} cannot be called {call}: {error}{remedy}") from None
+    for parameter, argument in bound.items():
+        default = found.parameters[parameter].default
+        if argument == "rng" and default is not None and default is not Parameter.empty:  # another setting
+            raise TypeError(f"{owner}: {name} cannot be called {call}: rng would be its {parameter}{remedy}")
 
 
 def state_mismatches(

@@ -115,6 +115,29 @@ def test_sequential_hands_the_generator_to_every_layer_in_order() -> None:
     np.testing.assert_array_equal(nn.Sequential(layer, nn.ReLU(), layer)(x, rng(3)).data, expected.data)
 
 
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        (tg.relu, r"layers\[1\] cannot be called .*: too many positional arguments"),
+        (lambda x: x, "too many positional arguments; pass a layer such as tg.nn.ReLU"),
+        (tg.softmax, "rng would be its axis"),  # which None would be, too, in inference
+        (tg.gelu, "rng would be its approximate"),
+        (tg.data.as_input, "rng would be its dtype"),
+        ([nn.ReLU()], r"layers\[1\] is \[ReLU\(\)\]; it must be a function"),
+    ],
+)
+def test_what_takes_no_generator_is_no_layer(wrong, words):
+    with pytest.raises(TypeError, match=f"Sequential: .*{words}"):
+        nn.Sequential(nn.ReLU(), wrong)
+
+
+def test_functions_that_take_a_generator_are_layers():
+    model = nn.Sequential(
+        lambda x, rng=None: 2 * x, lambda x, generator: x + 1, lambda *arguments: tg.relu(arguments[0])
+    )
+    np.testing.assert_array_equal(model([-1.0, 2.0]).data, [0, 5])
+
+
 def test_softmax_cross_entropy_is_the_loss() -> None:
     logits = rng(0).normal(size=(4, 3))
     assert nn.SoftmaxCrossEntropy()(logits, [0, 2, 1, 1]).item() == tg.cross_entropy(logits, [0, 2, 1, 1]).item()

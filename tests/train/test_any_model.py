@@ -242,6 +242,7 @@ def test_patience_counts_epochs_without_a_lower_loss() -> None:
         ({"select": "loss"}, ValueError, r"select is 'loss'; it must be one of \['-loss', 'error', '-error'\]"),
         ({"select": "accuracy"}, ValueError, "select is 'accuracy'; it must be one of"),
         ({"monitor": {}}, ValueError, "select is '-error', so monitor must have images called 'validation'"),
+        ({"monitor": {}, "select": None}, ValueError, "metrics are measured on what is monitored; pass monitor="),
         ({"metrics": [largest_error]}, TypeError, "metrics must be a dict of name to metric"),
         ({"metrics": {"error": 3}}, TypeError, "metrics must be a dict of name to metric"),
         ({"metrics": {"loss": largest_error}}, ValueError, "would have validation_loss twice"),
@@ -402,6 +403,38 @@ def test_an_optimizer_of_other_parameters_is_refused() -> None:
     list(Trainer(model, optimizer, A, TARGETS, **how).steps())
     np.testing.assert_array_equal(model.weight.data, earlier.weight.data)
     assert (model.bias.data != earlier.bias.data).all()
+
+
+class Silent:
+    """A model that takes no generator."""
+
+    def __init__(self) -> None:
+        self.layer = linear(3, 2)
+
+    def __call__(self, x: Any) -> tg.Tensor:
+        return self.layer(x)
+
+
+@pytest.mark.parametrize(
+    "how, words",
+    [
+        (
+            {"model": Silent()},
+            r"model cannot be called model\(images, rng\): too many .*: let its __call__ take rng=None",
+        ),
+        ({"images": (A, B)}, r"model cannot be called model\(images, images, rng\): too many"),
+        ({"loss": "mse"}, r"loss is 'mse'; it must be a function, called loss\(outputs, labels\)"),
+        ({"loss": lambda out: out.sum()}, r"loss cannot be called loss\(outputs, labels\): too many positional"),
+        ({"schedule": lambda step: 1.0}, r"schedule cannot be called schedule\(step, steps\)"),
+        ({"augment": lambda images: images}, r"augment cannot be called augment\(images, rng\)"),
+        ({"augment": lambda images, strength=1.0: images}, "augment cannot be called .*: rng would be its strength"),
+        ({"metrics": {"f1": lambda out: 1.0}}, r"metrics\['f1'\] cannot be called metrics\['f1'\]\(outputs, labels\)"),
+    ],
+)
+def test_functions_that_cannot_be_called_are_refused_before_training(how: Any, words: str) -> None:
+    how = {"model": linear(3, 2), "images": A, "loss": squares, "monitor": {"test": (A, TARGETS)}, **how}
+    with pytest.raises(TypeError, match=f"Trainer: {words}"):
+        trainer(how.pop("model"), how.pop("images"), TARGETS, **how)
 
 
 @pytest.mark.parametrize("rows", [((1, 2, 3), (4, 5, 6)), ([1, 2, 3], [4, 5, 6])])

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ..ops import cross_entropy, dropout, matmul, relu, reshape
 from ..record import as_tensor
 from ..tensor import Operand, Tensor
-from ..validation import integer, real
+from ..validation import check_call, integer, real
 from .convolution import MaxPool2d
 from .initialization import initial_weights
 
@@ -160,7 +160,7 @@ class SoftmaxCrossEntropy:
 
 
 class Sequential:
-    """Layers applied one after the other, each with the generator.
+    """Layers applied one after the other, each called ``layer(x, rng)``: a function must take the generator, too.
 
     A max-pool that follows a ReLU is computed before it: the values and gradients are the same to the bit, and ReLU has
     a quarter of the work.
@@ -177,6 +177,9 @@ class Sequential:
     """
 
     def __init__(self, *layers: Layer) -> None:
+        for i, layer in enumerate(layers):
+            words = "; pass a layer such as tg.nn.ReLU(), or a function such as lambda x, rng=None: tg.relu(x)"
+            check_call("Sequential", f"layers[{i}]", layer, "x", "rng", remedy=words)
         self.layers = list(layers)
 
     def __call__(self, x: Operand, rng: np.random.Generator | None = None) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..validation import integer
+from ..validation import check_call, integer
 
 __all__ = ["best_epoch", "check_ranking", "ranking", "should_stop"]
 
@@ -69,6 +69,8 @@ def check_ranking(monitored: Sequence[str], metrics: Any, select: Any) -> dict[s
         not isinstance(metrics, Mapping) or not all(isinstance(n, str) and callable(f) for n, f in metrics.items())
     ):
         raise TypeError("Trainer: metrics must be a dict of name to metric(outputs, labels)")
+    for name, metric in (metrics or {}).items():
+        check_call("Trainer", f"metrics[{name!r}]", metric, "outputs", "labels")
     kinds = ["loss", *(["accuracy"] if metrics is None else metrics)]
     keys = ["epoch", "mean_loss", *(f"{name}_{kind}" for name in monitored for kind in kinds)]
     if twice := sorted({key for key in keys if keys.count(key) > 1}):
@@ -79,4 +81,6 @@ def check_ranking(monitored: Sequence[str], metrics: Any, select: Any) -> dict[s
             raise ValueError(f"Trainer: select is {select!r}; it must be one of {good}, a minus where lower is better")
         if "validation" not in monitored:
             raise ValueError(f"Trainer: select is {select!r}, so monitor must have images called 'validation'")
+    if metrics and not monitored:
+        raise ValueError("Trainer: metrics are measured on what is monitored; pass monitor={name: (images, labels)}")
     return None if metrics is None else dict(metrics)

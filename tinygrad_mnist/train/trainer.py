@@ -15,7 +15,7 @@ from ..nn import parameters
 from ..ops import cross_entropy
 from ..optim import Optimizer, clip_grad_norm
 from ..tensor import Array, Tensor
-from ..validation import integer, real
+from ..validation import check_call, integer, real
 from .evaluation import Loss, Metrics, evaluate
 from .examples import as_classified, as_examples
 from .resuming import is_measured, mismatches, steps_in
@@ -85,7 +85,8 @@ class Trainer:
         best weights.
     metrics : dict of str to callable, optional
         What to measure beside the loss: ``metric(outputs, labels)``, a number, from the outputs for all images, as
-        ndarrays. By default the accuracy, where outputs are logits (N, K) and labels class indices.
+        ndarrays. By default the accuracy, where outputs are logits (N, K) and labels class indices. They are measured
+        on what is monitored.
     select : str, optional
         What selects the best epoch in validation: the name of a metric, with a minus before it if lower is better, such
         as ``"-error"`` or ``"-loss"``; of equal ones the lower loss. By default the accuracy if it is measured, else
@@ -114,6 +115,8 @@ class Trainer:
 
     Raises
     ------
+    TypeError
+        If the model or another function cannot be called as above.
     FloatingPointError
         In `steps`, by the first step that has a NaN or an infinity in loss, gradients, buffers, weights or optimizer
         state: it says where.
@@ -165,6 +168,13 @@ class Trainer:
         own = loss is not None or getattr(model, "loss", None) is not None
         convert = as_examples if own and not (loss is cross_entropy and labels is None) else as_classified
         examples = convert("Trainer", images, labels)
+        calls = {"loss": ("outputs", "labels"), "schedule": ("step", "steps"), "augment": ("images", "rng")}
+        for function, (name, arguments) in zip((loss, schedule, augment), calls.items(), strict=True):
+            if function is not None:
+                check_call("Trainer", name, function, *arguments)
+        if loss is not None or not own:
+            words = "; training calls it with a generator: let its __call__ take rng=None"
+            check_call("Trainer", "model", model, *["images"] * len(examples.inputs), "rng", remedy=words)
         if not isinstance(rng, np.random.Generator):
             raise TypeError(f"Trainer: rng is {type(rng).__name__}; pass np.random.default_rng(seed)")
         number = real("Trainer", "epochs", epochs, least=0, below=2**63)

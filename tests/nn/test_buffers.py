@@ -401,6 +401,16 @@ def test_weights_saved_before_freezing_load_after_it_and_the_other_way_round(tmp
         load_weights(tmp_path / "part.npz", like=loaded)
 
 
+def test_a_file_name_or_a_model_in_place_of_weights_is_refused_with_the_remedy(tmp_path: Any) -> None:
+    model: Any = nn.Linear(2, 2)
+    for load in (nn.load_parameters, nn.load_state_dict):
+        for wrong in ("weights.npz", model, None, [np.zeros(2)]):
+            with pytest.raises(TypeError, match=r"load_.*: the weights are a .*; pass .*load_weights\(path\)"):
+                load(model, wrong)
+    with pytest.raises(TypeError, match=r"save_weights: weights are a Linear; pass .* tg.nn.state_dict\(model\)"):
+        save_weights(tmp_path / "weights.npz", model)
+
+
 @pytest.mark.parametrize("load", [nn.load_parameters, nn.load_state_dict])
 def test_values_with_a_history_are_refused_with_the_remedy(load: Any) -> None:
     model, other = nn.Linear(2, 2, rng=rng(0)), nn.Linear(2, 2, rng=rng(1))

@@ -330,7 +330,13 @@ def test_accuracy_is_left_out_where_there_are_no_classes() -> None:
             TypeError,
             r"Trainer: images\[1\], of type NoneType",
         ),
-        (lambda: trainer(linear(3, 2), A, None), TypeError, "Trainer: labels, of type NoneType"),
+        (lambda: trainer(linear(3, 2), A, None), TypeError, "Trainer: labels are None; .*, or loss=.*tg.mse_loss"),
+        (
+            lambda: trainer(linear(3, 2), A, TARGETS),
+            ValueError,
+            r"labels of shape \(47, 2\); .*, or loss=.*cross_entropy",
+        ),
+        (lambda: tg.training.accuracy(linear(3, 2), A, TARGETS), ValueError, r"\(47, 2\); pass one .* each image$"),
         (
             lambda: outputs(lambda x: tg.Tensor(x).sum(), A),
             ValueError,

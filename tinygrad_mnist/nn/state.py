@@ -111,6 +111,8 @@ def load_state_dict(model: Any, mapping: Mapping[str, Operand]) -> None:
 
     Raises
     ------
+    TypeError
+        If `mapping` is no dict, such as the name of a file.
     ValueError
         Listing every name that is missing or unknown, every shape and dtype that differs, and every value that has a
         history; the model is then unchanged.
@@ -123,6 +125,7 @@ def load_state_dict(model: Any, mapping: Mapping[str, Operand]) -> None:
     >>> bool((first.weight == second.weight).data.all())
     True
     """
+    _check_named("load_state_dict", mapping)
     set_values("load_state_dict", leaves(model, "load_state_dict"), mapping)
 
 
@@ -138,6 +141,8 @@ def load_parameters(model: Any, mapping: Mapping[str, Operand]) -> None:
 
     Raises
     ------
+    TypeError
+        If `mapping` is no dict, such as the name of a file.
     ValueError
         Listing every name that is missing or unknown, every shape that differs, what is no array of floats, and every
         value that has a history; the model is then unchanged.
@@ -150,10 +155,18 @@ def load_parameters(model: Any, mapping: Mapping[str, Operand]) -> None:
     >>> layer(np.ones((1, 2), np.float32)).item()
     2.0
     """
+    _check_named("load_parameters", mapping)
     known = leaves(model, "load_parameters")
     kinds = {name: Buffer if isinstance(t, Buffer) else t.requires_grad for name, t in known.items()}
     given = {True, *(kinds[name] for name in mapping if name in kinds)}
     set_values("load_parameters", {name: t for name, t in known.items() if kinds[name] in given}, mapping)
+
+
+def _check_named(caller: str, mapping: Any) -> None:
+    """Raise a TypeError unless values are given by name."""
+    if not isinstance(mapping, Mapping):
+        words = "a dict of arrays by name, such as tg.checkpoint.load_weights(path)"
+        raise TypeError(f"{caller}: the weights are a {type(mapping).__name__}; pass {words}")
 
 
 def set_values(caller: str, wanted: Mapping[str, Tensor], mapping: Mapping[str, Operand]) -> None:

@@ -91,13 +91,14 @@ def _found(gradients: Any) -> tuple[dict[str, Tensor], dict[str, Array]]:
     if named:
         items = dict(gradients)
     else:
-        listed = [gradients] if isinstance(gradients, Tensor) else gradients
-        items = {f"parameter {i}": p for i, p in enumerate(listed)}
+        several = isinstance(gradients, Iterable) and not isinstance(gradients, Tensor)
+        items = {f"parameter {i}": p for i, p in enumerate(gradients if several else [gradients])}
     if items and named and all(isinstance(g, np.ndarray) and g.dtype.kind == "f" for g in items.values()):
         return {}, items
     if not all(isinstance(p, Tensor) for p in items.values()):
         raise TypeError(
-            f"{owner}: pass a dict or list of parameters (Tensors), or a dict of name to gradient (ndarray)"
+            f"{owner}: pass tg.nn.parameters(model), or another dict or list of parameters (Tensors), or a dict of "
+            "name to gradient (ndarray)"
         )
     owners = {name: p for name, p in items.items() if p.grad is not None}
     if items and not owners:

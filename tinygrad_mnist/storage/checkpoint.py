@@ -39,6 +39,8 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Operand]) -
 
     Raises
     ------
+    TypeError
+        If `weights` is no dict.
     ValueError
         If the name ends in something else, or a value is NaN or infinite, or if these are the ``tg.nn.parameters`` of a
         model that also has frozen ones or buffers, or a plain array that has changed (see ``tg.nn.state_dict``).
@@ -54,6 +56,9 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Operand]) -
     ...     load_weights(path)
     {'bias': array([0., 0., 0.])}
     """
+    if not isinstance(weights, Mapping):
+        words = "a dict of arrays by name, such as tg.nn.state_dict(model)"
+        raise TypeError(f"save_weights: weights are a {type(weights).__name__}; pass {words}")
     _check_whole("save_weights", "these", weights)
     path, arrays = Path(path), {name: numeric(value) for name, value in weights.items()}
     if path.suffix not in ENCODERS:

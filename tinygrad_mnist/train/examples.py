@@ -93,13 +93,16 @@ def as_examples(caller: str, images: Any, labels: Any, which: str = "") -> Examp
 
 def as_classified(caller: str, images: Any, labels: Any, which: str = "") -> Examples:
     """Convert images and labels to arrays; raise a ValueError unless there are images and one class for each."""
+    remedy = "pass one class index for each image"
+    anything = "" if caller == "accuracy" else ", or loss=, such as tg.cross_entropy for one-hot rows, or tg.mse_loss"
+    if labels is None:
+        raise TypeError(f"{caller}: {which}labels are None; {remedy}{anything}")
     images = as_inputs(caller, images, f"{which}images")
     labels = as_array(caller, f"{which}labels", labels)
     count = _length(several(images)[0])
     if not count or labels.shape != (count,):
-        raise ValueError(
-            f"{caller}: {count} {which}images, and labels of shape {labels.shape}; pass one class index for each image"
-        )
+        remedy += anything if count and labels.ndim > 1 and len(labels) == count else ""
+        raise ValueError(f"{caller}: {count} {which}images, and labels of shape {labels.shape}; {remedy}")
     if labels.dtype.kind == "f" and np.isnan(labels).any():
         raise ValueError(f"{caller}: {which}labels hold NaN, for missing ones; leave those examples out")
     return Examples(images, labels)

@@ -40,6 +40,8 @@ class Step(NamedTuple):
 class Trainer:
     """Training that can stop between any two steps and go on later, also in another process, to the bit.
 
+    ``tg.training.run(trainer)`` trains to the end, with callbacks; `steps` does it step by step.
+
     Parameters
     ----------
     model : callable

@@ -176,6 +176,35 @@ def test_an_error_ends_all_that_have_begun_and_is_raised() -> None:
     assert story == [("a", "begin"), ("a", "end", OSError)]
 
 
+@pytest.mark.parametrize(
+    "how, words",
+    [
+        ({"callbacks": EpochLines()}, "callbacks must be a list of Callback objects; functions can be on_step="),
+        ({"callbacks": [EpochLines]}, "callbacks must be a list of Callback objects"),
+        ({"callbacks": [print]}, "callbacks must be a list of Callback objects"),
+        ({"stop": True}, r"stop is True; it must be a function, called stop\(\)"),
+        ({"on_step": lambda step: None}, r"on_step cannot be called on_step\(trainer, step\): too many"),
+        ({"on_epoch": lambda row: None}, r"on_epoch cannot be called on_epoch\(trainer, row\): too many"),
+    ],
+)
+def test_what_cannot_be_called_back_is_refused_before_training(how: Any, words: str) -> None:
+    made = trainer()
+    with pytest.raises(TypeError, match=f"run: {words}"):
+        tg.training.run(made, **how)
+    assert made.step == 0
+
+
+def test_fit_warns_where_no_step_was_taken() -> None:
+    model = network()
+    how: Any = {"epochs": 1, "batch_size": 20, "rng": np.random.default_rng(0)}
+    with pytest.warns(RuntimeWarning, match="fit: nothing was trained, .*; write: for step in fit"):
+        tg.training.fit(model, tg.optim.SGD(tg.nn.parameters(model)), X, LABELS, **how)
+    for epochs in (0, 1):  # warnings are errors here
+        steps = tg.training.fit(model, tg.optim.SGD(tg.nn.parameters(model)), X, LABELS, **how | {"epochs": epochs})
+        assert len(list(steps)) == 3 * epochs
+        del steps
+
+
 # The callbacks --------------------------------------------------------------------------------------------------------
 def test_a_users_own_script_records_saves_stops_and_goes_on(run: Run, tmp_path: Path) -> None:
     whole = trainer()

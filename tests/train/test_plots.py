@@ -89,7 +89,7 @@ def test_a_trained_model_is_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("rows", [[{"loss": 3}], [1.0], ["epoch"]])
+@pytest.mark.parametrize("rows", [[{"loss": 3}], [1.0], ["epoch"], "epoch", None, tg.nn.ReLU()])
 def test_other_rows_are_refused(tmp_path: Path, rows: Any) -> None:
     with pytest.raises(TypeError, match="plot_curves: .* is no row of a history; pass trainer.history, or"):
         plot_curves(rows, tmp_path / "curves.png")

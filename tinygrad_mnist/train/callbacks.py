@@ -17,7 +17,7 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 from ..debug.profiler import Profile
-from ..validation import integer, real
+from ..validation import check_call, integer, real
 from .runs import Run
 from .trainer import Step, Trainer
 
@@ -85,6 +85,11 @@ def run(
     on_step, on_epoch : callable, optional
         Functions in place of one more, last, `Callback` with these methods.
 
+    Raises
+    ------
+    TypeError
+        If `callbacks` are something else, or a function cannot be called so.
+
     Examples
     --------
     >>> import numpy as np, tinygrad_mnist as tg
@@ -96,6 +101,12 @@ def run(
     epoch 1, 3 steps
     epoch 2, 6 steps
     """
+    if not isinstance(callbacks, Sequence) or not all(isinstance(callback, Callback) for callback in callbacks):
+        raise TypeError("run: callbacks must be a list of Callback objects; functions can be on_step= and on_epoch=")
+    calls = {"stop": (), "on_step": ("trainer", "step"), "on_epoch": ("trainer", "row")}
+    for function, (name, arguments) in zip((stop, on_step, on_epoch), calls.items(), strict=True):
+        if function is not None:
+            check_call("run", name, function, *arguments)
     if on_step or on_epoch:
         callbacks = [*callbacks, _Functions(on_step, on_epoch)]
     steps = trainer.steps()

@@ -59,7 +59,8 @@ def plot_curves(rows: Rows, path: str | os.PathLike[str], title: str = "", *, lo
         raise ImportError(
             "plot_curves: drawing needs Matplotlib; install it with pip install 'tinygrad_mnist[train]'"
         ) from error
-    if wrong := [row for row in rows if not isinstance(row, Mapping) or not {"event", "epoch"} & row.keys()]:
+    listed = rows if isinstance(rows, Sequence) else [rows]
+    if wrong := [row for row in listed if not isinstance(row, Mapping) or not {"event", "epoch"} & row.keys()]:
         words = "pass trainer.history, or what runs.read_metrics returns"
         raise TypeError(f"plot_curves: {wrong[0]!r} is no row of a history; {words}")
     epochs = [row for row in rows if row.get("event", "epoch") == "epoch"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -442,9 +443,29 @@ def _copies(arrays: Mapping[str, Array]) -> dict[str, Array]:
     return {name: np.array(array) for name, array in arrays.items()}
 
 
+class _Steps:
+    """The steps of a trainer, with a warning if not even the first one is taken."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.steps, self.begun = trainer.steps(), False
+
+    def __iter__(self) -> Iterator[Step]:
+        return self
+
+    def __next__(self) -> Step:
+        self.begun = True
+        return next(self.steps)
+
+    def __del__(self) -> None:
+        if not self.begun:
+            words = "fit: nothing was trained, since no step was taken; write: for step in fit(...): ..."
+            warnings.warn(words, RuntimeWarning, stacklevel=2)
+
+
 def fit(model: Any, optimizer: Optimizer, images: Any, labels: Any, **settings: Any) -> Iterator[Step]:
     """Return the steps of a `Trainer`, where nothing is to be saved or measured: ``for step in fit(...): ...``.
 
-    `settings` are those of `Trainer`; ``epochs=0.6`` ends within the first epoch.
+    It trains while they are taken, one by one; a RuntimeWarning says so where none was. `settings` are those of
+    `Trainer`; ``epochs=0.6`` ends within the first epoch.
     """
-    return Trainer(model, optimizer, images, labels, **settings).steps()
+    return _Steps(Trainer(model, optimizer, images, labels, **settings))

@@ -254,7 +254,9 @@ def tile(x: Operand, reps: int | Sequence[int]) -> Tensor:
     ndim = max(x.ndim, len(times))
     shape = (1,) * (ndim - x.ndim) + x.shape
     times = (1,) * (ndim - len(times)) + times
-    one, copied, tiled = list[int](), list[int](), list[int]()
+    one: list[int] = []
+    copied: list[int] = []
+    tiled: list[int] = []
     for count, length in zip(times, shape, strict=True):  # (N,) -> (1, N) -> (R, N) -> (R * N,)
         one += [1, length]
         copied += [count, length]

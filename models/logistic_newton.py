@@ -1,7 +1,6 @@
 """Logistic regression by Newton's method: with second derivatives, the optimum to the last digit in seven steps.
 
-It shows `hessian`. Near the optimum each step doubles the number of right digits; gradient descent would take thousands
-of steps. `python -m models.logistic_newton` trains it.
+Near the optimum each step doubles the number of right digits; gradient descent would take thousands of steps.
 """
 
 from typing import Any

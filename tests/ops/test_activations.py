@@ -242,6 +242,15 @@ plants("gelu: of the approximation", tg.gelu, between(1, 2, (4,)), kind="precisi
     lambda right, g, out, x: vjp(lambda x: tg.gelu(x, "tanh"), 0, g, x)
 )
 plants("mish: that of silu", tg.mish, signed((4,)), kind="choice")(lambda right, g, out, x: vjp(tg.silu, 0, g, x))
+for _name, _function in {
+    "silu": tg.silu,
+    "gelu": tg.gelu,
+    "gelu(tanh)": STEPS["gelu(tanh)"][0],
+    "mish": tg.mish,
+}.items():
+    plants(f"{_name}: slope constant", _function, normal((3,)), kind="second order", order=2)(
+        lambda right, g, out, x, function=_function: vjp(function, 0, g, x.detach())
+    )
 plants("softplus: a step", tg.softplus, normal((4,)), kind="steps")(lambda right, g, out, x: g * (x > 0))
 plants("softplus: beta forgotten", lambda x: tg.softplus(x, 3.0), normal((4,)))(
     lambda right, g, out, x: g * tg.sigmoid(x)

@@ -159,10 +159,18 @@ def activation(kind: str, x: Array, g: Array | None = None) -> Any:
     return smooth.activation(kind, x, g)
 
 
+def logaddexp(x: Any, y: Any) -> Any:
+    """``log(exp(x) + exp(y))``."""
+    if isinstance(y, float) and y == 0:
+        return activation("softplus", x)
+    with np.errstate(invalid="ignore"):  # of NaN it would warn
+        return np.logaddexp(x, y)
+
+
 def times_sigmoid(g: Array, x: Array, y: Any) -> Any:
     """``g / (1 + exp(y - x))``."""
-    if isinstance(y, float) and y == 0 and g.shape == x.shape and compiled.supports(g, x):
-        return compiled.activation("sigmoid", x, g)
+    if isinstance(y, float) and y == 0 and g.shape == x.shape:
+        return activation("softplus", x, g)
     return smooth.times_sigmoid(g, x, y)
 
 

@@ -24,7 +24,7 @@ from .threads import LARGE, SLICES, cuts, deal
 
 VARIABLE = "TINYGRAD_MNIST_NATIVE"
 LEVELS = ("baseline", "avx2", "avx512")  # as numbered in native.c
-ACTIVATIONS = ("gelu", "gelu_tanh", "silu", "mish", "sigmoid")  # as numbered there
+ACTIVATIONS = ("gelu", "gelu_tanh", "silu", "mish", "softplus")  # as numbered there
 SIGNATURES = {  # the level, threads, sizes, and arrays
     "convolve": [ctypes.c_int, ctypes.c_ssize_t, *[ctypes.c_void_p] * 5],
     "weight_gradient": [ctypes.c_int, ctypes.c_ssize_t, *[ctypes.c_void_p] * 4],
@@ -295,7 +295,7 @@ def affine(
 
 
 def activation(kind: str, x: Array, g: Array | None = None) -> Array:
-    """See `smooth.activation`; also ``g * sigmoid(x)``. In the memory order of `x`."""
+    """See `smooth.activation`; in the memory order of `x`."""
     out, number = np.empty_like(x), ACTIVATIONS.index(kind)
     x, g = _lay_out_as(x, out), None if g is None else _lay_out_as(g, out)
     gradient = None if g is None else _address(g)

@@ -232,7 +232,15 @@ def mish(x: Array, g: Array | None = None, *, terms: int, narrow: bool) -> Any:
     return _far_below(_times_step(g, factor / divisor, root, below), x, x, narrow)
 
 
-ACTIVATIONS = {"gelu": gelu, "gelu_tanh": gelu_tanh, "silu": silu, "mish": mish}
+def softplus(x: Array, g: Array | None = None) -> Any:
+    """``log(1 + exp(x))``, or ``g`` times its derivative."""
+    if g is not None:
+        return times_sigmoid(g, x, 0.0)
+    with np.errstate(invalid="ignore"):  # of NaN it would warn
+        return np.logaddexp(x, 0.0)
+
+
+ACTIVATIONS = {"gelu": gelu, "gelu_tanh": gelu_tanh, "silu": silu, "mish": mish, "softplus": softplus}
 
 
 def activation(kind: str, x: Array, g: Array | None = None) -> Any:

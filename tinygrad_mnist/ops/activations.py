@@ -141,7 +141,8 @@ def softplus(x: Operand, beta: float = 1.0) -> Tensor:
     Tensor([0.00000000e+00, 6.93147181e-01, 1.00000000e+03], dtype=float64)
     """
     beta = real("softplus", "beta", beta, above=0)
-    return logaddexp(as_floats(x) * beta, 0.0) / beta
+    x = as_floats(x)
+    return logaddexp(x, 0.0) if beta == 1 else logaddexp(x * beta, 0.0) / beta
 
 
 def elu(x: Operand, alpha: float = 1.0) -> Tensor:

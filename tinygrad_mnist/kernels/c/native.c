@@ -72,7 +72,7 @@ struct found { /* about weights, their sizes as `magnitude` gives them */
     int lightest, heaviest, even;
 };
 
-enum activation { GELU, GELU_TANH, SILU, MISH, SIGMOID }; /* as numbered in compiled.py */
+enum activation { GELU, GELU_TANH, SILU, MISH, SOFTPLUS }; /* as numbered in compiled.py */
 static const double FAR = 700; /* exp(-700) is 0, whatever float32 numbers it is multiplied with */
 
 struct range {

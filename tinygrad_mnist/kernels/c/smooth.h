@@ -46,7 +46,15 @@ TARGET static inline __attribute__((always_inline)) WIDE NAME(tail)(WIDE z)
     return NAME(polynomial)(series, 12, 1 - 2 * small) * small;
 }
 
-/* x times the step, or g times the derivative of that (`sloped`). Where exp(`exponent`) is 0, that is exactly 0, but not at minus infinity. */
+/* log(1 + v) for 0 <= v <= 1, which is 2 artanh(v / (2 + v)). */
+TARGET static inline __attribute__((always_inline)) WIDE NAME(logarithm)(WIDE v)
+{
+    static const double series[] = {2 / 19., 2 / 17., 2 / 15., 2 / 13., 2 / 11., 2 / 9., 2 / 7., 2 / 5., 2 / 3., 2};
+    const WIDE part = v / (2 + v);
+    return NAME(polynomial)(series, 10, part * part) * part;
+}
+
+/* x times the step (for softplus: the sum of the step), or g times the derivative of that (`sloped`). Where exp(`exponent`) is 0, that is exactly 0, but not at minus infinity. */
 TARGET static inline __attribute__((always_inline)) WIDE NAME(activated)(enum activation kind, int sloped, WIDE x, WIDE g)
 {
     const WIDE one = (WIDE){0} + 1;
@@ -64,6 +72,8 @@ TARGET static inline __attribute__((always_inline)) WIDE NAME(activated)(enum ac
         }
         const LONGS below = (LONGS)(exponent < 0);
         const WIDE small = NAME(exponential)(-NAME(size)(exponent));
+        if (kind == SOFTPLUS && !sloped)
+            return NAME(logarithm)(small) + NAME(either)(below, 0 * one, x);
         if (kind == MISH) {
             const WIDE share = 1 / NAME(either)(below, small * (small + 2) + 2, 2 * small * (1 + small) + 1);
             factor = NAME(either)(below, small + 2, 2 * small + 1);
@@ -72,12 +82,12 @@ TARGET static inline __attribute__((always_inline)) WIDE NAME(activated)(enum ac
             factor *= share;
         } else {
             const WIDE share = 1 / (1 + small);
-            factor = kind != SIGMOID && sloped ? (1 + x * (slope * NAME(either)(below, one, small) * share)) * share : share;
+            factor = kind != SOFTPLUS && sloped ? (1 + x * (slope * NAME(either)(below, one, small) * share)) * share : share;
         }
         factor *= NAME(either)(below, small, one);
     }
     const WIDE out = (sloped ? g : x) * factor;
-    return sloped ? (WIDE)((LONGS)out & ~((LONGS)(exponent < -FAR) & (kind == SIGMOID ? ~(LONGS){0} : (LONGS)(x > -INFINITY)))) : out;
+    return sloped ? (WIDE)((LONGS)out & ~((LONGS)(exponent < -FAR) & (kind == SOFTPLUS ? ~(LONGS){0} : (LONGS)(x > -INFINITY)))) : out;
 }
 
 struct NAME(activations) {
@@ -121,13 +131,12 @@ TARGET static void NAME(activation_part)(void *context, ptrdiff_t part, int work
         ACTIVATION(GELU_TANH);
         ACTIVATION(SILU);
         ACTIVATION(MISH);
-    case SIGMOID:
-        NAME(activate)(SIGMOID, 1, t, r);
+        ACTIVATION(SOFTPLUS);
     }
 #undef ACTIVATION
 }
 
-/* The activation of x, or g times its derivative if there is g; SIGMOID, g * sigmoid(x), is the derivative of softplus alone. */
+/* The activation of x, or g times its derivative if there is g. */
 TARGET static void NAME(activation)(enum activation kind, ptrdiff_t count, const float *x, const float *g, float *out, ptrdiff_t threads)
 {
     struct NAME(activations) t = {kind, count, x, g, out};

@@ -207,6 +207,7 @@ class ShapeMethods:
     astype = astype
     broadcast_to = broadcast_to
     reshape = reshape
+    squeeze = squeeze
     swapaxes = swapaxes
     transpose = transpose
 

@@ -388,6 +388,11 @@ def test_yes_or_no_is_a_choice_between_two_classes(
     )
 
 
+def test_no_for_sure_is_an_infinite_loss_unless_the_target_is_no() -> None:
+    loss = tg.binary_cross_entropy_with_logits([-np.inf, -np.inf, np.inf], [0.25, 1.0, 0.0], reduction="none")
+    assert loss.data.tolist() == [np.inf] * 3
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_large_scores_of_yes_or_no_neither_overflow_nor_cancel(dtype: Any) -> None:
     limit = {np.float32: 85.0, np.float64: 700.0}[dtype]

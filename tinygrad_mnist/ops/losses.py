@@ -228,7 +228,8 @@ def binary_cross_entropy_with_logits(
     Parameters
     ----------
     logits : array_like
-        Of any shape: unnormalized scores of "yes". Neither large ones overflow nor small losses cancel.
+        Of any shape: unnormalized scores of "yes". Neither large ones overflow nor small losses cancel. At minus
+        infinity the loss is infinite if ``t`` is above 0; PyTorch's is NaN.
     target : array_like
         Of the same shape: 0, 1, booleans, or probabilities.
     weight : array_like, optional

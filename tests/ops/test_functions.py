@@ -127,6 +127,13 @@ def test_the_gradient_of_equal_infinities_is_not_a_number(infinity: float) -> No
         np.testing.assert_array_equal(g.data, [np.nan, 0.5])
 
 
+def test_an_infinite_cotangent_of_logaddexp_stays_infinite() -> None:
+    """The correction by the rounding of the difference is finite."""
+    x, y = Tensor([3.0, 1e8], requires_grad=True), Tensor([0.0002, 1e8 - 0.3], requires_grad=True)
+    for g in tg.grad(tg.logaddexp(x, y), [x, y], gradient=np.array([np.inf, -np.inf])):
+        np.testing.assert_array_equal(g.data, [np.inf, -np.inf])
+
+
 def test_nan_passes_without_a_warning() -> None:
     for function in (tg.log1p, tg.expm1, tg.log2, tg.square, tg.reciprocal, tg.erf, lambda x: tg.logaddexp(x, 0.0)):
         x = Tensor([np.nan, 1.0], requires_grad=True)

@@ -162,7 +162,7 @@ def times_sigmoid(g: Array, x: Array, y: Array, terms: int, narrow: bool) -> Any
         return out
     back = difference - x  # what the rounding of the difference has left out
     rest = (x - (difference - back)) - (y + back)
-    return out + select(out * rest * np.where(difference < 0, 1, small) / (1 + small), np.isfinite(rest))
+    return out + select(out * rest * np.where(difference < 0, 1, small) / (1 + small), np.isfinite(rest * out))
 
 
 # Activation functions -------------------------------------------------------------------------------------------------

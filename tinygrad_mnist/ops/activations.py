@@ -16,7 +16,7 @@ from ..tensor import Operand, Tensor
 from ..validation import real
 from .elementwise import _times_sech2, _times_sigmoids, clip, sigmoid, tanh, where
 from .functions import expm1, logaddexp, near, times_gaussian, times_weight
-from .logic import equal, greater, less, less_equal, logical_and
+from .logic import equal, greater, greater_equal, less, less_equal, logical_not, logical_or
 from .operators import in_rules, in_single
 from .scores import _scores as as_floats
 
@@ -161,7 +161,7 @@ def elu(x: Operand, alpha: float = 1.0) -> Tensor:
     Tensor([-0.63212056,  0.        ,  1.        ], dtype=float64)
     """
     x, alpha = as_floats(x), real("elu", "alpha", alpha)
-    below = less_equal(x, 0)
+    below = logical_not(greater(x, 0))  # NaN, too
     return where(below, expm1(where(below, x, 0.0)) * alpha, x)
 
 
@@ -190,7 +190,7 @@ def hardswish(x: Operand) -> Tensor:
     Tensor([ 0.        , -0.33333333,  0.66666667,  3.        ], dtype=float64)
     """
     x = as_floats(x)
-    inside = logical_and(greater(x, -3), less(x, 3))
+    inside = logical_not(logical_or(less_equal(x, -3), greater_equal(x, 3)))  # NaN, too
     middle = where(inside, x, 0.0)
     finite = where(inside, middle * ((middle + 3) / 6), where(less(x, 3), 0.0, x))
     return where(equal(x, -math.inf), math.nan, finite)

@@ -330,7 +330,11 @@ def test_accuracy_is_left_out_where_there_are_no_classes() -> None:
             TypeError,
             r"Trainer: images\[1\], of type NoneType",
         ),
-        (lambda: trainer(linear(3, 2), A, None), TypeError, "Trainer: labels are None; .*, or loss=.*tg.mse_loss"),
+        (
+            lambda: trainer(linear(3, 2), A, None),
+            TypeError,
+            "Trainer: labels, of type NoneType, .*, or loss=.*tg.mse_loss",
+        ),
         (
             lambda: trainer(linear(3, 2), A, TARGETS),
             ValueError,
@@ -358,6 +362,16 @@ def test_accuracy_is_left_out_where_there_are_no_classes() -> None:
         (lambda: tg.training.accuracy(linear(3, 1), A, CLASSES), ValueError, "no logits .* of at least two classes"),
         (lambda: evaluate(tg.Tensor, A, A, loss=lambda out, y: None), TypeError, "loss returned a NoneType"),
         (lambda: evaluate(tg.Tensor, A, A, loss=lambda out, y: out - y), TypeError, r"loss returned a Tensor of shape"),
+        (
+            lambda: trainer(linear(3, 1), A, A[:, 0]),
+            TypeError,
+            "labels are float64; pass one class .*, or loss=.*mse_loss",
+        ),
+        (
+            lambda: evaluate(linear(3, 2), A, 1.0 * CLASSES),
+            TypeError,
+            "evaluate: labels are float64; pass .* an integer",
+        ),
         (lambda: predict(Both(), (A, B), shifts=1), ValueError, "shifts is 1, and the model has 2 inputs"),
         (lambda: predict(tg.Tensor, np.zeros((2, 9, 9, 3)), shifts=1), ValueError, "channels seem to be last"),
         (
@@ -421,13 +435,28 @@ class Silent:
         return self.layer(x)
 
 
+class Own(Silent):
+    """A model whose loss takes no generator."""
+
+    def loss(self, x: Any, labels: Any) -> tg.Tensor:
+        return squares(self(x), labels)
+
+
+class Odd(Silent):
+    """A model with something else called loss."""
+
+    loss = 0.0
+
+
 @pytest.mark.parametrize(
     "how, words",
     [
         (
             {"model": Silent()},
-            r"model cannot be called model\(images, rng\): too many .*: let its __call__ take rng=None",
+            r"model cannot be called model\(images, rng\): too many .*: let it take rng=None",
         ),
+        ({"model": Own(), "loss": None}, r"model.loss cannot be called model.loss\(images, labels, rng\): too many"),
+        ({"model": Odd(), "loss": None}, r"model.loss is 0.0; it must be a function, called model.loss\(images"),
         ({"images": (A, B)}, r"model cannot be called model\(images, images, rng\): too many"),
         ({"loss": "mse"}, r"loss is 'mse'; it must be a function, called loss\(outputs, labels\)"),
         ({"loss": lambda out: out.sum()}, r"loss cannot be called loss\(outputs, labels\): too many positional"),

@@ -96,7 +96,7 @@ def as_classified(caller: str, images: Any, labels: Any, which: str = "") -> Exa
     remedy = "pass one class index for each image"
     anything = "" if caller == "accuracy" else ", or loss=, such as tg.cross_entropy for one-hot rows, or tg.mse_loss"
     if labels is None:
-        raise TypeError(f"{caller}: {which}labels are None; {remedy}{anything}")
+        raise TypeError(f"{caller}: {which}labels, of type NoneType, are no classes; {remedy}{anything}")
     images = as_inputs(caller, images, f"{which}images")
     labels = as_array(caller, f"{which}labels", labels)
     count = _length(several(images)[0])
@@ -105,6 +105,8 @@ def as_classified(caller: str, images: Any, labels: Any, which: str = "") -> Exa
         raise ValueError(f"{caller}: {count} {which}images, and labels of shape {labels.shape}; {remedy}")
     if labels.dtype.kind == "f" and np.isnan(labels).any():
         raise ValueError(f"{caller}: {which}labels hold NaN, for missing ones; leave those examples out")
+    if labels.dtype.kind == "f" and anything:
+        raise TypeError(f"{caller}: {which}labels are {labels.dtype}; {remedy}, an integer{anything}")
     return Examples(images, labels)
 
 

@@ -175,9 +175,12 @@ class Trainer:
         for function, (name, arguments) in zip((loss, schedule, augment), calls.items(), strict=True):
             if function is not None:
                 check_call("Trainer", name, function, *arguments)
-        if loss is not None or not own:
-            words = "; training calls it with a generator: let its __call__ take rng=None"
-            check_call("Trainer", "model", model, *["images"] * len(examples.inputs), "rng", remedy=words)
+        inputs, words = ["images"] * len(examples.inputs), "; training calls it with a generator: let it take rng=None"
+        if loss is None and own:
+            with_labels = inputs if labels is None else [*inputs, "labels"]
+            check_call("Trainer", "model.loss", model.loss, *with_labels, "rng", remedy=words)
+        else:
+            check_call("Trainer", "model", model, *inputs, "rng", remedy=words)
         if not isinstance(rng, np.random.Generator):
             raise TypeError(f"Trainer: rng is {type(rng).__name__}; pass np.random.default_rng(seed)")
         number = real("Trainer", "epochs", epochs, least=0, below=2**63)

@@ -95,6 +95,17 @@ def test_a_layer_that_has_seen_no_generator_refuses() -> None:
         np.testing.assert_array_equal(other(x).data, trained(x).data)
 
 
+@pytest.mark.parametrize("wrong", [False, True, 0, np.random.RandomState(0)])
+def test_only_a_generator_is_training(wrong: Any) -> None:
+    layer = nn.BatchNorm1d(2)
+    layer(np.eye(2), rng())
+    before = nn.state_dict(layer)
+    with pytest.raises(TypeError, match=r"BatchNorm1d: rng is .*; pass np.random.default_rng\(seed\) in training"):
+        layer(np.eye(2), wrong)
+    for name, value in nn.state_dict(layer).items():
+        np.testing.assert_array_equal(before[name], value)
+
+
 @pytest.mark.parametrize(
     ("layer", "x", "message"),
     [
@@ -206,8 +217,8 @@ def network(seed: int = 0) -> nn.Sequential:
 
 
 def trainer(model: Any, threads: int = 1, **how: Any) -> Trainer:
-    optimizer = tg.optim.Adam(nn.parameters(model), lr=0.03)
-    how = {"epochs": 4, "batch_size": 20, "shard_size": 7, "rng": rng(1), **how}
+    optimizer = tg.optim.Adam(nn.parameters(model), lr=0.03, groups={"*.bias": {"lr": 0.1}})
+    how = {"epochs": 4, "batch_size": 20, "shard_size": 7, "rng": rng(1), "clip_norm": 0.5, **how}
     return Trainer(model, optimizer, IMAGES, LABELS, threads=threads, **how)
 
 

@@ -55,6 +55,8 @@ class BatchNorm2d:
 
     Raises
     ------
+    TypeError
+        If `rng` is something else than a generator or None.
     RuntimeError
         In a call without a generator before any with one, or before running statistics have been loaded.
     ValueError
@@ -97,6 +99,8 @@ class BatchNorm2d:
         x = floats(x)
         if x.ndim not in self.axes or x.shape[1] != channels:
             raise ValueError(f"{name}: x has shape {x.shape}; it must be {self.shapes} with C = {channels}")
+        if rng is not None and not isinstance(rng, np.random.Generator):
+            raise TypeError(f"{name}: rng is {rng!r}; pass np.random.default_rng(seed) in training, else None")
         if rng is not None:
             out, (mean, variance) = normalized_batch(name, x, self.weight, self.bias, self.eps)
             self._track(mean, variance, x.size // channels)

@@ -69,7 +69,9 @@ class Trainer:
         ``loss(outputs, labels)``, a scalar Tensor: the mean over the examples that it is given. By default the model's
         own method ``model.loss(*images, labels, rng)`` if it has one (without labels ``model.loss(*images, rng)``),
         else `cross_entropy`. What is monitored is measured with this function; by default with `cross_entropy`, unless
-        the model has its own and outputs or labels are no classes (see `evaluate`).
+        the model has its own and outputs or labels are no classes (see `evaluate`). A sum of your own, such as
+        ``((outputs - labels) ** 2).sum()``, would depend on `shard_size`: divide it by their number. What a loss
+        function returns with ``reduction="sum"`` is known to be one (see `parallel.value_and_grad`).
     schedule : callable, optional
         ``schedule(step, steps)``, the factor on the optimizer's learning rate in a step (counted from 0) of so many:
         see `tinygrad_mnist.schedules`.

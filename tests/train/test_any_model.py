@@ -425,6 +425,20 @@ def test_an_optimizer_of_other_parameters_is_refused() -> None:
     assert (model.bias.data != earlier.bias.data).all()
 
 
+def test_a_parameter_that_is_thawed_asks_for_a_new_trainer() -> None:
+    model = linear(3, 2)
+    optimizer, start = tg.optim.SGD(tg.nn.parameters(model)), model.weight.data.copy()
+    model.weight.requires_grad = False
+    how = {"epochs": 2, "batch_size": 20, "rng": np.random.default_rng(0), "loss": squares}
+    steps = Trainer(model, optimizer, A, TARGETS, **how).steps()
+    next(steps)
+    model.weight.requires_grad = True
+    with pytest.raises(ValueError, match="Trainer: weight was frozen when .*; it is trained by a new Trainer"):
+        next(steps)
+    list(Trainer(model, optimizer, A, TARGETS, **how).steps())
+    assert (model.weight.data != start).all()
+
+
 class Silent:
     """A model that takes no generator."""
 

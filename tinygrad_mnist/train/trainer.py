@@ -126,6 +126,7 @@ class Trainer:
         In `steps`, by the first step that has a NaN or an infinity in loss, gradients, buffers, weights or optimizer
         state: it says where.
     ValueError
+        If an argument does not fit the others. In `steps`, if a parameter that was frozen requires a gradient since.
         In `state_dict` and `selected`, if the model has state that they do not hold: a plain array or a Tensor without
         gradient that has changed. It says which.
 
@@ -387,6 +388,11 @@ class Trainer:
         return (self.loss or cross_entropy)(self.model(*examples.inputs, rng), examples.target)
 
     def _update(self, index: npt.NDArray[np.intp]) -> float:
+        for name, p in self.model_state.tensors.items():
+            if p.requires_grad and name not in self.weights:
+                words = "it is trained by a new Trainer, with an optimizer that has it"
+                raise ValueError(f"Trainer: {name} was frozen when the trainer was made, and is no longer; {words}")
+
         def value_and_gradients(threads: int | None) -> tuple[float, dict[str, Array]]:
             return value_and_grad(
                 self._loss,

@@ -196,10 +196,8 @@ def test_nan_stays_nan_and_halves_and_integers_are_taken(name: str) -> None:
         (tg.hardswish, [-4, -3, 0, 3, 4], [0, 0, 0.5, 1, 1]),
     ],
 )
-def test_conventions_at_kinks_are_those_of_pytorch(
-    function: Function, at: list[float], slopes: list[float]
-) -> None:
-    x = Tensor(np.array(at), requires_grad=True)
+def test_conventions_at_kinks_are_those_of_pytorch(function: Function, at: list[float], slopes: list[float]) -> None:
+    x = Tensor(np.array(at, float), requires_grad=True)
     assert tg.grad(function(x), [x], gradient=np.ones(len(at)))[0].data.tolist() == slopes
 
 
@@ -212,7 +210,7 @@ def test_conventions_at_kinks_are_those_of_pytorch(
     ],
 )
 def test_an_infinite_cotangent_that_is_not_passed_on_gives_exactly_0(function: Any, at: Any, passed: Any) -> None:
-    x = Tensor(np.array(at), requires_grad=True)
+    x = Tensor(np.array(at, float), requires_grad=True)
     assert tg.grad(function(x), [x], gradient=np.array([np.inf]))[0].data.tolist() == passed
 
 

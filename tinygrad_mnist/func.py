@@ -248,8 +248,19 @@ def _call_of_all(caller: str, fn: Function, primals: Any, has_aux: bool = False)
     return _Call(caller, fn, primals, range(len(primals)), has_aux, {})
 
 
+def _check_argnums(caller: str, argnums: Any) -> None:
+    """Refuse arguments in the place of `argnums`: nobody calls the function that ``hessian(fn, x)`` is."""
+    if isinstance(argnums, (Tensor, np.ndarray, Mapping)):
+        raise TypeError(
+            f"{caller}: argnums is a {type(argnums).__name__}; it must be an integer or several, the positions of "
+            f"arguments. {caller}(fn) returns a function, which takes the arguments: {caller}(fn)(x)"
+        )
+
+
 # Transforms -----------------------------------------------------------------------------------------------------------
 def _value_and_grad(caller: str, fn: Function, argnums: Argnums, has_aux: bool) -> Function:
+    _check_argnums(caller, argnums)
+
     def transformed(*args: Any, **keywords: Any) -> Any:
         with _Call(caller, fn, args, argnums, has_aux, keywords) as call:
             if call.root is not call.out or call.root.size != 1:
@@ -415,6 +426,8 @@ def jvp(fn: Function, primals: Sequence[Tree], tangents: Sequence[Tree], has_aux
 
 
 def _jacobian(caller: str, fn: Function, argnums: Argnums, has_aux: bool = False) -> Function:
+    _check_argnums(caller, argnums)
+
     def transformed(*args: Any, **keywords: Any) -> Any:
         with _Call(caller, fn, args, argnums, has_aux, keywords) as call:
             rows = []  # for each number of the outputs, its gradients by all variables
@@ -573,6 +586,11 @@ def functional_call(model: Any, params: Mapping[str, Operand], /, *args: Any, **
     >>> model.weight.grad.shape
     (1, 1)
     """
+    if not isinstance(params, Mapping):
+        raise TypeError(
+            f"functional_call: params is a {type(params).__name__}; it must be a dict of name to Tensor, with names of "
+            "tg.nn.parameters(model)"
+        )
     owner = model.__self__ if isinstance(model, MethodType) else model
     known = leaves(owner, "functional_call")
     given = {name: _tensor(value, f"functional_call: {name}") for name, value in params.items()}

@@ -431,6 +431,8 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: grad(lambda x: x, 1)(1.0), ValueError, "grad: argnums is 1, but fn got 1 arguments by position"),
     (lambda: grad(lambda x: x)(), ValueError, "grad: argnums is 0, but fn got 0 arguments"),
     (lambda: grad(lambda x: x, -2)(1.0), ValueError, "grad: argnums is -2; it must be an integer of at least -1"),
+    (lambda: hessian(lambda x: x.sum(), X), TypeError, r"hessian: argnums is a ndarray; .* hessian\(fn\)\(x\)"),
+    (lambda: func.functional_call(tg.nn.Linear(2, 2), X), TypeError, "call: params is a ndarray; it must be a d"),
     (lambda: grad(lambda x: x, True)(1.0), TypeError, "grad: argnums is True; it must be an integer"),
     (lambda: grad(lambda x: x, 0.0)(1.0), TypeError, "grad: argnums is 0.0; it must be an integer"),
     (lambda: jacobian(lambda x: x, (0, "y"))(1.0), TypeError, r"jacobian: argnums\[1\] is 'y'"),

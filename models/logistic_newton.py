@@ -46,8 +46,10 @@ def main() -> None:
     x, labels = threes_and_eights(4000, np.random.default_rng(0))
     train_part, test_part = slice(500), slice(500, None)
     weights, lengths = train(x[train_part], labels[train_part])
-    print("length of the gradient:", ", ".join(f"{length:.0e}" for length in lengths))
-    print(f"accuracy on {len(labels[test_part])} new digits: {accuracy(weights, x[test_part], labels[test_part]):.1%}")
+    print(
+        f"length of the gradient {', '.join(f'{length:.0e}' for length in lengths)}; "
+        f"{accuracy(weights, x[test_part], labels[test_part]):.1%} of {len(labels[test_part])} new digits right"
+    )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from .buffer import Buffer
 __all__ = ["BatchNorm1d", "BatchNorm2d", "GroupNorm", "LayerNorm"]
 
 
-def _parameter(shape: tuple[int, ...], value: float, dtype: npt.DTypeLike, wanted: bool) -> Tensor | None:
+def _parameter(shape: tuple[int, ...], value: float, dtype: npt.DTypeLike, wanted: bool) -> Any:  # a Tensor or None
     return Tensor(np.full(shape, value, dtype), requires_grad=True) if wanted else None
 
 

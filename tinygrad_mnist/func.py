@@ -326,7 +326,7 @@ def grad(fn: Function, argnums: Argnums = 0, has_aux: bool = False) -> Function:
     >>> grad(lambda p, x: p["w"] * x + p["b"])({"w": 2.0, "b": 1.0}, 3.0)
     {'w': Tensor(3., dtype=float64), 'b': Tensor(1., dtype=float64)}
 
-    A penalty on the gradient of a critic, as in WGAN-GP (Gulrajani et al., 2017), and its own gradient:
+    A gradient penalty, here of a critic as in WGAN-GP (Gulrajani et al., 2017), and its own gradient:
 
     >>> def penalty(w, x):
     ...     slopes = grad(lambda x: (x @ w).tanh().sum())(x)  # (N, features), a gradient for each row of x
@@ -476,7 +476,7 @@ def jacobian(fn: Function, argnums: Argnums = 0, has_aux: bool = False) -> Funct
     Tensor([[2., 0.],
             [0., 4.]], dtype=float64)
 
-    The gradient of each sample's own loss, with the samples along the first axis:
+    Per-sample gradients, those of each sample's own loss, with the samples along the first axis:
 
     >>> def losses(params, x, y):
     ...     return (x @ params["w"] + params["b"] - y) ** 2  # (N,)

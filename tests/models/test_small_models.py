@@ -40,14 +40,14 @@ def test_classifiers_learn(kind: Any, lr: float, epochs: float, least: float, di
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "lr", "least"),
-    [(LeNet5, 0.005, 0.97), (ResNet, 0.01, 0.98), (VisionTransformer, 0.003, 0.9)],
+    [(LeNet5, 0.005, 0.92), (ResNet, 0.01, 0.96), (VisionTransformer, 0.003, 0.8)],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_classifiers_read_mnist_after_an_epoch(kind: Any, lr: float, least: float) -> None:
+def test_classifiers_read_mnist_after_a_third_of_an_epoch(kind: Any, lr: float, least: float) -> None:
     data = tg.data.find_mnist()
     if data.synthetic:
         pytest.skip("no MNIST here: name its folder by TINYGRAD_MNIST_DATA")
-    assert train_on_digits(kind, data, lr=lr, epochs=1) > least
+    assert train_on_digits(kind, data, lr=lr, epochs=0.33) > least
 
 
 def test_the_autoencoder_describes_digits_in_fewer_nats(digits: tg.data.Dataset) -> None:
@@ -69,8 +69,8 @@ def test_the_character_model_reads_ahead() -> None:
 
 @pytest.mark.slow
 def test_the_character_model_trained_for_longer() -> None:
-    bits, written = char_lstm.train(steps=400)
-    assert bits < 3 and written.count(" ") > 30
+    bits, written = char_lstm.train(steps=120)
+    assert bits < 3.6 and written.count(" ") > 30
 
 
 @pytest.mark.parametrize("name", train_models.NAMES)

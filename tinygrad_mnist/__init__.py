@@ -25,6 +25,7 @@ native = compiled
 
 if TYPE_CHECKING:  # type checkers take what is imported
     from . import data as data
+    from . import explain as explain
     from . import func as func
     from . import nn as nn
     from . import optim as optim
@@ -38,6 +39,7 @@ else:
     LATER = {  # imported when they are asked for: two thirds of the time that all of it takes
         "checkpoint": "storage.checkpoint",
         "data": "data",
+        "explain": "explain",
         "func": "func",
         "nn": "nn",
         "optim": "optim",

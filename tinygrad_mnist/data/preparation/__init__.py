@@ -1,0 +1,1 @@
+"""From a picture of handwriting to images as MNIST has them (Pillow and SciPy, from the ``images`` extra)."""

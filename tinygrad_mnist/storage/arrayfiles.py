@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import math
 import os
 import zipfile
@@ -23,9 +24,9 @@ import numpy.typing as npt
 from ..validation import integer
 
 __all__ = [
-    "ENCODERS",
     "ArrayFile",
     "CheckpointError",
+    "check_metadata",
     "check_storable",
     "encode_npz",
     "encode_safetensors",
@@ -47,7 +48,8 @@ DTYPES = {
     "F32": "float32",
     "F64": "float64",
 }
-# what precedes the checksum, in the only metadata entry (the order of several is not fixed) or in the zip comment
+# what precedes the checksum, in the first entry of the metadata or in the zip comment
+CHECKSUM_NAME = "tinygrad_mnist"
 CHECKSUM_KEY = b'tinygrad_mnist":"sha256:'
 HEADER_START = b'{"__metadata__":{"' + CHECKSUM_KEY
 BLANK = b"0" * 64  # stands in place of the checksum while it is computed
@@ -60,10 +62,11 @@ class CheckpointError(ValueError):
 
 
 class ArrayFile(NamedTuple):
-    """An open file: shape and dtype of its arrays by name, and a function that reads one of them."""
+    """An open file: shape and dtype of its arrays by name, and functions that read one of them, and the metadata."""
 
     entries: dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
     read: Callable[[str], Array]
+    metadata: Callable[[], dict[str, str]] = dict
 
 
 @contextmanager
@@ -94,7 +97,7 @@ def open_arrays(path: Path, max_bytes: int, max_arrays: float = math.inf) -> Ite
         file.seek(0)
         try:
             with format_(path, file, size, max_bytes, max_arrays) as found:
-                yield ArrayFile(found.entries, lambda name: _check_finite(f"{path}: {name}", found.read(name)))
+                yield found._replace(read=lambda name: _check_finite(f"{path}: {name}", found.read(name)))
         except (CheckpointError, ImportError):
             raise
         except Exception as error:  # on damaged bytes, the parsers of NumPy, zipfile and safetensors raise any error
@@ -125,7 +128,14 @@ def _safetensors(path: Path, file: BinaryIO, size: int, max_bytes: int, max_arra
                     f"{path}: {name} is {part.get_dtype()}, which NumPy does not have; convert it to F32"
                 )
             entries[name] = tuple(part.get_shape()), np.dtype(DTYPES[part.get_dtype()])
-        yield ArrayFile(entries, file_.get_tensor)
+
+        def metadata() -> dict[str, str]:
+            found = file_.metadata() or {}
+            if found.get(CHECKSUM_NAME, "").startswith("sha256:"):
+                del found[CHECKSUM_NAME]
+            return dict(sorted(found.items()))  # safetensors gives them in any order
+
+        yield ArrayFile(entries, file_.get_tensor, metadata)
 
 
 @contextmanager
@@ -224,21 +234,46 @@ def encode_npz(arrays: Mapping[str, Array]) -> bytearray:
     return data
 
 
-def encode_safetensors(arrays: Mapping[str, Array]) -> bytearray:
-    """Return the bytes of a safetensors file that contains its checksum."""
+def encode_safetensors(arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> bytearray:
+    """Return the bytes of a safetensors file that contains its checksum, and metadata behind it."""
     plain = {name: np.array(array, array.dtype.newbyteorder("="), order="C") for name, array in arrays.items()}
-    data = bytearray(_library().numpy.save(plain, {"tinygrad_mnist": "sha256:" + BLANK.decode()}))
-    if (length := int.from_bytes(data[:8], "little")) > HEADER_LIMIT:
-        raise ValueError(
-            f"names and shapes of {len(plain)} arrays take {length} bytes, more than {HEADER_LIMIT}; concatenate some"
-        )
-    if not data.startswith(HEADER_START + BLANK, 8):
+    data = bytearray(_library().numpy.save(plain, {CHECKSUM_NAME: f"sha256:{BLANK.decode()}"}))
+    if not data.startswith(HEADER_START + BLANK + b'"}', 8):
         raise RuntimeError(
             "this version of safetensors does not write the metadata first, as earlier ones do; install an older one"
         )
     offset = 8 + len(HEADER_START)
+    if metadata:  # safetensors would not keep the order of several entries
+        end = 8 + int.from_bytes(data[:8], "little")
+        header = data[8:end].rstrip()
+        behind = offset - 8 + len(BLANK) + 1
+        header[behind:behind] = b"," + json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode()[1:-1]
+        header += b" " * (-len(header) % 8)  # what follows stays aligned
+        data[:end] = len(header).to_bytes(8, "little") + header
+    if (length := int.from_bytes(data[:8], "little")) > HEADER_LIMIT:
+        raise ValueError(
+            f"the metadata, names and shapes of {len(plain)} arrays take {length} bytes, more than {HEADER_LIMIT}; "
+            "shorten the metadata, or concatenate arrays"
+        )
     data[offset : offset + len(BLANK)] = hashlib.sha256(data).hexdigest().encode()
     return data
+
+
+def check_metadata(caller: str, metadata: Mapping[str, str]) -> None:
+    """Raise an error for metadata that cannot be stored: it is text by name, without lone surrogates."""
+    if not isinstance(metadata, Mapping):
+        raise TypeError(f"{caller}: metadata is a {type(metadata).__name__}; pass a dict of str to str")
+    for key, value in metadata.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise TypeError(
+                f"{caller}: metadata has {key!r}: {value!r:.50}; names and values must be str: convert them"
+            )
+        if key == CHECKSUM_NAME:
+            raise ValueError(f"{caller}: metadata has {key!r}, where the checksum of the file is; use another name")
+        try:
+            (key + value).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{caller}: metadata {key!r} is not valid Unicode ({error.reason}); mend it") from error
 
 
 def check_storable(what: str, name: str, array: Array) -> Array:
@@ -269,6 +304,3 @@ def _library() -> Any:
             ".safetensors files need safetensors; pip install 'tinygrad_mnist[train]', or use .npz for weights"
         ) from error
     return safetensors
-
-
-ENCODERS = {".npz": encode_npz, ".safetensors": encode_safetensors}

@@ -16,10 +16,25 @@ import numpy as np
 from ..tensor import Array, Operand, Tensor, numeric
 from ..validation import integer, parameter_mismatches
 from ..walk import Parameters, leaves
-from .arrayfiles import ENCODERS, CheckpointError, check_storable, encode_safetensors, open_arrays
+from .arrayfiles import (
+    CheckpointError,
+    check_metadata,
+    check_storable,
+    encode_npz,
+    encode_safetensors,
+    open_arrays,
+)
 from .files import write_atomically
 
-__all__ = ["CheckpointError", "CheckpointManager", "load_checkpoint", "load_weights", "save_checkpoint", "save_weights"]
+__all__ = [
+    "CheckpointError",
+    "CheckpointManager",
+    "load_checkpoint",
+    "load_metadata",
+    "load_weights",
+    "save_checkpoint",
+    "save_weights",
+]
 
 STATE_LIMIT, MAX_BYTES = 64 << 20, 1 << 32
 ARRAY = "$array"  # in the state of a checkpoint, {ARRAY: name} stands for an array
@@ -27,7 +42,9 @@ STATE = "$state"  # the name of the array that holds this state, as JSON
 log = logging.getLogger(__name__)
 
 
-def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Operand]) -> None:
+def save_weights(
+    path: str | os.PathLike[str], weights: Mapping[str, Operand], metadata: Mapping[str, str] | None = None
+) -> None:
     """Save arrays by name, atomically: an interruption leaves the old file or none, never an incomplete one.
 
     Parameters
@@ -36,14 +53,18 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Operand]) -
         Ending in ``.safetensors`` (needs the ``train`` extra) or ``.npz``.
     weights : dict of str to Tensor or ndarray
         For instance ``tg.nn.state_dict(model)``.
+    metadata : dict of str to str, optional
+        What the file says about itself, for `load_metadata`: its model, say. For ``.safetensors`` alone.
 
     Raises
     ------
     TypeError
-        If `weights` is no dict.
+        If `weights` is no dict, or `metadata` no dict of str to str.
     ValueError
-        If the name ends in something else, or a value is NaN or infinite, or if these are the ``tg.nn.parameters`` of a
-        model that also has frozen ones or buffers, or a plain array that has changed (see ``tg.nn.state_dict``).
+        If the name ends in something else, or in ``.npz`` and there is metadata. If the metadata has the name
+        ``tinygrad_mnist``, or takes more than 4 MiB together with the names of the arrays. If a value is NaN or
+        infinite, or these are the ``tg.nn.parameters`` of a model that also has frozen ones or buffers, or a plain
+        array that has changed (see ``tg.nn.state_dict``).
     OSError
         If the file cannot be written; an old file is then unchanged.
 
@@ -61,11 +82,15 @@ def save_weights(path: str | os.PathLike[str], weights: Mapping[str, Operand]) -
         raise TypeError(f"save_weights: weights are a {type(weights).__name__}; pass {words}")
     _check_whole("save_weights", "these", weights)
     path, arrays = Path(path), {name: numeric(value) for name, value in weights.items()}
-    if path.suffix not in ENCODERS:
+    metadata = {} if metadata is None else metadata
+    check_metadata("save_weights", metadata)
+    if path.suffix not in (".safetensors", ".npz"):
         raise ValueError(f"save_weights: {path.name} has no known format; use a name that ends in .safetensors or .npz")
+    if metadata and path.suffix == ".npz":
+        raise ValueError(f"save_weights: {path.name} cannot hold metadata; use a name that ends in .safetensors")
     for name, array in arrays.items():
         check_storable(f"save_weights: {name!r}", name, array)
-    write_atomically(path, ENCODERS[path.suffix](arrays))
+    write_atomically(path, encode_npz(arrays) if path.suffix == ".npz" else encode_safetensors(arrays, metadata))
 
 
 def _check_whole(caller: str, what: str, weights: Any) -> None:
@@ -129,6 +154,40 @@ def load_weights(path: str | os.PathLike[str], like: Any = None, *, max_bytes: i
                     f"{path} does not fit the model: {listed}; use the weights of a model of the same size"
                 )
         return {name: file.read(name) for name in file.entries}
+
+
+def load_metadata(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> dict[str, str]:
+    """Load what a file of weights says about itself: the metadata that `save_weights` was given, sorted by name.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        A safetensors file, also one of another program. Other files of weights have no metadata.
+    max_bytes : int
+        Refuse a larger file.
+
+    Returns
+    -------
+    dict of str to str
+        Without the checksum, which is compared as in `load_weights`.
+
+    Raises
+    ------
+    FileNotFoundError
+    CheckpointError
+        If the file is damaged.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "weights.safetensors")
+    ...     save_weights(path, {"bias": np.zeros(3)}, {"model": "mlp.MLP", "epoch": "3"})
+    ...     load_metadata(path)
+    {'epoch': '3', 'model': 'mlp.MLP'}
+    """
+    with open_arrays(Path(path), max_bytes) as file:
+        return file.metadata()
 
 
 def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
 
-__all__ = ["CLASSIFIERS", "SHIPPED", "Classifier", "describe", "load_classifier"]
+__all__ = ["CLASSIFIERS", "SHIPPED", "Classifier", "describe", "describe_data", "load_classifier"]
 
 SHIPPED = Path(__file__).with_name("deep_convnet.safetensors")
 CLASSIFIERS = {  # and the largest whole number among its arguments: a file must not ask for a model of any size
@@ -53,7 +53,7 @@ def describe(name: str, **arguments: Any) -> dict[str, str]:
     Raises
     ------
     ValueError
-        If the model is not known.
+        If the model is not known, or `load_classifier` would refuse an argument.
 
     Examples
     --------
@@ -62,7 +62,21 @@ def describe(name: str, **arguments: Any) -> dict[str, str]:
     """
     if name not in CLASSIFIERS:
         raise ValueError(f"describe: {name} is not a classifier of models/; use one of {', '.join(CLASSIFIERS)}")
+    _check_arguments(name, arguments)
     return {"model": name, "arguments": json.dumps(arguments)}
+
+
+def describe_data(data: tg.data.Dataset, count: int) -> str:
+    """Words for what a model was trained on: so many images of a data set, without the place where it was found.
+
+    Examples
+    --------
+    >>> images, labels = tg.data.synthetic_digits(2, rng=np.random.default_rng(0))
+    >>> describe_data(tg.data.Dataset(images, labels, images, labels, "MNIST from /home/me/mnist", False), 55_000)
+    'MNIST: 55,000 training images'
+    """
+    kind = "synthetic digits" if data.synthetic else data.source.split(" from ")[0]
+    return f"{kind}: {count:,} training images"
 
 
 def load_classifier(path: str | os.PathLike[str] = SHIPPED) -> Classifier:
@@ -118,6 +132,17 @@ def _make(name: str, arguments: Mapping[str, Any]) -> Any:
     return getattr(importlib.import_module(f"models.{module}"), kind)(rng=np.random.default_rng(0), **arguments)
 
 
+def _check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
+    """Raise a ValueError for arguments that are no plain values, or make a model that takes much memory."""
+    for key, value in arguments.items():
+        right = isinstance(value, str | float | None) or (isinstance(value, int) and value <= CLASSIFIERS[name])
+        if not right or (key == "dtype" and value not in DTYPES):
+            raise ValueError(
+                f"{name}: {key} is {value!r:.50}; arguments are numbers, whole ones of at most {CLASSIFIERS[name]}, "
+                f"strings and None, and a dtype is one of {', '.join(DTYPES)}"
+            )
+
+
 def _described(path: Path, name: str, text: str) -> Any:
     """Make the model that a file says it is of, if that is one of `CLASSIFIERS`."""
     if name not in CLASSIFIERS:
@@ -129,10 +154,7 @@ def _described(path: Path, name: str, text: str) -> Any:
         arguments = json.loads(text)
         if not isinstance(arguments, dict):
             raise TypeError("they are no object")
-        for key, value in arguments.items():
-            right = isinstance(value, str | float | None) or (isinstance(value, int) and value <= CLASSIFIERS[name])
-            if not right or (key == "dtype" and value not in DTYPES):
-                raise ValueError(f"{key} is {value!r}")
+        _check_arguments(name, arguments)
         return _make(name, arguments)
     except (TypeError, ValueError, RecursionError) as error:
         raise tg.checkpoint.CheckpointError(

@@ -19,7 +19,7 @@ if __name__ == "__main__":  # the other imports take a while
     prepare("train_mnist.py")
 
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ for library in ("OPENBLAS", "MKL", "OMP"):  # shards run side by side: one threa
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 from command_line import Parser, Stop, add_options, missing_extras, peak_memory
+from training.describing import describe_weights
 from training.opening import Session, open_run
 from training.phases import Phases
 from training.settings import Settings
@@ -89,6 +90,11 @@ def train(
     if session.profile:
         report = partial(report_profile, run.folder, write)
         callbacks.insert(0, tg.training.ProfileSteps(session.profile, warm_up=WARM_UP, report=report))
+    if run.config.get("keep weights") == "epoch":
+        about = partial(describe_weights, settings, data, trainer, session.threads)
+        keep = tg.training.KeepWeights(run.folder, about)
+        keep.on_epoch = phases.timed("saving", keep.on_epoch)  # type: ignore[method-assign]
+        callbacks.append(keep)
     steps, seconds = session.checkpoint_every
     callbacks.append(tg.training.Checkpoint(run, steps=steps, seconds=seconds))
     untrained = settings.paper_protocol and not run.rows
@@ -98,7 +104,7 @@ def train(
         return
     state = trainer.state_dict()
     tg.nn.load_state_dict(trainer.model, trainer.selected())
-    epoch = trainer.history[tg.training.best_epoch(trainer.scores()) if trainer.best else -1]["epoch"]
+    epoch = selected_row(trainer)["epoch"]
     with phases.part("test images"):
         labelled = data.test_images, data.test_labels
         test = tg.training.accuracy(trainer.model, *labelled, session.threads, shifts=settings.shifts)
@@ -123,10 +129,25 @@ def report_profile(folder: Path, write: Any, profile: tg.Profile, steps: int) ->
     profile.save_trace(folder / "trace.json")
 
 
-def finish(session: Session, settings: Settings, run: Run, trainer: Trainer, phases: Phases) -> None:
+def selected_row(trainer: Trainer) -> Mapping[str, Any]:
+    """Return the row of the epoch whose weights are selected; an empty one before any has ended."""
+    if not trainer.history:
+        return {}
+    return trainer.history[tg.training.best_epoch(trainer.scores()) if trainer.best else -1]
+
+
+def finish(
+    session: Session, settings: Settings, data: tg.data.Dataset, run: Run, trainer: Trainer, phases: Phases
+) -> None:
     """Write weights and curves."""
     with phases.part("saving"):
-        tg.checkpoint.save_weights(run.folder / "weights.safetensors", trainer.selected())
+        weights = trainer.selected()
+        about = describe_weights(settings, data, trainer, session.threads, selected_row(trainer), weights)
+        if complete(run, trainer):
+            test = run.rows[-1]
+            shifted = f", each with copies shifted by {settings.shifts} pixels" * (settings.shifts > 0)
+            about["accuracy"] = f"{test['test_accuracy']:.4f} on all {test['images']:,} test images{shifted}"
+        tg.checkpoint.save_weights(run.folder / "weights.safetensors", weights, about)
     if not session.no_plots and run.rows:
         title = f"{run.folder.name}, {run.rows[-1]['data']}{PAPER * settings.paper_protocol}"
         with phases.part("drawing"):
@@ -181,7 +202,7 @@ def main(argv: list[str] | None = None) -> int:
                 trainer.measure = phases.timed("evaluation while training", trainer.measure)  # type: ignore[method-assign]
                 run.save = phases.timed("saving", run.save)  # type: ignore[method-assign]
                 train(session, settings, data, run, trainer, stop, phases)
-            finish(session, settings, run, trainer, phases)
+            finish(session, settings, data, run, trainer, phases)
         if stop.signal and not complete(run, trainer):
             complain(f"stopped by {signal.Signals(stop.signal).name} after step {trainer.step}; {go_on}")
             return 128 + stop.signal

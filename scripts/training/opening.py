@@ -57,6 +57,12 @@ class Session:
         metavar="N",
         parse=interval,
     )
+    keep_weights: str | None = option(
+        None,
+        "after each epoch, save the weights that it is measured with, as weights-epoch-N.safetensors (default: do "
+        "not); a run that is resumed goes on with it",
+        choices=("epoch",),
+    )
     threads: int | None = option(
         None, "default: the usable cores; the result does not depend on it", least=1, metavar="N"
     )
@@ -181,14 +187,18 @@ def open_run(
             raise ValueError(f"not the data that the run was begun with ({source}); pass its folder: --data DIR")
         weights, about_weights = weights_file(run, session)
         trainer = make_trainer(settings, data, session.threads, weights)
+        keep = {} if session.keep_weights is None else {"keep weights": session.keep_weights}
         if run is None:
             origin = {"data": data_place(place), "data source": data.source, "data sha256": fingerprint(data)}
             folder = session.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
-            run = Run.create(folder, {**asdict(settings), **origin, **about_weights, "begun with": begun_with()}, log)
+            config = {**asdict(settings), **origin, **about_weights, **keep, "begun with": begun_with()}
+            run = Run.create(folder, config, log)
         else:
             if run.state is not None:
                 trainer.load_state_dict(run.state["trainer"])
             change_epochs(run, trainer, log)
+            if not keep.items() <= run.config.items():
+                run.reconfigure(trainer.step, **keep)
             run.begin()
         return run, settings, data, trainer
     except BaseException:

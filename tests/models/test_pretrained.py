@@ -65,6 +65,14 @@ def test_the_models_of_the_tests_are_all_that_are_known() -> None:
         describe("mlp.Other")
 
 
+@pytest.mark.parametrize("arguments", [{"hidden": 10_001}, {"hidden": [3]}, {"dtype": np.float32}, {"dtype": "V8"}])
+def test_what_could_not_be_loaded_is_not_described(arguments: dict[str, Any]) -> None:
+    with pytest.raises(
+        ValueError, match=f"mlp.MLP: {next(iter(arguments))} is .*; arguments are numbers, whole ones of"
+    ):
+        describe("mlp.MLP", **arguments)
+
+
 @pytest.mark.parametrize("depth", [6, 5, 4])
 def test_a_file_that_says_nothing_is_of_the_network_that_fits(tmp_path: Path, depth: int) -> None:
     model = DeepConvNet(np.random.default_rng(1), depth=depth)

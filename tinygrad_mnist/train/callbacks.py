@@ -10,18 +10,24 @@ In a script of your own (``pip install 'tinygrad_mnist[train]'`` for the run fol
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..debug.profiler import Profile
+from ..storage.checkpoint import save_weights
+from ..tensor import Array
 from ..validation import check_call, integer, real
 from .runs import Run
 from .trainer import Step, Trainer
 
-__all__ = ["Callback", "Checkpoint", "EpochLines", "ProfileSteps", "ProgressBar", "Record", "run"]
+__all__ = ["Callback", "Checkpoint", "EpochLines", "KeepWeights", "ProfileSteps", "ProgressBar", "Record", "run"]
 
 
 class Callback:
@@ -310,6 +316,48 @@ class Checkpoint(Callback):
         """Save now."""
         self.run.save(trainer.step, self.run.elapsed(), trainer=trainer.state_dict())
         self.saved = time.perf_counter()
+
+
+class KeepWeights(Callback):
+    """Save the weights after each epoch, those that it is measured with: the moving average if there is one.
+
+    The files are called ``weights-epoch-3.safetensors``, or ``weights-epoch-0.33.safetensors`` where training ends
+    within an epoch; each is written atomically. It belongs in front of `Checkpoint` in the list: a run that goes on
+    from a checkpoint has the files of all epochs before.
+
+    Parameters
+    ----------
+    folder : str or PathLike
+        Must exist: that of a `Run`, for instance.
+    describe : callable, optional
+        ``describe(row, weights)``, the metadata of the file, a dict of str to str: see ``tg.checkpoint.load_metadata``.
+        By default the epoch and what was measured: the row of `Trainer.history`, as text.
+
+    Examples
+    --------
+    >>> import tempfile, tinygrad_mnist as tg
+    >>> x, labels, rng = np.ones((4, 2), np.float32), np.array([0, 1, 0, 1]), np.random.default_rng(0)
+    >>> model = tg.nn.Linear(2, 2, rng=rng)
+    >>> trainer = Trainer(model, tg.optim.Adam(tg.nn.parameters(model)), x, labels, epochs=1.5, batch_size=2, rng=rng)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run(trainer, [KeepWeights(folder)])
+    ...     sorted(os.listdir(folder))
+    ['weights-epoch-1.5.safetensors', 'weights-epoch-1.safetensors']
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        describe: Callable[[Mapping[str, Any], dict[str, Array]], Mapping[str, str]] | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        if describe is not None:
+            check_call("KeepWeights", "describe", describe, "row", "weights")
+        self.describe = describe or (lambda row, weights: {name: str(value) for name, value in row.items()})
+
+    def on_epoch(self, trainer: Trainer, row: Mapping[str, Any]) -> None:
+        epoch, weights = np.format_float_positional(row["epoch"], trim="-"), trainer.in_use()
+        save_weights(self.folder / f"weights-epoch-{epoch}.safetensors", weights, self.describe(row, weights))
 
 
 class ProfileSteps(Callback):

@@ -127,8 +127,8 @@ class Trainer:
         state: it says where.
     ValueError
         If an argument does not fit the others. In `steps`, if a parameter that was frozen requires a gradient since.
-        In `state_dict` and `selected`, if the model has state that they do not hold: a plain array or a Tensor without
-        gradient that has changed. It says which.
+        In `state_dict`, `selected` and `in_use`, if the model has state that they do not hold: a plain array or a
+        Tensor without gradient that has changed. It says which.
 
     Examples
     --------
@@ -355,9 +355,17 @@ class Trainer:
 
         With all that belongs to the model, as `tinygrad_mnist.nn.state_dict` does.
         """
+        latest = self.in_use()
+        return latest if self.best is None else dict(self.best)
+
+    def in_use(self) -> dict[str, Array]:
+        """Return the weights that are measured now: the moving average if there is one, else the latest.
+
+        With all that belongs to the model, as `tinygrad_mnist.nn.state_dict` does.
+        """
         self._settle()
         self.model_state.check()
-        return self._in_use() if self.best is None else dict(self.best)
+        return self._in_use()
 
     def _settle(self) -> None:
         """Begin with the model as it is: weights may be loaded into it until the first step."""

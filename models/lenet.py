@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import tinygrad_mnist as tg
-from models.digits import train_on_digits
+from models.digits import main
 from tinygrad_mnist.nn import AvgPool2d, Conv2d, Flatten, Linear, Sequential, Tanh
 
 
@@ -29,4 +29,4 @@ class LeNet5:
 
 
 if __name__ == "__main__":
-    train_on_digits(LeNet5, lr=0.005, epochs=3)
+    main(LeNet5, lr=0.005, epochs=3)

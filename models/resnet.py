@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import tinygrad_mnist as tg
-from models.digits import train_on_digits
+from models.digits import main
 from tinygrad_mnist.nn import BatchNorm2d, Conv2d, Linear
 
 Generator = np.random.Generator | None
@@ -44,4 +44,4 @@ class ResNet:
 
 
 if __name__ == "__main__":
-    train_on_digits(ResNet, lr=0.01, epochs=2)
+    main(ResNet, lr=0.01, epochs=2)

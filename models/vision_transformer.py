@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import tinygrad_mnist as tg
-from models.digits import train_on_digits
+from models.digits import main
 from tinygrad_mnist.nn import LayerNorm, Linear
 
 PATCH, TOKENS, WIDTH, HEADS = 7, 16, 64, 4  # an image of 28 x 28 is 4 x 4 patches of 7 x 7
@@ -52,4 +52,4 @@ class VisionTransformer:
 
 
 if __name__ == "__main__":
-    train_on_digits(VisionTransformer, lr=0.003, epochs=5)
+    main(VisionTransformer, lr=0.003, epochs=5)

@@ -1,11 +1,13 @@
 #!/usr/bin/env python
 """Train the models of models/, each in a process of its own, and write the table and the pictures of models/README.md.
 
-With names of models behind it, it trains those, prints their rows and writes nothing.
+With names of models behind it, it trains those, prints their rows and writes no table. With --weights runs it keeps the
+trained weights of the classifiers of digits in a folder for each, as those of runs, for predict.py and draw.py.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
@@ -21,13 +23,21 @@ import tinygrad_mnist as tg
 from models import maml, physics_informed, vae
 
 FOLDER = ROOT / "models"
-NAMES = "lenet resnet vision_transformer char_lstm vae logistic_newton maml physics_informed".split()
+CLASSIFIERS = ["lenet", "resnet", "vision_transformer"]  # of digits
+NAMES = [*CLASSIFIERS, "char_lstm", "vae", "logistic_newton", "maml", "physics_informed"]
 
 
-def row(name: str) -> str:
-    """Run a model, and return its row of the table: what it shows, its lines, seconds, result."""
+def row(name: str, folder: Path | None = None) -> str:
+    """Run a model, and return its row of the table: what it shows, its lines, seconds, result.
+
+    The weights of a classifier of digits are kept in a folder of its name, in the folder that is given.
+    """
     started = time.perf_counter()
     command = [sys.executable, "-m", f"models.{name}"]
+    if folder is not None and name in CLASSIFIERS:
+        own = folder.absolute() / name
+        own.mkdir(parents=True, exist_ok=True)
+        command += ["--weights", str(own / "weights.safetensors")]
     printed = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
     seconds = time.perf_counter() - started
     source = (FOLDER / f"{name}.py").read_text(encoding="utf-8")
@@ -82,15 +92,21 @@ def draw_sinusoid(axes: Any) -> None:
     axes.legend()
 
 
-def main(names: list[str]) -> None:
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="MODEL", help=f"train these alone: {', '.join(NAMES)}")
+    parser.add_argument("--weights", type=Path, metavar="DIR", help="keep weights as DIR/MODEL/weights.safetensors")
+    chosen = parser.parse_args(argv)
+    if unknown := [name for name in chosen.names if name not in NAMES]:
+        parser.error(f"{unknown[0]} is not a model; name some of {', '.join(NAMES)}")
     rows = []
-    for name in names or NAMES:
-        rows.append(row(name))
+    for name in chosen.names or NAMES:
+        rows.append(row(name, chosen.weights))
         print(rows[-1], flush=True)
-    if not names:
+    if not chosen.names:
         write_table(rows)
         draw(FOLDER / "models.png")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,9 @@ import train_models
 
 import tinygrad_mnist as tg
 from models import char_lstm, vae
-from models.digits import train_on_digits
+from models.digits import main, train_on_digits
 from models.lenet import LeNet5
+from models.pretrained import load_classifier
 from models.resnet import ResNet
 from models.vision_transformer import VisionTransformer
 
@@ -48,6 +50,65 @@ def test_classifiers_read_mnist_after_a_third_of_an_epoch(kind: Any, lr: float, 
     if data.synthetic:
         pytest.skip("no MNIST here: name its folder by TINYGRAD_MNIST_DATA")
     assert train_on_digits(kind, data, lr=lr, epochs=0.33) > least
+
+
+@pytest.mark.parametrize("kind", [LeNet5, ResNet, VisionTransformer])
+def test_trained_weights_are_kept_and_say_what_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: tg.data.Dataset, kind: Any
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    monkeypatch.setattr(tg.data, "find_mnist", lambda: digits)
+    monkeypatch.setattr(sys, "argv", ["program", "--weights", str(path)])
+    main(kind, lr=0.003, epochs=0.1)
+    found = load_classifier(path)
+    assert type(found.model) is kind
+    accuracy = tg.training.accuracy(found.model, digits.test_images, digits.test_labels)
+    assert found.metadata["accuracy"] == f"{accuracy:.4f} on all 500 test images"
+    assert found.metadata["data"] == "synthetic digits: 1,700 training images"
+
+
+def test_a_program_of_a_model_knows_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: tg.data.Dataset
+) -> None:
+    monkeypatch.setattr(
+        tg.data, "find_mnist", lambda: digits._replace(images=digits.images[:9], labels=digits.labels[:9])
+    )
+    monkeypatch.setattr(sys, "argv", ["lenet.py", "--weights", str(tmp_path / "lenet.safetensors")])
+    with pytest.warns(RuntimeWarning, match="found in sys.modules"):
+        runpy.run_module("models.lenet", run_name="__main__", alter_sys=True)
+    assert load_classifier(tmp_path / "lenet.safetensors").name == "lenet.LeNet5"
+
+
+@pytest.mark.parametrize("name", ["weights.npz", "none/weights.safetensors"])
+def test_a_place_for_weights_is_checked_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["lenet.py", "--weights", str(tmp_path / name)])
+    with pytest.raises(SystemExit, match="2"):
+        main(LeNet5, lr=0.005, epochs=3)
+    assert "name a .safetensors file in a folder that exists" in capsys.readouterr().err
+
+
+def test_weights_of_the_classifiers_are_kept_in_folders_of_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands: list[list[str]] = []
+
+    def called(command: list[str], **how: Any) -> Any:
+        commands.append(command[1:])
+        return subprocess.CompletedProcess(command, 0, "98% of the test images right\n")
+
+    monkeypatch.setattr(subprocess, "run", called)
+    train_models.main(["lenet", "maml", "--weights", str(tmp_path / "runs")])
+    place = tmp_path / "runs" / "lenet"
+    assert commands == [
+        ["-m", "models.lenet", "--weights", str(place / "weights.safetensors")],
+        ["-m", "models.maml"],
+    ]
+    assert place.is_dir() and capsys.readouterr().out.count("98% of the test images right |") == 2
+    with pytest.raises(SystemExit, match="2"):
+        train_models.main(["lenot"])
+    assert "lenot is not a model; name some of lenet, resnet" in capsys.readouterr().err
 
 
 def test_the_autoencoder_describes_digits_in_fewer_nats(digits: tg.data.Dataset) -> None:

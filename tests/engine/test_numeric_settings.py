@@ -27,7 +27,7 @@ import tinygrad_mnist as tg
 from tinygrad_mnist import optim
 
 SPACES = (tg, tg.nn, tg.optim, tg.schedules, tg.training, tg.parallel, tg.data, tg.checkpoint, tg.runs, tg.testing)
-SPACES += (tg.linalg,)
+SPACES += (tg.explain, tg.linalg)
 RESULTS = {"Evaluation", "ImageFolder", "Step", "Report"}  # they hold numbers, but take no settings
 INTERNAL = {"Profile.rule", "detect_anomaly.rule", "Primitive.rule"}
 SHAPES = {"broadcast_to", "Tensor.broadcast_to", "sum_to", "argmax", "concatenate", "expand_dims", "pad", "squeeze"}
@@ -65,6 +65,10 @@ def trainer(**how: Any) -> tg.training.Trainer:
     model = tg.nn.Linear(3, 3, rng=np.random.default_rng(0))
     how = {"epochs": 1, "rng": np.random.default_rng(0), "monitor": {"validation": (IMAGES, LABELS)}, **how}
     return tg.training.Trainer(model, tg.optim.SGD(tg.nn.parameters(model)), IMAGES, LABELS, **how)
+
+
+def logits(x: tg.Tensor) -> tg.Tensor:
+    return x.mean(axis=2)
 
 
 class NoRun:
@@ -158,6 +162,10 @@ CALLS: dict[str, Callable[..., Any]] = {
     "default_shard_size": tg.parallel.default_shard_size,
     "map_shards": lambda **how: tg.parallel.map_shards(lambda number, x: 0, IMAGES, **how),
     "value_and_grad": lambda **how: tg.parallel.value_and_grad(mean, {}, IMAGES, **how),
+    "ascend": lambda **how: tg.explain.ascend(logits, X[0], 0, **how),
+    "occlusion": lambda **how: tg.explain.occlusion(logits, X[0], **{"stride": 1, **how}),
+    "saliency": lambda **how: tg.explain.saliency(logits, X[0], **how),
+    "calibration_error": lambda **how: tg.training.calibration_error(np.full((4, 3), 1 / 3), LABELS, **how),
     "augment": lambda **how: tg.data.augment(PIXELS, np.random.default_rng(0), **how),
     "batches": lambda **how: tg.data.batches(**{"n": 3, "batch_size": 2, **how}),
     "decode_idx": lambda **how: tg.data.decode_idx(io.BytesIO(b"?"), "here", **how),

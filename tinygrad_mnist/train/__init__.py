@@ -2,6 +2,7 @@
 
 from ..data.splitting import hold_out
 from . import callbacks
+from .calibration import calibration_error, fit_temperature
 from .callbacks import *
 from .evaluation import Evaluation, accuracy, evaluate, predict
 from .inference import outputs
@@ -15,8 +16,10 @@ __all__ = [
     "Trainer",
     "accuracy",
     "best_epoch",
+    "calibration_error",
     "evaluate",
     "fit",
+    "fit_temperature",
     "hold_out",
     "outputs",
     "plot_curves",

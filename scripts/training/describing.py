@@ -20,7 +20,9 @@ def describe_weights(
     row: Mapping[str, Any],
     weights: Mapping[str, Any],
 ) -> dict[str, str]:
-    """Metadata of weights: their model, data and epoch, and their accuracy on the images held out, if there are any.
+    """Metadata of weights: their model, data, epoch and accuracy, and the temperature of their logits.
+
+    Accuracy and temperature are measured on the images held out; without such, there are none.
 
     Parameters
     ----------
@@ -37,5 +39,10 @@ def describe_weights(
     about["data"] = describe_data(data, trainer.examples.size)
     about |= {name: str(row[name]) for name in ("epoch", "validation_accuracy") if name in row}
     if "validation" in trainer.monitor:
-        about["data"] += f", {len(trainer.monitor['validation'][1]):,} others held out"
+        images, labels = trainer.monitor["validation"]
+        about["data"] += f", {len(labels):,} others held out"
+        model = settings.network()
+        tg.nn.load_state_dict(model, weights)
+        temperature = tg.training.fit_temperature(tg.training.outputs(model, images, threads), labels)
+        about["temperature"] = f"{temperature:.6g}"
     return about

@@ -176,8 +176,17 @@ def test_files_of_a_run_say_what_they_are(train: Any, tmp_path: Path) -> None:
     assert selected == said[test["epoch"]], "the weights are those of that epoch"
     found = choose(out, None)
     assert isinstance(found.model, DeepConvNet) and len(found.model.layers) == 16
-    images, labels = tg.data.find_mnist(json.loads((out / "config.json").read_text())["data"])[2:4]
-    assert tg.training.accuracy(found.model, images, labels) == test["test_accuracy"]
+    *training, test_images, test_labels = tg.data.find_mnist(json.loads((out / "config.json").read_text())["data"])[:4]
+    assert tg.training.accuracy(found.model, test_images, test_labels) == test["test_accuracy"]
+    images, labels = (array[:150] for array in training)
+    held_out = tg.training.hold_out(labels, 50, np.random.default_rng(5).spawn(3)[1])[1]
+    logits = tg.training.outputs(found.model, images[held_out]).astype(np.float64)
+
+    def surprise(temperature: float) -> float:
+        scaled = logits / temperature
+        return float(np.mean(np.logaddexp.reduce(scaled, axis=1) - scaled[np.arange(50), labels[held_out]]))
+
+    assert all(surprise(found.temperature) <= surprise(found.temperature * factor) for factor in (0.98, 1.02))
 
 
 def test_a_run_that_is_stopped_goes_on_keeping_weights(train: Any, tmp_path: Path) -> None:

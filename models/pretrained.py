@@ -119,11 +119,7 @@ def load_classifier(path: str | os.PathLike[str] = SHIPPED) -> Classifier:
         tg.nn.load_state_dict(model, tg.checkpoint.load_weights(path, like=model))
     except tg.checkpoint.CheckpointError as error:
         raise tg.checkpoint.CheckpointError(f"{error} (model: {name})") from error
-    try:
-        with tg.no_grad():
-            model(np.zeros((1, 28, 28), np.uint8))
-    except RuntimeError as error:  # batch normalization without statistics
-        raise tg.checkpoint.CheckpointError(f"{path}, of {name}, is not trained: {error}") from error
+    _try_out(path, name, model)
     return Classifier(model, name, path, _temperature(path, metadata), metadata)
 
 
@@ -178,6 +174,19 @@ def _unnamed(path: Path) -> DeepConvNet:
 
 def _shapes(weights: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     return {name: (array.shape, array.dtype) for name, array in weights.items()}
+
+
+def _try_out(path: Path, name: str, model: Any) -> None:
+    """Raise an error for a model that has no answer, or one that is not finite."""
+    try:
+        with tg.no_grad(), np.errstate(over="ignore", invalid="ignore"):
+            logits = model(np.full((1, 28, 28), 255, np.uint8)).data
+    except RuntimeError as error:  # batch normalization without statistics
+        raise tg.checkpoint.CheckpointError(f"{path}, of {name}, is not trained: {error}") from error
+    if not np.isfinite(logits).all():
+        raise tg.checkpoint.CheckpointError(
+            f"{path}, of {name}, has weights so large that its answers are not finite; use those of an earlier epoch"
+        )
 
 
 def _temperature(path: Path, metadata: Mapping[str, str]) -> float:

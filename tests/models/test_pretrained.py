@@ -102,6 +102,14 @@ def test_batch_normalization_that_was_never_trained_is_refused(tmp_path: Path) -
     assert refused(path).startswith(", of resnet.ResNet, is not trained: BatchNorm2d")
 
 
+def test_weights_whose_answers_are_not_finite_are_refused(tmp_path: Path) -> None:
+    model = MLP(np.random.default_rng(0), 2)
+    for layer in (model.hidden, model.out):
+        layer.weight.data = np.full_like(layer.weight.data, 1e30)
+    path = saved(tmp_path / "w.safetensors", model, **describe("mlp.MLP", hidden=2))
+    assert "of mlp.MLP, has weights so large that its answers are not finite" in refused(path)
+
+
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [

@@ -144,9 +144,9 @@ def finish(
         weights = trainer.selected()
         about = describe_weights(settings, data, trainer, session.threads, selected_row(trainer), weights)
         if complete(run, trainer):
-            test = run.rows[-1]
+            test, count = run.rows[-1]["test_accuracy"], len(data.test_labels)
             shifted = f", each with copies shifted by {settings.shifts} pixels" * (settings.shifts > 0)
-            about["accuracy"] = f"{test['test_accuracy']:.4f} on all {test['images']:,} test images{shifted}"
+            about["accuracy"] = f"{test:.4f} on all {count:,} test images{shifted}"
         tg.checkpoint.save_weights(run.folder / "weights.safetensors", weights, about)
     if not session.no_plots and run.rows:
         title = f"{run.folder.name}, {run.rows[-1]['data']}{PAPER * settings.paper_protocol}"

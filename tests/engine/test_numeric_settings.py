@@ -177,6 +177,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "CheckpointManager": lambda **how: tg.checkpoint.CheckpointManager(".", **how),
     "CheckpointManager.save": saving,
     "load_checkpoint": lambda **how: tg.checkpoint.load_checkpoint(__file__, **how),
+    "load_metadata": lambda **how: tg.checkpoint.load_metadata(__file__, **how),
     "load_weights": lambda **how: tg.checkpoint.load_weights(__file__, **how),
     "read_metrics": lambda **how: tg.runs.read_metrics(__file__, **how),
     "Run.reconfigure": lambda **how: tg.runs.Run.reconfigure(NoRun(), **how),

@@ -16,8 +16,8 @@ from trained import choose, weights_of_epochs
 
 import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
-from tinygrad_mnist.storage.checkpoint import load_metadata, load_weights
-from tinygrad_mnist.train import Callback, Checkpoint, KeepWeights, Record, Trainer
+from tinygrad_mnist.storage.checkpoint import CheckpointError, load_metadata, load_weights, save_weights
+from tinygrad_mnist.train import Callback, Checkpoint, KeepWeights, Record, Trainer, callbacks
 from tinygrad_mnist.train.runs import Run, read_metrics
 
 SMALL = "--limit 150 --batch-size 50 --validation 50 --depth 4 --seed 5 --dropout 0.25".split()  # 2 steps an epoch
@@ -156,6 +156,21 @@ def train(script: Any, folder: Path) -> Any:
     return call
 
 
+@pytest.fixture
+def whole(train: Any, tmp_path_factory: pytest.TempPathFactory, done: dict[str, bytes]) -> dict[str, bytes]:
+    """The files of a run of three epochs that nothing happened to; it is made once."""
+    if not done:
+        out = tmp_path_factory.mktemp("whole") / "run"
+        assert train(out, "--epochs", 3, *KEEP) == 0
+        done.update(kept(out))
+    return dict(done)
+
+
+@pytest.fixture(scope="module")
+def done() -> dict[str, bytes]:
+    return {}
+
+
 def test_files_of_a_run_say_what_they_are(train: Any, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert train(out, "--epochs", "2.5", "--average", "0.9", *KEEP) == 0
@@ -189,23 +204,20 @@ def test_files_of_a_run_say_what_they_are(train: Any, tmp_path: Path) -> None:
     assert all(surprise(found.temperature) <= surprise(found.temperature * factor) for factor in (0.98, 1.02))
 
 
-def test_a_run_that_is_stopped_goes_on_keeping_weights(train: Any, tmp_path: Path) -> None:
-    assert train(tmp_path / "whole", "--epochs", 3, *KEEP) == 0
+def test_a_run_that_is_stopped_goes_on_keeping_weights(train: Any, tmp_path: Path, whole: dict[str, bytes]) -> None:
     out = tmp_path / "run"
     assert train(out, "--epochs", 3, *KEEP, at=2) == 128 + signal.SIGINT
     assert train(out, resume=True, at=3) == 128 + signal.SIGINT
     assert "accuracy" not in load_metadata(out / "weights.safetensors"), "the test images are read at the end"
     assert train(out, resume=True) == 0
-    assert kept(out) == kept(tmp_path / "whole") and len(kept(out)) == 4
+    assert kept(out) == whole and len(whole) == 4
 
 
-def test_a_run_can_be_told_later_to_keep_weights(train: Any, tmp_path: Path) -> None:
-    assert train(tmp_path / "whole", "--epochs", 3, *KEEP) == 0
+def test_a_run_can_be_told_later_to_keep_weights(train: Any, tmp_path: Path, whole: dict[str, bytes]) -> None:
     out = tmp_path / "run"
     assert train(out, "--epochs", 1) == 0 and list(kept(out)) == ["weights.safetensors"]
     assert train(out, "--epochs", 3, *KEEP, resume=True, at=4) == 128 + signal.SIGINT
     assert train(out, resume=True) == 0
-    whole = kept(tmp_path / "whole")
     del whole["weights-epoch-1.safetensors"]
     assert kept(out) == whole
 
@@ -218,12 +230,41 @@ def test_without_images_held_out_there_is_no_accuracy_of_them(train: Any, tmp_pa
     assert about["accuracy"].endswith(" on all 200 test images, each with copies shifted by 1 pixels")
 
 
-def test_a_run_can_begin_with_weights_of_an_epoch(train: Any, tmp_path: Path) -> None:
-    assert train(tmp_path / "first", "--epochs", 1, *KEEP) == 0
-    how = ["--weights", tmp_path / "first" / "weights-epoch-1.safetensors", "--epochs", 1, "--lr", 0]
-    assert train(tmp_path / "second", *how) == 0
-    first, second = (load_weights(tmp_path / name / "weights.safetensors") for name in ("first", "second"))
-    assert all((first[name] == second[name]).all() for name in first)
+def test_a_run_of_an_older_version_says_what_it_is_once_it_is_resumed(train: Any, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert train(out, "--epochs", 1) == 0
+    file = out / "weights.safetensors"
+    whole = file.read_bytes()
+    save_weights(file, load_weights(file))
+    with pytest.raises(CheckpointError, match="does not say which model it is of"):
+        choose(out, None)
+    assert train(out, resume=True) == 0 and file.read_bytes() == whole
+    assert len(choose(out, None).model.layers) == 16
+
+
+def test_a_full_disk_is_said_and_the_run_goes_on_later(
+    train: Any, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, whole: dict[str, bytes]
+) -> None:
+    out = tmp_path / "run"
+
+    def full(path: Path, *arguments: Any) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks, "save_weights", full)
+        assert train(out, "--epochs", 3, *KEEP) == 1
+    error = capsys.readouterr().err
+    assert "weights-epoch-1.safetensors" in error and f"go on with --resume {out}" in error
+    assert train(out, resume=True) == 0
+    assert kept(out) == whole
+
+
+def test_a_run_can_begin_with_weights_of_an_epoch(train: Any, tmp_path: Path, whole: dict[str, bytes]) -> None:
+    first, out = tmp_path / "first.safetensors", tmp_path / "run"
+    first.write_bytes(whole["weights-epoch-1.safetensors"])
+    assert train(out, "--weights", first, "--epochs", 1, "--lr", 0) == 0
+    begun, ended = load_weights(first), load_weights(out / "weights.safetensors")
+    assert all((begun[name] == ended[name]).all() for name in begun)
 
 
 @posix

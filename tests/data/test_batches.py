@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import tinygrad_mnist as tg
 from tinygrad_mnist.data import as_input, augment, batches
 
 images = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=3, max_dims=3, min_side=0, max_side=6))
@@ -75,6 +76,18 @@ def test_input_has_the_channels_second(x: npt.NDArray[np.uint8], last: bool) -> 
         np.testing.assert_array_equal(as_input(x), expected)
 
 
+@given(images, st.sampled_from([np.float32, np.float64]))
+def test_a_tensor_of_floats_keeps_its_history(x: npt.NDArray[np.uint8], dtype: Any) -> None:
+    pixels = tg.Tensor(x / 255, requires_grad=True)
+    result = as_input(pixels, dtype)
+    assert isinstance(result, tg.Tensor) and result.dtype == dtype and result.shape == (len(x), 1, *x.shape[1:])
+    np.testing.assert_array_equal(result.data[:, 0], (x / 255).astype(dtype))
+    (slope,) = tg.grad((3 * result).sum(), [pixels])
+    np.testing.assert_array_equal(slope.data, np.full(x.shape, 3.0))
+    assert not as_input(pixels.detach()).requires_grad
+    assert as_input(tg.Tensor(np.ones((2, 5, 4, 3))), layout="NHWC").shape == (2, 3, 5, 4)
+
+
 def test_channels_that_seem_to_be_last_must_be_announced() -> None:
     remedy = r"channels seem to be last; pass images.transpose\(0, 3, 1, 2\), or layout='NHWC'"
     for channels in (1, 3, 4):
@@ -91,6 +104,8 @@ def test_channels_that_seem_to_be_last_must_be_announced() -> None:
 def test_input_refuses_scaled_or_flat_images() -> None:
     with pytest.raises(TypeError, match="as_input: images are float32; expected uint8"):
         as_input(np.zeros((1, 28, 28), np.float32))
+    with pytest.raises(ValueError, match=r"as_input: images have shape \(28, 28\); expected \(N, H, W\)"):
+        as_input(tg.Tensor(np.zeros((28, 28), np.float32)))
     with pytest.raises(ValueError, match=r"as_input: images have shape \(28, 28\); expected \(N, H, W\)"):
         as_input(np.zeros((28, 28), np.uint8))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,9 @@ import numpy.typing as npt
 from ..validation import integer
 from .conversion import as_array
 from .layout import channels_first
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
 
 __all__ = ["as_input", "batches"]
 
@@ -53,15 +56,22 @@ def batches(
     return (order[start : start + batch_size] for start in range(0, stop, batch_size))
 
 
-def as_input(
-    images: npt.ArrayLike, dtype: npt.DTypeLike = np.float32, *, layout: str | None = None
-) -> npt.NDArray[Any]:
+@overload
+def as_input(images: Tensor, dtype: npt.DTypeLike = ..., *, layout: str | None = ...) -> Any: ...
+
+
+@overload
+def as_input(images: npt.ArrayLike, dtype: npt.DTypeLike = ..., *, layout: str | None = ...) -> npt.NDArray[Any]: ...
+
+
+def as_input(images: Any, dtype: npt.DTypeLike = np.float32, *, layout: str | None = None) -> Any:
     """Convert images to the input of a network: pixels in [0, 1], the channels second, the batch axis last in memory.
 
     Parameters
     ----------
     images : array_like of uint8, shape (N, H, W), (N, C, H, W) or (N, H, W, C)
-        Of any size; without an axis of channels they have one.
+        Of any size; without an axis of channels they have one. Or a Tensor of floats, pixels in [0, 1]: it keeps its
+        history, so that gradients by the pixels can be computed.
     dtype : floating-point dtype
     layout : {"NCHW", "NHWC"}, optional
         Which axes images with four have. By default (N, C, H, W); what looks like (N, H, W, C), with at most four
@@ -69,13 +79,14 @@ def as_input(
 
     Returns
     -------
-    ndarray of `dtype`, shape (N, C, H, W)
-        A new array with the strides of a C-contiguous (H, C, W, N): the fastest layout for convolutions.
+    ndarray or Tensor of `dtype`, shape (N, C, H, W)
+        A new array with the strides of a C-contiguous (H, C, W, N): the fastest layout for convolutions. From a Tensor
+        of floats, a Tensor.
 
     Raises
     ------
     TypeError, ValueError
-        If `images` is not of dtype uint8 (they may be scaled already), or has other axes.
+        If `images` is an array of another dtype than uint8 (it may be scaled already), or has other axes.
 
     Examples
     --------
@@ -85,6 +96,9 @@ def as_input(
     >>> as_input(np.zeros((5, 32, 32, 3), np.uint8), layout="NHWC").shape
     (5, 3, 32, 32)
     """
+    if hasattr(images, "inputs") and images.dtype.kind == "f":  # a Tensor: only they have a record
+        tensor: Any = channels_first("as_input", images, layout)
+        return tensor if tensor.dtype == dtype else tensor.astype(dtype)
     images = as_array("as_input", "images", images)
     if images.dtype != np.uint8:
         raise TypeError(f"as_input: images are {images.dtype}; expected uint8 pixels from 0 to 255")

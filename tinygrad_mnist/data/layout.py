@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 __all__ = ["channels_first"]
@@ -35,6 +34,7 @@ def channels_first(
 
     Examples
     --------
+    >>> import numpy as np
     >>> channels_first("as_input", np.zeros((5, 8, 9))).shape
     (5, 1, 8, 9)
     >>> channels_first("as_input", np.zeros((5, 8, 9, 3)), "NHWC").shape
@@ -52,4 +52,4 @@ def channels_first(
         if known:
             words += ", or layout='NHWC'"
         raise ValueError(f"{caller}: images have shape {images.shape}; {words}")
-    return np.moveaxis(images, 3, 1) if layout == "NHWC" else images
+    return images.transpose(0, 3, 1, 2) if layout == "NHWC" else images

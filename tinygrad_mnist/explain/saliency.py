@@ -5,19 +5,62 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ..backward import grad
-from ..tensor import Tensor
+from ..record import as_tensor
+from ..validation import integer, real
+from .classifier import Pixels, as_pixels, as_targets, gradient, probabilities
 
 __all__ = ["saliency"]
 
 
-def saliency(model: Any, images: Any, target: Any = None) -> npt.NDArray[np.float32]:
-    """Gradient of a logit (by default the largest) of each image by its pixels, of the shape of the images."""
-    x = Tensor(np.asarray(images, np.float32) / np.float32(255), requires_grad=True)
-    logits = model(x)
-    n = len(x.data)
-    chosen = logits.data.argmax(axis=1) if target is None else np.broadcast_to(target, (n,))
-    (gradient,) = grad(logits[np.arange(n), chosen].sum(), [x])
-    return np.asarray(gradient.data)
+def saliency(model: Any, images: Any, target: Any = None, *, samples: int = 1, noise: float = 0.15) -> Pixels:
+    """Gradient of a logit of each image by its pixels: which pixels, made brighter, would raise or lower the logit.
+
+    It is signed: positive where a brighter pixel raises the logit, negative where it lowers it. It holds for small
+    changes alone. Its absolute value is the saliency map of Simonyan et al. (2014).
+
+    Parameters
+    ----------
+    model : callable
+        A classifier: Tensor (N, H, W) of pixels in [0, 1] in, logits (N, K) out, computed by recorded ops
+        (`tinygrad_mnist.data.as_input` is one of them). Its parameters, their gradients and its buffers stay as they
+        are.
+    images : array_like, shape (N, H, W)
+        uint8, or floats in [0, 1].
+    target : int or array_like of int, shape (N,), optional
+        The class whose logit is explained, or one for each image; by default that of the largest logit.
+    samples : int
+        With more than one, the mean gradient over so many copies of each image to which noise is added (SmoothGrad,
+        Smilkov et al., 2017): less speckled. The same noise in every call.
+    noise : float
+        Standard deviation of that noise, in units of the full brightness.
+
+    Returns
+    -------
+    ndarray, shape (N, H, W)
+        In logits per unit of brightness: a pixel goes from 0 to 1. float64 where the images are, else float32.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If images, target or settings are none of these, or the model returns no logits (N, K), or they have no record
+        that leads back to the images.
+    FloatingPointError
+        If a logit is NaN or infinite.
+
+    Examples
+    --------
+    >>> model = lambda x: x.reshape(-1, 2) @ np.array([[1.0, -2.0], [0.0, 3.0]])
+    >>> saliency(model, np.array([[[1.0, 0.5]]]), target=1)
+    array([[[-2.,  3.]]])
+    """
+    pixels = as_pixels("saliency", images)
+    samples = integer("saliency", "samples", samples, 1)
+    noise = real("saliency", "noise", noise, least=0)
+    if samples == 1:
+        return gradient("saliency", model, pixels, target, as_tensor)
+    classes = as_targets("saliency", target, probabilities("saliency", model, pixels))  # of the images without noise
+    shifts = np.random.default_rng(0).normal(0, noise, (samples, 1, *pixels.shape[1:]))
+    copies = (pixels + shifts).astype(pixels.dtype).reshape(-1, *pixels.shape[1:])
+    slopes = gradient("saliency", model, copies, np.tile(classes, samples), as_tensor)
+    return np.asarray(slopes.reshape(samples, *pixels.shape).mean(axis=0))

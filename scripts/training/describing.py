@@ -22,7 +22,8 @@ def describe_weights(
 ) -> dict[str, str]:
     """Metadata of weights: their model, data, epoch and accuracy, and the temperature of their logits.
 
-    Accuracy and temperature are measured on the images held out; without such, there are none.
+    Accuracy and temperature are measured on the images held out. Without such, there is no accuracy, and the
+    temperature is that of the training images that are measured: much nearer to the right one than 1 is.
 
     Parameters
     ----------
@@ -39,10 +40,10 @@ def describe_weights(
     about["data"] = describe_data(data, trainer.examples.size)
     about |= {name: str(row[name]) for name in ("epoch", "validation_accuracy") if name in row}
     if "validation" in trainer.monitor:
-        images, labels = trainer.monitor["validation"]
-        about["data"] += f", {len(labels):,} others held out"
-        model = settings.network()
-        tg.nn.load_state_dict(model, weights)
-        temperature = tg.training.fit_temperature(tg.training.outputs(model, images, threads), labels)
-        about["temperature"] = f"{temperature:.6g}"
-    return about
+        about["data"] += f", {len(trainer.monitor['validation'][1]):,} others held out"
+    images, labels = trainer.monitor.get("validation", trainer.monitor["train"])
+    model = settings.network()
+    tg.nn.load_state_dict(model, weights)
+    temperature = tg.training.fit_temperature(tg.training.outputs(model, images, threads), labels)
+    kind = "images held out" if "validation" in trainer.monitor else "training images"
+    return {**about, "temperature": f"{temperature:.6g}", "temperature from": f"{len(labels):,} {kind}"}

@@ -185,6 +185,7 @@ def test_files_of_a_run_say_what_they_are(train: Any, tmp_path: Path) -> None:
         assert about["data"].endswith(": 100 training images, 50 others held out")
         assert str(out.parent) not in about["data"], "the place is nobody's business"
         assert about["epoch"] == f"{epoch:g}" and "accuracy" not in about
+        assert about["temperature from"] == "50 images held out"
         assert float(about["validation_accuracy"]) == epochs[epoch]["validation_accuracy"]
     selected = load_metadata(out / "weights.safetensors")
     assert selected.pop("accuracy") == f"{test['test_accuracy']:.4f} on all 200 test images"
@@ -225,7 +226,8 @@ def test_a_run_can_be_told_later_to_keep_weights(train: Any, tmp_path: Path, who
 def test_without_images_held_out_there_is_no_accuracy_of_them(train: Any, tmp_path: Path) -> None:
     assert train(tmp_path / "run", "--epochs", 1, "--validation", 0, "--shifts", 1) == 0
     about = load_metadata(tmp_path / "run" / "weights.safetensors")
-    assert about.keys() == {"model", "arguments", "data", "epoch", "accuracy"}
+    assert about.keys() == {"model", "arguments", "data", "epoch", "accuracy", "temperature", "temperature from"}
+    assert float(about["temperature"]) > 0 and about["temperature from"] == "150 training images"
     assert about["data"].endswith(": 150 training images")
     assert about["accuracy"].endswith(" on all 200 test images, each with copies shifted by 1 pixels")
 

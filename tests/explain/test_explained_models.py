@@ -79,6 +79,7 @@ GOOD = np.zeros((2, 7, 7), np.uint8)
         (GOOD.astype(int), TypeError, r"images are int64; pass uint8 pixels, or floats in \[0, 1\]"),
         (GOOD > 0, TypeError, "images are bool"),
         (GOOD + 255.0, ValueError, "images of floats are from 255 to 255; pass pixels in"),
+        (GOOD + 1.5, ValueError, "images of floats are from 1.5 to 1.5"),
         (GOOD - 0.5, ValueError, "images of floats are from -0.5 to -0.5"),
         (GOOD + np.nan, ValueError, "images of floats are NaN"),
         ([[[1.0], [1.0, 2.0]]], TypeError, "images of type list cannot become an array"),

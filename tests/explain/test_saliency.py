@@ -74,6 +74,8 @@ def test_noise_is_added_to_the_pixels_and_averaged() -> None:
     images = np.random.default_rng(0).random((3, 20, 20))
     np.testing.assert_allclose(saliency(squares, images, 0), images)
     np.testing.assert_allclose(saliency(squares, images, 0, samples=4, noise=0), images)
+    expected = images * np.array([1, 2, 1]).reshape(3, 1, 1)
+    np.testing.assert_allclose(saliency(squares, images, [0, 1, 0], samples=2, noise=0), expected)
     mean_noise = saliency(squares, images, 0, samples=25, noise=0.5) - images
     assert mean_noise.std() == pytest.approx(0.5 / 5, rel=0.15) and abs(mean_noise.mean()) < 0.02
     np.testing.assert_allclose(mean_noise[0], mean_noise[1])  # the same for all images, and in every call
@@ -81,9 +83,9 @@ def test_noise_is_added_to_the_pixels_and_averaged() -> None:
 
 
 def test_noise_does_not_change_the_class_that_is_explained() -> None:
-    def model(x: tg.Tensor) -> tg.Tensor:  # of class 0, but of class 1 where a pixel is brighter by 0.05
+    def model(x: tg.Tensor) -> tg.Tensor:  # of class 1, but of class 0 where a pixel is brighter by 0.05
         first = x[:, :1, 0]
-        return tg.concatenate([0 * first + 0.05, first], axis=1)
+        return tg.concatenate([first, 0 * first + 0.05], axis=1)
 
     assert not saliency(model, np.zeros((1, 2, 2)), samples=50, noise=1.0).any()
-    assert saliency(model, np.zeros((1, 2, 2)), 1, samples=50, noise=1.0).sum() == pytest.approx(1)
+    assert saliency(model, np.zeros((1, 2, 2)), 0, samples=50, noise=1.0).sum() == pytest.approx(1)

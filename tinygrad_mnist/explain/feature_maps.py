@@ -67,6 +67,5 @@ def feature_maps(model: Any, images: Any) -> list[FeatureMap]:
 
 
 def _name(weight: Tensor, names: dict[int, str]) -> str | None:
-    """Return the name of a weight, or of the first Tensor that it was made from and that has one."""
-    sources = topological_order(weight, constants=True)
-    return next((names[id(source)] for source in sources if id(source) in names), None)
+    """Return the name of a weight, or of the first parameter that it was made from."""
+    return next((names[id(source)] for source in topological_order(weight) if id(source) in names), None)

@@ -26,7 +26,7 @@ def saliency(model: Any, images: Any, target: Any = None, *, samples: int = 1, n
         (`tinygrad_mnist.data.as_input` is one of them). Its parameters, their gradients and its buffers stay as they
         are.
     images : array_like, shape (N, H, W)
-        uint8, or floats in [0, 1].
+        uint8, or floats in [0, 1]. They are computed at once: pass some hundred at a time.
     target : int or array_like of int, shape (N,), optional
         The class whose logit is explained, or one for each image; by default that of the largest logit.
     samples : int
@@ -60,7 +60,10 @@ def saliency(model: Any, images: Any, target: Any = None, *, samples: int = 1, n
     if samples == 1:
         return gradient("saliency", model, pixels, target, as_tensor)
     classes = as_targets("saliency", target, probabilities("saliency", model, pixels))  # of the images without noise
-    shifts = np.random.default_rng(0).normal(0, noise, (samples, 1, *pixels.shape[1:]))
-    copies = (pixels + shifts).astype(pixels.dtype).reshape(-1, *pixels.shape[1:])
-    slopes = gradient("saliency", model, copies, np.tile(classes, samples), as_tensor)
-    return np.asarray(slopes.reshape(samples, *pixels.shape).mean(axis=0))
+    size = pixels.shape[1:]
+    rng = np.random.default_rng(0)
+    shifts = rng.normal(0, noise, (samples, 1, *size))
+    copies = (pixels + shifts).astype(pixels.dtype)
+    repeated = np.tile(classes, samples)
+    slopes = gradient("saliency", model, copies.reshape(-1, *size), repeated, as_tensor)
+    return np.asarray(slopes.reshape(copies.shape).mean(axis=0))

@@ -58,7 +58,7 @@ def test_accuracy_is_drawn_in_percent_beside_the_losses(tmp_path: Path, drawn: l
     assert right.get_title() == "Accuracy" and lines(right) == {"validation": [(1, 50), (2, 75)]}
 
 
-@settings(max_examples=12, phases=[Phase.explicit, Phase.generate])  # an example takes a while to draw
+@settings(max_examples=8, phases=[Phase.explicit, Phase.generate])  # an example takes a while to draw
 @example(losses=[2.3, 0.76], shift=0)
 @example(losses=[1.01, 9.9], shift=0)
 @example(losses=[11.0, 0.109], shift=0)

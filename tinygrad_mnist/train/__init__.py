@@ -6,6 +6,7 @@ from .calibration import calibration_error, fit_temperature
 from .callbacks import *
 from .evaluation import Evaluation, accuracy, evaluate, predict
 from .inference import outputs
+from .mistakes import plot_mistakes
 from .plots import plot_curves
 from .selection import best_epoch, should_stop
 from .trainer import Step, Trainer, fit
@@ -23,6 +24,7 @@ __all__ = [
     "hold_out",
     "outputs",
     "plot_curves",
+    "plot_mistakes",
     "predict",
     "should_stop",
 ]

@@ -32,11 +32,12 @@ from command_line import Parser, Stop, add_options, missing_extras, peak_memory
 from training.describing import describe_weights
 from training.opening import Session, open_run
 from training.phases import Phases
+from training.run_pictures import draw_run, model_words
 from training.settings import Settings
 
 import tinygrad_mnist as tg
 from tinygrad_mnist.train import Trainer
-from tinygrad_mnist.train.plots import plot_curves
+from tinygrad_mnist.train.evaluation import predicted_logits
 from tinygrad_mnist.train.runs import Run
 
 PAPER = "  [PAPER PROTOCOL: the test images are looked at during training]"
@@ -75,8 +76,11 @@ def train(
     trainer: Trainer,
     stop: Stop,
     phases: Phases,
-) -> None:
-    """Train, and test unless told to stop before; everything is recorded in the run folder."""
+) -> Any:
+    """Train, and test unless told to stop before; everything is recorded in the run folder.
+
+    Returns the logits of the test images, or None.
+    """
     label = {"data": "synthetic" if data.synthetic else data.source.split(" from ")[0]}
     label |= {"protocol": "paper"} if settings.paper_protocol else {}
     note = "  [SYNTHETIC DIGITS]" * data.synthetic + PAPER * settings.paper_protocol
@@ -101,13 +105,11 @@ def train(
     with phases.part("steps"):
         tg.training.run(trainer, callbacks, stop=lambda: stop.signal, measure_untrained=untrained)
     if stop.signal:
-        return
+        return None
     state = trainer.state_dict()
-    tg.nn.load_state_dict(trainer.model, trainer.selected())
     epoch = selected_row(trainer)["epoch"]
-    with phases.part("test images"):
-        labelled = data.test_images, data.test_labels
-        test = tg.training.accuracy(trainer.model, *labelled, session.threads, shifts=settings.shifts)
+    logits = classify(session, settings, data, trainer, phases)
+    test = float((logits.argmax(axis=1) == data.test_labels).mean())
     run.record("test", epoch=epoch, test_accuracy=test, images=len(data.test_labels), **label)
     run.record_time(run.elapsed(), done=True)
     run.save(trainer.step, run.elapsed(), trainer=state)
@@ -116,6 +118,14 @@ def train(
         which += f"; stopped early, after epoch {trainer.history[-1]['epoch']}"
     result = f"test accuracy {test:.4f} on all {len(data.test_labels):,} images ({which})"
     print(f"{result}; {run.elapsed():.1f} s; peak memory {peak_memory()}{note}")
+    return logits
+
+
+def classify(session: Session, settings: Settings, data: tg.data.Dataset, trainer: Trainer, phases: Phases) -> Any:
+    """Compute the logits of the test images with the selected weights, which the model has from then on."""
+    with phases.part("test images"):
+        tg.nn.load_state_dict(trainer.model, trainer.selected())
+        return predicted_logits(trainer.model, data.test_images, session.threads, settings.shifts)
 
 
 def report_profile(folder: Path, write: Any, profile: tg.Profile, steps: int) -> None:
@@ -137,9 +147,15 @@ def selected_row(trainer: Trainer) -> Mapping[str, Any]:
 
 
 def finish(
-    session: Session, settings: Settings, data: tg.data.Dataset, run: Run, trainer: Trainer, phases: Phases
+    session: Session,
+    settings: Settings,
+    data: tg.data.Dataset,
+    run: Run,
+    trainer: Trainer,
+    phases: Phases,
+    logits: Any,
 ) -> None:
-    """Write weights and curves."""
+    """Write weights and pictures."""
     with phases.part("saving"):
         weights = trainer.selected()
         about = describe_weights(settings, data, trainer, session.threads, selected_row(trainer), weights)
@@ -149,9 +165,8 @@ def finish(
             about["accuracy"] = f"{test:.4f} on all {count:,} test images{shifted}"
         tg.checkpoint.save_weights(run.folder / "weights.safetensors", weights, about)
     if not session.no_plots and run.rows:
-        title = f"{run.folder.name}, {run.rows[-1]['data']}{PAPER * settings.paper_protocol}"
         with phases.part("drawing"):
-            plot_curves(run.rows, run.folder / "curves.png", title, loss="cross-entropy (nats)")
+            draw_run(run, settings, trainer, data, logits, PAPER * settings.paper_protocol)
     print(f"run folder: {run.folder}")
     if session.profile:
         print(f"where the time went since the start of the process:\n{phases.table()}")
@@ -170,7 +185,7 @@ def main(argv: list[str] | None = None) -> int:
     session = Session(**{f.name: given[f.name] for f in fields(Session) if f.name in given})
     needed = [("safetensors", "a checkpoint", ""), ("filelock", "a run folder", "")]
     needed += [] if session.quiet else [("tqdm", "the progress bar", ", or pass --quiet")]
-    needed += [] if session.no_plots else [("matplotlib", "curves.png", ", or pass --no-plots")]
+    needed += [] if session.no_plots else [("matplotlib", "the pictures", ", or pass --no-plots")]
     if problem := missing_extras(needed):
         complain(problem)
         return 2
@@ -186,10 +201,8 @@ def main(argv: list[str] | None = None) -> int:
         complain(f"{str(error) or 'out of memory'}; free memory, or use a smaller --limit")
         return 1
     if not session.quiet:
-        count = sum(p.size for p in trainer.weights.values())
-        network = f"model: {len(trainer.model.layers)} layers, {count:,} parameters"
         begun = f"; weights from {run.config['weights']}" if "weights" in run.config else ""
-        print(f"{network}; {settings.optimizer}, learning rate {settings.lr:g}{begun}")
+        print(f"model: {model_words(settings, trainer)}{begun}")
         if trainer.step:
             print(f"going on after step {trainer.step}")
     go_on, stop = f"go on with --resume {run.folder}", Stop()
@@ -198,11 +211,12 @@ def main(argv: list[str] | None = None) -> int:
             if complete(run, trainer):
                 early = f": it stopped early, after epoch {trainer.history[-1]['epoch']}"
                 print(f"this run is complete{early * (trainer.step < trainer.total_steps)}")
+                logits = None if session.no_plots else classify(session, settings, data, trainer, phases)
             else:
                 trainer.measure = phases.timed("evaluation while training", trainer.measure)  # type: ignore[method-assign]
                 run.save = phases.timed("saving", run.save)  # type: ignore[method-assign]
-                train(session, settings, data, run, trainer, stop, phases)
-            finish(session, settings, data, run, trainer, phases)
+                logits = train(session, settings, data, run, trainer, stop, phases)
+            finish(session, settings, data, run, trainer, phases, logits)
         if stop.signal and not complete(run, trainer):
             complain(f"stopped by {signal.Signals(stop.signal).name} after step {trainer.step}; {go_on}")
             return 128 + stop.signal

@@ -75,7 +75,7 @@ class Session:
         metavar="STEPS",
         bare=20,
     )
-    no_plots: bool = option(False, "do not draw curves.png")
+    no_plots: bool = option(False, "do not draw curves.png and mistakes.png")
     quiet: bool = option(False, "no progress bar and no epoch lines, only the data source and the result")
 
 

@@ -49,6 +49,11 @@ def predict(model: Any, images: Any, threads: int | None = None, *, shifts: int 
     >>> predict(Tensor, np.array([[0.0, 2.0], [3.0, 1.0]])).tolist()  # a model whose input are the logits
     [1, 0]
     """
+    return np.asarray(predicted_logits(model, images, threads, shifts).argmax(axis=1))
+
+
+def predicted_logits(model: Any, images: Any, threads: int | None, shifts: int) -> npt.NDArray[Any]:
+    """Compute what `predict` decides by: logits (N, K), those of an image and of its shifted copies added up."""
     inputs, shifts = several(as_inputs("predict", images)), integer("predict", "shifts", shifts)
     if shifts:
         if len(inputs) > 1:
@@ -61,13 +66,13 @@ def predict(model: Any, images: Any, threads: int | None = None, *, shifts: int 
         if len(shape) == 4:
             channels_first("predict", inputs[0], known=False)
     if not len(inputs[0]):
-        return np.zeros(0, np.intp)
+        return np.zeros((0, 2))
     logits = all_outputs("predict", model, inputs, threads, shifts)
     check_outputs(model, inputs, logits)
     if not isinstance(logits, np.ndarray) or logits.ndim != 2 or logits.shape[1] < 2:
         words = "no logits (N, K) of at least two classes; see training.outputs"
         raise ValueError(f"predict: the model returns {described(logits)}, {words}")
-    return np.asarray(logits.argmax(axis=1))
+    return logits
 
 
 class Evaluation(NamedTuple):

@@ -33,7 +33,7 @@ for library in ("OPENBLAS", "MKL", "OMP"):  # runs go on side by side: one threa
 
 from command_line import Parser, Stop, add_options, fingerprint, missing_extras, show_source
 from reproduction import running
-from reproduction.experiments import EXPERIMENTS
+from reproduction.experiments import EXPERIMENTS, QUICK_SAYS
 from reproduction.options import Options, check_size, complete_options, keep_options, kept_options, new_folder
 from reproduction.report import write_report
 
@@ -186,6 +186,8 @@ def reproduce(options: Options, data: tg.data.Dataset, out: Path, configs: list[
         current = [r for r in of_data if r["code"] != version] + current
     for path in write_report(out, current, data, options.epochs, options.quick):
         print(f"report: {path}")
+    if options.quick:
+        print(QUICK_SAYS)
     return True
 
 

@@ -74,9 +74,9 @@ class Experiment:
 EPOCHS = range(1, 9)
 QUICK = {"limit": 8_000}  # and no more epochs than the paper, and fewer images held out
 QUICK_SAYS = (
-    "This is a QUICK look: one seed and 8,000 of the 60,000 training images, so about an eighth of the steps. It "
-    "shows that everything runs, not what the paper's experiments give: verdicts are computed as always, and mean "
-    "little. Leave out --quick for those."
+    "This is a QUICK look, without verdicts: one seed and 8,000 of the 60,000 training images, so about an eighth of "
+    "the steps, show that everything runs; they cannot judge what the paper says of whole runs. Leave out --quick for "
+    "that."
 )
 
 

@@ -49,7 +49,7 @@ class Options:
     )
     quick: bool = option(
         False,
-        "a look in about 3 minutes on 2 cores: one seed, an eighth of the images; the report says so",
+        "a look in about 4 minutes on 2 cores: one seed, an eighth of the images, and a report without verdicts",
     )
     jobs: int | None = option(
         None, "runs at a time, each in a process of its own (default: the usable cores)", least=1, metavar="N"

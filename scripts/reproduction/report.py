@@ -60,11 +60,14 @@ GRADIENTS = {  # whose weights and gradients are drawn: experiment and variant
 NOISE_SAYS = (
     "Each figure is the mean over the seeds, ± their standard deviation. *Noise* is how far one more run is expected "
     "to be from that mean (nine times in ten: Student's t with the seeds' spread; at least 1.645 standard errors of "
-    "a single run, the binomial one of an accuracy on so many images). A figure of the paper, a single run, is "
-    "**within noise** if it is no further away than that, else **not reproduced**. A claim is **reproduced** if it "
-    "holds by more than the noise of the mean, **not reproduced** if it fails by more, and **within noise** if these "
-    "seeds cannot tell; variants are compared seed by seed. With so many figures, about one in ten misses by chance. "
-    "A run that fails (numbers that are no longer finite) has no image right at its end."
+    "a single run, the binomial one of an accuracy on so many images). A run that fails (numbers that are no longer "
+    "finite) has no image right at its end."
+)
+VERDICTS_SAY = (
+    "A figure of the paper, a single run, is **within noise** if it is no further away than that, else **not "
+    "reproduced**. A claim is **reproduced** if it holds by more than the noise of the mean, **not reproduced** if it "
+    "fails by more, and **within noise** if these seeds cannot tell; variants are compared seed by seed. With so many "
+    "figures, about one in ten misses by chance."
 )
 BATCH_SAYS = (
     "One of them can be excluded without a computer: if 500 images share one softmax, their 500 probabilities sum to "
@@ -83,7 +86,7 @@ STYLE = (
 def write_report(
     out: Path, results: Iterable[Result], data: tg.data.Dataset, epochs: int | None, quick: bool
 ) -> list[Path]:
-    """Write report.md, report.html and the pictures; returns the paths of the two."""
+    """Write report.md, report.html and the pictures; returns the paths of the two. A quick look gets no verdicts."""
     found = list(results)
     if not found:
         raise ValueError(f"{out} holds no results; run the experiments first (leave out --report-only)")
@@ -97,9 +100,9 @@ def write_report(
         by_experiment["explanations"] = {}  # what they are compared with belongs to other experiments, too
     by_experiment = {name: by_variant for name, by_variant in by_experiment.items() if by_variant}
     draw = partial(save_picture, folder)
-    parts = [*head(used(by_experiment), epochs, quick), *main_table(by_experiment)]
+    parts = [*head(used(by_experiment), epochs, quick), *main_table(by_experiment, judged=not quick)]
     for name, by_variant in by_experiment.items():
-        parts += section(EXPERIMENTS[name], by_variant, draw)
+        parts += section(EXPERIMENTS[name], by_variant, draw, judged=not quick)
     parts += look_inside(by_experiment, out, data, draw)
     parts += runs(by_experiment)
     text = "\n\n".join(parts) + "\n"
@@ -172,23 +175,23 @@ def head(found: list[Result], epochs: int | None, quick: bool) -> list[str]:
         f"{', '.join(about['code'])}; Python {', '.join(about['python'])}, NumPy {', '.join(about['numpy'])}, native "
         f"kernels: {', '.join(about['native kernels'])}; {', '.join(about['threads'])} thread(s) in each run."
     )
-    parts.append(NOISE_SAYS)
+    parts.append(NOISE_SAYS if quick else f"{NOISE_SAYS} {VERDICTS_SAY}")
     return parts
 
 
-def main_table(by_experiment: Mapping[str, Results]) -> list[str]:
-    """Every claim, in one table."""
+def main_table(by_experiment: Mapping[str, Results], judged: bool) -> list[str]:
+    """Every claim, in one table, with its verdict where they are `judged`."""
     rows = []
     missing = [experiment.title for name, experiment in EXPERIMENTS.items() if name not in by_experiment]
     for name, by_variant in by_experiment.items():
         experiment = EXPERIMENTS[name]
         for number, claim in enumerate(experiment.claims):
-            verdict = verdicts.claim_verdict(claim, by_variant)
+            verdict = [f"**{verdicts.claim_verdict(claim, by_variant)}**"] if judged else []
             first = f"[{experiment.title}](#{name})" if number == 0 else ""
-            rows.append((first, words(claim), claim_numbers(claim, by_variant), f"**{verdict}**"))
+            rows.append((first, words(claim), claim_numbers(claim, by_variant), *verdict))
     return [
         "## What the paper says, and what we measured",
-        table(("experiment", "claim", "measured", "verdict"), rows),
+        table(("experiment", "claim", "measured", *["verdict"] * judged), rows),
         *([f"Not run: {'; '.join(missing)}."] if missing else []),
     ]
 
@@ -198,15 +201,15 @@ def words(claim: Claim) -> str:
     return f"our aim: {claim.text}" if claim.ours else claim.text
 
 
-def section(experiment: Experiment, results: Results, draw: Callable[..., list[str]]) -> list[str]:
-    """One experiment: the paper's words, the picture, figures side by side, the verdict."""
+def section(experiment: Experiment, results: Results, draw: Callable[..., list[str]], judged: bool) -> list[str]:
+    """One experiment: the paper's words, the picture, figures side by side; the verdict, where it is `judged`."""
     protocol = any(run["config"]["paper_protocol"] for runs in results.values() for run in runs)
     title = f"{experiment.title} {'[paper protocol] ' * protocol}"
     parts = [
         f'## {title}<a id="{experiment.name}"></a>',
         f"**The {'paper' if experiment.claims else 'question'}:** {experiment.paper}",
     ]
-    if experiment.claims:
+    if experiment.claims and judged:
         each = "; ".join(f"{words(claim)}: **{verdicts.claim_verdict(claim, results)}**" for claim in experiment.claims)
         parts.append(f"**Verdict: {verdicts.experiment_verdict(experiment, results)}.** {each[0].upper()}{each[1:]}.")
     parts += draw(experiment.name, DRAWN[experiment.name](results), experiment.title)
@@ -217,11 +220,12 @@ def section(experiment: Experiment, results: Results, draw: Callable[..., list[s
             ours = measured(results, figure.variant, figure.measure)
             found.append(verdicts.figure_verdict(figure, results))
             name = label(figure.variant, figure.measure)
-            rows.append((name, shown(figure.paper, figure.measure), *numbers(ours, figure.measure), found[-1]))
-        parts.append(
-            f"Figures of the paper that are within noise of ours: {found.count(verdicts.WITHIN_NOISE)} of {len(found)}."
-        )
-        parts.append(table(("figure", "paper", "ours", "noise", "each seed", "verdict"), rows))
+            verdict = found[-1:] if judged else []
+            rows.append((name, shown(figure.paper, figure.measure), *numbers(ours, figure.measure), *verdict))
+        if judged:
+            near = found.count(verdicts.WITHIN_NOISE)
+            parts.append(f"Figures of the paper that are within noise of ours: {near} of {len(found)}.")
+        parts.append(table(("figure", "paper", "ours", "noise", "each seed", *["verdict"] * judged), rows))
     elif experiment.claims:
         measures = {
             (v, measure): None
@@ -232,15 +236,15 @@ def section(experiment: Experiment, results: Results, draw: Callable[..., list[s
         rows = [(label(v, m), *numbers(measured(results, v, m), m)) for v, m in measures]
         parts.append(table(("figure", "ours", "noise", "each seed"), rows))
     if experiment.name == "explanations":
-        parts += explanations(results)
+        parts += explanations(results, judged)
     if experiment.name == "recipes":
         parts += recipes(results)
     return parts
 
 
-def explanations(results: Results) -> list[str]:
+def explanations(results: Results, judged: bool) -> list[str]:
     """Each candidate against each target."""
-    parts = [f"**Conclusion:** {verdicts.conclusion(results)}", BATCH_SAYS]
+    parts = [f"**Conclusion:** {verdicts.conclusion(results)}"] * judged + [BATCH_SAYS]
     for target, (_, _, measure, paper) in TARGETS.items():
         rows = []
         for candidate in [NOTHING, *CANDIDATES]:
@@ -248,10 +252,11 @@ def explanations(results: Results) -> list[str]:
             if found.verdict == verdicts.NOT_MEASURED:
                 continue
             gap = "" if candidate == NOTHING or math.isnan(found.closed) else f"{round(100 * found.closed)} %"
-            rows.append((candidate, *numbers(found.ours, measure), gap, "" if candidate == NOTHING else found.verdict))
+            verdict = ["" if candidate == NOTHING else found.verdict] if judged else []
+            rows.append((candidate, *numbers(found.ours, measure), gap, *verdict))
         if len(rows) > 1:
-            parts.append(f"{target}: the paper has {shown(paper, measure)}.")
-            parts.append(table(("put back", "ours", "noise", "each seed", "of the gap closed", "verdict"), rows))
+            columns = ("put back", "ours", "noise", "each seed", "of the gap closed", *["verdict"] * judged)
+            parts += [f"{target}: the paper has {shown(paper, measure)}.", table(columns, rows)]
     return parts
 
 

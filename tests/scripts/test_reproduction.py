@@ -524,6 +524,38 @@ def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report.pictures, "graph", lambda folder: None)
 
 
+def made(config: dict[str, Any], number: int, fails: str = "none") -> dict[str, Any]:
+    """A result with random numbers."""
+    draws = np.random.default_rng(number)
+    bad = fails == "at once" or (fails == "some" and number % 3 == 0)
+    losses = draws.uniform(0.8, 2, 0 if fails == "at once" else 4 if bad else 4 * config["epochs"]).tolist()
+    epochs = len(losses) // 4
+    accuracies = ["train_accuracy", "validation_accuracy", "validation_loss"]
+    accuracies += ["test_accuracy"] if config["paper_protocol"] or "warmup" in config else []
+    histogram = {"counts": [1] * running.BINS[2], "zeros": 0, "not finite": 0}
+    layers = {name: {"weight": histogram, "gradient": histogram} for name in report.pictures.LAYERS}
+    return {
+        "key": f"{number:016x}",
+        "config": config,
+        "code": "c",
+        "data": "MNIST",
+        "synthetic": False,
+        "threads": 1,
+        "losses": losses,
+        "begun with": {"numpy": "2", "python": "3", "native kernels": "none"},
+        "failed": "step 5: the loss is nan" if bad else "",
+        "steps_per_epoch": 4,
+        "history": [{"epoch": e, **dict.fromkeys(accuracies, draws.uniform(0.9, 1))} for e in range(epochs + 1)],
+        "measured_images": 1000,
+        "seconds": [float(e) for e in range(1, epochs + 1)],
+        "test_images": 200,
+        "histograms": [layers] * (epochs + 1),
+        "test_accuracy": None if bad else draws.uniform(0.9, 1),
+        "wrong": [[3, 1, 2, 0.9]],
+        "confusion": np.eye(10, dtype=int).tolist(),
+    }
+
+
 @pytest.mark.parametrize(
     "fails, seeds",
     [
@@ -536,36 +568,6 @@ def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_whatever_is_there_the_report_tells_it(
     small: tg.data.Dataset, tmp_path: Path, few_pictures: None, fails: str, seeds: tuple[int, ...]
 ) -> None:
-    def made(config: dict[str, Any], number: int) -> dict[str, Any]:
-        draws = np.random.default_rng(number)
-        bad = fails == "at once" or (fails == "some" and number % 3 == 0)
-        losses = draws.uniform(0.8, 2, 0 if fails == "at once" else 4 if bad else 4 * config["epochs"]).tolist()
-        epochs = len(losses) // 4
-        accuracies = ["train_accuracy", "validation_accuracy", "validation_loss"]
-        accuracies += ["test_accuracy"] if config["paper_protocol"] or "warmup" in config else []
-        histogram = {"counts": [1] * running.BINS[2], "zeros": 0, "not finite": 0}
-        layers = {name: {"weight": histogram, "gradient": histogram} for name in report.pictures.LAYERS}
-        return {
-            "key": f"{number:016x}",
-            "config": config,
-            "code": "c",
-            "data": "MNIST",
-            "synthetic": False,
-            "threads": 1,
-            "losses": losses,
-            "begun with": {"numpy": "2", "python": "3", "native kernels": "none"},
-            "failed": "step 5: the loss is nan" if bad else "",
-            "steps_per_epoch": 4,
-            "history": [{"epoch": e, **dict.fromkeys(accuracies, draws.uniform(0.9, 1))} for e in range(epochs + 1)],
-            "measured_images": 1000,
-            "seconds": [float(e) for e in range(1, epochs + 1)],
-            "test_images": 200,
-            "histograms": [layers] * (epochs + 1),
-            "test_accuracy": None if bad else draws.uniform(0.9, 1),
-            "wrong": [[3, 1, 2, 0.9]],
-            "confusion": np.eye(10, dtype=int).tolist(),
-        }
-
     configs = [
         c
         for e in EXPERIMENTS.values()
@@ -575,7 +577,8 @@ def test_whatever_is_there_the_report_tells_it(
     for config in configs:  # some are of code that had no such settings, and did not measure so
         if config["seed"] == 2 and config["optimizer"] == "adagrad":
             del config["warmup"], config["weight_decay"]
-    results = [made(config, number) for number, config in enumerate({report.identity(c): c for c in configs}.values())]
+    different = {report.identity(c): c for c in configs}.values()
+    results = [made(config, number, fails) for number, config in enumerate(different)]
     report.write_report(tmp_path, results, small, None, False)
     text, page = (tmp_path / "report.md").read_text(), (tmp_path / "report.html").read_text()
     assert f"{len(results)} runs on MNIST; seeds {', '.join(map(str, seeds))}" in text and "Not run" not in text
@@ -589,6 +592,34 @@ def test_whatever_is_there_the_report_tells_it(
         report.write_report(tmp_path, [], small, None, False)
 
 
+VERDICTS = (
+    *(f"**{word}" for word in (verdicts.REPRODUCED, verdicts.NOT_REPRODUCED, verdicts.WITHIN_NOISE)),
+    *("| verdict", "Verdict:", "Conclusion:", "within noise of ours", "| brings it back", "| goes ", "| does not"),
+)
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_quick_look_is_measured_and_not_judged(
+    small: tg.data.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: bool
+) -> None:
+    monkeypatch.setattr(report, "DRAWN", dict.fromkeys(report.DRAWN, lambda results: None))
+    monkeypatch.setattr(report, "look_inside", lambda *arguments: [])
+    configs = [c for e in EXPERIMENTS.values() for c in e.configurations([0], None, quick).values()]
+    different = {report.identity(c): c for c in configs}.values()
+    results = [made(config, number) for number, config in enumerate(different)]
+    path = report.write_report(tmp_path, results, small, None, quick)[0]
+    text = path.read_text(encoding="utf-8")
+    assert (experiments.QUICK_SAYS in text) == quick
+    found = [word for word in VERDICTS if word in text.replace(experiments.QUICK_SAYS, "")]
+    assert not found if quick else {"| verdict", "Verdict:", "Conclusion:", "within noise of ours"} <= {*found}
+    claims = [(report.words(claim), e.name) for e in EXPERIMENTS.values() for claim in e.claims]
+    for words, name in claims:
+        (row,) = re.findall(rf"^\|.*\| {re.escape(words)} \|(.*)\|$", text, re.MULTILINE)
+        measured, *verdict = row.split(" | ")
+        assert re.search(r"\d ± \d", measured), f"{name}: what was measured"
+        assert len(verdict) == (0 if quick else 1)
+
+
 @pytest.mark.slow
 def test_the_quick_look_takes_everything_in(tmp_path: Path) -> None:
     done = subprocess.run(
@@ -596,7 +627,8 @@ def test_the_quick_look_takes_everything_in(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "out" / "report.md").read_text()
-    assert experiments.QUICK_SAYS in text and "Not run" not in text and NOT_MEASURED not in text
+    assert experiments.QUICK_SAYS in text and experiments.QUICK_SAYS in done.stdout
+    assert "Not run" not in text and NOT_MEASURED not in text and not [word for word in VERDICTS if word in text]
     assert text.count("](pictures/") >= 15
     results = running.stored(tmp_path / "out" / "results", pytest.fail).values()
     assert {r["config"]["limit"] for r in results} == {8_000} and {r["config"]["seed"] for r in results} == {0}

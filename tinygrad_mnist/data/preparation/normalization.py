@@ -1,0 +1,76 @@
+"""Give one digit the size, the place and the width of stroke that MNIST's have."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from scipy import ndimage
+
+from .paper import Array, Mask
+
+__all__ = ["BOX", "SIDE", "half_width", "normalized"]
+
+BOX, SIDE = 20, 28  # pixels: the box that the ink fills, the image that holds it
+FINE = 5  # points in a pixel, on each axis, where strokes are made wider or narrower
+HALF_WIDTHS = 1.1, 1.75  # pixels: strokes between are left as they are
+
+
+def half_width(mask: Mask) -> float:
+    """Half the usual width of the strokes in a mask, in pixels."""
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1))
+    ridge = (depth >= ndimage.maximum_filter(depth, 3)) & (depth > 0)
+    return float(np.median(depth[ridge])) - 0.5 if ridge.any() else 0.0
+
+
+def normalized(amount: Array, clean: bool) -> npt.NDArray[np.uint8]:
+    """Prepare the ink of one digit, (h, w) in [0, 1] and nothing else, as an image (28, 28)."""
+    rows, columns = (np.flatnonzero((amount > (0.1 if clean else 0.5)).any(axis=axis)) for axis in (1, 0))
+    part = amount[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    longest = max(part.shape)
+    if clean and longest <= 4 * BOX:
+        fine = part
+    # The strokes as a mask of FINE * BOX points.
+    scale = FINE * BOX / longest
+    fine = _resized(np.pad(part, 1 + longest // 10), scale)
+    mask = fine > 0.5
+    half = half_width(mask) / FINE
+    wanted = float(np.clip(half, *HALF_WIDTHS))
+    if clean and abs(wanted - half) < 0.15:
+        return _placed(_resized(part, BOX / longest))
+    # The axes of the strokes span the box but for half a stroke at both ends, whatever its width is.
+    scale = (BOX - 2 * wanted) / max(BOX - 2 * half, BOX / 2)
+    wider = wanted / scale - half
+    depth = ndimage.distance_transform_edt(mask) - ndimage.distance_transform_edt(~mask)
+    depth = depth - np.sign(depth) / 2 + wider * FINE  # points inside the outline
+    ink = _resized((0.5 + depth / 2).clip(0, 1).astype(np.float32), scale / FINE)
+    rows, columns = (np.flatnonzero((ink > 0.1).any(axis=axis)) for axis in (1, 0))
+    return _placed(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+
+
+def _resized(values: Array, scale: float) -> Array:
+    """Resize (h, w) by a factor on both axes: by the mean of what a pixel covers, or linearly where it is enlarged."""
+    height, width = values.shape
+    new_height, new_width = (max(1, round(size * scale)) for size in (height, width))
+    # The new pixels are exactly 1 / scale wide: they may reach beyond the old ones, or end before.
+    beyond = 1 + int(0.5 / scale)
+    left = (width - new_width / scale) / 2 + beyond
+    top = (height - new_height / scale) / 2 + beyond
+    box = (left, top, left + new_width / scale, top + new_height / scale)
+    way = Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR
+    image = Image.fromarray(np.pad(values, beyond)).resize((new_width, new_height), way, box)
+    return np.asarray(image, np.float32)
+
+
+def _placed(ink: Array) -> npt.NDArray[np.uint8]:
+    """Place the ink so that its centre of mass is in the middle, by whole pixels."""
+    ink = ink[: SIDE - 1, : SIDE - 1] / max(float(ink.max()), 1e-6)
+    image = np.zeros((SIDE, SIDE), np.uint8)
+    corner = []
+    for axis in (0, 1):
+        size = ink.shape[axis]
+        middle = (ink.sum(axis=1 - axis) * np.arange(size)).sum() / ink.sum()
+        corner.append(int(np.clip(np.rint((SIDE - 1) / 2 - middle), 0, SIDE - size)))
+    top, left = corner
+    image[top : top + ink.shape[0], left : left + ink.shape[1]] = np.rint(255 * ink.clip(0, 1))
+    return image

@@ -1,0 +1,248 @@
+"""Put strokes together to digits, and digits in the order of reading."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from .errors import NoDigitError
+from .ink import Ink
+from .normalization import half_width
+from .paper import Array, Mask
+
+__all__ = ["Found", "find_digits", "ink_of"]
+
+MOST = 400  # digits in a picture
+WIDEST = 1.4  # one digit's width by its height
+
+
+@dataclass
+class Found:
+    """One digit: its box in the picture and its ink there."""
+
+    top: int
+    left: int
+    bottom: int  # exclusive
+    right: int  # exclusive
+    mask: Mask
+    touching: bool = False
+
+    @property
+    def height(self) -> int:
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        return self.right - self.left
+
+    @property
+    def size(self) -> int:
+        return max(self.height, self.width)
+
+
+def find_digits(ink: Ink) -> list[Found]:
+    """Find the digits, row by row from the top, each row from the left."""
+    labels, count = ndimage.label(ink.mask, np.ones((3, 3)))
+    parts = []
+    areas = np.bincount(labels.ravel(), minlength=count + 1)
+    largest = int(areas[1:].max(initial=0))
+    for number, place in enumerate(ndimage.find_objects(labels), 1):
+        if areas[number] * 400 < largest or areas[number] < 4:
+            continue
+        rows, columns = place
+        parts.append(Found(rows.start, columns.start, rows.stop, columns.stop, labels[place] == number))
+    parts = _without_edges(parts, ink.mask.shape)
+    if not parts:
+        raise NoDigitError("from_image: there are only specks or marks at the edge, but no digit; show it whole")
+    width = 2 * _typical_half_width(parts)
+    parts = [part for part in parts if _is_stroke(part)]
+    if not parts:
+        raise NoDigitError("from_image: there are only specks and blots, but no strokes of a digit")
+    height = _typical_height(parts)
+    parts = _joined(parts, height, width)
+    parts = [part for part in parts if part.height > 0.4 * height and part.size >= 6]
+    digits = [piece for part in parts for piece in _cut(part, ink.amount, height, width)]
+    if not digits:
+        raise NoDigitError("from_image: there are only small marks or flat lines, but no digit")
+    if len(digits) > MOST:
+        raise NoDigitError(f"from_image: there are {len(digits)} marks, more than {MOST}; crop it to the digits")
+    return [digit for row in _rows(digits) for digit in row]
+
+
+def ink_of(digit: Found, ink: Ink) -> Array:
+    """The ink of one digit and its soft edge, (h, w) in [0, 1], without what lies beside it."""
+    reach = 1 + digit.size // 12
+    top, left = max(digit.top - reach, 0), max(digit.left - reach, 0)
+    part = ink.amount[top : digit.bottom + reach, left : digit.right + reach]
+    own = np.zeros(part.shape, bool)
+    own[digit.top - top : digit.bottom - top, digit.left - left : digit.right - left] = digit.mask
+    near = ndimage.binary_dilation(own, np.ones((3, 3)), iterations=reach)
+    others = ink.mask[top : digit.bottom + reach, left : digit.right + reach] & ~own
+    return np.where(near & ~ndimage.binary_dilation(others), part, 0) if others.any() else np.where(near, part, 0)
+
+
+def _without_edges(parts: list[Found], shape: tuple[int, ...]) -> list[Found]:
+    """Leave out what is cut off by the border and is no stroke, such as the edge of a table."""
+    kept = []
+    for part in parts:
+        sides = (part.top == 0) + (part.left == 0) + (part.bottom == shape[0]) + (part.right == shape[1])
+        flat = min(part.height, part.width) * 8 < part.size
+        if sides >= 3 or (sides and (flat or _depth(part.mask) > 0.2 * part.size)) and len(parts) > 1:
+            continue
+        kept.append(part)
+    return kept
+
+
+def _depth(mask: Mask) -> float:
+    return float(ndimage.distance_transform_edt(np.pad(mask, 1)).max())
+
+
+def _is_stroke(part: Found) -> bool:
+    """Whether a part is long for its width, as strokes are, or too small to say."""
+    return part.mask.sum() > 1.4 * (2 * _depth(part.mask) - 1) ** 2 or part.size < 6
+
+
+def _typical_half_width(parts: list[Found]) -> float:
+    """Half the width of most ink's stroke."""
+    largest = sorted(parts, key=lambda part: -part.mask.sum())[:12]
+    return max(0.5, float(np.median([half_width(part.mask) for part in largest])))
+
+
+def _typical_height(parts: list[Found]) -> float:
+    """The height of most digits: the median of those that are not much smaller than the tallest."""
+    heights = np.array([max(part.height, 0.5 * part.width) for part in parts])
+    return float(np.median(heights[heights >= 0.5 * heights.max()]))
+
+
+def _joined(parts: list[Found], height: float, width: float) -> list[Found]:
+    """Join parts that belong to one digit, the nearest first."""
+    parts = list(parts)
+    while True:
+        best = None
+        for i, one in enumerate(parts):
+            for j in range(i + 1, len(parts)):
+                distance = _apartness(one, parts[j], height, width)
+                if distance is not None and (best is None or distance < best[0]):
+                    best = distance, i, j
+        if best is None:
+            return parts
+        _, i, j = best
+        joined = _together(parts[i], parts[j])
+        parts = [part for k, part in enumerate(parts) if k not in (i, j)] + [joined]
+
+
+def _apartness(one: Found, two: Found, height: float, width: float) -> float | None:
+    """How far two parts of one digit are from each other, in pixels; None for those of different ones."""
+    gap_x = max(one.left, two.left) - min(one.right, two.right)  # negative where they overlap
+    gap_y = max(one.top, two.top) - min(one.bottom, two.bottom)
+    if max(gap_x, gap_y) > 0.4 * height:
+        return None
+    together = max(one.bottom, two.bottom) - min(one.top, two.top)
+    small, large = sorted((one, two), key=lambda part: part.size)
+    overlap_x = -gap_x / max(1, min(one.width, two.width))
+    if small.size < 0.08 * height:
+        return None
+    if overlap_x > 0.5:
+        if gap_y <= 1.2 * width or (small.height < 0.6 * height and gap_y < 0.35 * height):
+            if together <= 1.4 * max(height, large.height):
+                return float(max(gap_y, 0))
+        return None
+    if gap_y < 0 and small.height < 0.75 * height and gap_x <= max(2, 0.8 * width, 0.05 * height):
+        if max(one.right, two.right) - min(one.left, two.left) <= 1.2 * height:
+            return float(max(gap_x, 0)) + 0.1
+    return None
+
+
+def _together(one: Found, two: Found) -> Found:
+    top, left = min(one.top, two.top), min(one.left, two.left)
+    bottom, right = max(one.bottom, two.bottom), max(one.right, two.right)
+    mask = np.zeros((bottom - top, right - left), bool)
+    for part in (one, two):
+        mask[part.top - top : part.bottom - top, part.left - left : part.right - left] |= part.mask
+    return Found(top, left, bottom, right, mask)
+
+
+def _cut(part: Found, amount: Array, height: float, width: float) -> list[Found]:
+    """Cut digits that touch; what is too wide for one and cannot be cut is marked as touching."""
+    tall = part.height
+    if part.width < WIDEST * max(tall, 0.7 * height):
+        return [part]
+    ink = np.where(part.mask, amount[part.top : part.bottom, part.left : part.right], 0)
+    count = max(2, round(part.width / (0.75 * tall)))
+    best = None
+    for k in range(1, count):
+        middle = part.width * k / count
+        low, high = int(middle - 0.3 * tall), int(middle + 0.3 * tall) + 1
+        low, high = max(low, int(0.2 * tall)), min(high, part.width - int(0.2 * tall))
+        if high - low < 2:
+            continue
+        cost, seam = _seam(ink[:, low:high], middle - low, tall)
+        if best is None or cost < best[0]:
+            best = cost, seam + low
+    if best is not None and best[0] <= 1.8 * width and _crossings(part.mask, best[1]) <= 1:
+        left_of = np.arange(part.width)[None, :] < best[1][:, None]
+        pieces = [_trimmed(part, part.mask & side) for side in (left_of, ~left_of)]
+        if all(piece.height >= 0.6 * tall and piece.width >= 0.1 * tall for piece in pieces):
+            return [cut for piece in pieces for cut in _cut(piece, amount, height, width)]
+    part.touching = True
+    return [part]
+
+
+def _crossings(mask: Mask, seam: npt.NDArray[np.intp]) -> int:
+    """How many strokes a seam crosses."""
+    crossed = mask[np.arange(len(seam)), seam]
+    return int(crossed[0]) + int((crossed[1:] & ~crossed[:-1]).sum())
+
+
+def _seam(ink: Array, middle: float, tall: int) -> tuple[float, npt.NDArray[np.intp]]:
+    """The path from top to bottom that crosses the least ink: how much, and its column in each row."""
+    rows, columns = ink.shape
+    price = ink + 0.02 * np.abs(np.arange(columns) - middle) / tall
+    total = price[0].copy()
+    steps = np.zeros((rows, columns), np.int8)
+    aside = np.float32(0.05)
+    for row in range(1, rows):
+        choices = np.stack([np.append(np.inf, total[:-1]) + aside, total, np.append(total[1:], np.inf) + aside])
+        step = choices[[1, 0, 2]].argmin(axis=0)  # straight on where all are equal
+        steps[row] = np.array([0, -1, 1], np.int8)[step]
+        total = choices.min(axis=0) + price[row]
+    seam = np.empty(rows, np.intp)
+    seam[-1] = int(total.argmin())
+    for row in range(rows - 1, 0, -1):
+        seam[row - 1] = seam[row] + steps[row, seam[row]]
+    return float(ink[np.arange(rows), seam].sum()), seam
+
+
+def _trimmed(part: Found, mask: Mask) -> Found:
+    """The largest of the pieces of a mask, in its own box."""
+    labels, _ = ndimage.label(mask, np.ones((3, 3)))
+    sizes = np.bincount(labels.ravel())
+    mask = np.isin(labels, np.flatnonzero(sizes > 0.1 * sizes[1:].max()))
+    mask &= labels > 0
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    return Found(
+        part.top + int(top),
+        part.left + int(left),
+        part.top + int(bottom),
+        part.left + int(right),
+        mask[top:bottom, left:right],
+        touching=True,
+    )
+
+
+def _rows(digits: list[Found]) -> list[list[Found]]:
+    """Put digits into rows: each follows the last one to its left that is about as high."""
+    rows: list[list[Found]] = []
+    for digit in sorted(digits, key=lambda one: one.left + one.right):
+        middle = (digit.top + digit.bottom) / 2
+        off = [abs(middle - (row[-1].top + row[-1].bottom) / 2) for row in rows]
+        nearest = int(np.argmin(off)) if off else -1
+        if off and off[nearest] < 0.6 * max(digit.height, rows[nearest][-1].height):
+            rows[nearest].append(digit)
+        else:
+            rows.append([digit])
+    return sorted(rows, key=lambda row: np.mean([one.top + one.bottom for one in row]))

@@ -13,6 +13,7 @@ from .paper import Array, Mask, block_means, enlarged, find_sheet, threshold
 __all__ = ["Ink", "find_ink"]
 
 FAINTEST = 0.06  # ink darkens the paper by this share at least
+GROUND_SIDE = 40  # pixels: what ink deviates from is found on a picture of this size
 SHADE_SIDE = 256  # pixels: the background is found on a picture of this size
 WINDOWS = 17, 33, 65  # of SHADE_SIDE: what is darker over less than this is ink, over more it is shadow
 
@@ -27,23 +28,24 @@ class Ink(NamedTuple):
 
 def find_ink(levels: Array) -> Ink:
     """Find the ink in a picture (h, w) or (h, w, 3) of levels in [0, 1]."""
-    colours = levels[:, :, None] if levels.ndim == 2 else levels
-    if colours.shape[2] == 3 and (np.ptp(colours[::4, ::4], axis=2) < 0.01).all():
-        colours = colours[:, :, 1:2]
-    sheet = find_sheet(colours.mean(axis=2))
-    paper = _paper_level(colours, sheet)
-    deviation = colours - paper
-    near = np.abs(deviation).max(axis=2) < 0.02
-    inside = near if sheet is None else near[sheet]
-    clean = bool(inside.mean() > 0.5)
+    channels = levels[None] if levels.ndim == 2 else np.ascontiguousarray(np.moveaxis(levels, 2, 0))
+    if len(channels) == 3 and (np.ptp(channels[:, ::4, ::4], axis=0) < 0.01).all():
+        channels = channels[1:2]  # grey
+    sheet = find_sheet(channels.mean(axis=0))
+    paper = _paper_level(channels, sheet)
+    deviation = channels - paper
+    near = np.abs(deviation).max(axis=0) < 0.02
+    clean = bool((near if sheet is None else near[sheet]).mean() > 0.5)
+    if clean and sheet is None:  # what fills much of the border is no ink, but a shadow or a table
+        clean = bool(np.concatenate([near[0], near[-1], near[:, 0], near[:, -1]]).mean() > 0.8)
     if clean:
-        grey, _ = _one_channel(colours, deviation, sheet)
-        shade = np.float32(np.median(grey[near]))
-        # What stands out from a light ground is measured by the share it darkens, on a dark one by the difference.
-        raw = (shade - grey) / max(float(shade), 0.5)
+        signs, shares = _mixture(deviation if sheet is None else deviation[:, sheet])
+        grey = _mixed(channels, signs, shares)
+        # Dark ink on light paper is measured by the share that it darkens, the reverse by the difference.
+        raw = 1 - grey / float(np.median(grey[near])) if paper.mean() > 0.5 else float(np.median(grey[near])) - grey
         noise = 0.0
     else:
-        raw, noise = _evened(colours, sheet)
+        raw, noise = _evened(channels, sheet)
     if sheet is not None:
         raw = np.where(sheet, raw, 0)
     raw = raw.clip(0, None)
@@ -51,8 +53,7 @@ def find_ink(levels: Array) -> Ink:
     strong = raw[raw > least]
     if not strong.size:
         raise NoDigitError("from_image: the picture is blank: no ink stands out from its paper; draw or show a digit")
-    split = threshold(strong)
-    level = float(np.median(strong[strong >= split]))
+    level = float(np.median(strong[strong >= threshold(strong)]))
     amount = np.asarray((raw / level).clip(0, 1), np.float32)
     high = max(0.5, least / level)
     low = max(0.25 if clean else 0.35, 0.75 * least / level)
@@ -60,42 +61,45 @@ def find_ink(levels: Array) -> Ink:
     return Ink(amount, mask, clean)
 
 
-def _paper_level(colours: Array, sheet: Mask | None) -> Array:
-    """The colour of the paper: the median of the border, or of the sheet that lies in the picture."""
+def _paper_level(channels: Array, sheet: Mask | None) -> Array:
+    """The colour (c, 1, 1) of the paper: the median of the border, or of the sheet that lies in the picture."""
     if sheet is not None:
-        return np.asarray(np.median(colours[sheet], axis=0), np.float32)
-    height, width = colours.shape[:2]
-    edge = max(1, min(height, width) // 50)
-    rings = colours[:edge], colours[-edge:], colours[:, :edge], colours[:, -edge:]
-    return np.asarray(np.median(np.concatenate([r.reshape(-1, colours.shape[2]) for r in rings]), axis=0), np.float32)
+        some = channels[:, sheet]
+    else:
+        count, height, width = channels.shape
+        edge = max(1, min(height, width) // 50)
+        sides = channels[:, :edge], channels[:, -edge:], channels[:, :, :edge], channels[:, :, -edge:]
+        some = np.concatenate([side.reshape(count, -1) for side in sides], axis=1)
+    return np.asarray(np.median(some, axis=1), np.float32)[:, None, None]
 
 
-def _one_channel(colours: Array, deviation: Array, sheet: Mask | None) -> tuple[Array, Array]:
-    """Mix the channels so that ink is dark and stands out most: by how it deviates from the paper."""
-    if sheet is not None:
-        deviation = np.where(sheet[:, :, None], deviation, 0)
-    flat = deviation.reshape(-1, deviation.shape[2])
-    weight = (flat * (flat**2).sum(axis=1, keepdims=True)).sum(axis=0)
+def _mixture(deviation: Array) -> tuple[Array, Array]:
+    """Signs and shares of the channels (c, ...) with which ink is dark and stands out most."""
+    flat = deviation.reshape(len(deviation), -1)
+    weight = flat @ (flat**2).sum(axis=0)  # the strongest deviations decide
     total = np.abs(weight).sum()
-    weight = weight / total if total > 0 else np.full(len(weight), -1 / len(weight), np.float32)
-    # A channel in which ink is lighter is turned around.
-    mixed = np.where(weight > 0, 1 - colours, colours) @ np.abs(weight)
-    return np.asarray(mixed, np.float32), np.asarray(weight, np.float32)
+    if total == 0:
+        return np.ones(len(flat), np.float32), np.full(len(flat), 1 / len(flat), np.float32)
+    return np.where(weight > 0, -1, 1).astype(np.float32), np.abs(weight) / total
 
 
-def _evened(colours: Array, sheet: Mask | None) -> tuple[Array, float]:
+def _mixed(channels: Array, signs: Array, shares: Array) -> Array:
+    """Mix channels (c, h, w); one in which ink is light is turned around."""
+    turned = [channel if sign > 0 else 1 - channel for channel, sign in zip(channels, signs, strict=True)]
+    return np.asarray(sum(share * channel for channel, share in zip(turned, shares, strict=True)), np.float32)
+
+
+def _evened(channels: Array, sheet: Mask | None) -> tuple[Array, float]:
     """By which share ink darkens the paper, and how much that share varies where there is no ink."""
-    height, width = colours.shape[:2]
-    small = block_means(colours, 64)
-    window = max(3, max(small.shape[:2]) // 3)
-    ground = np.stack([ndimage.median_filter(small[:, :, c], window) for c in range(small.shape[2])], axis=2)
-    step = -(-max(height, width) // 400)
-    ground = enlarged(ground, (height, width), 64)[::step, ::step]
-    some = colours[::step, ::step]
-    _, weight = _one_channel(some, some - ground, None if sheet is None else sheet[::step, ::step])
-    grey = np.where(weight > 0, 1 - colours, colours) @ np.abs(weight)
-    noise = float(np.median(np.abs(grey[1:, 1:] - grey[:-1, :-1]))) / 0.954
-    if noise > 0.008 and max(height, width) >= 200:
+    shape = channels.shape[1:]
+    small = [block_means(channel, GROUND_SIDE) for channel in channels]
+    window = max(3, max(small[0].shape) // 3)
+    step = -(-max(shape) // 400)
+    ground = np.stack([enlarged(ndimage.median_filter(c, window), shape, GROUND_SIDE)[::step, ::step] for c in small])
+    deviation = channels[:, ::step, ::step] - ground
+    grey = _mixed(channels, *_mixture(deviation if sheet is None else deviation[:, sheet[::step, ::step]]))
+    noise = float(np.median(np.abs(np.diff(grey[::3], axis=1)))) / 0.954
+    if noise > 0.008 and max(shape) >= 200:
         grey = ndimage.gaussian_filter(grey, min(1.5, 0.6 + 20 * noise))
     shade = _shade(grey if sheet is None else np.where(sheet, grey, np.median(grey[sheet])))
     darkened = 1 - grey / np.maximum(shade, 0.15)

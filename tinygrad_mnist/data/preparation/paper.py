@@ -68,6 +68,9 @@ def find_sheet(grey: Array) -> Mask | None:
     filled = ndimage.binary_fill_holes(largest)
     if filled.mean() < 0.25 or largest.sum() < 0.65 * filled.sum() or _rectangularity(filled) < 0.86:
         return None
+    around = np.concatenate([filled[0], filled[-1], filled[:, 0], filled[:, -1]])
+    if around.mean() > 0.27:  # it is light and shadow rather than paper and table
+        return None
     inner = ndimage.binary_erosion(filled, iterations=2, border_value=1)
     factor = -(-max(grey.shape) // SIDE)
     return np.repeat(np.repeat(inner, factor, 0), factor, 1)[: grey.shape[0], : grey.shape[1]]

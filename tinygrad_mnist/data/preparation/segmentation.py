@@ -63,7 +63,7 @@ def find_digits(ink: Ink) -> list[Found]:
         raise NoDigitError("from_image: there are only specks and blots, but no strokes of a digit")
     height = _typical_height(parts)
     parts = _joined(parts, height, width)
-    parts = [part for part in parts if part.height > 0.4 * height and part.size >= 6]
+    parts = [part for part in parts if part.height > 0.4 * height and part.size >= 6 and not _is_flat(part, width)]
     digits = [piece for part in parts for piece in _cut(part, ink.amount, height, width)]
     if not digits:
         raise NoDigitError("from_image: there are only small marks or flat lines, but no digit")
@@ -103,6 +103,15 @@ def _depth(mask: Mask) -> float:
 def _is_stroke(part: Found) -> bool:
     """Whether a part is long for its width, as strokes are, or too small to say."""
     return part.mask.sum() > 1.4 * (2 * _depth(part.mask) - 1) ** 2 or part.size < 6
+
+
+def _is_flat(part: Found, width: float) -> bool:
+    """Whether a part is one straight stroke, nearly level: a dash or the start of a 7."""
+    if part.width < 1.2 * part.height:
+        return False
+    y, x = np.nonzero(part.mask)
+    spreads, axes = np.linalg.eigh(np.cov(x, y))
+    return bool(spreads[0] ** 0.5 < 0.45 * width and abs(axes[1, 1]) < 0.6)
 
 
 def _typical_half_width(parts: list[Found]) -> float:

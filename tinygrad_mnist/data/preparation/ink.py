@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from .errors import NoDigitError
 from .paper import Array, Mask, block_means, enlarged, find_sheet, threshold
+from .ruling import find_ruling
 
 __all__ = ["Ink", "find_ink"]
 
@@ -56,8 +57,12 @@ def find_ink(levels: Array) -> Ink:
     level = float(np.median(strong[strong >= threshold(strong)]))
     amount = np.asarray((raw / level).clip(0, 1), np.float32)
     high = max(0.5, least / level)
-    low = max(0.25 if clean else 0.35, 0.75 * least / level)
+    low = max(0.25 if clean else 0.28, 0.75 * least / level)
     mask = ndimage.binary_propagation(amount > high, mask=amount > low)
+    ruling = find_ruling(mask)
+    if ruling is not None:
+        mask &= ~ruling
+        amount[ndimage.binary_dilation(ruling, iterations=2) & ~ndimage.binary_dilation(mask)] = 0
     return Ink(amount, mask, clean)
 
 

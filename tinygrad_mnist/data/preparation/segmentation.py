@@ -155,9 +155,10 @@ def _apartness(one: Found, two: Found, height: float, width: float) -> float | N
     if small.size < 0.08 * height:
         return None
     if overlap_x > 0.5:
-        if gap_y <= 1.2 * width or (small.height < 0.6 * height and gap_y < 0.35 * height):
-            if together <= 1.4 * max(height, large.height):
-                return float(max(gap_y, 0))
+        if gap_y <= max(2, 1.2 * width) and together <= 2.2 * max(height, large.height):
+            return float(max(gap_y, 0))
+        if small.height < 0.6 * height and gap_y < 0.35 * height and together <= 1.6 * max(height, large.height):
+            return float(gap_y)
         return None
     if gap_y < 0 and small.height < 0.75 * height and gap_x <= max(2, 0.8 * width, 0.05 * height):
         if max(one.right, two.right) - min(one.left, two.left) <= 1.2 * height:

@@ -9,18 +9,18 @@ from scipy import ndimage
 
 from .paper import Array, Mask
 
-__all__ = ["BOX", "SIDE", "half_width", "normalized"]
+__all__ = ["BOX", "SIDE", "half_widths", "normalized"]
 
 BOX, SIDE = 20, 28  # pixels: the box that the ink fills, the image that holds it
 FINE = 5  # points in a pixel, on each axis, where strokes are made wider or narrower
 HALF_WIDTHS = 1.1, 1.75  # pixels: strokes between are left as they are
 
 
-def half_width(mask: Mask) -> float:
-    """Half the usual width of the strokes in a mask, in pixels."""
+def half_widths(mask: Mask) -> tuple[float, float]:
+    """Half the usual and half the greatest width of the strokes in a mask, in pixels."""
     depth = ndimage.distance_transform_edt(np.pad(mask, 1))
-    ridge = (depth >= ndimage.maximum_filter(depth, 3)) & (depth > 0)
-    return float(np.median(depth[ridge])) - 0.5 if ridge.any() else 0.0
+    ridge = depth[(depth >= ndimage.maximum_filter(depth, 3)) & (depth > 0)]
+    return (float(np.median(ridge)) - 0.5, float(ridge.max()) - 0.5) if ridge.size else (0.0, 0.0)
 
 
 def normalized(amount: Array, clean: bool) -> npt.NDArray[np.uint8]:
@@ -28,13 +28,11 @@ def normalized(amount: Array, clean: bool) -> npt.NDArray[np.uint8]:
     rows, columns = (np.flatnonzero((amount > (0.1 if clean else 0.5)).any(axis=axis)) for axis in (1, 0))
     part = amount[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     longest = max(part.shape)
-    if clean and longest <= 4 * BOX:
-        fine = part
     # The strokes as a mask of FINE * BOX points.
     scale = FINE * BOX / longest
     fine = _resized(np.pad(part, 1 + longest // 10), scale)
     mask = fine > 0.5
-    half = half_width(mask) / FINE
+    half = half_widths(mask)[0] / FINE
     wanted = float(np.clip(half, *HALF_WIDTHS))
     if clean and abs(wanted - half) < 0.15:
         return _placed(_resized(part, BOX / longest))

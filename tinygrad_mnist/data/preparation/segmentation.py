@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy import ndimage
 
 from .errors import NoDigitError
 from .ink import Ink
-from .normalization import half_width
+from .normalization import half_widths
 from .paper import Array, Mask
 
 __all__ = ["Found", "find_digits", "ink_of"]
@@ -42,6 +43,13 @@ class Found:
     def size(self) -> int:
         return max(self.height, self.width)
 
+    @functools.cached_property
+    def half_widths(self) -> tuple[float, float]:
+        """Half the usual and half the greatest width of its strokes, in pixels."""
+        step = max(1, self.size // 100)  # some of the pixels tell
+        usual, greatest = half_widths(self.mask[::step, ::step])
+        return usual * step, greatest * step
+
 
 def find_digits(ink: Ink) -> list[Found]:
     """Find the digits, row by row from the top, each row from the left."""
@@ -58,13 +66,13 @@ def find_digits(ink: Ink) -> list[Found]:
     if not parts:
         raise NoDigitError("from_image: there are only specks or marks at the edge, but no digit; show it whole")
     width = 2 * _typical_half_width(parts)
-    parts = [part for part in parts if _is_stroke(part)]
+    parts = _without_frames([part for part in parts if _is_stroke(part)])
     if not parts:
         raise NoDigitError("from_image: there are only specks and blots, but no strokes of a digit")
     height = _typical_height(parts)
     parts = _joined(parts, height, width)
     parts = [part for part in parts if part.height > 0.4 * height and part.size >= 6 and not _is_flat(part, width)]
-    digits = [piece for part in parts for piece in _cut(part, ink.amount, height, width)]
+    digits = [piece for part in parts for piece in _cut(part, ink.amount, height, width, len(parts) == 1)]
     if not digits:
         raise NoDigitError("from_image: there are only small marks or flat lines, but no digit")
     if len(digits) > MOST:
@@ -90,19 +98,15 @@ def _without_edges(parts: list[Found], shape: tuple[int, ...]) -> list[Found]:
     for part in parts:
         sides = (part.top == 0) + (part.left == 0) + (part.bottom == shape[0]) + (part.right == shape[1])
         flat = min(part.height, part.width) * 8 < part.size
-        if sides >= 3 or (sides and (flat or _depth(part.mask) > 0.2 * part.size)) and len(parts) > 1:
+        if sides >= 3 or (sides and (flat or part.half_widths[1] > 0.2 * part.size)) and len(parts) > 1:
             continue
         kept.append(part)
     return kept
 
 
-def _depth(mask: Mask) -> float:
-    return float(ndimage.distance_transform_edt(np.pad(mask, 1)).max())
-
-
 def _is_stroke(part: Found) -> bool:
     """Whether a part is long for its width, as strokes are, or too small to say."""
-    return part.mask.sum() > 1.4 * (2 * _depth(part.mask) - 1) ** 2 or part.size < 6
+    return part.mask.sum() > 1.4 * (2 * part.half_widths[1]) ** 2 or part.size < 6
 
 
 def _is_flat(part: Found, width: float) -> bool:
@@ -117,7 +121,7 @@ def _is_flat(part: Found, width: float) -> bool:
 def _typical_half_width(parts: list[Found]) -> float:
     """Half the width of most ink's stroke."""
     largest = sorted(parts, key=lambda part: -part.mask.sum())[:12]
-    return max(0.5, float(np.median([half_width(part.mask) for part in largest])))
+    return max(0.5, float(np.median([part.half_widths[0] for part in largest])))
 
 
 def _typical_height(parts: list[Found]) -> float:
@@ -127,20 +131,39 @@ def _typical_height(parts: list[Found]) -> float:
 
 
 def _joined(parts: list[Found], height: float, width: float) -> list[Found]:
-    """Join parts that belong to one digit, the nearest first."""
-    parts = list(parts)
+    """Join parts that belong to one digit, the nearest first, until none are left."""
     while True:
-        best = None
+        parts = sorted(parts, key=lambda part: part.left)
+        pairs = []
         for i, one in enumerate(parts):
             for j in range(i + 1, len(parts)):
+                if parts[j].left - one.right > 0.4 * height:
+                    break
                 distance = _apartness(one, parts[j], height, width)
-                if distance is not None and (best is None or distance < best[0]):
-                    best = distance, i, j
-        if best is None:
+                if distance is not None:
+                    pairs.append((distance, i, j))
+        if not pairs:
             return parts
-        _, i, j = best
-        joined = _together(parts[i], parts[j])
-        parts = [part for k, part in enumerate(parts) if k not in (i, j)] + [joined]
+        used: set[int] = set()
+        joined = []
+        for _, i, j in sorted(pairs):
+            if not used & {i, j}:
+                used |= {i, j}
+                joined.append(_together(parts[i], parts[j]))
+        parts = [part for k, part in enumerate(parts) if k not in used] + joined
+
+
+def _without_frames(parts: list[Found]) -> list[Found]:
+    """Leave out closed outlines that hold others, such as the boxes of a form."""
+    return [part for part in parts if not any(_frames(part, other) for other in parts)]
+
+
+def _frames(part: Found, other: Found) -> bool:
+    inside = part.top < other.top and part.left < other.left and other.bottom < part.bottom and other.right < part.right
+    if not inside or other.height < 0.3 * part.height:
+        return False
+    filled = ndimage.binary_fill_holes(part.mask)
+    return bool(part.mask.sum() < 0.3 * filled.sum())
 
 
 def _apartness(one: Found, two: Found, height: float, width: float) -> float | None:
@@ -175,10 +198,11 @@ def _together(one: Found, two: Found) -> Found:
     return Found(top, left, bottom, right, mask)
 
 
-def _cut(part: Found, amount: Array, height: float, width: float) -> list[Found]:
+def _cut(part: Found, amount: Array, height: float, width: float, alone: bool) -> list[Found]:
     """Cut digits that touch; what is too wide for one and cannot be cut is marked as touching."""
     tall = part.height
-    if part.width < WIDEST * max(tall, 0.7 * height):
+    widest = WIDEST * max(tall, 0.7 * height)
+    if part.width < widest * (1 if alone else 0.85):
         return [part]
     ink = np.where(part.mask, amount[part.top : part.bottom, part.left : part.right], 0)
     count = max(2, round(part.width / (0.75 * tall)))
@@ -195,9 +219,9 @@ def _cut(part: Found, amount: Array, height: float, width: float) -> list[Found]
     if best is not None and best[0] <= 1.8 * width and _crossings(part.mask, best[1]) <= 1:
         left_of = np.arange(part.width)[None, :] < best[1][:, None]
         pieces = [_trimmed(part, part.mask & side) for side in (left_of, ~left_of)]
-        if all(piece.height >= 0.6 * tall and piece.width >= 0.1 * tall for piece in pieces):
-            return [cut for piece in pieces for cut in _cut(piece, amount, height, width)]
-    part.touching = True
+        if all(piece.height >= 0.65 * tall and piece.width >= 0.1 * tall for piece in pieces):
+            return [cut for piece in pieces for cut in _cut(piece, amount, height, width, False)]
+    part.touching = part.touching or part.width >= widest
     return [part]
 
 

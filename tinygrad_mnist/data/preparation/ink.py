@@ -53,7 +53,8 @@ def find_ink(levels: Array) -> Ink:
     least = max(FAINTEST, 5 * noise)
     strong = raw[raw > least]
     if not strong.size:
-        raise NoDigitError("from_image: the picture is blank: no ink stands out from its paper; draw or show a digit")
+        seen = "blank" if noise < 0.04 else "noise"
+        raise NoDigitError(f"from_image: the picture is {seen}: no ink stands out from its paper; draw or show a digit")
     level = float(np.median(strong[strong >= threshold(strong)]))
     amount = np.asarray((raw / level).clip(0, 1), np.float32)
     high = max(0.5, least / level)

@@ -35,7 +35,7 @@ def _level_lines(mask: Mask) -> Mask | None:
     thin = stop - start <= max(3, height // 80)
     column, start, stop = column[thin], start[thin], stop[thin]
     found = np.zeros(mask.shape, bool)
-    every = -(-len(column) // 20_000)  # some of the runs show where lines are
+    every = 1 + len(column) // 20_000  # some of the runs show where lines are
     for _ in range(ROUNDS):
         on_line = _on_lines(column, (start + stop) / 2, height, width, every)
         if not on_line.any():

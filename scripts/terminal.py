@@ -56,17 +56,25 @@ def forgiving(stream: Any) -> Any:
     return io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, "backslashreplace", line_buffering=True)
 
 
+def lost(stream: Any) -> OSError | None:
+    """Return why a forgiving stream dropped what was written last: a BrokenPipeError, for instance."""
+    raw = getattr(getattr(stream, "buffer", None), "raw", None)
+    return raw.problem if isinstance(raw, _Forgiving) else None
+
+
 class _Forgiving(io.RawIOBase):
     """A file that takes everything, and writes what it can."""
+
+    problem: OSError | None = None  # of the last write
 
     def __init__(self, file: io.RawIOBase) -> None:
         self.file = file
 
     def write(self, data: Any) -> int:
         try:
-            written = self.file.write(data)
-        except OSError:
-            written = None
+            written, self.problem = self.file.write(data), None
+        except OSError as error:
+            written, self.problem = None, error
         return len(data) if written is None else written
 
     def writable(self) -> bool:

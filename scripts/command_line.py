@@ -199,11 +199,11 @@ class Stop:
             signal.signal(s, handler)
 
 
-def missing_extras(wanted: Iterable[tuple[str, str, str]]) -> str | None:
+def missing_extras(wanted: Iterable[tuple[str, str, str]], extra: str = "train") -> str | None:
     """Name the first module that is needed and not installed, of (module, purpose, what to do without it)."""
     for module, purpose, instead in wanted:
         if importlib.util.find_spec(module) is None:
-            return f"{purpose} needs {module}: pip install 'tinygrad_mnist[train]'{instead}"
+            return f"{purpose} needs {module}: pip install 'tinygrad_mnist[{extra}]'{instead}"
     return None
 
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import predict
 import pytest
 import reproduce_paper
 from training.opening import Session
@@ -40,5 +41,9 @@ def test_what_the_manuals_name_is_there(manual: Path) -> None:
     for name in re.findall(r"`((?:[a-z_]+/)?[a-z_]+\.(?:py|toml))`|\]\(([^)#:]+)\)", text):
         assert any((manual.parent / part).exists() for part in name if part), name
     options = set(re.findall(r"--([a-z][a-z-]+)", text)) - {"help", "gallery"}  # the latter of benchmark.py
-    fields = Settings.__dataclass_fields__ | Session.__dataclass_fields__ | reproduce_paper.Options.__dataclass_fields__
-    assert {option.replace("-", "_") for option in options} <= fields.keys()
+    known = {
+        name
+        for cls in (Settings, Session, reproduce_paper.Options, predict.Options)
+        for name in cls.__dataclass_fields__
+    }
+    assert {option.replace("-", "_") for option in options} <= known

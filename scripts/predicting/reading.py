@@ -1,0 +1,78 @@
+"""From the name of a picture to its digits and their probabilities; whatever is wrong with it is one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import tinygrad_mnist as tg
+from models.pretrained import Classifier
+
+__all__ = ["Reading", "classify", "printable", "read"]
+
+
+@dataclass
+class Reading:
+    """What was found in one picture."""
+
+    name: str  # of its file, or - for standard input
+    digits: tg.data.Digits | None = None
+    problem: str = ""  # why there are no digits
+    thumbnail: Any = None  # a small copy of the picture where it will be drawn: see drawing.py
+    probabilities: npt.NDArray[np.floating[Any]] | None = None  # (n, 10)
+
+
+def read(name: str) -> tuple[Reading, str | bytes]:
+    """Find the digits of a picture; also return what it was read from, which for standard input is its bytes."""
+    source: str | bytes = name
+    try:
+        source = standard_input() if name == "-" else name
+        return Reading(name, tg.data.from_image(source)), source
+    except tg.data.ImageError as error:
+        itself = "the bytes" if name == "-" else repr(str(Path(os.path.expanduser(name))))
+        problem = str(error).removeprefix("from_image: ").replace(itself, "it")  # its name is told in front of it
+    except OSError as error:
+        problem = error.strerror or str(error)
+    except MemoryError:
+        problem = "there is not enough memory for it; make it smaller"
+    return Reading(name, problem=problem), source
+
+
+def standard_input() -> bytes:
+    """The bytes of standard input: no more than what `tg.data.from_image` refuses for its size."""
+    from tinygrad_mnist.data.preparation.reading import MAX_BYTES
+
+    if sys.stdin is None or sys.stdin.isatty():
+        raise tg.data.ImageError("no picture comes from there; pipe one into it, or name a file")
+    return sys.stdin.buffer.read(MAX_BYTES + 1)
+
+
+def classify(classifier: Classifier, readings: list[Reading]) -> None:
+    """Fill in the probabilities of all digits of some pictures.
+
+    Raises
+    ------
+    CheckpointError
+        If the weights make logits that are no numbers.
+    """
+    found = [reading for reading in readings if reading.digits]
+    if not found:
+        return
+    logits = tg.training.outputs(classifier.model, np.concatenate([r.digits.images for r in found if r.digits]))
+    if not np.isfinite(logits).all():
+        raise tg.checkpoint.CheckpointError(f"{classifier.path}: a logit is NaN or infinite; use other weights")
+    probabilities = tg.softmax(logits.astype(np.float64) / classifier.temperature).data
+    ends = np.cumsum([len(r.digits.images) for r in found if r.digits])
+    for reading, part in zip(found, np.split(probabilities, ends[:-1]), strict=True):
+        reading.probabilities = part
+
+
+def printable(text: str) -> str:
+    r"""One line that shows any text: a line feed, for instance, becomes \n."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -17,6 +17,7 @@ if __name__ == "__main__":  # the other imports take a while
 
     prepare("predict.py")
 
+from argparse import ArgumentTypeError
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,13 @@ EXIT_CODES = (
 )
 
 
+def file(text: str) -> Path:
+    """Argument type: a file's name."""
+    if not text:
+        raise ArgumentTypeError("it is empty; name a file")
+    return Path(text)
+
+
 @dataclass(frozen=True)
 class Options:
     """Which weights are used, and what is told."""
@@ -53,10 +61,13 @@ class Options:
         "the weights of this run of train_mnist.py (default: the latest in runs/, else those shipped)",
         metavar="DIR",
     )
-    weights: Path | None = option(None, "the weights in this file (.safetensors)", metavar="FILE")
+    weights: Path | None = option(None, "the weights in this file (.safetensors)", metavar="FILE", parse=file)
     json: bool = option(False, "write a JSON object for each picture, one a line, also where it cannot be read")
     save: Path | None = option(
-        None, "draw the pictures, the 28x28 pixels that the network saw and their saliency (PNG)", metavar="PICTURE"
+        None,
+        "draw the pictures, the 28x28 pixels that the network saw and their saliency (PNG)",
+        metavar="PICTURE",
+        parse=file,
     )
     show: bool = option(False, "open that drawing in the system's viewer")
 

@@ -43,8 +43,9 @@ def answers(reading: Reading) -> list[Answer]:
 def text(found: list[Answer]) -> str:
     """The digits as they stand in the picture: a line for each of its rows."""
     shown = "".join(str(answer.digit) for answer in found[:1])
-    for before, after in pairwise(found):  # a row is read from the left
-        shown += f"\n{after.digit}" if after.box[0] < before.box[0] else str(after.digit)
+    for before, after in pairwise(found):
+        (left, _, _, bottom), (_, top, right, _) = before.box, after.box
+        shown += f"\n{after.digit}" if right <= left or top >= bottom else str(after.digit)
     return shown
 
 

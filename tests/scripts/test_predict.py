@@ -119,6 +119,16 @@ def test_json(call: Any, weights: Path) -> None:
             assert digit["unsure"] is (digit["probability"] < telling.UNSURE)
 
 
+def test_a_row_ends_where_the_next_digit_is_below_or_back_at_the_left() -> None:
+    def shown(*boxes: tuple[int, int, int, int]) -> str:
+        digits = tg.data.Digits(IMAGES[: len(boxes)], np.array(boxes), np.zeros(len(boxes), bool))
+        return telling.text(telling.answers(reading.Reading("a.png", digits, probabilities=np.eye(10)[: len(boxes)])))
+
+    assert shown((0, 0, 9, 9), (0, 10, 9, 19), (2, 20, 9, 29)) == "0\n1\n2", "a column"
+    assert shown((0, 0, 9, 9), (8, 3, 19, 12), (20, 6, 29, 15), (0, 14, 9, 23)) == "012\n3", "rows that slope"
+    assert shown((10, 0, 29, 19), (9, 3, 40, 20)) == "01", "a stroke reaches back"
+
+
 @given(st.lists(st.floats(0.001, 1), min_size=10, max_size=10))
 def test_an_answer_is_unsure_below_the_threshold(row: list[float]) -> None:
     p = np.array([row]) / sum(row)
@@ -313,7 +323,7 @@ def test_drawings_that_are_refused_or_fail(call: Any, monkeypatch: pytest.Monkey
     name = picture("one.png", [1])
     before = Path(name).read_bytes()
     Path("folder.png").mkdir()
-    for out in (name, "./one.png", "out.jpg", "none/out.png", "folder.png"):
+    for out in (name, "./one.png", "out.jpg", "none/out.png", "folder.png", ""):
         done = call(name, "--save", out)
         assert done.code == 2 and len(done.err) == 1 and not done.out, out
     assert Path(name).read_bytes() == before

@@ -109,10 +109,8 @@ def read_all(names: list[str], options: Options, classifier: Classifier) -> Iter
         for start in range(0, len(names), TOGETHER):
             readings = []
             for name in names[start : start + TOGETHER]:
-                reading, source = read(name)
-                if reading.digits and drawn:
-                    reading.thumbnail, drawn = drawing.thumbnail(source), drawn - 1
-                readings.append(reading)
+                readings.append(read(name, drawn > 0))
+                drawn -= readings[-1].digits is not None
                 bar.update()
             classify(classifier, readings)
             with tqdm.external_write_mode():

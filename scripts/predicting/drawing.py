@@ -14,13 +14,12 @@ import numpy.typing as npt
 import tinygrad_mnist as tg
 from tinygrad_mnist.storage.files import write_atomically
 
-from .reading import Reading
+from .reading import SIDE, Reading
 from .telling import answers, short_answer, title
 
-__all__ = ["DIGITS", "PICTURES", "draw", "no_viewer", "refused", "show", "thumbnail", "write"]
+__all__ = ["DIGITS", "PICTURES", "draw", "no_viewer", "refused", "show", "write"]
 
 PICTURES, DIGITS = 20, 30  # at most: in a drawing, of a picture
-SIDE = 320  # pixels: the longer side of a picture
 SCALE = 5  # pixels of the drawing for one of 28x28
 CELL = 28 * SCALE
 GAP, LINE = 16, 22  # between parts, for a line of text
@@ -46,18 +45,6 @@ def no_viewer() -> str:
     if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
         return "there is no display; use --save PICTURE"
     return ""
-
-
-def thumbnail(source: str | bytes) -> tuple[Any, float]:
-    """A small copy of a picture that has been read, and its size relative to the picture."""
-    from PIL import Image
-
-    from tinygrad_mnist.data.preparation.reading import MAX_PIXELS, read
-
-    picture = read(source, MAX_PIXELS)
-    image = Image.fromarray(np.uint8(255 * picture.levels)).convert("RGB")
-    image.thumbnail((SIDE, SIDE))
-    return image, image.width / picture.width
 
 
 def draw(readings: list[Reading], model: Any) -> Any:
@@ -111,12 +98,13 @@ def _band(reading: Reading, model: Any) -> Any:
     images = reading.digits.images[:DIGITS]
     columns = min(len(images), COLUMNS)
     height = LINE + max(picture.height, -(-len(images) // COLUMNS) * (CELL + LINE + GAP))
-    band = Image.new("RGB", (SIDE + columns * (2 * CELL + GAP + GAP), height), "white")
+    left_out = f" ({len(found)} digits, {DIGITS} drawn)" if len(found) > DIGITS else ""
+    name = _words(title(reading), left_out)
+    band = Image.new("RGB", (max(name.width, SIDE + columns * (2 * CELL + 2 * GAP)), height), "white")
+    band.paste(name, (0, 0))
     band.paste(picture, (0, LINE))
     pen = ImageDraw.Draw(band)
     pen.rectangle((0, LINE, picture.width - 1, LINE + picture.height - 1), outline=FRAME)
-    left_out = f" ({len(found)} digits, {DIGITS} drawn)" if len(found) > DIGITS else ""
-    band.paste(_words(title(reading), left_out), (0, 0))
     for answer in found:
         left, top, right, bottom = (round(side * scale) for side in answer.box)
         pen.rectangle((left, LINE + top, max(right, left + 1), LINE + max(bottom, top + 1)), outline=BOX)

@@ -14,7 +14,9 @@ import numpy.typing as npt
 import tinygrad_mnist as tg
 from models.pretrained import Classifier
 
-__all__ = ["Reading", "classify", "printable", "read"]
+__all__ = ["SIDE", "Reading", "classify", "printable", "read"]
+
+SIDE = 320  # pixels: the longer side of a thumbnail
 
 
 @dataclass
@@ -24,16 +26,16 @@ class Reading:
     name: str  # of its file, or - for standard input
     digits: tg.data.Digits | None = None
     problem: str = ""  # why there are no digits
-    thumbnail: Any = None  # a small copy of the picture where it will be drawn: see drawing.py
+    thumbnail: tuple[Any, float] | None = None  # where it will be drawn
     probabilities: npt.NDArray[np.floating[Any]] | None = None  # (n, 10)
 
 
-def read(name: str) -> tuple[Reading, str | bytes]:
-    """Find the digits of a picture; also return what it was read from, which for standard input is its bytes."""
-    source: str | bytes = name
+def read(name: str, with_thumbnail: bool) -> Reading:
+    """Find the digits of a picture."""
     try:
         source = standard_input() if name == "-" else name
-        return Reading(name, tg.data.from_image(source)), source
+        digits = tg.data.from_image(source)
+        return Reading(name, digits, thumbnail=thumbnail(source) if with_thumbnail else None)
     except tg.data.ImageError as error:
         itself = "the bytes" if name == "-" else repr(str(Path(os.path.expanduser(name))))
         problem = str(error).removeprefix("from_image: ").replace(itself, "it")  # its name is told in front of it
@@ -41,7 +43,19 @@ def read(name: str) -> tuple[Reading, str | bytes]:
         problem = error.strerror or str(error)
     except MemoryError:
         problem = "there is not enough memory for it; make it smaller"
-    return Reading(name, problem=problem), source
+    return Reading(name, problem=problem)
+
+
+def thumbnail(source: str | bytes) -> tuple[Any, float]:
+    """A small copy of a picture that has been read, and its size relative to the picture."""
+    from PIL import Image
+
+    from tinygrad_mnist.data.preparation import reading as pictures
+
+    picture = pictures.read(source, pictures.MAX_PIXELS)
+    image = Image.fromarray(np.uint8(255 * picture.levels)).convert("RGB")
+    image.thumbnail((SIDE, SIDE))
+    return image, image.width / picture.width
 
 
 def standard_input() -> bytes:

@@ -293,14 +293,17 @@ def test_the_bar_is_for_several_pictures_and_a_terminal(call: Any, monkeypatch: 
 
 # The drawing ----------------------------------------------------------------------------------------------------------
 def test_the_drawing_shows_what_the_network_saw(call: Any) -> None:
-    name = picture("two.png", [0, 2])
+    name = picture("four.png", [0, 1, 2, 4])
     assert call(name, "none.png", "--save", "out.png").code == 1
     with Image.open("out.png") as image:
         assert image.format == "PNG"
         pixels = np.asarray(image.convert("RGB"))
-    assert (pixels == drawing.BOX).all(axis=-1).sum() > 200, "two boxes"
+    found = tg.data.from_image(name)
+    columns = np.flatnonzero((pixels == drawing.BOX).all(axis=-1).sum(axis=0) > 10)  # the sides of the boxes
+    sides = np.sort(found.boxes[:, [0, 2]].ravel()) * reading.SIDE / (4 * 28 * 4)
+    np.testing.assert_allclose(columns, drawing.GAP + sides, atol=0.6)
     grey = np.where(np.ptp(pixels, axis=-1) == 0, pixels[..., 0], 255)
-    for seen in tg.data.from_image(name).images:
+    for seen in found.images:
         cell = seen.repeat(drawing.SCALE, axis=0).repeat(drawing.SCALE, axis=1)
         places = np.argwhere(grey[: -len(cell), : -len(cell)] == 0)
         assert any(np.array_equal(grey[y : y + len(cell), x : x + len(cell)], cell) for y, x in places)
@@ -317,6 +320,13 @@ def test_the_drawing_has_limits(call: Any, monkeypatch: pytest.MonkeyPatch) -> N
         assert call(*names[:count], "--save", "out.png").err[1:] == []
         drawings.append(Path("out.png").read_bytes())
     assert drawings[0] == drawings[1] != drawings[2]
+
+
+def test_a_picture_that_is_gone_before_it_is_drawn(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = tg.data.from_image
+    monkeypatch.setattr(tg.data, "from_image", lambda image: (find(image), os.remove(image))[0])
+    done = call(picture("one.png", [1]), picture("two.png", [2]), "--save", "out.png")
+    assert done.code == 1 and not done.out and done.err[1] == "predict.py: one.png: No such file or directory"
 
 
 def test_drawings_that_are_refused_or_fail(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,7 +391,7 @@ def test_a_stream_tells_why_it_lost_something() -> None:
 def test_it_ends_when_nobody_reads_and_says_when_output_is_lost(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     name, names = picture("one.png", [1]), []
     monkeypatch.setattr(predict, "TOGETHER", 2)
-    monkeypatch.setattr(predict, "read", lambda name: names.append(name) or reading.read(name))
+    monkeypatch.setattr(predict, "read", lambda name, small: names.append(name) or reading.read(name, small))
     monkeypatch.setattr(predict, "lost", lambda stream: BrokenPipeError())
     done = call(*[name] * 9)
     assert done.code == 0 and len(names) == 2 and len(done.err) == 1

@@ -1,0 +1,1 @@
+"""The server behind draw.py, and its page."""

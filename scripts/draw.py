@@ -20,31 +20,44 @@ if __name__ == "__main__":  # the other imports take a while
 
 import threading
 import webbrowser
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 for library in ("OPENBLAS", "MKL", "OMP"):  # an image is too small for several threads
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
-from command_line import Parser, Stop, add_options, option
+import numpy as np
+from command_line import Parser, Stop, add_options, missing_extras, option
 from drawing.answers import Answers
 from drawing.catalogue import Catalogue
 from drawing.server import Server
+from trained import weights_of_run
 
+import tinygrad_mnist as tg
+from models.pretrained import load_classifier
+
+NEEDED = [("PIL", "reading drawings", ""), ("scipy", "reading drawings", ""), ("safetensors", "reading weights", "")]
 EXIT_CODES = "exit codes: 0 ended by Ctrl-C, SIGTERM or SIGHUP; 2 bad arguments or weights, or the port is in use"
 PORTS = range(8000, 8100)  # the first free one, unless a port is given
 
 
-@dataclass
+@dataclass(frozen=True)
 class Options:
-    """The options of the command line."""
+    """Which weights there are to choose from, and where the page is."""
 
     run: tuple[Path, ...] = option(
-        (), "folders of runs of train_mnist.py to choose from, the first at once", metavar="DIR"
+        (), "runs of train_mnist.py, besides those in runs/; the page begins with the first", metavar="DIR"
     )
-    weights: tuple[Path, ...] = option((), "files of weights to choose from, the first at once", metavar="FILE")
-    port: int | None = option(None, "port of 127.0.0.1; 0: any (default: the first free one from 8000 on)", least=0)
+    weights: tuple[Path, ...] = option((), "files of weights (.safetensors), likewise", metavar="FILE")
+    port: int | None = option(
+        None, "port of 127.0.0.1; 0 is any that is free (default: the first free one from 8000 on)", least=0
+    )
     no_browser: bool = option(False, "do not open the browser")
+
+
+def complain(text: str) -> None:
+    print(f"draw.py: {text}", file=sys.stderr)
 
 
 def bind(answers: Answers, port: int | None) -> Server:
@@ -58,20 +71,44 @@ def bind(answers: Answers, port: int | None) -> Server:
     return Server(answers, 0)
 
 
-def main(argv: list[str] | None = None) -> int:
+def open_browser(address: str) -> None:
+    if not webbrowser.open(address):
+        complain("no browser was found; open the address in one of yours")
+
+
+def begin(options: Options) -> Server:
+    """Make the server; the weights that were named are tried at once, and what reads drawings is imported."""
+    for path in [*options.weights, *map(weights_of_run, options.run)]:
+        load_classifier(path)
+    answers = Answers(Catalogue(options.run, options.weights))
+    if not answers.models()["models"]:
+        raise FileNotFoundError("there are no weights; train some with train_mnist.py, or name a file: --weights FILE")
+    drawing = np.full((64, 64), 255, np.uint8)
+    drawing[16:48, 30:34] = 0
+    tg.data.from_image(drawing)
+    try:
+        return bind(answers, options.port)
+    except (OSError, OverflowError) as error:
+        raise OSError(f"port {options.port} cannot be used ({error}); leave out --port, or name another one") from error
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser("draw.py", __doc__, EXIT_CODES)
     add_options(parser, Options)
     options = Options(**vars(parser.parse_args(argv)))
-    answers = Answers(Catalogue(options.run, options.weights))
+    if problem := missing_extras(NEEDED, "images"):
+        complain(problem)
+        return 2
     try:
-        server = bind(answers, options.port)
-    except (OSError, OverflowError) as error:
-        parser.error(f"port {options.port}: {error}; name another --port")
+        server = begin(options)
+    except (OSError, ValueError) as error:
+        complain(str(error))
+        return 2
     with Stop() as stop, server:
-        print(f"draw at {server.address}\nCtrl-C ends it")
+        print(f"draw at {server.address} (Ctrl-C ends it)")
         if not options.no_browser:
-            threading.Thread(target=webbrowser.open, args=(server.address,), daemon=True).start()
-        server.timeout = 0.2
+            threading.Thread(target=open_browser, args=(server.address,), daemon=True).start()
+        server.timeout = 0.2  # seconds until a signal is noticed
         while not stop.signal:
             server.handle_request()
     return 0

@@ -36,7 +36,7 @@ class Answers:
     def models(self) -> dict[str, Any]:
         """List the models that there are."""
         models = self.catalogue.models()
-        return {"models": models, "default": models[0]["id"]}
+        return {"models": models, "default": models[0]["id"] if models else None}
 
     def read(self, values: dict[str, Any]) -> dict[str, Any]:
         """Read the digits of a drawing."""
@@ -57,15 +57,16 @@ class Answers:
     def explain(self, values: dict[str, Any]) -> dict[str, Any]:
         """Show why a classifier answers as it does."""
         classifier, image = self._classifier(values), _image(values)
-        target = None if values.get("target") is None else _whole(values, "target", 0, 9)
-        target = int(_probabilities(classifier, tg.Tensor(image))[0].argmax()) if target is None else target
+        model, target = classifier.model, values.get("target")
+        if target is None:
+            target = int(_probabilities(classifier, tg.Tensor(image))[0].argmax())
+        else:
+            target = _whole(values, "target", 0, 9)
         return {
             "target": target,
-            "saliency": _rows(tg.explain.saliency(classifier.model, image, target)[0]),
-            "occlusion": _rows(tg.explain.occlusion(classifier.model, image, target)[0]),
-            "layers": [
-                _layer(found.name, found.values[0]) for found in tg.explain.feature_maps(classifier.model, image)
-            ],
+            "saliency": _rows(tg.explain.saliency(model, image, target)[0]),
+            "occlusion": _rows(tg.explain.occlusion(model, image, target)[0]),
+            "layers": [_layer(name, maps[0]) for name, maps in tg.explain.feature_maps(model, image)],
         }
 
     def ascend(self, values: dict[str, Any]) -> dict[str, Any]:
@@ -97,10 +98,10 @@ def _whole(values: dict[str, Any], name: str, least: int, most: int) -> int:
 def _image(values: dict[str, Any]) -> npt.NDArray[np.float32]:
     """Return the image (1, 28, 28) that is meant, its pixels in [0, 1]."""
     rows = values.get("image")
-    right = isinstance(rows, list) and len(rows) == 28 and all(isinstance(row, list) and len(row) == 28 for row in rows)
-    if not right or not all(
-        type(pixel) in (int, float) and 0 <= pixel <= 255 for pixel in chain.from_iterable(rows or ())
-    ):
+    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == 28 for row in rows):
+        rows = []
+    pixels = list(chain.from_iterable(rows))
+    if len(pixels) != 28 * 28 or not all(type(pixel) in (int, float) and 0 <= pixel <= 255 for pixel in pixels):
         raise RefusedError(400, "image must be 28 rows of 28 numbers from 0 to 255")
     return np.array(rows, np.float32)[None] / np.float32(255)
 
@@ -112,24 +113,25 @@ def _digits(classifier: Classifier, picture: Any) -> dict[str, Any]:
     try:
         digits = tg.data.from_image(picture)
     except tg.data.NoDigitError as error:
-        found["message"] = str(error)
+        found["message"] = _words(error)
     except tg.data.ImageError as error:
-        raise RefusedError(422, str(error)) from None
+        raise RefusedError(422, _words(error)) from None
     else:
-        parts = zip(
-            digits.images, digits.boxes, digits.touching, _probabilities(classifier, digits.images), strict=True
-        )
         found["digits"] = [
             {
-                "image": image.tolist(),
-                "box": box.tolist(),
-                "touching": bool(touching),
+                "image": digits.images[i].tolist(),
+                "box": digits.boxes[i].tolist(),
+                "touching": bool(digits.touching[i]),
                 "probabilities": _rows(probabilities),
                 "digit": int(probabilities.argmax()),
             }
-            for image, box, touching, probabilities in parts
+            for i, probabilities in enumerate(_probabilities(classifier, digits.images))
         ]
     return {**found, "milliseconds": round(1000 * (time.perf_counter() - started), 2)}
+
+
+def _words(error: Exception) -> str:
+    return str(error).removeprefix("from_image: ")
 
 
 def _probabilities(classifier: Classifier, images: Any) -> npt.NDArray[np.floating[Any]]:

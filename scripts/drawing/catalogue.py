@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from trained import RUNS, weights_of_epochs, weights_of_run
+
+import tinygrad_mnist as tg
 from models.pretrained import SHIPPED, Classifier, load_classifier
 
 from .protocol import RefusedError
@@ -21,7 +25,7 @@ class Catalogue:
     Parameters
     ----------
     runs : sequence of Path
-        Run folders, besides those in the folder of runs.
+        Run folders, besides those in `RUNS`.
     weights : sequence of Path
         Files of weights, besides those of the folder `models`.
     """
@@ -29,24 +33,33 @@ class Catalogue:
     def __init__(self, runs: Sequence[Path] = (), weights: Sequence[Path] = ()) -> None:
         self.runs, self.weights = runs, weights
         self.files: dict[str, Path] = {}  # by key
-        self.loaded: dict[str, tuple[object, Classifier]] = {}  # with what tells whether the file is the same
+        self.loaded: dict[str, tuple[tuple[int, int], Classifier]] = {}  # with time and size of the file
         self.lock = threading.Lock()
 
     def models(self) -> list[dict[str, Any]]:
-        """List what there is now, the default first."""
-        return [self._entry(path, path.name) for path in [*self.weights, SHIPPED]]
+        """List what there is now: files and runs that were named, other runs, the newest first, what is shipped."""
+        found: dict[str, dict[str, Any]] = {}
+        for path in self.weights:
+            self._add(found, path, path)
+        for run in [*self.runs, *_newest_first(RUNS)]:
+            try:
+                path = weights_of_run(run)
+            except OSError:  # it has none yet
+                continue
+            self._add(found, path, run, weights_of_epochs(run))
+        for path in sorted(SHIPPED.parent.glob("*.safetensors")):
+            self._add(found, path, Path(path.parent.name, path.name))
+        return list(found.values())
 
     def classifier(self, key: str) -> Classifier:
         """Return the classifier of a key; it is loaded where it is not yet, or where its file has changed."""
-        if key not in self.files:
-            self.models()
         if (path := self.files.get(key)) is None:
-            raise RefusedError(404, "there is no such model any more; ask for the list of models again")
+            raise RefusedError(404, "there is no such model; ask for the list of models again")
         try:
             about = path.stat()
             stamp = about.st_mtime_ns, about.st_size
             with self.lock:
-                if self.loaded.get(key, (None,))[0] != stamp:
+                if key not in self.loaded or self.loaded[key][0] != stamp:
                     self.loaded.pop(key, None)
                     self.loaded[key] = stamp, load_classifier(path)
                     while len(self.loaded) > LOADED:
@@ -55,10 +68,35 @@ class Catalogue:
         except (OSError, ValueError) as error:
             raise RefusedError(422, str(error)) from error
 
-    def _entry(self, path: Path, label: str) -> dict[str, Any]:
-        return {"id": self._key(path), "label": label, "model": "deep_convnet.DeepConvNet", "epochs": []}
+    def _add(
+        self, found: dict[str, dict[str, Any]], path: Path, place: Path, epochs: dict[float, Path] | None = None
+    ) -> None:
+        """Add the entry of a file of weights, which may be that of a run with weights of its epochs."""
+        entry: dict[str, Any] = {"id": self._key(path), "label": str(place)}
+        try:
+            about = tg.checkpoint.load_metadata(path)
+        except (OSError, ValueError) as error:
+            about, entry["error"] = {}, str(error)
+        entry["model"] = about.get("model")
+        entry["label"] += f" ({entry['model']})" if "model" in about else ""
+        entry["accuracy"], entry["temperature"] = (_number(about.get(name)) for name in ("accuracy", "temperature"))
+        entry["epochs"] = [{"id": self._key(file), "epoch": epoch} for epoch, file in (epochs or {}).items()]
+        found.setdefault(entry["id"], entry)
 
     def _key(self, path: Path) -> str:
         key = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
         self.files[key] = path
         return key
+
+
+def _newest_first(place: Path) -> Iterator[Path]:
+    runs = [file.parent for file in place.glob("*/config.json")]
+    yield from sorted(runs, key=lambda run: run.stat().st_mtime_ns, reverse=True)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None

@@ -48,7 +48,6 @@ class Request:
     query: dict[str, str]
     headers: dict[str, str]  # by names in lower case
     length: int | None  # bytes of the body, as announced
-    keep_alive: bool  # whether the client wants to send another one
 
 
 class Connection:
@@ -64,8 +63,9 @@ class Connection:
     def __init__(self, sock: socket.socket, seconds: float) -> None:
         self.sock, self.seconds = sock, seconds
         self.buffer = bytearray()  # what has come and is not used yet
-        self.unread = 0  # bytes of the body that have not been read
         self.deadline = 0.0
+        self.lasting = False  # whether the client would send another request
+        self.again = False  # whether another request may follow: this one was read to its end
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def wait(self, seconds: float, give_up: Callable[[], bool]) -> bool:
@@ -84,6 +84,7 @@ class Connection:
 
     def head(self) -> Request:
         """Read the request line and the headers."""
+        self.again = False
         while (end := self.buffer.find(b"\r\n\r\n")) < 0 and len(self.buffer) <= HEAD:
             if re.search(rb"(?<!\r)\n", self.buffer):
                 raise RefusedError(400, "a line of the head ends without a carriage return")
@@ -108,26 +109,27 @@ class Connection:
         length = headers.get("content-length")
         if length is not None and not re.fullmatch("[0-9]{1,18}", length):
             raise RefusedError(400, "Content-Length is not a whole number")
-        self.unread = int(length or 0)
-        wishes = headers.get("connection", "keep-alive" if minor == "1" else "close").lower()
-        return Request(method, path, query, headers, self.unread if length else None, "close" not in wishes)
+        request = Request(method, path, query, headers, None if length is None else int(length))
+        self.lasting = "close" not in headers.get("connection", "keep-alive" if minor == "1" else "close").lower()
+        self.again = self.lasting and not request.length
+        return request
 
     def body(self, request: Request) -> bytes:
         """Read the body, the size of which has been checked."""
         if request.headers.get("expect", "").lower() == "100-continue" and not self.buffer:
             self.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-        length = self.unread
+        length = request.length or 0
         while len(self.buffer) < length:
             self._receive()
         data = bytes(self.buffer[:length])
         del self.buffer[:length]
-        self.unread = 0
+        self.again = self.lasting
         return data
 
-    def respond(self, status: int, body: bytes, kind: str, keep_alive: bool, headers: Mapping[str, str]) -> None:
+    def respond(self, status: int, kind: str, body: bytes, headers: Mapping[str, str]) -> None:
         """Send a response."""
         fields = {"Content-Type": kind, "Content-Length": str(len(body)), **ALWAYS, **headers}
-        fields["Connection"] = "keep-alive" if keep_alive else "close"
+        fields["Connection"] = "keep-alive" if self.again else "close"
         lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{name}: {fields[name]}" for name in fields)]
         self.sock.settimeout(self.seconds)
         self.sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + body)

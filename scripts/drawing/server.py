@@ -102,10 +102,9 @@ class Server(socketserver.TCPServer):
                 found = self.connections.acquire(timeout=self.patience)
                 self.crowded = False
                 if not found:
-                    busy = RefusedError(429, "all connections are in use; try again", Retry_After="1")
-                    request.settimeout(0)
+                    body = b'{"error": "all connections are in use; try again"}'
                     with contextlib.suppress(OSError):
-                        self._refuse(Connection(request, 0.1), busy)
+                        Connection(request, 0.1).respond(429, JSON, body, {"Retry-After": "1"})
                     return
             undo.callback(self.connections.release)
             threading.Thread(target=self._serve, args=(request,), daemon=True).start()
@@ -131,27 +130,29 @@ class Server(socketserver.TCPServer):
     # Requests ---------------------------------------------------------------------------------------------------------
     def _reply(self, connection: Connection) -> bool:
         """Answer a request; return whether another one may follow."""
-        where = "a request"
+        where, status, headers = "a request", 200, {}
         try:
             request = connection.head()
             where = f"{request.method} {request.path[:100]}"
             kind, body = self._body(connection, request)
-            again = request.keep_alive and not connection.unread and not self.crowded
-            connection.respond(200, body, kind, again, {})
-            return again
-        except RefusedError as refused:
-            return self._refuse(connection, refused)
-        except OSError:
-            raise
+        except ConnectionError:  # the client is gone
+            return False
         except Exception as error:
-            self._complain(where, error)
-            return self._refuse(connection, RefusedError(500, "the server has failed here; it says why where it runs"))
+            refused = self._refusal(where, error)
+            status, headers = refused.status, refused.headers
+            kind, body = JSON, json.dumps({"error": str(refused)}).encode()
+        connection.again = connection.again and not self.crowded
+        connection.respond(status, kind, body, headers)
+        return connection.again
 
-    def _refuse(self, connection: Connection, refused: RefusedError) -> bool:
-        body = json.dumps({"error": str(refused)}).encode()
-        again = refused.status in (404, 405, 422) and not connection.unread
-        connection.respond(refused.status, body, JSON, again, refused.headers)
-        return again
+    def _refusal(self, where: str, error: Exception) -> RefusedError:
+        """Return what the client is told of an error; one that is not the client's is told where the server runs."""
+        if isinstance(error, RefusedError):
+            return error
+        if isinstance(error, FloatingPointError):
+            return RefusedError(422, "the model gives numbers that are not finite; take other weights")
+        self._complain(where, error)
+        return RefusedError(500, "the server has failed here; it says why where it runs")
 
     def _body(self, connection: Connection, request: Request) -> tuple[str, bytes]:
         """Return type and bytes of the answer to a request that may be made."""

@@ -64,23 +64,25 @@ class Connection:
         self.sock, self.seconds = sock, seconds
         self.buffer = bytearray()  # what has come and is not used yet
         self.deadline = 0.0
+        self.bodiless = False  # whether the response to this request has no body
         self.lasting = False  # whether the client would send another request
-        self.again = False  # whether another request may follow: this one was read to its end
+        self.again = True  # whether another request may follow: the one before was read to its end
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def wait(self, seconds: float, give_up: Callable[[], bool]) -> bool:
         """Wait for the next request to begin; False if it does not, or if `give_up()` becomes true."""
         until = time.monotonic() + seconds
         self.sock.settimeout(min(0.2, seconds))
-        while not self.buffer and time.monotonic() < until and not give_up():
+        while not self.buffer:
             try:
                 if not (data := self.sock.recv(65_536)):
                     return False
                 self.buffer += data
             except TimeoutError:
-                continue
+                if give_up() or time.monotonic() >= until:
+                    return False
         self.deadline = time.monotonic() + self.seconds
-        return bool(self.buffer)
+        return True
 
     def head(self) -> Request:
         """Read the request line and the headers."""
@@ -110,6 +112,7 @@ class Connection:
         if length is not None and not re.fullmatch("[0-9]{1,18}", length):
             raise RefusedError(400, "Content-Length is not a whole number")
         request = Request(method, path, query, headers, None if length is None else int(length))
+        self.bodiless = method == "HEAD"
         self.lasting = "close" not in headers.get("connection", "keep-alive" if minor == "1" else "close").lower()
         self.again = self.lasting and not request.length
         return request
@@ -132,14 +135,14 @@ class Connection:
         fields["Connection"] = "keep-alive" if self.again else "close"
         lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{name}: {fields[name]}" for name in fields)]
         self.sock.settimeout(self.seconds)
-        self.sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+        self.sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + (b"" if self.bodiless else body))
 
     def close(self) -> None:
-        """Close; what the client still sends is dropped for a second, else it might lose the response."""
+        """Close; what a client still sends of a request is dropped for a second, else it might lose the response."""
         try:
             self.sock.shutdown(socket.SHUT_WR)
             until = time.monotonic() + 1
-            while (left := until - time.monotonic()) > 0:
+            while not self.again and (left := until - time.monotonic()) > 0:
                 self.sock.settimeout(left)
                 if not self.sock.recv(65_536):
                     break

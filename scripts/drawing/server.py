@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .answers import Answers
 from .protocol import Connection, RefusedError, Request, parse_json
 
@@ -112,11 +114,9 @@ class Server(socketserver.TCPServer):
 
     def _serve(self, sock: socket.socket) -> None:
         try:
-            connection = Connection(sock, self.seconds)
-            with contextlib.suppress(OSError):  # the client is gone
+            with contextlib.suppress(OSError), contextlib.closing(Connection(sock, self.seconds)) as connection:
                 while connection.wait(self.idle, lambda: self.crowded) and self._reply(connection):
                     pass
-            connection.close()
         finally:
             self.connections.release()
 
@@ -177,7 +177,7 @@ class Server(socketserver.TCPServer):
         if route.accepts:
             self._check_body(request, route)
             body = connection.body(request)
-        with self._turn():
+        with self._turn(), np.errstate(all="ignore"):  # what is not finite is found in the answer
             if route.accepts == (JSON,):
                 values = parse_json(body)
             elif route.accepts:

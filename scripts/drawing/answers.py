@@ -19,6 +19,7 @@ from .catalogue import Catalogue
 from .protocol import RefusedError
 
 CANVAS = 512  # pixels that a drawing may have in a row or a column
+PICTURE = 25_000_000  # pixels that a picture may have: 100 MB while it is decoded
 STEPS = 20  # of gradient ascent at once
 
 
@@ -111,7 +112,7 @@ def _digits(classifier: Classifier, picture: Any) -> dict[str, Any]:
     started = time.perf_counter()
     found: dict[str, Any] = {"digits": []}
     try:
-        digits = tg.data.from_image(picture)
+        digits = tg.data.from_image(picture, max_pixels=PICTURE)
     except tg.data.NoDigitError as error:
         found["message"] = _words(error)
     except tg.data.ImageError as error:

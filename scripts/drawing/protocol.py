@@ -6,6 +6,7 @@ reads unclear heads in its own way; a page of this machine needs little of HTTP 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
@@ -137,17 +138,15 @@ class Connection:
         self.sock.settimeout(self.seconds)
         self.sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + (b"" if self.bodiless else body))
 
-    def close(self) -> None:
-        """Close; what a client still sends of a request is dropped for a second, else it might lose the response."""
-        try:
+    def close(self, linger: float = 1.0) -> None:
+        """Close; what a client still sends is dropped for some seconds, else it might lose the response."""
+        with contextlib.suppress(OSError):  # the client is gone, or still sends
             self.sock.shutdown(socket.SHUT_WR)
-            until = time.monotonic() + 1
+            until = time.monotonic() + linger
             while not self.again and (left := until - time.monotonic()) > 0:
                 self.sock.settimeout(left)
                 if not self.sock.recv(65_536):
                     break
-        except OSError:  # the client is gone, or still sends
-            pass
         self.sock.close()
 
     def _receive(self) -> None:

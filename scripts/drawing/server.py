@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import secrets
 import socket
 import socketserver
@@ -57,7 +58,7 @@ class Server(socketserver.TCPServer):
         Number of answers that are computed at once.
     """
 
-    allow_reuse_address = True
+    allow_reuse_address = os.name != "nt"  # in Windows it would let two servers have one port
     request_queue_size = 256
     patience = 0.5  # seconds that a client waits while all connections are in use
 
@@ -104,19 +105,29 @@ class Server(socketserver.TCPServer):
                 found = self.connections.acquire(timeout=self.patience)
                 self.crowded = False
                 if not found:
-                    body = b'{"error": "all connections are in use; try again"}'
-                    with contextlib.suppress(OSError):
-                        Connection(request, 0.1).respond(429, JSON, body, {"Retry-After": "1"})
+                    self._turn_away(request)
                     return
             undo.callback(self.connections.release)
             threading.Thread(target=self._serve, args=(request,), daemon=True).start()
             undo.pop_all()
 
+    def _turn_away(self, sock: socket.socket) -> None:
+        """Tell a client, whose request is not read, to come again."""
+        with contextlib.suppress(OSError):
+            connection = Connection(sock, seconds=0.1)
+            connection.again = False
+            body = b'{"error": "all connections are in use; try again"}'
+            connection.respond(429, JSON, body, {"Retry-After": "1"})
+            connection.close(linger=0.05)  # the next client waits meanwhile
+
     def _serve(self, sock: socket.socket) -> None:
+        """Answer the requests of a connection."""
         try:
-            with contextlib.suppress(OSError), contextlib.closing(Connection(sock, self.seconds)) as connection:
+            with sock, contextlib.suppress(OSError):  # the client is gone
+                connection = Connection(sock, self.seconds)
                 while connection.wait(self.idle, lambda: self.crowded) and self._reply(connection):
                     pass
+                connection.close()
         finally:
             self.connections.release()
 

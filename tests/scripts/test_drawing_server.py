@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import draw
 import numpy as np
 import pytest
 from drawing import catalogue
@@ -303,6 +304,7 @@ WRONG: list[tuple[int, str, str, Any, dict[str, Any]]] = [
     )),
     (422, "POST", "/api/picture?model=$", b"no picture", {}),
     (422, "POST", "/api/picture?model=$", b"", {}),
+    (422, "POST", "/api/picture?model=$", b"P5 5001 5000 255\n", {}),
 ]  # fmt: skip
 
 
@@ -379,7 +381,7 @@ def test_large_bodies_are_refused_before_they_are_read(server: Server) -> None:
 def test_a_failure_of_the_server_is_told_where_it_runs_and_not_to_the_client(
     server: Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(*arguments: Any) -> None:
+    def fail(*arguments: Any, **keywords: Any) -> None:
         raise RuntimeError("a secret\nin two lines")
 
     model = default(server)
@@ -513,6 +515,57 @@ def test_clients_that_leave_or_do_not_listen_are_let_go(weights: Path, capfd: py
     assert capfd.readouterr() == ("", "")
 
 
+def picture(kind: str) -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(drawing()).save(file, kind)
+    return file.getvalue()
+
+
+def damaged(data: bytes, draws: np.random.Generator) -> bytes:
+    """Change, drop, repeat or insert bytes at some places."""
+    for _ in range(draws.integers(1, 6)):
+        start, length = draws.integers(len(data) + 1), int(draws.integers(1, 2 ** draws.integers(1, 12)))
+        noise = draws.choice([b"", b"\r\n", b"\0", b"9" * length, data[start : start + length], draws.bytes(length)])
+        data = data[:start] + noise + data[start + (length if draws.random() < 0.5 else 0) :]
+    return data
+
+
+@pytest.mark.slow
+def test_fifteen_hundred_damaged_requests(server: Server, capfd: pytest.CaptureFixture[str]) -> None:
+    resource = pytest.importorskip("resource", reason="this system does not tell the memory of a process")
+    model = default(server)
+    asked = {**of_canvas(model, drawing()), "image": IMAGE, "target": 1, "steps": 1}
+    bodies = [
+        (f"/api/{name}", "application/json", json.dumps(asked).encode()) for name in ("read", "explain", "ascend")
+    ]
+    bodies += [(f"/api/picture?model={model}", "image/x", picture(kind)) for kind in ("PNG", "JPEG", "GIF", "TIFF")]
+    before = ask(server, "POST", "/api/read", asked)[2]["digits"]
+    threads, memory = threading.active_count(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    def one(seed: int) -> int:
+        draws = rng(seed)
+        path, kind, body = bodies[seed % len(bodies)]
+        everything = seed % 3 == 0  # or the body alone
+        body = body if everything else damaged(body, draws)
+        lines = [f"POST {path} HTTP/1.1", f"Content-Type: {kind}", f"Content-Length: {len(body)}", "Connection: close"]
+        data = head(server, *lines) + body
+        answer = raw(server, damaged(data, draws) if everything else data)
+        assert re.match(rb"HTTP/1\.1 [24]\d\d ", answer) or not answer, (seed, answer[:200])
+        return int(answer[9:12] or 0)
+
+    with ThreadPoolExecutor(20) as pool:
+        found = list(pool.map(one, range(1500)))
+    assert {200, 400, 422} <= set(found) and found.count(0) < 50 and found.count(200) > 100, found
+    assert capfd.readouterr() == ("", "")
+    assert ask(server, "POST", "/api/read", asked)[2]["digits"] == before
+    assert threading.active_count() <= threads + 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 400_000, (
+        "KiB: a picture decoded and converted, twice"
+    )
+
+
 # The script -----------------------------------------------------------------------------------------------------------
 def start(*options: Any, cwd: Path) -> subprocess.Popen[str]:
     command = [sys.executable, SCRIPT, "--no-browser", "--port", "0", *map(str, options)]
@@ -540,6 +593,33 @@ def test_a_signal_ends_it_also_with_connections_that_are_open(number: int, tmp_p
             client.close()
 
 
+def test_a_port_that_is_in_use_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = Answers(Catalogue())
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        monkeypatch.setattr(draw, "PORTS", [taken])
+        with draw.bind(answers, None) as server:
+            assert server.port not in (0, taken)
+        with pytest.raises(OSError):
+            draw.bind(answers, taken)
+
+
+def test_a_missing_browser_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(draw.webbrowser, "open", lambda address: bool(opened.append(address)))
+    draw.open_browser("http://here")
+    assert opened == ["http://here"] and "no browser was found" in capsys.readouterr().err
+
+
+def test_without_any_weights_it_says_how_to_get_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(catalogue, "SHIPPED", tmp_path / "none.safetensors")
+    assert draw.main(["--no-browser"]) == 2
+    assert "there are no weights; train some" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -551,8 +631,6 @@ def test_a_signal_ends_it_also_with_connections_that_are_open(number: int, tmp_p
 def test_wrong_arguments_are_told_in_one_line(
     options: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import draw
-
     monkeypatch.chdir(tmp_path)
     assert draw.main(["--no-browser", *options]) == 2
     told = capsys.readouterr().err

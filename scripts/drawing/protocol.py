@@ -152,12 +152,12 @@ class Connection:
     def _receive(self) -> None:
         left = self.deadline - time.monotonic()
         try:
-            self.sock.settimeout(max(left, 1e-3))
+            if left <= 0:
+                raise TimeoutError
+            self.sock.settimeout(left)
             data = self.sock.recv(65_536)
         except TimeoutError:
-            data = None
-        if data is None or left <= 0:
-            raise RefusedError(408, f"the request took more than {self.seconds:g} s")
+            raise RefusedError(408, f"the request took more than {self.seconds:g} s") from None
         if not data:
             raise RefusedError(400, "the request ends too early")
         self.buffer += data

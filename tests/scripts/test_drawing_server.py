@@ -246,6 +246,26 @@ def test_a_network_whose_numbers_are_not_finite_is_no_failure_of_the_server(tmp_
 # What it refuses ------------------------------------------------------------------------------------------------------
 IMAGE = [[0.5] * 28] * 28
 CANVAS = {"width": 2, "height": 2, "data": "AAAAAA=="}
+ASKED = {"model": "$", "image": IMAGE, "target": 1, "steps": 1}
+WRONG_CANVASES: list[dict[str, Any]] = [
+    {"width": 3},
+    {"width": 0, "height": 0, "data": ""},
+    {"width": 2.0},
+    {"width": True},
+    {"height": "2"},
+    {"height": 513},
+    {"width": 10**30},
+    *({"data": data} for data in (None, "AAAA", "AA AA AA==", "AAAAAA==AA", "\u00e4\u00f6", "\ud800")),
+    {"model": 1},
+    {"model": None},
+]
+WRONG_PIXELS = [-1, 255.01, float("nan"), float("inf"), True, "1", None, [0.5], 10**400]
+WRONG_IMAGES: list[dict[str, Any]] = [
+    *({"image": image} for image in (None, [], {"0": IMAGE}, IMAGE[:27], [*IMAGE[:27], [0.5] * 29])),
+    *({"image": [[0.5] * 28] * 27 + [[0.5] * 27 + [pixel]]} for pixel in WRONG_PIXELS),
+    *({"target": target} for target in (10, -1, 1.0, "1", True)),
+]
+WRONG_STEPS: list[dict[str, Any]] = [{"target": None}, *({"steps": steps} for steps in (0, 21, None, False))]
 WRONG: list[tuple[int, str, str, Any, dict[str, Any]]] = [
     (401, "GET", "/api/models", None, {"X_Token": None}),
     (401, "GET", "/api/models", None, {"X_Token": "wrong"}),
@@ -286,26 +306,13 @@ WRONG: list[tuple[int, str, str, Any, dict[str, Any]]] = [
     (404, "POST", "/api/read", {"model": "/etc/passwd", **CANVAS}, {}),
     (404, "POST", "/api/picture?model=other", b"", {"Content_Type": "image/png"}),
     (400, "POST", "/api/picture", b"", {"Content_Type": "image/png"}),
-    *((400, "POST", "/api/read", {"model": "$", **CANVAS, **wrong}, {}) for wrong in (
-        {"width": 3}, {"width": 0, "height": 0, "data": ""}, {"width": 2.0}, {"width": True}, {"height": "2"},
-        {"height": 513}, {"width": 10**30}, {"data": None}, {"data": "AAAA"}, {"data": "AA AA AA=="}, {"data": "äöü"},
-        {"data": "\ud800"}, {"model": 1}, {"model": None},
-    )),
-    *((400, "POST", path, {"model": "$", "image": IMAGE, "target": 1, "steps": 1, **wrong}, {})
-      for path in ("/api/explain", "/api/ascend") for wrong in (
-        {"image": None}, {"image": []}, {"image": IMAGE[:27]}, {"image": [row[:27] for row in IMAGE]},
-        {"image": [[[0.5]] * 28] * 28}, {"image": {"0": IMAGE}}, {"image": [*IMAGE[:27], [0.5] * 29]},
-        {"image": [[-1] * 28] * 28}, {"image": [[255.01] * 28] * 28}, {"image": [[float("nan")] * 28] * 28},
-        {"image": [[float("inf")] * 28] * 28}, {"image": [[True] * 28] * 28}, {"image": [["1"] * 28] * 28},
-        {"image": [[10**400] * 28] * 28}, {"target": 10}, {"target": -1}, {"target": 1.0}, {"target": "1"},
-    )),
-    *((400, "POST", "/api/ascend", {"model": "$", "image": IMAGE, "target": 1, "steps": 1, **wrong}, {}) for wrong in (
-        {"target": None}, {"steps": 0}, {"steps": 21}, {"steps": None}, {"steps": False},
-    )),
     (422, "POST", "/api/picture?model=$", b"no picture", {}),
     (422, "POST", "/api/picture?model=$", b"", {}),
     (422, "POST", "/api/picture?model=$", b"P5 5001 5000 255\n", {}),
-]  # fmt: skip
+    *((400, "POST", "/api/read", {"model": "$", **CANVAS, **wrong}, {}) for wrong in WRONG_CANVASES),
+    *((400, "POST", "/api/explain", {**ASKED, **wrong}, {}) for wrong in WRONG_IMAGES),
+    *((400, "POST", "/api/ascend", {**ASKED, **wrong}, {}) for wrong in [*WRONG_IMAGES, *WRONG_STEPS]),
+]
 
 
 def test_wrong_requests_are_refused_in_one_line(server: Server, capfd: pytest.CaptureFixture[str]) -> None:
@@ -329,29 +336,32 @@ def test_our_own_names_and_origins_are_accepted(server: Server) -> None:
 
 
 def test_requests_that_can_be_understood_in_two_ways_are_refused(server: Server) -> None:
-    smuggled = "GET /page.js HTTP/1.1\r\nHost: x\r\n\r\n"
-    post = "POST /api/read HTTP/1.1"
+    post, smuggled = "POST /api/read HTTP/1.1", b"GET /page.js HTTP/1.1\r\nHost: x\r\n\r\n"
+    lengths = ["+5", "0x5", "5_0", "5, 5", "5 5", "", "-0", "\xb2", "9" * 5000]
+    headers = ["Content-Length : 5", "X: y\nContent-Length: 5", "X: y\rContent-Length: 5", "X: y\0z", "no colon", ": y"]
+    firsts = [
+        "GET /api/models",
+        "GET  /api/models HTTP/1.1",
+        "get /api/models HTTP/1.1",
+        "GET /api/models HTTP/2.0",
+        "GET /api/models HTTP/1.1 ",
+        "GET api/models HTTP/1.1",
+        "GET http://localhost/ HTTP/1.1",
+        "GET /\xe9 HTTP/1.1",
+        "GET /a b HTTP/1.1",
+        "GET /?a=%ff HTTP/1.1",
+        f"GET /?{'&'.join(['a=1'] * 50)} HTTP/1.1",
+    ]
     cases = [
-        (411, head(server, post, "Transfer-Encoding: chunked") + b"0\r\n\r\n" + smuggled.encode()),
+        (411, head(server, post, "Transfer-Encoding: chunked") + b"0\r\n\r\n" + smuggled),
         (411, head(server, post, "Transfer-Encoding: chunked", "Content-Length: 5") + b"0\r\n\r\n"),
-        *((400, head(server, post, f"Content-Length: {length}") + smuggled.encode()) for length in (
-            "+5", "0x5", "5_0", "5, 5", "5 5", "", "-0", "9" * 5000, "\xb2",
-        )),
-        (400, head(server, post, "Content-Length: 5", "content-length: 6") + smuggled.encode()),
-        (400, head(server, post, "Content-Length : 5") + b"12345"),
+        *((400, head(server, post, f"Content-Length: {length}") + smuggled) for length in lengths),
+        (400, head(server, post, "Content-Length: 5", "content-length: 6") + smuggled),
         (400, head(server, post, "Content-Length:", " 5") + b"12345"),
-        (400, head(server, post, "X: y\nContent-Length: 5") + b"12345"),
-        (400, head(server, post, "X: y\rContent-Length: 5") + b"12345"),
-        (400, head(server, post, "X: y\0z")),
-        (400, head(server, post, "no colon")),
-        (400, head(server, post, ": no name")),
+        *((400, head(server, post, header) + b"12345") for header in headers),
         (400, head(server, "GET /api/models HTTP/1.1", f"Host: 127.0.0.1:{server.port}")),
         (400, head(server, "GET /api/models HTTP/1.1", "X-Token: other")),
-        *((400, head(server, first)) for first in (
-            "GET /api/models", "GET  /api/models HTTP/1.1", "get /api/models HTTP/1.1", "GET /api/models HTTP/2.0",
-            "GET /api/models HTTP/1.1 ", "GET api/models HTTP/1.1", "GET http://localhost/ HTTP/1.1", "GET /é HTTP/1.1",
-            "GET /a b HTTP/1.1", "GET /api/models?" + "&".join(["a=1"] * 50) + " HTTP/1.1", "GET /?a=%ff HTTP/1.1",
-        )),
+        *((400, head(server, first)) for first in firsts),
         (403, b"GET / HTTP/1.0\r\n\r\n"),
         (403, b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n"),
         (400, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n"),
@@ -359,7 +369,7 @@ def test_requests_that_can_be_understood_in_two_ways_are_refused(server: Server)
         (400, b"GET / HT"),
         (414, b"GET /" + b"a" * 100_000),
         (431, head(server, "GET /api/models HTTP/1.1", *(f"X{i}: y" for i in range(5000)))),
-    ]  # fmt: skip
+    ]
     for expected, data in cases:
         answer = raw(server, data)
         assert answer.startswith(b"HTTP/1.1 %d " % expected), (data[-200:], answer[:200])
@@ -500,6 +510,20 @@ def test_connections_without_a_request_make_room(weights: Path) -> None:
         socket.create_connection(("127.0.0.1", server.port), timeout=20) as client,
     ):
         assert client.recv(100) == b"", "closed after a while, without a word"
+
+
+def test_a_lack_of_threads_costs_no_connection(
+    weights: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with serving(weights, connections=1) as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", fail)
+            assert raw(server, b"") == b""
+        assert ask(server, "GET", "/api/models")[0] == 200
+    assert capfd.readouterr().err == 'draw.py: a connection failed: RuntimeError: "can\'t start new thread"\n'
 
 
 def test_clients_that_leave_or_do_not_listen_are_let_go(weights: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import draw
 import predict
 import pytest
 import reproduce_paper
@@ -41,9 +43,5 @@ def test_what_the_manuals_name_is_there(manual: Path) -> None:
     for name in re.findall(r"`((?:[a-z_]+/)?[a-z_]+\.(?:py|toml))`|\]\(([^)#:]+)\)", text):
         assert any((manual.parent / part).exists() for part in name if part), name
     options = set(re.findall(r"--([a-z][a-z-]+)", text)) - {"help", "gallery"}  # the latter of benchmark.py
-    known = {
-        name
-        for cls in (Settings, Session, reproduce_paper.Options, predict.Options)
-        for name in cls.__dataclass_fields__
-    }
-    assert {option.replace("-", "_") for option in options} <= known
+    classes = (Settings, Session, reproduce_paper.Options, predict.Options, draw.Options)
+    assert {option.replace("-", "_") for option in options} <= {f.name for cls in classes for f in fields(cls)}

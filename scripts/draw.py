@@ -47,9 +47,11 @@ class Options:
     """Which weights there are to choose from, and where the page is."""
 
     run: tuple[Path, ...] = option(
-        (), "runs of train_mnist.py, besides those in runs/; the page begins with the first", metavar="DIR"
+        (),
+        "runs of train_mnist.py to offer besides those in runs/; by default the newest is shown first",
+        metavar="DIR",
     )
-    weights: tuple[Path, ...] = option((), "files of weights (.safetensors), likewise", metavar="FILE")
+    weights: tuple[Path, ...] = option((), "files of weights to offer (by default those in models/)", metavar="FILE")
     port: int | None = option(
         None, "port of 127.0.0.1; 0 is any that is free (default: the first free one from 8000 on)", least=0
     )

@@ -37,7 +37,8 @@ class Answers:
     def models(self) -> dict[str, Any]:
         """List the models that there are."""
         models = self.catalogue.models()
-        return {"models": models, "default": models[0]["id"] if models else None}
+        usable = [model for model in models if "error" not in model] or models
+        return {"models": models, "default": usable[0]["id"] if models else None}
 
     def read(self, values: dict[str, Any]) -> dict[str, Any]:
         """Read the digits of a drawing."""

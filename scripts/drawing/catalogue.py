@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class Catalogue:
         for run in [*self.runs, *_newest_first(RUNS)]:
             try:
                 path = weights_of_run(run)
-            except OSError:  # it has none yet
+            except OSError:  # it has none any more
                 continue
             self._add(found, path, run, weights_of_epochs(run))
         for path in sorted(SHIPPED.parent.glob("*.safetensors")):
@@ -89,9 +90,13 @@ class Catalogue:
         return key
 
 
-def _newest_first(place: Path) -> Iterator[Path]:
-    runs = [file.parent for file in place.glob("*/config.json")]
-    yield from sorted(runs, key=lambda run: run.stat().st_mtime_ns, reverse=True)
+def _newest_first(place: Path) -> list[Path]:
+    """List the runs in a folder by the time of their weights."""
+    found = []
+    for run in place.glob("*"):
+        with contextlib.suppress(OSError):  # it has no weights yet, or is no run
+            found.append((weights_of_run(run).stat().st_mtime_ns, run))
+    return [run for _, run in sorted(found, reverse=True)]
 
 
 def _number(text: str | None) -> float | None:

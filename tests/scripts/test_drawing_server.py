@@ -229,6 +229,26 @@ def test_runs_their_epochs_and_other_models_are_offered_as_they_appear(
         assert status == 422 and "weights-epoch-2.safetensors" in answer["error"]
 
 
+def test_the_newest_run_that_can_be_read_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue, "RUNS", tmp_path)
+    for name, age in (("a", 2), ("b", 1), ("c", 3), ("damaged", 0), ("empty", None)):
+        (tmp_path / name).mkdir()
+        if age is not None:
+            path = tmp_path / name / "weights.safetensors"
+            tg.checkpoint.save_weights(path, tg.nn.state_dict(LeNet5(rng())), describe("lenet.LeNet5"))
+            if name == "damaged":
+                path.write_bytes(path.read_bytes()[:-1])
+            os.utime(path, (1e9 - age, 1e9 - age))
+    (tmp_path / "a" / "weights-epoch-0.33.safetensors").write_bytes(b"")
+    answer = Answers(Catalogue((tmp_path / "c",))).models()
+    names = [entry["label"].removeprefix(f"{tmp_path}/").split()[0] for entry in answer["models"]]
+    assert names[:4] == ["c", "damaged", "b", "a"] and "empty" not in names
+    assert answer["default"] == answer["models"][0]["id"], "that of the command line"
+    assert [kept["epoch"] for kept in answer["models"][3]["epochs"]] == [0.33]
+    answer = Answers(Catalogue()).models()
+    assert "error" in answer["models"][0] and answer["default"] == answer["models"][1]["id"]
+
+
 def test_a_network_whose_numbers_are_not_finite_is_no_failure_of_the_server(tmp_path: Path) -> None:
     model = DeepConvNet(rng())
     for p in tg.nn.parameters(model).values():

@@ -55,9 +55,10 @@ export class Latest {
    * @param {(question: any) => Promise<any>} answer
    * @param {(answer: any, question: any) => void} show
    * @param {(error: Error) => void} fail
+   * @param {HTMLElement} place where the answer is shown; it is marked as busy until then
    */
-  constructor(answer, show, fail) {
-    Object.assign(this, { answer, show, fail });
+  constructor(answer, show, fail, place) {
+    Object.assign(this, { answer, show, fail, place });
   }
 
   /** Ask as soon as the question under way is answered. */
@@ -65,6 +66,7 @@ export class Latest {
     this.#waiting = { question };
     if (this.#running) return;
     this.#running = true;
+    this.place.ariaBusy = true;
     while (this.#waiting) {
       const { question: asked } = this.#waiting;
       const dropped = this.#dropped;
@@ -77,6 +79,7 @@ export class Latest {
       }
     }
     this.#running = false;
+    this.place.ariaBusy = false;
   }
 
   /** Forget the question that waits, and the answer that is under way. */

@@ -91,7 +91,7 @@ function showEpochs(selected) {
   $("epochs").hidden = last === 0;
   $("epoch").max = last;
   $("epoch").value = index < 0 ? last : index;
-  $("accuracy").textContent = accuracy ? `${(100 * accuracy).toFixed(1)} % of MNIST’s test images` : "";
+  $("accuracy").textContent = accuracy ? `accuracy ${(100 * accuracy).toFixed(1)} %` : "";
   nameEpoch();
 }
 
@@ -131,10 +131,12 @@ function stopPlaying() {
 
 // Reading --------------------------------------------------------------------------------------------------------------
 const NOTHING = { answer: { digits: [] } };
-const reader = new Latest(answerDrawing, showDigits, (error) => {
+const reader = new Latest(answerDrawing, showDigits, failToRead, $("answer"));
+
+function failToRead(error) {
   if (!(error instanceof Lost)) showDigits(NOTHING);
   problem(error);
-});
+}
 
 async function answerDrawing({ state, id }) {
   if (state.picture) {
@@ -261,7 +263,7 @@ function plan(shown, first, second, number) {
 }
 
 // Reasons --------------------------------------------------------------------------------------------------------------
-const explainer = new Latest((question) => ask("api/explain", question), showReasons, problem);
+const explainer = new Latest((question) => ask("api/explain", question), showReasons, problem, $("reasons"));
 
 function showNoReasons() {
   paintNothing($("saliency"));
@@ -327,7 +329,9 @@ function showChanged() {
   paintImage($("changed"), image);
   const probability = target === null ? 0 : probabilities[target];
   $("target-fill").style.width = `${100 * probability}%`;
-  $("ascended").textContent = target === null ? "" : `${target}: ${percent(probability)} after ${steps} steps`;
+  const read = probabilities.indexOf(Math.max(...probabilities));
+  $("ascended").textContent =
+    target === null ? "" : `${target}: ${percent(probability)} after ${steps} steps; read as ${read}`;
   $("ascend").disabled = target === null;
   $("reset").disabled = !changed;
 }

@@ -172,12 +172,35 @@ def test_everything_can_be_done_with_keys(page: Page) -> None:
     page.js("document.getElementById('theme').focus()")
     page.keys(Keys.ENTER)
     assert page.js("return document.documentElement.dataset.theme") == "dark"
+    page.driver.refresh()
+    assert page.js("return document.documentElement.dataset.theme") == "dark"  # it is remembered
+    page.wait(lambda: page.value("model"), "the models")
+    page.draw(1)
+    page.read("1")
+    page.js("document.getElementById('theme').focus()")
     page.keys(Keys.ENTER)
+    assert page.js("return document.documentElement.dataset.theme") == "light"
     page.js("document.getElementById('model').focus()")
     before, bars = page.value("model"), page.bars()
     page.keys(Keys.ARROW_DOWN)
     page.wait(lambda: page.value("model") != before, "another model")
     page.wait(lambda: page.bars() != bars, "its answer to the same drawing")
+
+
+def test_everything_that_takes_keys_has_a_name_and_answers_are_said(page: Page) -> None:
+    page.draw(8)
+    page.read("8")
+    nodes = page.command("Accessibility.getFullAXTree")["nodes"]
+    named = {}
+    for node in nodes:
+        focusable = any(part["name"] == "focusable" and part["value"]["value"] for part in node.get("properties", []))
+        if focusable and node["role"]["value"] != "RootWebArea":
+            named.setdefault(node["role"]["value"], []).append(node["name"]["value"].strip())
+    assert {"combobox", "slider", "button", "radio"} <= named.keys()
+    assert all(name for names in named.values() for name in names), named
+    assert any("Arrow keys" in name for names in named.values() for name in names)
+    page.wait(lambda: page.text("said").startswith("Reads 8, "), "it is said")
+    assert page.js("return document.getElementById('said').ariaLive") == "polite"
 
 
 # Pictures -------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import { ask, Latest, Lost } from "./client.js";
 import { decode, element, encode, paintImage, paintMap, paintNothing, paintSigned, percent } from "./figures.js";
 import { Paper } from "./paper.js";
 
-const UNSURE = 0.8; // a probability below this is called unsure
+const UNSURE = 0.9; // a probability below this is called unsure, as by predict.py
 const PAUSE = 150; // milliseconds without new ink before the answer is explained
 const QUIET = 700; // milliseconds without a new answer before it is said to a screen reader
 const LOOK_AGAIN = 10_000; // milliseconds between looks for new models and epochs
@@ -15,6 +15,7 @@ const GONE = 404; // status of a model that is not there any more
 
 const $ = (id) => document.getElementById(id);
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
+const dark = matchMedia("(prefers-color-scheme: dark)");
 const paper = new Paper($("paper"), { changed: read, chosen: choose });
 
 let models = [];
@@ -363,8 +364,12 @@ async function ascend() {
 }
 
 // Pictures -------------------------------------------------------------------------------------------------------------
+/** Read a picture that was dropped, pasted or chosen. */
 async function openPicture(file) {
-  if (!file) return;
+  if (!file) {
+    problem(new Error("That is no picture file; drop, paste or open one, such as a PNG or a JPEG."));
+    return;
+  }
   if (file.size > LARGEST_FILE) {
     problem(new Error("This file has more than 8 MB; make the picture smaller."));
     return;
@@ -411,22 +416,16 @@ function setTheme(theme) {
   paper.paint();
 }
 
-function remembered() {
-  try {
-    return localStorage.getItem("theme");
-  } catch {
-    return null; // the browser keeps nothing
-  }
+/** The system's theme, unless another one was chosen. */
+function followTheme() {
+  setTheme(localStorage.getItem("theme") ?? (dark.matches ? "dark" : "light"));
 }
 
 function switchTheme() {
   const theme = $("theme").textContent.toLowerCase();
+  if ((theme === "dark") === dark.matches) localStorage.removeItem("theme");
+  else localStorage.setItem("theme", theme);
   setTheme(theme);
-  try {
-    localStorage.setItem("theme", theme);
-  } catch {
-    // it holds for this visit
-  }
 }
 
 // Begin ----------------------------------------------------------------------------------------------------------------
@@ -458,10 +457,8 @@ function begin() {
   $("reset").addEventListener("click", stopChanging);
   $("theme").addEventListener("click", switchTheme);
   document.addEventListener("keydown", press);
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  const follow = () => setTheme(remembered() ?? (dark.matches ? "dark" : "light"));
-  dark.addEventListener("change", follow);
-  follow();
+  dark.addEventListener("change", followTheme);
+  followTheme();
   takePictures();
   read();
   look();

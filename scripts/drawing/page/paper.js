@@ -51,6 +51,7 @@ export class Paper {
     for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, (event) => this.#up(event));
     canvas.addEventListener("keydown", (event) => this.#key(event));
     canvas.addEventListener("keyup", (event) => this.#held.delete(event.key));
+    canvas.addEventListener("focus", () => this.#lift(canvas.matches(":focus-visible")));
     canvas.addEventListener("blur", () => this.#lift(false));
     new ResizeObserver(() => this.paint()).observe(canvas);
   }

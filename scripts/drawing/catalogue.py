@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,7 +86,7 @@ class Catalogue:
         found.setdefault(entry["id"], entry)
 
     def _key(self, path: Path) -> str:
-        key = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+        key = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]
         self.files[key] = path
         return key
 

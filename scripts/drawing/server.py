@@ -36,6 +36,7 @@ class Route(NamedTuple):
 
     answer: Callable[[dict[str, Any]], dict[str, Any]]  # from the values of the query and the body
     method: str
+    turns: threading.Semaphore  # how many are computed at once
     accepts: tuple[str, ...] = ()  # beginnings of the body's Content-Type
     limit: int = 0  # bytes of the body
 
@@ -55,7 +56,7 @@ class Server(socketserver.TCPServer):
     connections : int
         Number of connections that are served at once; others wait shortly and are then told to come again.
     computing : int
-        Number of answers that are computed at once.
+        Number of answers that are computed at once. Another one is that to a picture, which may take long.
     """
 
     allow_reuse_address = os.name != "nt"  # in Windows it would let two servers have one port
@@ -76,16 +77,16 @@ class Server(socketserver.TCPServer):
         self.token = secrets.token_urlsafe(16)
         self.seconds, self.idle = seconds, idle
         self.connections, self.crowded = threading.BoundedSemaphore(connections), False
-        self.computing = threading.BoundedSemaphore(computing)
         self.port = int(self.server_address[1])
         self.hosts = {f"{name}:{self.port}" for name in ("127.0.0.1", "localhost")}
         self.assets = {f"/{file.name}": file for file in PAGE.iterdir() if file.suffix in TYPES}
-        drawing = partial(Route, method="POST", accepts=(JSON,), limit=1_000_000)
-        picture = partial(Route, method="POST", accepts=("image/", "application/octet-stream"), limit=8_000_000)
+        turns, turn = threading.BoundedSemaphore(computing), threading.BoundedSemaphore(1)
+        drawing = partial(Route, method="POST", turns=turns, accepts=(JSON,), limit=1_000_000)
+        picture = partial(Route, method="POST", turns=turn, accepts=("image/", "application/octet-stream"))
         self.routes = {
-            "/api/models": Route(lambda values: answers.models(), "GET"),
+            "/api/models": Route(lambda values: answers.models(), "GET", turns),
             "/api/read": drawing(answers.read),
-            "/api/picture": picture(answers.picture),
+            "/api/picture": picture(answers.picture, limit=8_000_000),
             "/api/explain": drawing(answers.explain),
             "/api/ascend": drawing(answers.ascend),
         }
@@ -151,7 +152,7 @@ class Server(socketserver.TCPServer):
         except Exception as error:
             refused = self._refusal(where, error)
             status, headers = refused.status, refused.headers
-            kind, body = JSON, json.dumps({"error": str(refused)}).encode()
+            kind, body = JSON, json.dumps({"error": " ".join(str(refused).split())}).encode()
         connection.again = connection.again and not self.crowded
         connection.respond(status, kind, body, headers)
         return connection.again
@@ -188,7 +189,7 @@ class Server(socketserver.TCPServer):
         if route.accepts:
             self._check_body(request, route)
             body = connection.body(request)
-        with self._turn(), np.errstate(all="ignore"):  # what is not finite is found in the answer
+        with self._turn(route), np.errstate(all="ignore"):  # what is not finite is found in the answer
             if route.accepts == (JSON,):
                 values = parse_json(body)
             elif route.accepts:
@@ -214,11 +215,11 @@ class Server(socketserver.TCPServer):
         return TYPES[file.suffix], file.read_bytes()
 
     @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _turn(self, route: Route) -> Iterator[None]:
         """Wait for a turn to compute."""
-        if not self.computing.acquire(timeout=self.seconds):
+        if not route.turns.acquire(timeout=self.seconds):
             raise RefusedError(429, "others are computing; try again", Retry_After="1")
         try:
             yield
         finally:
-            self.computing.release()
+            route.turns.release()

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +61,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextlib.contextmanager
-def serving(*weights: Path, runs: tuple[Path, ...] = (), **options: Any) -> Iterator[Server]:
-    with Server(Answers(Catalogue(runs, weights)), **options) as server:
+def serving(*weights: Path, **options: Any) -> Iterator[Server]:
+    with Server(Answers(Catalogue((), weights)), **options) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:
@@ -154,6 +154,30 @@ def test_an_empty_canvas_has_no_digits_and_a_reason(server: Server) -> None:
     assert status == 200 and answer["digits"] == [] and answer["message"]
 
 
+def test_a_picture_of_too_many_pixels_is_refused_by_its_size(server: Server) -> None:
+    status, _, answer = ask(server, "POST", f"/api/picture?model={default(server)}", b"P5 5001 5000 255\n")
+    assert status == 422 and "25000000" in answer["error"]
+
+
+def test_pictures_that_take_long_do_not_keep_drawings_waiting(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done, from_image = threading.Event(), tg.data.from_image
+
+    def slowly(image: Any, **keywords: Any) -> tg.data.Digits:
+        if isinstance(image, bytes):
+            assert done.wait(20)
+        return from_image(drawing(), **keywords)
+
+    monkeypatch.setattr(tg.data, "from_image", slowly)
+    with serving(weights, seconds=0.5) as server, ThreadPoolExecutor(3) as pool:
+        model = default(server)
+        answers = [pool.submit(ask, server, "POST", f"/api/picture?model={model}", b"x") for _ in range(3)]
+        assert ask(server, "POST", "/api/read", of_canvas(model, drawing()))[0] == 200
+        finished = as_completed(answers, timeout=20)
+        assert [next(finished).result()[0] for _ in range(2)] == [429, 429]
+        done.set()
+        assert next(finished).result()[0] == 200
+
+
 def test_answers_are_explained(server: Server, weights: Path) -> None:
     image = tg.data.from_image(drawing()).images[:1]
     asked = {"model": default(server), "image": image[0].tolist(), "target": None}
@@ -223,8 +247,14 @@ def test_runs_their_epochs_and_other_models_are_offered_as_they_appear(
         again = ask(server, "POST", "/api/read", of_canvas(entry["epochs"][0]["id"], drawing()))[2]
         assert again["digits"][0]["probabilities"] == answers[1], "a file that has changed is loaded anew"
         (run / "weights-epoch-2.safetensors").write_bytes(b"damaged")
-        _, entry = listed()
+        other = tmp_path / "runs" / "two\nlines" / "weights.safetensors"
+        other.parent.mkdir()
+        other.write_bytes(b"damaged")
+        os.utime(other, (0, 0))
+        _, entry, odd = listed()
         assert "error" in entry and entry["model"] is None
+        status, _, answer = ask(server, "POST", "/api/read", of_canvas(odd["id"], drawing()))
+        assert status == 422 and "\n" not in answer["error"]
         status, _, answer = ask(server, "POST", "/api/read", of_canvas(entry["id"], drawing()))
         assert status == 422 and "weights-epoch-2.safetensors" in answer["error"]
 
@@ -242,7 +272,7 @@ def test_the_newest_run_that_can_be_read_comes_first(tmp_path: Path, monkeypatch
     (tmp_path / "a" / "weights-epoch-0.33.safetensors").write_bytes(b"")
     answer = Answers(Catalogue((tmp_path / "c",))).models()
     names = [entry["label"].removeprefix(f"{tmp_path}/").split()[0] for entry in answer["models"]]
-    assert names[:4] == ["c", "damaged", "b", "a"] and "empty" not in names
+    assert names[:4] == ["c", "damaged", "b", "a"] and not {"c", "empty"} & set(names[4:])
     assert answer["default"] == answer["models"][0]["id"], "that of the command line"
     assert [kept["epoch"] for kept in answer["models"][3]["epochs"]] == [0.33]
     answer = Answers(Catalogue()).models()
@@ -268,6 +298,7 @@ IMAGE = [[0.5] * 28] * 28
 CANVAS = {"width": 2, "height": 2, "data": "AAAAAA=="}
 ASKED = {"model": "$", "image": IMAGE, "target": 1, "steps": 1}
 WRONG_CANVASES: list[dict[str, Any]] = [
+    {"width": 1},
     {"width": 3},
     {"width": 0, "height": 0, "data": ""},
     {"width": 2.0},
@@ -328,7 +359,6 @@ WRONG: list[tuple[int, str, str, Any, dict[str, Any]]] = [
     (400, "POST", "/api/picture", b"", {"Content_Type": "image/png"}),
     (422, "POST", "/api/picture?model=$", b"no picture", {}),
     (422, "POST", "/api/picture?model=$", b"", {}),
-    (422, "POST", "/api/picture?model=$", b"P5 5001 5000 255\n", {}),
     *((400, "POST", "/api/read", {"model": "$", **CANVAS, **wrong}, {}) for wrong in WRONG_CANVASES),
     *((400, "POST", "/api/explain", {**ASKED, **wrong}, {}) for wrong in WRONG_IMAGES),
     *((400, "POST", "/api/ascend", {**ASKED, **wrong}, {}) for wrong in [*WRONG_IMAGES, *WRONG_STEPS]),
@@ -394,6 +424,17 @@ def test_requests_that_can_be_understood_in_two_ways_are_refused(server: Server)
         answer = raw(server, data)
         assert answer.startswith(b"HTTP/1.1 %d " % expected), (data[-200:], answer[:200])
         assert answer.count(b"HTTP/1.1 ") == 1 and b"Connection: close\r\n" in answer, data[-200:]
+
+
+def test_a_response_to_head_has_no_body(server: Server) -> None:
+    answer = raw(server, head(server, "HEAD / HTTP/1.1"))
+    assert answer.startswith(b"HTTP/1.1 405 ") and answer.endswith(b"\r\n\r\n") and answer.count(b"\r\n\r\n") == 1
+
+
+def test_lines_without_a_carriage_return_are_refused_at_once(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as client:  # half of what a request may take
+        client.sendall(b"GET / HTTP/1.1\nHost: x\n\n")
+        assert client.recv(1000).startswith(b"HTTP/1.1 400 ")
 
 
 def test_large_bodies_are_refused_before_they_are_read(server: Server) -> None:

@@ -25,17 +25,20 @@ def half_widths(mask: Mask) -> tuple[float, float]:
 
 def normalized(amount: Array, clean: bool) -> npt.NDArray[np.uint8]:
     """Prepare the ink of one digit, (h, w) in [0, 1] and nothing else, as an image (28, 28)."""
+    amount = amount / amount.max()
     rows, columns = (np.flatnonzero((amount > (0.1 if clean else 0.5)).any(axis=axis)) for axis in (1, 0))
-    part = amount[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    longest = max(part.shape)
-    # The strokes as a mask of FINE * BOX points.
+    amount = amount[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    longest = max(amount.shape)
+    # The strokes as a mask of FINE * BOX points; a pen so thin that it would be lost is made wider first.
     scale = FINE * BOX / longest
-    fine = _resized(np.pad(part, 1 + longest // 10), scale)
-    mask = fine > 0.5
+    missing = int(2 / scale - 2 * half_widths(amount > 0.5)[0]) if scale < 1 else 0
+    part = np.pad(amount, 1 + longest // 10 + max(missing, 0))
+    fine = _resized(ndimage.grey_dilation(part, 1 + missing) if missing > 0 else part, scale)
+    mask = fine > 0.5 * fine.max()
     half = half_widths(mask)[0] / FINE
     wanted = float(np.clip(half, *HALF_WIDTHS))
     if clean and abs(wanted - half) < 0.15:
-        return _placed(_resized(part, BOX / longest))
+        return _placed(_resized(amount, BOX / longest))
     # The axes of the strokes span the box but for half a stroke at both ends, whatever its width is.
     scale = (BOX - 2 * wanted) / max(BOX - 2 * half, BOX / 2)
     wider = wanted / scale - half

@@ -89,7 +89,7 @@ def ink_of(digit: Found, ink: Ink) -> Array:
     own[digit.top - top : digit.bottom - top, digit.left - left : digit.right - left] = digit.mask
     near = ndimage.binary_dilation(own, np.ones((3, 3)), iterations=reach)
     others = ink.mask[top : digit.bottom + reach, left : digit.right + reach] & ~own
-    return np.where(near & ~ndimage.binary_dilation(others), part, 0) if others.any() else np.where(near, part, 0)
+    return np.where(near & (own | ~ndimage.binary_dilation(others)), part, 0)
 
 
 def _without_edges(parts: list[Found], shape: tuple[int, ...]) -> list[Found]:
@@ -218,8 +218,9 @@ def _cut(part: Found, amount: Array, height: float, width: float, alone: bool) -
             best = cost, seam + low
     if best is not None and best[0] <= 1.8 * width and _crossings(part.mask, best[1]) <= 1:
         left_of = np.arange(part.width)[None, :] < best[1][:, None]
-        pieces = [_trimmed(part, part.mask & side) for side in (left_of, ~left_of)]
-        if all(piece.height >= 0.65 * tall and piece.width >= 0.1 * tall for piece in pieces):
+        sides = part.mask & left_of, part.mask & ~left_of
+        pieces = [_trimmed(part, side) for side in sides if side.any()]
+        if len(pieces) == 2 and all(piece.height >= 0.65 * tall and piece.width >= 0.1 * tall for piece in pieces):
             return [cut for piece in pieces for cut in _cut(piece, amount, height, width, False)]
     part.touching = part.touching or part.width >= widest
     return [part]
@@ -251,11 +252,10 @@ def _seam(ink: Array, middle: float, tall: int) -> tuple[float, npt.NDArray[np.i
 
 
 def _trimmed(part: Found, mask: Mask) -> Found:
-    """The largest of the pieces of a mask, in its own box."""
+    """What a cut leaves on one side, but for slivers, in its own box."""
     labels, _ = ndimage.label(mask, np.ones((3, 3)))
-    sizes = np.bincount(labels.ravel())
-    mask = np.isin(labels, np.flatnonzero(sizes > 0.1 * sizes[1:].max()))
-    mask &= labels > 0
+    sizes = np.bincount(labels[mask])
+    mask = mask & (sizes[labels] > 0.1 * sizes.max())
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
     return Found(

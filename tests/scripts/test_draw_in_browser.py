@@ -238,7 +238,7 @@ def test_a_picture_is_read_and_its_digits_are_chosen_by_a_click(page: Page, how:
     page.read("25")
     left, top, scale = page.place()
     for x, digit in ((300, "5"), (110, "2")):
-        page.drag([(left + scale * x, top + scale * 150)])
+        page.drag([(left + scale * x, top + scale * 210)])  # near their feet
         assert page.text("digit") == digit
     page.draw(3)
     page.read("3")
@@ -376,7 +376,7 @@ def luminance(colour: list[float]) -> float:
 def test_it_is_legible_in_both_themes_and_fits(page: Page, theme: str, width: int) -> None:
     page.open(width=width, theme=theme)
     for digit, left in ((3, 20), (1, 150), (4, 280)):
-        page.draw(digit, left=left, height=150)
+        page.draw(digit, left=left, top=70, height=150)
     page.read("314")
     page.js("document.querySelector('#targets input[value=\"9\"]').click()")
     page.wait(lambda: page.text("ascended").endswith("read as 9") and page.text("layers"), "reasons")
@@ -398,7 +398,7 @@ def keep_screenshot(page: Page, name: str) -> None:
     if SCREENSHOTS is None:
         return
     width = page.js("return innerWidth")
-    page.size(width, 1000 if width > 1000 else page.js("return document.documentElement.scrollHeight"))
+    page.size(width, 905 if width > 1000 else page.js("return document.documentElement.scrollHeight"))
     page.js("return new Promise(done => setTimeout(() => done(true), 300))")
     shot = Image.open(io.BytesIO(page.driver.get_screenshot_as_png())).convert("RGB")
     Path(SCREENSHOTS).mkdir(parents=True, exist_ok=True)

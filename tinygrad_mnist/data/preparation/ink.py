@@ -130,7 +130,7 @@ def _shade(grey: Array) -> Array:
     contrasts = [_greatest((1 - small / np.maximum(shade, 0.05))[~thick]) for shade in closed]
     chosen = next(i for i, contrast in enumerate(contrasts) if contrast >= 0.75 * contrasts[-1])
     shade = np.where(thick, closed[0], closed[chosen])
-    return enlarged(ndimage.gaussian_filter(shade, 1.5), grey.shape, SHADE_SIDE)
+    return enlarged(ndimage.gaussian_filter(shade, 0.7), grey.shape, SHADE_SIDE)
 
 
 def _greatest(values: Array) -> float:

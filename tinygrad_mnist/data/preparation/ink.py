@@ -58,8 +58,11 @@ def find_ink(levels: Array) -> Ink:
     level = float(np.median(strong[strong >= threshold(strong)]))
     amount = np.asarray((raw / level).clip(0, 1), np.float32)
     high = max(0.5, least / level)
-    low = max(0.25 if clean else 0.28, 0.75 * least / level)
-    mask = ndimage.binary_propagation(amount > high, mask=amount > low)
+    faint = max(0.25 if clean else 0.45, 0.75 * least / level)
+    mask = ndimage.binary_propagation(amount > high, mask=amount > faint)
+    if not clean:  # fainter ink continues strokes for a while; further on, it is ruled lines
+        fainter = amount > max(0.28, 0.75 * least / level)
+        mask = ndimage.binary_dilation(mask, iterations=max(2, max(mask.shape) // 100), mask=fainter | mask)
     ruling = find_ruling(mask)
     if ruling is not None:
         mask &= ~ruling
@@ -82,7 +85,8 @@ def _paper_level(channels: Array, sheet: Mask | None) -> Array:
 def _mixture(deviation: Array) -> tuple[Array, Array]:
     """Signs and shares of the channels (c, ...) with which ink is dark and stands out most."""
     flat = deviation.reshape(len(deviation), -1)
-    weight = flat @ (flat**2).sum(axis=0)  # the strongest deviations decide
+    strength = (flat**2).sum(axis=0)  # the strongest deviations decide
+    weight = flat @ np.where(flat.sum(axis=0) > 0, 0.3 * strength, strength)  # ink is more often dark than light
     total = np.abs(weight).sum()
     if total == 0:
         return np.ones(len(flat), np.float32), np.full(len(flat), 1 / len(flat), np.float32)
@@ -127,8 +131,15 @@ def _shade(grey: Array) -> Array:
     depth = ndimage.distance_transform_edt(np.pad(places, 1, mode="edge"))[1:-1, 1:-1]
     thick = ndimage.binary_propagation(depth > SHADE_SIDE / 24, mask=places)
     thick = ndimage.binary_dilation(thick, iterations=3)
-    contrasts = [_greatest((1 - small / np.maximum(shade, 0.05))[~thick]) for shade in closed]
-    chosen = next(i for i, contrast in enumerate(contrasts) if contrast >= 0.75 * contrasts[-1])
+    # The narrowest window in which the ink is as dark and as large as in the widest: strokes are not hollowed.
+    shares = [np.where(thick, 0, 1 - small / np.maximum(shade, 0.05)).ravel() for shade in closed]
+    contrasts = [_greatest(share) for share in shares]
+    areas = [int((share > 0.7 * contrasts[-1]).sum()) for share in shares]
+    chosen = next(
+        i
+        for i, (contrast, area) in enumerate(zip(contrasts, areas, strict=True))
+        if contrast >= 0.75 * contrasts[-1] and area >= 0.85 * areas[-1]
+    )
     shade = np.where(thick, closed[0], closed[chosen])
     return enlarged(ndimage.gaussian_filter(shade, 0.7), grey.shape, SHADE_SIDE)
 

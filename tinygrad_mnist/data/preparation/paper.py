@@ -72,6 +72,10 @@ def find_sheet(grey: Array) -> Mask | None:
     if around.mean() > 0.27:  # it is light and shadow rather than paper and table
         return None
     inner = ndimage.binary_erosion(filled, iterations=2, border_value=1)
+    outer = ndimage.binary_dilation(filled, iterations=2)
+    step = abs(small[filled & ~inner].mean() - small[outer & ~filled].mean())
+    if step < 0.6 * abs(small[filled].mean() - small[~filled].mean()):  # light that fades has no edge
+        return None
     factor = -(-max(grey.shape) // SIDE)
     return np.repeat(np.repeat(inner, factor, 0), factor, 1)[: grey.shape[0], : grey.shape[1]]
 

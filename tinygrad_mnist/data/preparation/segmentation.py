@@ -105,8 +105,11 @@ def _without_edges(parts: list[Found], shape: tuple[int, ...]) -> list[Found]:
 
 
 def _is_stroke(part: Found) -> bool:
-    """Whether a part is long for its width, as strokes are, or too small to say."""
-    return part.mask.sum() > 1.4 * (2 * part.half_widths[1]) ** 2 or part.size < 6
+    """Whether a part is long for its width, as strokes are, but not as long and uneven as a texture; or too small."""
+    usual, greatest = part.half_widths
+    area = int(part.mask.sum())
+    long_enough = area > 1.4 * (2 * greatest) ** 2
+    return part.size < 6 or (long_enough and greatest < 10 * usual and area < 24 * part.size * usual)
 
 
 def _is_flat(part: Found, width: float) -> bool:

@@ -145,7 +145,9 @@ class Page:
         left, top, width = self.js(box)
         return left, top, width / WIDTH
 
-    def draw(self, digit: int | list[Stroke], left: float = 150, top: float = 50, height: float = 200, **pointer: Any):
+    def draw(
+        self, digit: int | list[Stroke], left: float = 150, top: float = 50, height: float = 200, **pointer: Any
+    ) -> None:
         """Draw a digit with the mouse, or as `pointer` says."""
         x0, y0, scale = self.place()
         for stroke in DIGITS[digit][0] if isinstance(digit, int) else digit:

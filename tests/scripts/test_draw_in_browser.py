@@ -278,7 +278,7 @@ def test_the_maps_of_every_convolution_are_shown(page: Page) -> None:
     assert all(np.array(layer).any() for layer in maps)
     assert page.pixels("saliency").any() and page.pixels("occlusion").any()
     page.click("clear")
-    assert not page.js(names) and not page.pixels("saliency").any()
+    assert not page.js(names) and not page.pixels("saliency").any() and not page.text("ascended")
 
 
 def test_a_model_without_convolutions_is_explained_as_well(page: Page) -> None:
@@ -343,8 +343,10 @@ def test_a_lost_connection_is_told_until_it_is_back(page: Page) -> None:
     page.command("Network.enable")
     gone = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
     page.command("Network.emulateNetworkConditions", offline=True, **gone)
+    place = page.place()
     page.draw(3)
     page.wait(lambda: "does not answer" in page.text("problem"), "a message")
+    assert page.place() == place  # the sheet has not moved under the pen
     page.command("Network.emulateNetworkConditions", offline=False, **gone)
     page.read("3")
     assert page.text("problem") == ""
@@ -398,7 +400,7 @@ def keep_screenshot(page: Page, name: str) -> None:
     if SCREENSHOTS is None:
         return
     width = page.js("return innerWidth")
-    page.size(width, 905 if width > 1000 else page.js("return document.documentElement.scrollHeight"))
+    page.size(width, 925 if width > 1000 else page.js("return document.documentElement.scrollHeight"))
     page.js("return new Promise(done => setTimeout(() => done(true), 300))")
     shot = Image.open(io.BytesIO(page.driver.get_screenshot_as_png())).convert("RGB")
     Path(SCREENSHOTS).mkdir(parents=True, exist_ok=True)

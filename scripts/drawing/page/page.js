@@ -239,7 +239,7 @@ function showChosen(message = "") {
     digits.length > 1 ? `Read from left to right: ${number}. Choose one to see why.` : "",
     touching ? "Some touch each other; drawn apart, they are read better." : "",
   ].join(" ");
-  for (const name of document.querySelectorAll(".winner")) name.textContent = shown ? `the ${first}` : "it";
+  for (const name of document.querySelectorAll(".winner")) name.textContent = shown ? `the ${first}` : "the answer";
   plan(shown, first, second, number);
 }
 
@@ -270,7 +270,9 @@ function showNoReasons() {
   paintNothing($("saliency"));
   paintNothing($("occlusion"));
   paintNothing($("changed"));
-  $("ranges").textContent = "";
+  $("ranges").textContent = $("ascended").textContent = "";
+  $("target-fill").style.width = 0;
+  $("ascend").disabled = $("reset").disabled = true;
   showLayers([]);
   $("no-layers").textContent = "Draw something to see it.";
 }

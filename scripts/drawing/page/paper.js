@@ -9,19 +9,25 @@ const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], Arrow
 
 const limit = (value, most) => Math.min(Math.max(value, 0), most);
 
-/** Draw strokes, lists of points [x, y, width]. */
+/** Draw strokes, lists of points [x, y, width], as smooth lines: curves from middle to middle of two points. */
 function drawStrokes(context, strokes) {
   context.lineCap = context.lineJoin = "round";
-  for (const stroke of strokes) {
-    let [x, y, width] = stroke[0];
-    for (const point of stroke.length > 1 ? stroke.slice(1) : stroke) {
-      context.lineWidth = (width + point[2]) / 2;
+  for (const [first, ...others] of strokes) {
+    let [x, y, width] = first;
+    let [fromX, fromY] = first;
+    const curve = (toX, toY, wide) => {
+      context.lineWidth = wide;
       context.beginPath();
-      context.moveTo(x, y);
-      [x, y, width] = point;
-      context.lineTo(x, y);
+      context.moveTo(fromX, fromY);
+      context.quadraticCurveTo(x, y, toX, toY);
       context.stroke();
+      [fromX, fromY] = [toX, toY];
+    };
+    for (const [nextX, nextY, nextWidth] of others) {
+      curve((x + nextX) / 2, (y + nextY) / 2, (width + nextWidth) / 2);
+      [x, y, width] = [nextX, nextY, nextWidth];
     }
+    curve(x, y, width);
   }
 }
 

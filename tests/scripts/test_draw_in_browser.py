@@ -256,12 +256,15 @@ def test_a_picture_that_cannot_be_read_is_told_and_forgotten(page: Page) -> None
     assert [("422" in line) for line in page.errors()] == [True]
 
 
-def test_a_file_is_opened_with_the_button(page: Page, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["jpg", "tif"])
+def test_a_file_is_opened_with_the_button(page: Page, tmp_path: Path, kind: str) -> None:
     from selenium.webdriver.common.by import By
 
-    (tmp_path / "25.png").write_bytes(picture())
-    page.driver.find_element(By.ID, "file").send_keys(str(tmp_path / "25.png"))
+    file = tmp_path / f"25.{kind}"
+    Image.open(io.BytesIO(picture())).save(file)
+    page.driver.find_element(By.ID, "file").send_keys(str(file))
     page.read("25")
+    assert ("cannot show" in page.text("note")) == (kind == "tif")
 
 
 # Reasons --------------------------------------------------------------------------------------------------------------

@@ -66,11 +66,3 @@ export function percent(probability) {
   if (probability > 0 && probability < 0.0005) return "< 0.1 %";
   return `${(100 * probability).toFixed(1)} %`;
 }
-
-/** An element with a class and content. */
-export function element(name, className = "", ...content) {
-  const made = document.createElement(name);
-  made.className = className;
-  made.append(...content);
-  return made;
-}

@@ -176,7 +176,8 @@ RAMP = np.linspace(0, 255, 300).astype(np.uint8)
     ("pixels", "words"),
     [
         (np.full((100, 100), 255, np.uint8), "blank"),
-        (np.zeros((1, 1), np.uint8), "blank"),
+        (np.zeros((1, 1), np.uint8), "1 x 1 pixels, too few"),
+        (np.array([[3, 200, 40, 90]] * 3, np.uint8), "4 x 3 pixels, too few"),
         (np.full((100, 100), 250, np.uint8) - np.eye(100, dtype=np.uint8), "blank"),
         (np.random.default_rng(1).integers(0, 256, (300, 300), np.uint8), "noise|specks|marks"),
         (np.where(np.random.default_rng(1).random((200, 200)) < 0.002, 0, 255).astype(np.uint8), "specks|marks"),

@@ -29,6 +29,10 @@ class Ink(NamedTuple):
 
 def find_ink(levels: Array) -> Ink:
     """Find the ink in a picture (h, w) or (h, w, 3) of levels in [0, 1]."""
+    if min(levels.shape[:2]) < 4:
+        raise NoDigitError(
+            f"from_image: the picture has {levels.shape[1]} x {levels.shape[0]} pixels, too few for a digit; give more"
+        )
     channels = levels[None] if levels.ndim == 2 else np.ascontiguousarray(np.moveaxis(levels, 2, 0))
     if len(channels) == 3 and (np.ptp(channels[:, ::4, ::4], axis=0) < 0.01).all():
         channels = channels[1:2]  # grey

@@ -19,6 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from any folder, installed or not
 from command_line import Parser, add_options, missing_extras, option
+from terminal import call
 from training.fonts import Font, find_fonts
 from training.prepared import Prepared, prepare
 
@@ -36,10 +37,10 @@ class Options:
     data: str | None = option(None, "the folder of MNIST (default: TINYGRAD_MNIST_DATA, the cache, the web)")
     fonts: Path = option(Path("/usr/share/fonts"), "the folder of fonts", parse=Path)
     out: Path = option(SHIPPED, "the file to write (default: models/deep_convnet.safetensors)", parse=Path)
-    epochs: int = option(8, "times to go through all images", least=1)
-    written: int = option(50_000, "pictures of MNIST's training images", least=1)
-    printed: int = option(50_000, "pictures of digits of fonts", least=1)
-    synthetic: int = option(20_000, "synthetic digits", least=1)
+    epochs: int = option(5, "times to go through all images", least=1)
+    written: int = option(10_000, "pictures of MNIST's training images", least=1)
+    printed: int = option(12_000, "pictures of digits of fonts", least=1)
+    synthetic: int = option(10_000, "synthetic digits", least=1)
     unseen: int = option(0, "leave every N-th family of fonts out, and measure on its digits", least=0, metavar="N")
     seed: int = option(0, "decides everything", least=0)
 
@@ -50,7 +51,10 @@ def main(argv: list[str] | None = None) -> int:
     options = Options(**vars(parser.parse_args(argv)))
     if problem := missing_extras([(name, "it", "") for name in ("PIL", "scipy", "safetensors", "tqdm")]):
         parser.error(problem)
-    data = tg.data.find_mnist(options.data)
+    try:
+        data = tg.data.find_mnist(options.data)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     fonts = find_fonts(options.fonts)
     if data.synthetic or not fonts:
         parser.error(data.source if data.synthetic else f"{options.fonts} has no font with plain digits; name another")
@@ -159,4 +163,4 @@ def softmax(logits: Any) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(call(main, "train_shipped_weights.py"))

@@ -11,6 +11,7 @@ import draw
 import predict
 import pytest
 import reproduce_paper
+import train_shipped_weights
 from training.opening import Session
 from training.settings import Settings
 
@@ -43,5 +44,5 @@ def test_what_the_manuals_name_is_there(manual: Path) -> None:
     for name in re.findall(r"`((?:[a-z_]+/)?[a-z_]+\.(?:py|toml))`|\]\(([^)#:]+)\)", text):
         assert any((manual.parent / part).exists() for part in name if part), name
     options = set(re.findall(r"--([a-z][a-z-]+)", text)) - {"help", "gallery"}  # the latter of benchmark.py
-    classes = (Settings, Session, reproduce_paper.Options, predict.Options, draw.Options)
+    classes = (Settings, Session, reproduce_paper.Options, predict.Options, draw.Options, train_shipped_weights.Options)
     assert {option.replace("-", "_") for option in options} <= {f.name for cls in classes for f in fields(cls)}

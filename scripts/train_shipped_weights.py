@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from any f
 from command_line import Parser, add_options, missing_extras, option
 from terminal import call
 from training.fonts import Font, find_fonts
-from training.prepared import Prepared, prepare
+from training.prepared import prepare
 
 import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
@@ -51,29 +51,32 @@ def main(argv: list[str] | None = None) -> int:
     options = Options(**vars(parser.parse_args(argv)))
     if problem := missing_extras([(name, "it", "") for name in ("PIL", "scipy", "safetensors", "tqdm")]):
         parser.error(problem)
+    if not (fonts := find_fonts(options.fonts)):
+        parser.error(f"{options.fonts} has no font with plain digits; name another folder")
     try:
         data = tg.data.find_mnist(options.data)
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    fonts = find_fonts(options.fonts)
-    if data.synthetic or not fonts:
-        parser.error(data.source if data.synthetic else f"{options.fonts} has no font with plain digits; name another")
+    if data.synthetic:
+        parser.error(f"these weights are trained on MNIST, but there are only {data.source}")
     init, split, chosen, written, printed, drawn, order = np.random.default_rng(options.seed).spawn(7)
     training, validation = tg.data.hold_out(data.labels, HELD_OUT, split)
 
     sets = {"MNIST's training images": (data.images[training], data.labels[training])}
     sets["synthetic digits"] = tg.data.synthetic_digits(options.synthetic, drawn)
     picked = chosen.choice(training, options.written, replace=options.written > len(training))
-    pages = from_pictures("written", list(data.images[picked]), data.labels[picked], written)
+    pages = prepare("written", data.images[picked], data.labels[picked], written)
     sets["pictures of written digits"] = pages.images, pages.labels
     digits = chosen.integers(0, 10, options.printed)
     used = [fonts[i] for i in chosen.integers(0, len(fonts), options.printed)]
-    prints = from_pictures("printed", [font.path for font in used], digits, printed)
-    unseen = is_unseen([used[i] for i in prints.source], fonts, options.unseen)
+    prints = prepare("printed", [font.path for font in used], digits, printed)
+    used = [used[i] for i in prints.source]
+    unseen = is_unseen(used, fonts, options.unseen)
     sets["pictures of printed digits"] = prints.images[~unseen], prints.labels[~unseen]
     counts = ", ".join(f"{len(labels):,} {name}" for name, (_, labels) in sets.items())
-    families = len({font.family for font in used})
-    print(f"{counts}; {len(set(used))} fonts of {families} families", flush=True)
+    learned = {font for font, left_out in zip(used, unseen, strict=True) if not left_out}
+    counts += f" ({len(learned)} fonts of {len({font.family for font in learned})} families)"
+    print(f"{counts} to train on", flush=True)
 
     model = DeepConvNet(init, rescale="train", logit_dropout=0)
     images, labels = (np.concatenate(arrays) for arrays in zip(*sets.values(), strict=True))
@@ -82,17 +85,17 @@ def main(argv: list[str] | None = None) -> int:
     train(model, images, labels, watched, options.epochs, order)
 
     model = with_default_arguments(model)
-    temperature = tg.training.fit_temperature(
-        tg.training.outputs(model, data.images[validation]), data.labels[validation]
-    )
+    held_out = tg.training.outputs(model, data.images[validation])
+    temperature = tg.training.fit_temperature(held_out, data.labels[validation])
     logits = tg.training.outputs(model, data.test_images)
     accuracy = float((logits.argmax(axis=1) == data.test_labels).mean())
-    errors = [tg.training.calibration_error(softmax(logits / t), data.test_labels) for t in (1, temperature)]
     print(f"test accuracy {accuracy:.4f} on MNIST's 10,000 test images; temperature {temperature:.3f}")
-    print(f"calibration error {errors[0]:.4f} before, {errors[1]:.4f} with the temperature")
+    for name, scores, truth in ("held out", held_out, data.labels[validation]), ("test", logits, data.test_labels):
+        before, after = (tg.training.calibration_error(tg.softmax(scores / t).data, truth) for t in (1, temperature))
+        print(f"calibration error, {name} images: {before:.4f} before, {after:.4f} with the temperature")
     told = {
         **describe("deep_convnet.DeepConvNet"),
-        "data": f"{counts} ({len(set(used))} fonts of {families} families)",
+        "data": counts,
         "accuracy": f"{accuracy:.4f} on MNIST's 10,000 test images",
         "temperature": f"{temperature:.4f}",
         "command": shlex.join(
@@ -103,16 +106,6 @@ def main(argv: list[str] | None = None) -> int:
     tg.checkpoint.save_weights(options.out, tg.nn.state_dict(model), told)
     print(f"wrote {options.out}")
     return 0
-
-
-def from_pictures(kind: str, sources: list[Any], labels: Any, rng: np.random.Generator) -> Prepared:
-    """Draw pictures and prepare them, and say how many show one digit to `from_image`."""
-    from tqdm import tqdm
-
-    with tqdm(total=len(sources), desc=f"{kind} digits", unit=" pictures") as bar:
-        found = prepare(sources, labels, rng, bar.update)
-    print(f"{len(found.labels):,} of {len(sources):,} pictures of {kind} digits: one digit was found in each")
-    return found
 
 
 def is_unseen(used: list[Font], fonts: list[Font], every: int) -> Any:
@@ -156,10 +149,6 @@ def with_default_arguments(model: DeepConvNet) -> DeepConvNet:
     default = DeepConvNet()
     tg.nn.load_state_dict(default, state)
     return default
-
-
-def softmax(logits: Any) -> Any:
-    return tg.softmax(tg.as_tensor(logits)).data
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,38 +36,41 @@ class Job(NamedTuple):
 
 
 def prepare(
-    sources: Sequence[Any],
-    labels: Any,
-    rng: np.random.Generator,
-    done: Callable[[int], object],
-    processes: int | None = None,
+    kind: str, sources: Sequence[Any], labels: Any, rng: np.random.Generator, processes: int | None = None
 ) -> Prepared:
     """Draw a picture from each source, an image (28, 28) or the path of a font, and prepare it.
 
     Parameters
     ----------
+    kind : str
+        What the progress bar and the message call the digits, such as "written".
     sources : sequence of ndarray or Path
     labels : sequence of int
         The digits, as long.
     rng : numpy.random.Generator
         Decides everything, whatever the number of processes.
-    done : callable
-        Called with the number of pictures that have been added.
     processes : int, optional
         By default one for each processor.
     """
+    from tqdm import tqdm
+
     starts = range(0, len(sources), CHUNK)
     seeds = rng.bit_generator.seed_seq.spawn(len(starts))  # type: ignore[attr-defined]
     jobs = [
         Job(seed, start, sources[start : start + CHUNK], labels[start : start + CHUNK])
         for seed, start in zip(seeds, starts, strict=True)
     ]
-    parts = []
-    with ProcessPoolExecutor(processes or os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+    with (
+        ProcessPoolExecutor(processes or os.cpu_count(), multiprocessing.get_context("spawn")) as pool,
+        tqdm(total=len(sources), desc=f"{kind} digits", unit=" pictures") as bar,
+    ):
+        parts = []
         for job, part in zip(jobs, pool.map(_prepare, jobs), strict=True):
             parts.append(part)
-            done(len(job.labels))
-    return Prepared(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+            bar.update(len(job.labels))
+    found = Prepared(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    print(f"{len(found.labels):,} of {len(sources):,} pictures of {kind} digits: one digit was found in each")
+    return found
 
 
 def _prepare(job: Job) -> Prepared:

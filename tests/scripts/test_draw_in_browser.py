@@ -125,6 +125,12 @@ def test_a_stylus_that_is_pressed_more_draws_wider(page: Page) -> None:
     assert inks[1] > 1.5 * inks[0] > 0
 
 
+def test_small_digits_are_read(page: Page) -> None:
+    for digit in (3, 5, 8):
+        page.draw(digit, left=40 * digit, height=60)
+    page.read("358")
+
+
 def test_several_digits_are_found_and_chosen(page: Page) -> None:
     for digit, left in ((4, 20), (0, 150), (7, 280)):
         page.draw(digit, left=left, height=150)

@@ -3,7 +3,6 @@
 export const WIDTH = 400; // of the sheet, in its own units
 export const HEIGHT = 300;
 const PEN = 22; // width of a stroke
-const SENT = 0.7; // pixels sent for a unit
 const STEP = 10; // units that an arrow key moves the pen
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
@@ -39,7 +38,7 @@ export class Paper {
   #held = new Set(); // arrow keys
   #pressed = null; // where the pointer went down on a picture
   #planned = false; // to be painted in the next frame
-  #small = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  #sent = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
 
   /**
    * @param {HTMLCanvasElement} canvas
@@ -50,8 +49,7 @@ export class Paper {
     this.canvas = canvas;
     this.tell = tell;
     this.boxes = []; // {box: [left, top, right, bottom] in units of the sheet, label, chosen}
-    this.#small.canvas.width = WIDTH * SENT;
-    this.#small.canvas.height = HEIGHT * SENT;
+    Object.assign(this.#sent.canvas, { width: WIDTH, height: HEIGHT });
     canvas.addEventListener("pointerdown", (event) => this.#down(event));
     canvas.addEventListener("pointermove", (event) => this.#move(event));
     for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, (event) => this.#up(event));
@@ -108,24 +106,14 @@ export class Paper {
     return [(WIDTH - width * scale) / 2, (HEIGHT - height * scale) / 2, scale];
   }
 
-  /** The strokes as they are sent: dark ink on white, {width, height, bytes}. */
+  /** The strokes as they are sent, a byte for each unit of the sheet: dark ink on white. */
   pixels() {
-    const { canvas } = this.#small;
-    this.#small.setTransform(1, 0, 0, 1, 0, 0);
-    this.#small.fillStyle = "white";
-    this.#small.fillRect(0, 0, canvas.width, canvas.height);
-    this.#small.setTransform(SENT, 0, 0, SENT, 0, 0);
-    this.#small.strokeStyle = "black";
-    drawStrokes(this.#small, this.state.strokes);
-    const { data } = this.#small.getImageData(0, 0, canvas.width, canvas.height);
-    const bytes = new Uint8Array(data.length / 4);
-    for (let i = 0; i < bytes.length; i += 1) bytes[i] = data[4 * i];
-    return { width: canvas.width, height: canvas.height, bytes };
-  }
-
-  /** A box of the strokes' pixels in units of the sheet. */
-  static fromPixels(box) {
-    return box.map((value) => value / SENT);
+    this.#sent.fillStyle = "white";
+    this.#sent.fillRect(0, 0, WIDTH, HEIGHT);
+    this.#sent.strokeStyle = "black";
+    drawStrokes(this.#sent, this.state.strokes);
+    const { data } = this.#sent.getImageData(0, 0, WIDTH, HEIGHT);
+    return new Uint8Array(WIDTH * HEIGHT).map((_, i) => data[4 * i]);
   }
 
   /** Paint the sheet in the next frame. */

@@ -151,7 +151,7 @@ class Page:
         """Draw a digit with the mouse, or as `pointer` says."""
         x0, y0, scale = self.place()
         for stroke in DIGITS[digit][0] if isinstance(digit, int) else digit:
-            points = [(x0 + scale * x, y0 + scale * y) for x, y in path(stroke, left, top, height, spacing=16)]
+            points = [(x0 + scale * x, y0 + scale * y) for x, y in path(stroke, left, top, height, spacing=24)]
             self.drag(points, **pointer)
 
     def drag(self, points: Sequence[tuple[float, float]], **pointer: Any) -> None:

@@ -256,7 +256,8 @@ def test_weights_that_cannot_be_used_are_refused_in_one_line(call: Any, weights:
     model = DeepConvNet()
     tg.nn.parameters(model)["layers.0.weight"].data[:] = 3e38
     tg.checkpoint.save_weights(nan, tg.nn.state_dict(model), describe("deep_convnet.DeepConvNet"))
-    for use, words in ((other, "DeepConvNet"), (tmp_path / "none", "none"), (nan, "not finite"), (tmp_path, str(tmp_path))):
+    refused = [(other, "DeepConvNet"), (tmp_path / "none", "none"), (nan, "not finite"), (tmp_path, str(tmp_path))]
+    for use, words in refused:
         done = call(name, use=use)
         assert done.code == 2 and not done.out and words in done.err[-1] and "Traceback" not in "".join(done.err)
     assert call(name, "--run", "runs/1").code == call(name, "--run", "runs/1", use=None).code == 2

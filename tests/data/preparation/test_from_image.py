@@ -87,6 +87,14 @@ def test_the_width_of_strokes_is_made_that_of_the_data_set(width: int, size: int
     assert image[13:15, 13:15].max() < 0.1  # the hole is open
 
 
+def test_a_thick_stroke_with_hairs_is_no_blot() -> None:
+    """What is left of ruled lines and grain at the edge of a thick stroke is not taken for the stroke's width."""
+    one = np.pad(np.full((120, 30), 255, np.uint8), ((0, 0), (12, 12)))
+    one[::4, 2:-2] = 255
+    images, boxes, _ = from_image(page(200, 300, (40, 40, one), (40, 180, enlarged(DIGITS[3], 6))))
+    assert len(images) == 2 and boxes[0].tolist() == [42, 40, 92, 160]
+
+
 def test_the_centre_of_mass_is_in_the_middle() -> None:
     grid = np.arange(28) - 13.5
     for digit in DIGITS[:10]:

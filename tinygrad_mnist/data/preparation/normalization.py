@@ -17,9 +17,9 @@ HALF_WIDTHS = 0.85, 1.6  # pixels: strokes between are left as they are; most of
 
 
 def half_widths(mask: Mask) -> tuple[float, float]:
-    """Half the usual and half the greatest width of the strokes in a mask, in pixels."""
+    """Half the usual and half the greatest width of the strokes in a mask, in pixels, but for hairs at their edges."""
     depth = ndimage.distance_transform_edt(np.pad(mask, 1))
-    ridge = depth[(depth >= ndimage.maximum_filter(depth, 3)) & (depth > 0)]
+    ridge = depth[(depth >= ndimage.maximum_filter(depth, 3)) & (depth > 0.08 * depth.max())]
     return (float(np.median(ridge)) - 0.5, float(ridge.max()) - 0.5) if ridge.size else (0.0, 0.0)
 
 

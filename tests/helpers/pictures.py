@@ -51,8 +51,8 @@ def printed(count: int, rng: np.random.Generator, thicker: bool = False) -> Labe
 def photographed(images: Any, labels: Any, rng: np.random.Generator) -> Labelled:
     """Each image in thin to thick strokes, in some ink on plain, ruled or squared paper, photographed at a slant."""
     for image, label in zip(images, labels, strict=True):
-        ink = _with_pen(_enlarged(image, rng.uniform(4, 12)), rng)
-        ink = ImageChops.invert(_on_page(ink, rng, 1.5, 3.0, 0.2))
+        ink = _with_pen(_enlarged(image, rng.uniform(4, 10)), rng)
+        ink = ImageChops.invert(_on_page(ink, rng, 1.5, 2.8, 0.2))
         sheet = _ruled(ink.size, rng)
         colour = [(15, 15, 20), (20, 35, 110), (40, 70, 170), (95, 95, 100)][rng.integers(4)]  # black, blue, pencil
         sheet.paste(Image.new("RGB", ink.size, colour), (0, 0), ink)
@@ -129,7 +129,7 @@ def _shot(sheet: Image.Image, rng: np.random.Generator) -> Image.Image:
         shade = shade.filter(ImageFilter.GaussianBlur(rng.uniform(0.005, 0.1) * width))
     sheet = sheet.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.004) * height))
     lit = np.float32(sheet) * (np.asarray(light) * np.asarray(shade) / 255)[:, :, None]
-    noisy = lit + rng.normal(0, rng.uniform(1, 8), lit.shape)
+    noisy = lit + rng.uniform(1, 8) * rng.standard_normal(lit.shape, np.float32)
     file = io.BytesIO()
     Image.fromarray(np.uint8(noisy.clip(0, 255))).save(file, "JPEG", quality=int(rng.integers(50, 95)))
     return Image.open(file)

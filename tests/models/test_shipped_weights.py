@@ -91,7 +91,7 @@ def test_pictures_are_read(classifier: Classifier, mnist: tg.data.Dataset, kind:
     if kind.startswith("printed"):
         labelled = pictures.printed(21 * 10 * 2, rng, thicker="thicker" in kind)
     else:
-        some = rng.choice(len(mnist.test_labels), 400, replace=False)
+        some = rng.choice(len(mnist.test_labels), 300, replace=False)
         labelled = getattr(pictures, kind)(mnist.test_images[some], mnist.test_labels[some], rng)
     share = share_read(classifier, labelled)
     print(f"{kind}: {share:.1%}")

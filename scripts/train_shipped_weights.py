@@ -12,13 +12,14 @@ import shlex
 import sys
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from any folder, installed or not
-from command_line import Parser, add_options, missing_extras, option
+from command_line import Parser, add_options, option
 from terminal import call
 from training.fonts import Font, find_fonts
 from training.prepared import prepare
@@ -49,8 +50,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser("train_shipped_weights.py", __doc__, "exit codes: 0 done; 2 bad arguments, data or fonts")
     add_options(parser, Options)
     options = Options(**vars(parser.parse_args(argv)))
-    if problem := missing_extras([(name, "it", "") for name in ("PIL", "scipy", "safetensors", "tqdm")]):
-        parser.error(problem)
+    if missing := [name for name in ("PIL", "scipy", "safetensors", "tqdm") if find_spec(name) is None]:
+        parser.error(f"it needs {', '.join(missing)}: pip install 'tinygrad_mnist[images]'")
     if not (fonts := find_fonts(options.fonts)):
         parser.error(f"{options.fonts} has no font with plain digits; name another folder")
     try:
@@ -62,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     init, split, chosen, written, printed, drawn, order = np.random.default_rng(options.seed).spawn(7)
     training, validation = tg.data.hold_out(data.labels, HELD_OUT, split)
 
-    sets = {"MNIST's training images": (data.images[training], data.labels[training])}
+    sets = {"training images of MNIST": (data.images[training], data.labels[training])}
     sets["synthetic digits"] = tg.data.synthetic_digits(options.synthetic, drawn)
     picked = chosen.choice(training, options.written, replace=options.written > len(training))
     pages = prepare("written", data.images[picked], data.labels[picked], written)

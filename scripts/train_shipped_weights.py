@@ -12,14 +12,13 @@ import shlex
 import sys
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from any folder, installed or not
-from command_line import Parser, add_options, option
+from command_line import Parser, add_options, missing_extras, option
 from terminal import call
 from training.fonts import Font, find_fonts
 from training.prepared import prepare
@@ -50,8 +49,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser("train_shipped_weights.py", __doc__, "exit codes: 0 done; 2 bad arguments, data or fonts")
     add_options(parser, Options)
     options = Options(**vars(parser.parse_args(argv)))
-    if missing := [name for name in ("PIL", "scipy", "safetensors", "tqdm") if find_spec(name) is None]:
-        parser.error(f"it needs {', '.join(missing)}: pip install 'tinygrad_mnist[images]'")
+    needed = [(name, "reading pictures", "") for name in ("PIL", "scipy", "safetensors", "tqdm")]
+    if problem := missing_extras(needed, "images"):
+        parser.error(problem)
     if not (fonts := find_fonts(options.fonts)):
         parser.error(f"{options.fonts} has no font with plain digits; name another folder")
     try:

@@ -155,6 +155,8 @@ def test_the_shipped_weights_read_digits(call: Any) -> None:
     done = call(picture("row.png", [0, 1, 2, 3, 4]), use=None)
     assert done.out[0] == f"row.png: {''.join(map(str, LABELS[:5]))} (5 digits)"
     assert str(SHIPPED) in done.err[0]
+    example = Path(predict.__file__).parent / "predicting" / "digits.jpg"  # the one of the README
+    assert call(str(example), use=None).out[0].endswith("digits.jpg: 314159 (6 digits)")
 
 
 # Files that are no pictures -------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ Image = pytest.importorskip("PIL.Image")
 pytest.importorskip("scipy")
 ImageDraw = pytest.importorskip("PIL.ImageDraw")
 Pixels = npt.NDArray[np.uint8]
+segmentation = pytest.importorskip("tinygrad_mnist.data.preparation.segmentation")
 few = settings(max_examples=max(settings().max_examples // 2, 5))
 
 DIGITS, LABELS = synthetic_digits(30)
@@ -217,3 +220,48 @@ def test_any_pixels_give_digits_or_one_clear_error(
     assert found.images.any(axis=(1, 2)).all()
     assert (found.boxes[:, :2] >= 0).all() and (found.boxes[:, 2:] <= (width, height)).all()
     assert (found.boxes[:, 2:] > found.boxes[:, :2]).all()
+
+
+@pytest.mark.parametrize("count, length", [(5_000, 14), pytest.param(1_500, 60, marks=pytest.mark.slow)])
+def test_any_number_of_marks_is_found_or_refused_within_seconds(count: int, length: int) -> None:
+    rng = np.random.default_rng(0)
+    page = Image.new("L", (1600, 1600), 255)
+    pen = ImageDraw.Draw(page)
+    for (x, y), angle in zip(rng.uniform(0, 1600, (count, 2)), rng.uniform(0, np.pi, count), strict=True):
+        pen.line([x, y, x + length * np.cos(angle), y + length * np.sin(angle)], 0, 3)
+    started = time.process_time()
+    with contextlib.suppress(NoDigitError):
+        from_image(page)
+    assert time.process_time() - started < 4  # it took up to 440 s
+
+
+def test_parts_are_joined_as_by_comparing_all_of_them() -> None:
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 20, 40):
+        corners, sides = rng.integers(0, 150, (count, 2)), rng.integers(1, 50, (count, 2))
+        parts = [
+            segmentation.Found(y, x, y + h, x + w, np.ones((h, w), bool))
+            for (y, x), (h, w) in zip(corners.tolist(), sides.tolist(), strict=True)
+        ]
+        found = segmentation._joined(parts, 40.0, 3.0)
+        boxes = np.array([(part.top, part.left, part.bottom, part.right) for part in found])
+        one, two = np.triu_indices(len(boxes), 1)
+        assert not np.isfinite(segmentation._apartness(boxes, one, two, 40.0, 3.0)).any()  # none is left to join
+        ink, joined = np.zeros((2, 200, 200), bool)
+        for page, some in ((ink, parts), (joined, found)):
+            for part in some:
+                page[part.top : part.bottom, part.left : part.right] |= part.mask
+        np.testing.assert_array_equal(joined, ink)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (1, 500), (500, 1), (3, 500)])
+def test_pictures_of_few_rows_or_columns_are_refused_in_words(shape: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    with pytest.raises(NoDigitError, match="from_image"):
+        from_image(noise)
+
+
+def test_a_checkerboard_of_single_pixels_has_no_digit() -> None:
+    y, x = np.indices((300, 400))
+    with pytest.raises(NoDigitError, match="specks"):
+        from_image(np.uint8(255 * ((x + y) % 2)))

@@ -112,7 +112,8 @@ def _evened(channels: Array, sheet: Mask | None) -> tuple[Array, float]:
     ground = np.stack([enlarged(ndimage.median_filter(c, window), shape, GROUND_SIDE)[::step, ::step] for c in small])
     deviation = channels[:, ::step, ::step] - ground
     grey = _mixed(channels, *_mixture(deviation if sheet is None else deviation[:, sheet[::step, ::step]]))
-    noise = float(np.median(np.abs(np.diff(grey[::3], axis=1)))) / 0.954
+    differences = np.diff(grey[::3], axis=1) if shape[1] > 1 else np.diff(grey, axis=0)
+    noise = float(np.median(np.abs(differences))) / 0.954
     if noise > 0.008 and max(shape) >= 200:
         grey = ndimage.gaussian_filter(grey, min(1.5, 0.6 + 20 * noise))
     shade = _shade(grey if sheet is None else np.where(sheet, grey, np.median(grey[sheet])))

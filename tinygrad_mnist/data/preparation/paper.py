@@ -44,6 +44,8 @@ def enlarged(values: Array, shape: tuple[int, ...], side: int) -> Array:
 
 def threshold(values: Array) -> float:
     """Split values into two classes, so that the spread between them is greatest (Otsu, 1979)."""
+    if np.ptp(values) < 1e-5:  # they are one class
+        return float(values.min())
     counts, edges = np.histogram(values, 128)
     middles = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)

@@ -17,6 +17,7 @@ from .paper import Array, Mask
 __all__ = ["Found", "find_digits", "ink_of"]
 
 MOST = 400  # digits in a picture
+MOST_PARTS = 3 * MOST  # strokes and marks that are looked at
 WIDEST = 1.4  # one digit's width by its height
 
 
@@ -56,11 +57,13 @@ def find_digits(ink: Ink) -> list[Found]:
     labels, count = ndimage.label(ink.mask, np.ones((3, 3)))
     parts = []
     areas = np.bincount(labels.ravel(), minlength=count + 1)
-    largest = int(areas[1:].max(initial=0))
-    for number, place in enumerate(ndimage.find_objects(labels), 1):
-        if areas[number] * 400 < largest or areas[number] < 4:
-            continue
-        rows, columns = place
+    areas[0] = 0  # the paper
+    large = np.flatnonzero((areas >= 4) & (areas * 400 >= areas.max()))
+    if len(large) > MOST_PARTS:
+        raise _too_many(len(large))
+    places = ndimage.find_objects(labels)
+    for number in large:
+        rows, columns = place = places[number - 1]
         parts.append(Found(rows.start, columns.start, rows.stop, columns.stop, labels[place] == number))
     parts = _without_edges(parts, ink.mask.shape)
     if not parts:
@@ -72,12 +75,20 @@ def find_digits(ink: Ink) -> list[Found]:
     height = _typical_height(parts)
     parts = _joined(parts, height, width)
     parts = [part for part in parts if part.height > 0.4 * height and part.size >= 6 and not _is_flat(part, width)]
-    digits = [piece for part in parts for piece in _cut(part, ink.amount, height, width, len(parts) == 1)]
-    if not digits:
+    if not parts:
         raise NoDigitError("from_image: there are only small marks or flat lines, but no digit")
+    digits: list[Found] = []
+    for done, part in enumerate(parts):
+        if len(digits) + len(parts) - done > MOST:
+            raise _too_many(len(digits) + len(parts) - done)
+        digits += _cut(part, ink.amount, height, width, len(parts) == 1)
     if len(digits) > MOST:
-        raise NoDigitError(f"from_image: there are {len(digits)} marks, more than {MOST}; crop it to the digits")
+        raise _too_many(len(digits))
     return [digit for row in _rows(digits) for digit in row]
+
+
+def _too_many(count: int) -> NoDigitError:
+    return NoDigitError(f"from_image: there are {count} marks or more, where {MOST} digits are read; crop it to them")
 
 
 def ink_of(digit: Found, ink: Ink) -> Array:
@@ -135,68 +146,83 @@ def _typical_height(parts: list[Found]) -> float:
 
 def _joined(parts: list[Found], height: float, width: float) -> list[Found]:
     """Join parts that belong to one digit, the nearest first, until none are left."""
+    boxes = np.array([(part.top, part.left, part.bottom, part.right) for part in parts])
+    members = [[part] for part in parts]
+    new = np.ones(len(parts), bool)  # two others are of different digits: they would have been joined before
     while True:
-        parts = sorted(parts, key=lambda part: part.left)
+        order = np.argsort(boxes[:, 1], kind="stable")
+        boxes, new, members = boxes[order], new[order], [members[k] for k in order]
         pairs = []
-        for i, one in enumerate(parts):
-            for j in range(i + 1, len(parts)):
-                if parts[j].left - one.right > 0.4 * height:
-                    break
-                distance = _apartness(one, parts[j], height, width)
-                if distance is not None:
-                    pairs.append((distance, i, j))
-        if not pairs:
-            return parts
-        used: set[int] = set()
-        joined = []
-        for _, i, j in sorted(pairs):
-            if not used & {i, j}:
-                used |= {i, j}
-                joined.append(_together(parts[i], parts[j]))
-        parts = [part for k, part in enumerate(parts) if k not in used] + joined
+        for i in np.flatnonzero(new):
+            others = np.flatnonzero(~new | (np.arange(len(boxes)) > i))
+            apart = _apartness(boxes, np.minimum(i, others), np.maximum(i, others), height, width)
+            near = others[np.isfinite(apart)]
+            pairs.append(np.stack([apart[np.isfinite(apart)], np.minimum(i, near), np.maximum(i, near)]))
+        found = np.concatenate(pairs, axis=1) if pairs else np.empty((3, 0))
+        if not found.size:
+            return [_together(some) for some in members]
+        used = np.zeros(len(boxes), bool)
+        joined, joined_members = [], []
+        for i, j in found[1:, np.lexsort(found[::-1])].T.astype(np.intp).tolist():
+            if not (used[i] or used[j]):
+                used[[i, j]] = True
+                joined.append([*np.minimum(boxes[i, :2], boxes[j, :2]), *np.maximum(boxes[i, 2:], boxes[j, 2:])])
+                joined_members.append(members[i] + members[j])
+        boxes = np.concatenate([boxes[~used], np.array(joined)])
+        new = np.repeat([False, True], [len(boxes) - len(joined), len(joined)])
+        members = [some for some, gone in zip(members, used, strict=True) if not gone] + joined_members
 
 
 def _without_frames(parts: list[Found]) -> list[Found]:
     """Leave out closed outlines that hold others, such as the boxes of a form."""
-    return [part for part in parts if not any(_frames(part, other) for other in parts)]
+    boxes = np.array([(part.top, part.left, -part.bottom, -part.right) for part in parts])
+    heights = np.array([part.height for part in parts])
+    kept = []
+    for part, box in zip(parts, boxes, strict=True):
+        if not ((boxes > box).all(axis=1) & (heights >= 0.3 * part.height)).any() or not _is_outline(part.mask):
+            kept.append(part)
+    return kept
 
 
-def _frames(part: Found, other: Found) -> bool:
-    inside = part.top < other.top and part.left < other.left and other.bottom < part.bottom and other.right < part.right
-    if not inside or other.height < 0.3 * part.height:
-        return False
-    filled = ndimage.binary_fill_holes(part.mask)
-    return bool(part.mask.sum() < 0.3 * filled.sum())
+def _is_outline(mask: Mask) -> bool:
+    """Whether ink fills little of what it encloses."""
+    paper, _ = ndimage.label(np.pad(~mask, 1, constant_values=True))
+    return bool(mask.sum() < 0.3 * (paper[1:-1, 1:-1] != paper[0, 0]).sum())
 
 
-def _apartness(one: Found, two: Found, height: float, width: float) -> float | None:
-    """How far two parts of one digit are from each other, in pixels; None for those of different ones."""
-    gap_x = max(one.left, two.left) - min(one.right, two.right)  # negative where they overlap
-    gap_y = max(one.top, two.top) - min(one.bottom, two.bottom)
-    if max(gap_x, gap_y) > 0.4 * height:
-        return None
-    together = max(one.bottom, two.bottom) - min(one.top, two.top)
-    small, large = sorted((one, two), key=lambda part: part.size)
-    overlap_x = -gap_x / max(1, min(one.width, two.width))
-    if small.size < 0.08 * height:
-        return None
-    if overlap_x > 0.5:
-        if gap_y <= max(2, 1.2 * width) and together <= 2.2 * max(height, large.height):
-            return float(max(gap_y, 0))
-        if small.height < 0.6 * height and gap_y < 0.35 * height and together <= 1.6 * max(height, large.height):
-            return float(gap_y)
-        return None
-    if gap_y < 0 and small.height < 0.75 * height and gap_x <= max(2, 0.8 * width, 0.05 * height):
-        if max(one.right, two.right) - min(one.left, two.left) <= 1.2 * height:
-            return float(max(gap_x, 0)) + 0.1
-    return None
+def _apartness(
+    boxes: npt.NDArray[np.intp], one: npt.NDArray[np.intp], two: npt.NDArray[np.intp], height: float, width: float
+) -> npt.NDArray[np.float64]:
+    """How far two parts of one digit are from each other, in pixels; infinite for those of different ones.
+
+    The boxes (n, 4) are top, left, bottom and right; pairs of them are compared.
+    """
+    first, second = boxes[one], boxes[two]
+    starts, stops = np.maximum(first[:, :2], second[:, :2]), np.minimum(first[:, 2:], second[:, 2:])
+    gap_y, gap_x = (starts - stops).T  # negative where they overlap
+    together_y, together_x = (np.maximum(first[:, 2:], second[:, 2:]) - np.minimum(first[:, :2], second[:, :2])).T
+    sides = np.stack([first[:, 2:] - first[:, :2], second[:, 2:] - second[:, :2]])  # (2, n, 2): heights and widths
+    sizes = sides.max(axis=2)
+    small = sizes[0] > sizes[1]  # the number of the smaller one
+    small_height, large_height = np.where(small, sides[::-1, :, 0], sides[:, :, 0])
+    tallest = np.maximum(height, large_height)
+    above = -gap_x / np.maximum(1, sides[:, :, 1].min(axis=0)) > 0.5
+    touches = above & (gap_y <= max(2, 1.2 * width)) & (together_y <= 2.2 * tallest)
+    follows = above & (small_height < 0.6 * height) & (gap_y < 0.35 * height) & (together_y <= 1.6 * tallest)
+    beside = ~above & (gap_y < 0) & (small_height < 0.75 * height) & (together_x <= 1.2 * height)
+    beside &= gap_x <= max(2, 0.8 * width, 0.05 * height)
+    distance = np.select([touches, follows, beside], [gap_y.clip(0), gap_y.astype(float), gap_x.clip(0) + 0.1], np.inf)
+    possible = (np.maximum(gap_x, gap_y) <= 0.4 * height) & (sizes.min(axis=0) >= 0.08 * height)
+    return np.where(possible, distance, np.inf)
 
 
-def _together(one: Found, two: Found) -> Found:
-    top, left = min(one.top, two.top), min(one.left, two.left)
-    bottom, right = max(one.bottom, two.bottom), max(one.right, two.right)
+def _together(parts: list[Found]) -> Found:
+    if len(parts) == 1:
+        return parts[0]
+    top, left = min(part.top for part in parts), min(part.left for part in parts)
+    bottom, right = max(part.bottom for part in parts), max(part.right for part in parts)
     mask = np.zeros((bottom - top, right - left), bool)
-    for part in (one, two):
+    for part in parts:
         mask[part.top - top : part.bottom - top, part.left - left : part.right - left] |= part.mask
     return Found(top, left, bottom, right, mask)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import time
 import warnings
 import zlib
 from pathlib import Path
@@ -246,3 +247,19 @@ def test_damaged_files_are_read_or_refused(content: bytes) -> None:
 @given(damaged(*FILES))
 def test_a_thousand_damaged_files_are_read_or_refused(content: bytes) -> None:
     check_damaged(content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"P3 3000 3000 255 " + b"1 " * 1_000_000,
+        b"P5 3000 3000 77 " + bytes(9_000_000),
+        b"qoif" + struct.pack(">IIBB", 3000, 3000, 3, 0) + b"\1\2" * 4_500_000,
+    ],
+    ids=["plain PPM", "PGM of 77 levels", "QOI"],
+)
+def test_what_is_decoded_slowly_is_refused_where_it_is_large(content: bytes) -> None:
+    started = time.process_time()
+    with pytest.raises(ImageError, match="at most 1000000 are accepted in .*; save it as PNG"):
+        from_image(content)
+    assert time.process_time() - started < 1

@@ -22,6 +22,8 @@ __all__ = ["MAX_BYTES", "MAX_PIXELS", "MAX_SIDE", "Picture", "read"]
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 16_384  # pixels
 MAX_BYTES = 200_000_000  # of a file
+IN_PYTHON = {"ppm", "ppm_plain", "qoi"}  # what Pillow decodes in Python, a second or more for a million pixels
+MOST_IN_PYTHON = 1_000_000  # pixels
 WORKING_SIDE = 1600  # pixels: larger pictures are reduced
 # Those whose header states the size that is decoded; formats that start other programs are not among them.
 FORMATS = {"AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "QOI", "TIFF", "WEBP"}
@@ -146,6 +148,11 @@ def _decode(name: str, image: Any, max_pixels: int) -> Picture:
     """Decode and reduce a Pillow image, and turn it upright."""
     width, height = image.size
     _check_size(name, width, height, max_pixels)
+    if width * height > MOST_IN_PYTHON and any(tile[0] in IN_PYTHON for tile in getattr(image, "tile", ())):
+        raise ImageError(
+            f"from_image: {name} has {width} x {height} pixels, but at most {MOST_IN_PYTHON} are accepted in "
+            f"{image.format} of this kind, which is read slowly; save it as PNG"
+        )
     try:
         with _decoding, warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -26,6 +26,7 @@ CLASSIFIERS = {  # and the largest whole number among its arguments: a file must
     "resnet.ResNet": 0,
     "vision_transformer.VisionTransformer": 100,
 }
+LONGEST = 4000  # characters of an error that lists what does not fit
 DTYPES = ("float16", "float32", "float64")  # others may take any room
 
 
@@ -118,7 +119,8 @@ def load_classifier(path: str | os.PathLike[str] = SHIPPED) -> Classifier:
     try:
         tg.nn.load_state_dict(model, tg.checkpoint.load_weights(path, like=model))
     except tg.checkpoint.CheckpointError as error:
-        raise tg.checkpoint.CheckpointError(f"{error} (model: {name})") from error
+        words = str(error) if len(str(error)) < LONGEST else f"{str(error)[:LONGEST]}…"
+        raise tg.checkpoint.CheckpointError(f"{words} (model: {name})") from error
     _try_out(path, name, model)
     return Classifier(model, name, path, _temperature(path, metadata), metadata)
 

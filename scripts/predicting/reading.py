@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,16 +36,34 @@ def read(name: str, with_thumbnail: bool) -> Reading:
     """Find the digits of a picture."""
     try:
         source = standard_input() if name == "-" else name
-        digits = tg.data.from_image(source)
+        with no_output_of_libraries():
+            digits = tg.data.from_image(source)
         return Reading(name, digits, thumbnail=thumbnail(source) if with_thumbnail else None)
     except tg.data.ImageError as error:
-        itself = "the bytes" if name == "-" else repr(str(Path(os.path.expanduser(name))))
+        itself = "the content" if name == "-" else repr(str(Path(os.path.expanduser(name))))
         problem = str(error).removeprefix("from_image: ").replace(itself, "it")  # its name is told in front of it
     except OSError as error:
         problem = error.strerror or str(error)
     except MemoryError:
         problem = "there is not enough memory for it; make it smaller"
     return Reading(name, problem=problem)
+
+
+@contextmanager
+def no_output_of_libraries() -> Iterator[None]:
+    """Drop what is written to standard error in the block: libtiff tells there what is wrong with a file."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is none
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def thumbnail(source: str | bytes) -> tuple[Any, float]:

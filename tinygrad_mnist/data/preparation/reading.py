@@ -48,10 +48,14 @@ def read(image: Any, max_pixels: int) -> Picture:
     if isinstance(image, Image.Image):
         return _decode("the image", image, max_pixels)
     if isinstance(image, bytes | bytearray | memoryview):
-        return _open("the bytes", io.BytesIO(image), memoryview(image).nbytes, max_pixels)
+        content = bytes(image)
+        return _open("the content", io.BytesIO(content), len(content), max_pixels)
     if isinstance(image, str | os.PathLike):
         path = Path(os.path.expanduser(image))
-        status = path.stat()
+        try:
+            status = path.stat()
+        except ValueError as error:  # no path can have these characters
+            raise ImageError(f"from_image: {str(path)!r:.100} is no path ({error}); name a file") from None
         if stat.S_ISDIR(status.st_mode):
             raise ImageError(f"from_image: {str(path)!r} is a folder; give the path of a picture in it")
         if not stat.S_ISREG(status.st_mode):
@@ -83,6 +87,8 @@ def _check_size(name: str, width: int, height: int, max_pixels: int) -> None:
 
 
 def _from_array(array: npt.NDArray[Any], max_pixels: int) -> Picture:
+    if np.ma.isMaskedArray(array):
+        raise ImageError("from_image: the array is a masked one; fill its masked values with those of paper (.filled)")
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
@@ -104,7 +110,8 @@ def _from_array(array: npt.NDArray[Any], max_pixels: int) -> Picture:
         full = 1
     else:
         raise ImageError(f"from_image: the array is of {array.dtype}; give uint8, uint16, bool or floats in [0, 1]")
-    levels = array.astype(np.float32) / np.float32(full)
+    with np.errstate(over="ignore"):  # then they are not finite
+        levels = array.astype(np.float32) / np.float32(full)
     if not np.isfinite(levels).all():
         raise ImageError("from_image: the array has values that are not finite; give floats in [0, 1]")
     low, high = levels.min(), levels.max()

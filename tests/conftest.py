@@ -18,6 +18,7 @@ import tinygrad_mnist as tg
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "train_mnist.py"
 LONG = (  # what the fast subset leaves out: the files that take most of the time
+    "data/preparation/",
     "data/test_mnist",
     "engine/test_machine",
     "models/",
@@ -28,6 +29,7 @@ LONG = (  # what the fast subset leaves out: the files that take most of the tim
     "testing/test_planted",
     "testing/test_strategies",
     "train/test_continued_runs",
+    "train/test_kept_weights",
     "train/test_runs",
     "train/test_trainer",
 )

@@ -81,6 +81,15 @@ def page(driver: Any, address: str) -> Iterator[Page]:
     driver.get("about:blank")
 
 
+def choose(page: Page, model: str) -> None:
+    """Choose the model whose label has this text."""
+    page.js(
+        "const s = document.getElementById('model'), named = o => o.text.includes(arguments[0]);"
+        "s.value = [...s.options].find(named).value; s.dispatchEvent(new Event('change'))",
+        model,
+    )
+
+
 # Drawing --------------------------------------------------------------------------------------------------------------
 def test_drawn_digits_are_read_while_they_are_drawn(page: Page, capsys: pytest.CaptureFixture[str]) -> None:
     page.js(
@@ -292,10 +301,7 @@ def test_the_maps_of_every_convolution_are_shown(page: Page) -> None:
 
 def test_a_model_without_convolutions_is_explained_as_well(page: Page) -> None:
     page.draw(8)
-    page.js(
-        "const s = document.getElementById('model'); s.value = [...s.options].find(o => o.text.includes('MLP')).value;"
-        "s.dispatchEvent(new Event('change'))"
-    )
+    choose(page, "MLP")
     page.wait(lambda: "no convolution" in page.text("no-layers"), "the message")
     assert page.pixels("saliency").any() and page.js("return document.getElementById('epochs').hidden")
 
@@ -331,6 +337,12 @@ def test_the_epochs_of_a_run_read_the_same_drawing(page: Page) -> None:
     page.js("document.getElementById('epoch').focus()")
     page.keys("\ue011")  # Home
     page.wait(lambda: page.text("epoch-name") == "epoch 1" and page.bars() != end, "the first epoch")
+
+
+def test_the_accuracy_of_the_shipped_weights_is_shown(page: Page) -> None:
+    choose(page, "models/")
+    told = float(load_classifier().metadata["accuracy"].split()[0])
+    assert page.text("accuracy") == f"accuracy {100 * told:.2f} %"
 
 
 def test_tabs_do_not_disturb_each_other(page: Page) -> None:

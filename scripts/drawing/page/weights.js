@@ -56,7 +56,7 @@ function showEpochs(selected) {
   $("epochs").hidden = last === 0;
   $("epoch").max = last;
   $("epoch").value = index < 0 ? last : index;
-  $("accuracy").textContent = accuracy ? `accuracy ${(100 * accuracy).toFixed(1)} %` : "";
+  $("accuracy").textContent = accuracy ? `accuracy ${(100 * accuracy).toFixed(2)} %` : "";
   nameEpoch();
 }
 

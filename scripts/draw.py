@@ -51,7 +51,7 @@ class Options:
         "runs of train_mnist.py to offer besides those in runs/; by default the newest is shown first",
         metavar="DIR",
     )
-    weights: tuple[Path, ...] = option((), "files of weights to offer (by default those in models/)", metavar="FILE")
+    weights: tuple[Path, ...] = option((), "files of weights to offer besides those in models/", metavar="FILE")
     port: int | None = option(
         None, "port of 127.0.0.1; 0 is any that is free (default: the first free one from 8000 on)", least=0
     )

@@ -332,7 +332,7 @@ def test_the_epochs_of_a_run_read_the_same_drawing(page: Page) -> None:
     page.click("play")
     page.wait(lambda: page.text("epoch-name") == "epoch 1", "the first epoch")
     page.wait(lambda: page.bars() not in (end, [""] * 10), "the answer of the first epoch")
-    page.wait(lambda: page.text("epoch-name") == "the end" and page.text("play") != "Stop", "the end")
+    page.wait(lambda: page.text("epoch-name") == "the selected epoch" and page.text("play") != "Stop", "the end")
     page.wait(lambda: page.bars() == end, "the answer of the end")
     page.js("document.getElementById('epoch').focus()")
     page.keys("\ue011")  # Home

@@ -63,6 +63,6 @@ export function paintNothing(canvas) {
 /** A probability for people: "98.3 %"; none is called certain or impossible. */
 export function percent(probability) {
   if (probability > 0.999) return "> 99.9 %";
-  if (probability > 0 && probability < 0.0005) return "< 0.1 %";
+  if (probability < 0.0005) return "< 0.1 %";
   return `${(100 * probability).toFixed(1)} %`;
 }

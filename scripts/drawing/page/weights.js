@@ -17,7 +17,7 @@ const model = () => models.find(({ id }) => id === $("model").value);
 function stages() {
   const { id, epochs = [] } = model() ?? {};
   const named = epochs.map(({ id, epoch }) => ({ id, name: `epoch ${epoch}` }));
-  return epochs.some((epoch) => epoch.id === id) ? named : [...named, { id, name: "the end" }];
+  return epochs.some((epoch) => epoch.id === id) ? named : [...named, { id, name: "the selected epoch" }];
 }
 
 /** The stage that reads. */

@@ -37,7 +37,8 @@ def draw_run(
     With `shifts` the logits are sums over an image and its four copies; the probabilities are those of the means.
     """
     schedule = f" ({settings.schedule})" * (settings.schedule != "constant")
-    what, how = f"{run.folder.name}, {run.rows[-1]['data']}", f"{note}\n{model_words(settings, trainer)}{schedule}"
+    digits = "synthetic digits" if data.synthetic else run.rows[-1]["data"]
+    what, how = f"{run.folder.name}, {digits}", f"{note}\n{model_words(settings, trainer)}{schedule}"
     words = training_words(settings)
     plot_curves(run.rows, run.folder / "curves.png", what + how, loss="cross-entropy (nats)", note=words)
     if logits is not None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from training import run_pictures
 from training.run_pictures import training_words
 from training.settings import Settings
 
@@ -50,6 +52,15 @@ def test_a_run_has_its_curves_and_its_mistakes(
     assert len(figures) == 2 and len(classified) == 1, "nothing to do"
     assert script.main(["--resume", str(out), "--quiet"]) == 0
     assert [shown(figure) for figure in figures[2:]] == [shown(curves), shown(mistakes)]
+
+
+def test_synthetic_digits_are_named_in_the_title(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles = []
+    monkeypatch.setattr(run_pictures, "plot_curves", lambda rows, path, title, **how: titles.append(title))
+    run = SimpleNamespace(folder=tmp_path / "a run", rows=[{"data": "synthetic"}])
+    trainer = SimpleNamespace(weights={}, model=SimpleNamespace(layers=[]))
+    run_pictures.draw_run(run, Settings(lr=0.01), trainer, SimpleNamespace(synthetic=True), None)
+    assert titles[0].startswith("a run, synthetic digits\n")
 
 
 def test_what_raises_the_loss_in_training_is_named() -> None:

@@ -94,7 +94,8 @@ def complain(text: str) -> None:
 
 def show_weights(classifier: Classifier) -> None:
     """Say what reads the pictures."""
-    facts = [f"{key} {classifier.metadata[key]}" for key in ("accuracy", "data") if key in classifier.metadata]
+    words = {"accuracy": "accuracy", "data": "trained on"}
+    facts = [f"{said} {classifier.metadata[key]}" for key, said in words.items() if key in classifier.metadata]
     about = f"{classifier.path} ({', '.join([classifier.name, *facts])})"
     print(f"weights: {printable(about)}", file=sys.stderr)
 

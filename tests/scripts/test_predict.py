@@ -34,6 +34,7 @@ from models.pretrained import SHIPPED, describe
 IMAGES, LABELS = tg.data.synthetic_digits(20, rng=np.random.default_rng(3))
 ANSWER = r"(\d) \((\d\.\d\d); next (\d), (\d\.\d\d)\)(, unsure)?"
 TEMPERATURE = 0.5
+ABOUT = "deep_convnet.DeepConvNet, accuracy 0.1, trained on few digits"
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of weights that say little about digits, but always the same."""
     path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
     model = DeepConvNet(rng=np.random.default_rng(5), depth=4)
-    about = {**describe("deep_convnet.DeepConvNet", depth=4), "temperature": str(TEMPERATURE), "accuracy": "0.1"}
+    about = {**describe("deep_convnet.DeepConvNet", depth=4), "temperature": str(TEMPERATURE)}
+    about |= {"accuracy": "0.1", "data": "few digits"}
     tg.checkpoint.save_weights(path, tg.nn.state_dict(model), about)
     return path
 
@@ -80,7 +82,7 @@ def expected(name: str) -> np.ndarray:
 def test_a_digit_is_one_line(call: Any, weights: Path) -> None:
     name = picture("seven.png", [1])
     done = call(name)
-    assert done.code == 0 and done.err == [f"weights: {weights} (deep_convnet.DeepConvNet, accuracy 0.1)"]
+    assert done.code == 0 and done.err == [f"weights: {weights} ({ABOUT})"]
     (line,) = done.out
     digit, probability, following, its = re.fullmatch(rf"seven\.png: {ANSWER}", line).groups()[:4]
     (row,) = expected(name)
@@ -270,9 +272,7 @@ def test_the_latest_run_is_the_default(call: Any, weights: Path) -> None:
     run.mkdir(parents=True)
     (run / "weights.safetensors").write_bytes(weights.read_bytes())
     name = picture("one.png", [1])
-    assert call(name, use=None).err == [
-        f"weights: {run / 'weights.safetensors'} (deep_convnet.DeepConvNet, accuracy 0.1)"
-    ]
+    assert call(name, use=None).err == [f"weights: {run / 'weights.safetensors'} ({ABOUT})"]
     assert call(name, "--run", str(run), use=None).out == call(name).out
 
 
@@ -376,7 +376,7 @@ def test_a_process_reads_standard_input_from_any_folder(weights: Path, tmp_path:
     out, err = process.communicate(Path(name).read_bytes(), timeout=60)
     given, named = map(json.loads, out.splitlines())
     assert process.returncode == 0 and given["digits"] == named["digits"] and given["image"] == "-", err
-    assert err.splitlines() == [f"weights: {weights} (deep_convnet.DeepConvNet, accuracy 0.1)".encode()]
+    assert err.splitlines() == [f"weights: {weights} ({ABOUT})".encode()]
 
 
 def test_a_stream_tells_why_it_lost_something() -> None:

@@ -40,7 +40,7 @@ def read(name: str, with_thumbnail: bool) -> Reading:
             digits = tg.data.from_image(source)
         return Reading(name, digits, thumbnail=thumbnail(source) if with_thumbnail else None)
     except tg.data.ImageError as error:
-        itself = "the content" if name == "-" else repr(str(Path(os.path.expanduser(name))))
+        itself = "the data" if name == "-" else repr(str(Path(os.path.expanduser(name))))
         problem = str(error).removeprefix("from_image: ").replace(itself, "it")  # its name is told in front of it
     except OSError as error:
         problem = error.strerror or str(error)

@@ -186,7 +186,7 @@ def png(width: int, height: int) -> bytes:
         (np.array([["a"]]), "give uint8"),
         (np.full((9, 9), 1e300), "finite"),
         (np.ma.masked_array(np.zeros((9, 9), np.uint8)), "masked"),
-        (memoryview(b"no picture" * 9)[::2], "the content is no picture"),
+        (memoryview(b"no picture" * 9)[::2], "the data is no picture"),
         ("a\0b", "no path"),
         (np.array([[1j]]), "give uint8"),
         (Image.new("F", (5, 5), float("nan")), "finite"),

@@ -49,7 +49,7 @@ def read(image: Any, max_pixels: int) -> Picture:
         return _decode("the image", image, max_pixels)
     if isinstance(image, bytes | bytearray | memoryview):
         content = bytes(image)
-        return _open("the content", io.BytesIO(content), len(content), max_pixels)
+        return _open("the data", io.BytesIO(content), len(content), max_pixels)
     if isinstance(image, str | os.PathLike):
         path = Path(os.path.expanduser(image))
         try:
@@ -68,7 +68,8 @@ def read(image: Any, max_pixels: int) -> Picture:
             raise TypeError(f"from_image: image is a file of {type(content).__name__}; open it in binary mode")
         return read(content, max_pixels)
     raise TypeError(
-        f"from_image: image is a {type(image).__name__}; give a path, bytes, a binary file, an array or a Pillow image"
+        f"from_image: image is of type {type(image).__name__}; give a path, bytes, a binary file, an array "
+        "or a Pillow image"
     )
 
 

@@ -170,6 +170,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "batches": lambda **how: tg.data.batches(**{"n": 3, "batch_size": 2, **how}),
     "decode_idx": lambda **how: tg.data.decode_idx(io.BytesIO(b"?"), "here", **how),
     "read_idx": lambda **how: tg.data.read_idx(__file__, **how),
+    "from_image": lambda **how: tg.data.from_image(PIXELS[0], **how),
     "load_image_folder": lambda **how: tg.data.load_image_folder("/nowhere", **how),
     "find_mnist": lambda **how: tg.data.find_mnist("/nowhere", **how),
     "load_mnist": lambda **how: tg.data.load_mnist("/nowhere", **how),

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ...validation import integer
 from .errors import ImageError, NoDigitError
 
 __all__ = ["Digits", "ImageError", "NoDigitError", "from_image"]
@@ -71,7 +72,7 @@ def from_image(image: Any, *, max_pixels: int = 50_000_000) -> Digits:
         from . import ink, normalization, reading, segmentation
     except ImportError as error:
         raise ImportError("from_image needs Pillow and SciPy; pip install 'tinygrad_mnist[images]'") from error
-    picture = reading.read(image, max_pixels)
+    picture = reading.read(image, integer("from_image", "max_pixels", max_pixels, 1))
     found = ink.find_ink(picture.levels)
     digits = segmentation.find_digits(found)
     images, boxes = [], []

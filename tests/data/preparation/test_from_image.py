@@ -193,6 +193,7 @@ RAMP = np.linspace(0, 255, 300).astype(np.uint8)
         (np.random.default_rng(1).integers(0, 256, (300, 300), np.uint8), "noise|specks|marks"),
         (np.where(np.random.default_rng(1).random((200, 200)) < 0.002, 0, 255).astype(np.uint8), "specks|marks"),
         (np.tile(RAMP, (200, 1)), "blank|specks|marks"),
+        (np.tile(240 - RAMP[:240] // 2, (200, 1)).repeat(3, axis=1), "blank"),
         (page(100, 300, (50, 40, np.full((6, 200), 255, np.uint8))), "line"),
         (page(100, 300, (50, 0, np.full((4, 300), 255, np.uint8))), "blank|line|marks|specks"),
         (page(200, 200, (50, 50, np.full((100, 100), 255, np.uint8))), "blots"),

@@ -55,6 +55,14 @@ def on_table(tilt: float, table: float) -> Light:
     return np.asarray(turned) / 255
 
 
+def small_on_table() -> Light:
+    """A small digit on a sheet with corners, whose table is unlike the sheet in more places than the digit's ink is."""
+    paper = np.pad(PAPER, ((100, 60), (240, 80)), constant_values=PAPER[0, 0])
+    picture = np.full((600, 960), 0.15)
+    picture[100:500, 160:800] = paper * np.linspace(1, 0.7, 640)
+    return picture + 0.01 * np.random.default_rng(0).normal(size=picture.shape)
+
+
 COLOURS: dict[str, Callable[[], Light]] = {
     "a gradient": lambda: shaded(1 - 0.6 * X / WIDTH),
     "a dark corner": lambda: shaded(1 - 0.5 * (X / WIDTH) * (Y / HEIGHT)),
@@ -67,6 +75,7 @@ COLOURS: dict[str, Callable[[], Light]] = {
     "tilted squares": lambda: ruled(26, 0.5, 0.06, True),
     "a dark table": lambda: on_table(0, 0.2),
     "a dark table, tilted": lambda: on_table(4, 0.25),
+    "a large sheet on a dark table": small_on_table,
     "chalk on a board": lambda: (0.9 - PAPER * 0.8 + 0.02 * NOISE).clip(0, 1),
     "blue ink, yellow light": lambda: (
         np.stack([PAPER, PAPER * 0.9, 0.6 + 0.1 * PAPER], axis=2) * (1 - 0.3 * X / WIDTH)[..., None]

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from .errors import NoDigitError
-from .paper import Array, Mask, block_means, enlarged, find_sheet, threshold
+from .paper import Array, Mask, enlarged, find_sheet, sheet_means, threshold
 from .ruling import find_ruling
 
 __all__ = ["Ink", "find_ink"]
@@ -106,7 +106,7 @@ def _mixed(channels: Array, signs: Array, shares: Array) -> Array:
 def _evened(channels: Array, sheet: Mask | None) -> tuple[Array, float]:
     """By which share ink darkens the paper, and how much that share varies where there is no ink."""
     shape = channels.shape[1:]
-    small = [block_means(channel, GROUND_SIDE) for channel in channels]
+    small = [sheet_means(channel, sheet, GROUND_SIDE) for channel in channels]
     window = max(3, max(small[0].shape) // 3)
     step = -(-max(shape) // 400)
     ground = np.stack([enlarged(ndimage.median_filter(c, window), shape, GROUND_SIDE)[::step, ::step] for c in small])
@@ -116,7 +116,7 @@ def _evened(channels: Array, sheet: Mask | None) -> tuple[Array, float]:
     noise = float(np.median(np.abs(differences))) / 0.954
     if noise > 0.008 and max(shape) >= 200:
         grey = ndimage.gaussian_filter(grey, min(1.5, 0.6 + 20 * noise))
-    shade = _shade(grey if sheet is None else np.where(sheet, grey, np.median(grey[sheet])))
+    shade = enlarged(_shade(sheet_means(grey, sheet, SHADE_SIDE)), shape, SHADE_SIDE)
     darkened = 1 - grey / np.maximum(shade, 0.15)
     paper = darkened if sheet is None else darkened[sheet]
     middle = float(np.median(paper))
@@ -124,10 +124,14 @@ def _evened(channels: Array, sheet: Mask | None) -> tuple[Array, float]:
     return np.asarray(darkened - middle, np.float32), max(spread, 0.004)
 
 
-def _shade(grey: Array) -> Array:
+def _shade(small: Array) -> Array:
     """How light the paper is, everywhere: what a closing leaves when it removes what is dark and narrow."""
-    small = block_means(grey, SHADE_SIDE)
-    closed = [ndimage.grey_closing(small, size=min(window, min(small.shape))) for window in WINDOWS]
+    beyond = WINDOWS[-1] // 2  # or light that fades towards the border would be narrow there
+    wide = np.pad(small, beyond, mode="edge")
+    closed = [
+        ndimage.grey_closing(wide, size=min(window, min(small.shape)))[beyond:-beyond, beyond:-beyond]
+        for window in WINDOWS
+    ]
     dark = 1 - small / np.maximum(closed[-1], 0.05)
     # Large dark places at the border, such as the table or the shadow of a hand, have a paper of their own.
     labels, _ = ndimage.label(dark > max(0.08, 0.4 * float(dark.max())))
@@ -146,7 +150,7 @@ def _shade(grey: Array) -> Array:
         if contrast >= 0.75 * contrasts[-1] and area >= 0.85 * areas[-1]
     )
     shade = np.where(thick, closed[0], closed[chosen])
-    return enlarged(ndimage.gaussian_filter(shade, 0.7), grey.shape, SHADE_SIDE)
+    return np.asarray(ndimage.gaussian_filter(shade, 0.7), np.float32)
 
 
 def _greatest(values: Array) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-__all__ = ["Array", "Mask", "block_means", "enlarged", "find_sheet", "threshold"]
+__all__ = ["Array", "Mask", "block_means", "enlarged", "find_sheet", "sheet_means", "threshold"]
 
 Array = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -40,6 +40,16 @@ def enlarged(values: Array, shape: tuple[int, ...], side: int) -> Array:
         after = np.minimum(first + 1, parts - 1)
         values = np.take(values, first, axis) * (1 - share) + np.take(values, after, axis) * share
     return values
+
+
+def sheet_means(values: Array, sheet: Mask | None, side: int) -> Array:
+    """Reduce (h, w) as `block_means` does, by the sheet's pixels alone; beyond it, the nearest block goes on."""
+    if sheet is None:
+        return block_means(values, side)
+    share = block_means(sheet.astype(np.float32), side)
+    means = block_means(np.where(sheet, values, np.float32(0)), side) / np.maximum(share, 1e-6)
+    nearest = ndimage.distance_transform_edt(share == 0, return_distances=False, return_indices=True)
+    return np.asarray(means[tuple(nearest)], np.float32)
 
 
 def threshold(values: Array) -> float:

@@ -91,7 +91,7 @@ def test_a_digit_is_the_same_on(paper: str) -> None:
     assert alike(found.images[0], FOUR.images[0]) > (0.85 if "tilted" in paper else 0.9)
 
 
-@pytest.mark.parametrize("slope", [0.0, 0.05, -0.12])
+@pytest.mark.parametrize("slope", [0.0, 0.05, -0.12, 0.22])
 @pytest.mark.parametrize("squares", [False, True])
 def test_ruled_lines_are_found_and_strokes_are_not(slope: float, squares: bool) -> None:
     from tinygrad_mnist.data.preparation.ruling import find_ruling

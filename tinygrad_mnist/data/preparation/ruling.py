@@ -9,8 +9,8 @@ from .paper import Mask
 
 __all__ = ["find_ruling"]
 
-STEEPEST = 0.2  # rise by run of a line
-SLOPES = np.linspace(-STEEPEST, STEEPEST, 41)
+STEEPEST = 0.24  # rise by run of a line
+SLOPES = np.linspace(-STEEPEST, STEEPEST, 49)
 ROUNDS = 8  # in which lines of one slope are found: in perspective, they differ
 LEAST_SHARE = 0.5  # of its way through the picture on which a line is seen
 

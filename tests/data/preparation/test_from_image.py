@@ -264,5 +264,5 @@ def test_pictures_of_few_rows_or_columns_are_refused_in_words(shape: tuple[int, 
 
 def test_a_checkerboard_of_single_pixels_has_no_digit() -> None:
     y, x = np.indices((300, 400))
-    with pytest.raises(NoDigitError, match="specks"):
+    with pytest.raises(NoDigitError, match="specks|blank|noise"):
         from_image(np.uint8(255 * ((x + y) % 2)))

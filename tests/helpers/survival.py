@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tinygrad_mnist.storage.checkpoint import CheckpointManager
+from tinygrad_mnist.train.runs import Run
 
 POSIX = os.name == "posix"
 ROOT = Path(__file__).parents[2]
@@ -31,6 +33,24 @@ files._reached = reached
 sys.argv = {argv!r}
 runpy.run_path(sys.argv[0], run_name="__main__")
 """  # between the steps of writes it waits, and in the end dies
+
+
+def call(script: Any, *options: Any, at: int | None = None) -> Any:
+    """Run the training script in this process, quietly; with `at` it is interrupted by Ctrl-C in that step."""
+    record = Run.record
+
+    def stop_there(run: Run, event: str, **values: Any) -> Any:
+        if values.get("step") == at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return record(run, event, **values)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if at is not None:
+            patch.setattr(Run, "record", stop_there)
+        try:
+            return script.main([*map(str, options), "--quiet", "--no-plots"])
+        except SystemExit as stop:  # argparse's own way
+            return stop.code
 
 
 def start(*options: Any, write: tuple[int, float] | None = None) -> subprocess.Popen[str]:

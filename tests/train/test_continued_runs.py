@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from survival import ended, flat, result, start
+from survival import call, ended, flat, result, start
 
 import tinygrad_mnist as tg
 from tinygrad_mnist.storage import files
@@ -43,24 +43,11 @@ class Killed(BaseException):
 def train(script: Any, folder: Path) -> Any:
     """Call the script, up to a step if one is given."""
 
-    def call(out: Path, *options: Any, resume: bool = False, at: int | None = None) -> int:
+    def train(out: Path, *options: Any, resume: bool = False, at: int | None = None) -> Any:
         own = ["--resume", out] if resume else ["--data", folder, *SMALL, "--out", out]
-        record = Run.record
+        return call(script, *own, *options, at=at)
 
-        def stop_there(run: Run, event: str, **values: Any) -> Any:
-            if values.get("step") == at:
-                os.kill(os.getpid(), signal.SIGINT)
-            return record(run, event, **values)
-
-        with pytest.MonkeyPatch.context() as patch:
-            if at is not None:
-                patch.setattr(Run, "record", stop_there)
-            try:
-                return script.main([*map(str, [*own, *options]), "--quiet", "--no-plots"])
-            except SystemExit as stop:  # argparse's own way
-                return stop.code
-
-    return call
+    return train
 
 
 def at_last(out: Path) -> dict[str, Any]:

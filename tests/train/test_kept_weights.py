@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from survival import ended, killed_until_done, start
+from survival import call, ended, killed_until_done, start
 from trained import choose, weights_of_epochs
 
 import tinygrad_mnist as tg
@@ -139,21 +138,11 @@ def test_stopped_after_any_call_the_files_of_earlier_epochs_are_there(tmp_path: 
 def train(script: Any, folder: Path) -> Any:
     """Call the script, up to a step if one is given."""
 
-    def call(out: Path, *options: Any, resume: bool = False, at: int | None = None) -> int:
+    def train(out: Path, *options: Any, resume: bool = False, at: int | None = None) -> Any:
         own = ["--resume", out] if resume else ["--data", folder, *SMALL, "--out", out]
-        record = Run.record
+        return call(script, *own, *options, at=at)
 
-        def stop_there(run: Run, event: str, **values: Any) -> Any:
-            if values.get("step") == at:
-                os.kill(os.getpid(), signal.SIGINT)
-            return record(run, event, **values)
-
-        with pytest.MonkeyPatch.context() as patch:
-            if at is not None:
-                patch.setattr(Run, "record", stop_there)
-            return script.main([*map(str, [*own, *options]), "--quiet", "--no-plots"])
-
-    return call
+    return train
 
 
 @pytest.fixture

@@ -163,6 +163,17 @@ def test_touching_digits_are_cut_and_said() -> None:
     assert not from_image(drawing(*joined)).touching.any()
 
 
+@pytest.mark.parametrize("pen", [4, 9])
+def test_digits_that_touch_are_said_where_both_are_no_wider_than_one_may_be(pen: int) -> None:
+    three = [(30, 50), (80, 50), (55, 80), (85, 100), (70, 140), (30, 140)]
+    seven = [(95, 50), (135, 50), (110, 140)]
+    both = three, seven, [(84, 100), (124, 92)]
+    assert from_image(drawing(*both, pen=pen)).touching.all()
+    beside = from_image(drawing(*both, [(x + 70, y) for x, y in seven], pen=pen, size=(240, 200)))
+    assert beside.touching.tolist() == [True, True, False]
+    assert abs(beside.boxes[0][2] - 95) < 25 and abs(beside.boxes[1][0] - 95) < 25
+
+
 def test_what_cannot_be_cut_is_said() -> None:
     found = from_image(drawing(*[[(20, y), (180, y + 10)] for y in (60, 80, 100, 120)], [(20, 60), (180, 130)], pen=12))
     assert found.touching.all()

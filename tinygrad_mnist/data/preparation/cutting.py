@@ -12,13 +12,18 @@ from .paper import Array, Mask
 __all__ = ["cut"]
 
 WIDEST = 1.4  # one digit's width by its height
+SQUARE = 1.0  # two digits that touch are seldom narrower, by their height
+# The least height of both pieces of a cut, by the whole height: where a part is too wide for one digit; where it may be
+# one, such as an open 0, and is but marked; where it may be one, but has others beside it, and is cut.
+LEAST, LIKELY, SURE = 0.65, 0.75, 0.85
 
 
 def cut(part: Found, amount: Array, height: float, width: float, alone: bool) -> list[Found]:
-    """Cut digits that touch; what is too wide for one and cannot be cut is marked as touching."""
+    """Cut digits that touch; mark what may hold several and is not cut as touching."""
     tall = part.height
     widest = WIDEST * max(tall, 0.7 * height)
-    if part.width < widest * (1 if alone else 0.85):
+    wide = part.width >= widest * (1 if alone else 0.85)
+    if part.width < SQUARE * max(tall, 0.7 * height):
         return [part]
     ink = np.where(part.mask, amount[part.top : part.bottom, part.left : part.right], 0)
     count = max(2, round(part.width / (0.75 * tall)))
@@ -36,16 +41,21 @@ def cut(part: Found, amount: Array, height: float, width: float, alone: bool) ->
         left_of = np.arange(part.width)[None, :] < best[1][:, None]
         sides = part.mask & left_of, part.mask & ~left_of
         pieces = [_trimmed(part, side) for side in sides if side.any()]
-        if len(pieces) == 2 and all(piece.height >= 0.65 * tall and piece.width >= 0.1 * tall for piece in pieces):
-            return [each for piece in pieces for each in cut(piece, amount, height, width, False)]
+        if len(pieces) == 2 and all(piece.width >= 0.1 * tall for piece in pieces):
+            lowest = min(piece.height for piece in pieces) / tall
+            if wide and lowest >= LEAST or not alone and lowest >= SURE:
+                return [each for piece in pieces for each in cut(piece, amount, height, width, False)]
+            part.touching = part.touching or lowest >= LIKELY
     part.touching = part.touching or part.width >= widest
     return [part]
 
 
 def _crossings(mask: Mask, seam: npt.NDArray[np.intp]) -> int:
-    """How many strokes a seam crosses."""
-    crossed = mask[np.arange(len(seam)), seam]
-    return int(crossed[0]) + int((crossed[1:] & ~crossed[:-1]).sum())
+    """How many strokes a seam crosses; also a thin one that it passes between two pixels that meet in a corner."""
+    rows = np.arange(len(seam))
+    crossed = mask[rows, seam]
+    between = mask[rows[1:], seam[:-1]] & mask[rows[:-1], seam[1:]] & ~crossed[1:] & ~crossed[:-1]
+    return int(crossed[0]) + int((crossed[1:] & ~crossed[:-1]).sum()) + int(between.sum())
 
 
 def _seam(ink: Array, middle: float, tall: int) -> tuple[float, npt.NDArray[np.intp]]:

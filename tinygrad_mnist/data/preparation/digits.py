@@ -19,7 +19,7 @@ class Digits(NamedTuple):
     images: npt.NDArray[np.uint8]  # (n, 28, 28), as MNIST's: ink is 255
     # (n, 4): left, top, right, bottom in pixels of the upright picture, the last two exclusive
     boxes: npt.NDArray[np.intp]
-    # (n,): it touched its neighbour and was cut off, or holds several that were not cut
+    # (n,): it touched its neighbour and was cut off, or may hold several that were not cut
     touching: npt.NDArray[np.bool_]
 
 
@@ -47,7 +47,7 @@ def from_image(image: Any, *, max_pixels: int = 50_000_000) -> Digits:
     Digits
         ``images`` (n, 28, 28) of uint8, 255 is ink; ``boxes`` (n, 4) of intp: left, top, right and bottom in pixels of
         the upright picture, the last two exclusive; ``touching`` (n,) of bool: the digit was cut from a neighbour, or
-        holds several that could not be cut. Row by row from the top, each row from the left; n is 1 to 400.
+        may hold several that were not cut. Row by row from the top, each row from the left; n is 1 to 400.
 
     Raises
     ------

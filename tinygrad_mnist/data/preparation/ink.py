@@ -43,11 +43,12 @@ def find_ink(levels: Array) -> Ink:
     clean = bool((near if sheet is None else near[sheet]).mean() > 0.5)
     if clean and sheet is None:  # what fills much of the border is no ink, but a shadow or a table
         clean = bool(np.concatenate([near[0], near[-1], near[:, 0], near[:, -1]]).mean() > 0.8)
+    place = _place(~near) if clean and sheet is None else (slice(None), slice(None))  # where ink can be
     if clean:
-        signs, shares = _mixture(deviation if sheet is None else deviation[:, sheet])
-        grey = _mixed(channels, signs, shares)
+        signs, shares = _mixture(deviation[:, *place] if sheet is None else deviation[:, sheet])
+        grey, blank = _mixed(channels[:, *place], signs, shares), float(_mixed(paper, signs, shares).item())
         # Dark ink on light paper is measured by the share that it darkens, the reverse by the difference.
-        raw = 1 - grey / float(np.median(grey[near])) if paper.mean() > 0.5 else float(np.median(grey[near])) - grey
+        raw = 1 - grey / blank if paper.mean() > 0.5 else blank - grey
         noise = 0.0
     else:
         raw, noise = _evened(channels, sheet)
@@ -60,10 +61,11 @@ def find_ink(levels: Array) -> Ink:
         seen = "blank" if noise < 0.04 else "noise"
         raise NoDigitError(f"from_image: the picture is {seen}: no ink stands out from its paper; draw or show a digit")
     level = float(np.median(strong[strong >= threshold(strong)]))
-    amount = np.asarray((raw / level).clip(0, 1), np.float32)
+    amount, mask = np.zeros(near.shape, np.float32), np.zeros(near.shape, bool)
+    amount[place] = found = (raw / level).clip(0, 1)
     high = max(0.5, least / level)
     faint = max(0.25 if clean else 0.45, 0.75 * least / level)
-    mask = ndimage.binary_propagation(amount > high, mask=amount > faint)
+    mask[place] = ndimage.binary_propagation(found > high, mask=found > faint)
     if not clean:  # fainter ink continues strokes for a while; further on, it is ruled lines
         fainter = amount > max(0.28, 0.75 * least / level)
         mask = ndimage.binary_dilation(mask, iterations=max(2, max(mask.shape) // 100), mask=fainter | mask)
@@ -72,6 +74,14 @@ def find_ink(levels: Array) -> Ink:
         mask &= ~ruling
         amount[ndimage.binary_dilation(ruling, iterations=2) & ~ndimage.binary_dilation(mask)] = 0
     return Ink(amount, mask, clean)
+
+
+def _place(marks: Mask) -> tuple[slice, slice]:
+    """The rows and columns that hold all marks, and a few around."""
+    rows, columns = (np.flatnonzero(marks.any(axis=axis)) for axis in (1, 0))
+    if not rows.size:
+        return slice(None), slice(None)
+    return slice(max(0, rows[0] - 4), rows[-1] + 5), slice(max(0, columns[0] - 4), columns[-1] + 5)
 
 
 def _paper_level(channels: Array, sheet: Mask | None) -> Array:

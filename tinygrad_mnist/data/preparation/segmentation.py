@@ -64,7 +64,7 @@ def ink_of(digit: Found, ink: Ink) -> Array:
     part = ink.amount[top : digit.bottom + reach, left : digit.right + reach]
     own = np.zeros(part.shape, bool)
     own[digit.top - top : digit.bottom - top, digit.left - left : digit.right - left] = digit.mask
-    near = ndimage.binary_dilation(own, np.ones((3, 3)), iterations=reach)
+    near = ndimage.maximum_filter(own, 2 * reach + 1, mode="constant")
     others = ink.mask[top : digit.bottom + reach, left : digit.right + reach] & ~own
     return np.where(near & (own | ~ndimage.binary_dilation(others)), part, 0)
 

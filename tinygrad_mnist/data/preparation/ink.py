@@ -46,7 +46,8 @@ def find_ink(levels: Array) -> Ink:
     place = _place(~near) if clean and sheet is None else (slice(None), slice(None))  # where ink can be
     if clean:
         signs, shares = _mixture(deviation[:, *place] if sheet is None else deviation[:, sheet])
-        grey, blank = _mixed(channels[:, *place], signs, shares), float(_mixed(paper, signs, shares).item())
+        grey = _mixed(channels[:, *place], signs, shares)
+        blank = float(_mixed(paper, signs, shares).item())
         # Dark ink on light paper is measured by the share that it darkens, the reverse by the difference.
         raw = 1 - grey / blank if paper.mean() > 0.5 else blank - grey
         noise = 0.0
@@ -61,10 +62,12 @@ def find_ink(levels: Array) -> Ink:
         seen = "blank" if noise < 0.04 else "noise"
         raise NoDigitError(f"from_image: the picture is {seen}: no ink stands out from its paper; draw or show a digit")
     level = float(np.median(strong[strong >= threshold(strong)]))
-    amount, mask = np.zeros(near.shape, np.float32), np.zeros(near.shape, bool)
-    amount[place] = found = (raw / level).clip(0, 1)
+    found = (raw / level).clip(0, 1)
+    amount = np.zeros(near.shape, np.float32)
+    amount[place] = found
     high = max(0.5, least / level)
     faint = max(0.25 if clean else 0.45, 0.75 * least / level)
+    mask = np.zeros(near.shape, bool)
     mask[place] = ndimage.binary_propagation(found > high, mask=found > faint)
     if not clean:  # fainter ink continues strokes for a while; further on, it is ruled lines
         fainter = amount > max(0.28, 0.75 * least / level)
@@ -78,10 +81,13 @@ def find_ink(levels: Array) -> Ink:
 
 def _place(marks: Mask) -> tuple[slice, slice]:
     """The rows and columns that hold all marks, and a few around."""
-    rows, columns = (np.flatnonzero(marks.any(axis=axis)) for axis in (1, 0))
+    rows = np.flatnonzero(marks.any(axis=1))
+    columns = np.flatnonzero(marks.any(axis=0))
     if not rows.size:
         return slice(None), slice(None)
-    return slice(max(0, rows[0] - 4), rows[-1] + 5), slice(max(0, columns[0] - 4), columns[-1] + 5)
+    level = slice(max(0, rows[0] - 4), rows[-1] + 5)
+    upright = slice(max(0, columns[0] - 4), columns[-1] + 5)
+    return level, upright
 
 
 def _paper_level(channels: Array, sheet: Mask | None) -> Array:

@@ -164,22 +164,35 @@ def _apartness(
     The boxes (n, 4) are top, left, bottom and right; pairs of them are compared.
     """
     first, second = boxes[one], boxes[two]
-    starts, stops = np.maximum(first[:, :2], second[:, :2]), np.minimum(first[:, 2:], second[:, 2:])
+    starts = np.maximum(first[:, :2], second[:, :2])
+    stops = np.minimum(first[:, 2:], second[:, 2:])
     gap_y, gap_x = (starts - stops).T  # negative where they overlap
-    together_y, together_x = (np.maximum(first[:, 2:], second[:, 2:]) - np.minimum(first[:, :2], second[:, :2])).T
+    tops_lefts = np.minimum(first[:, :2], second[:, :2])
+    bottoms_rights = np.maximum(first[:, 2:], second[:, 2:])
+    together_y, together_x = (bottoms_rights - tops_lefts).T
     sides = np.stack([first[:, 2:] - first[:, :2], second[:, 2:] - second[:, :2]])  # (2, n, 2): heights and widths
     sizes = sides.max(axis=2)
-    small = sizes[0] > sizes[1]  # the number of the smaller one
-    small_height, large_height = np.where(small, sides[::-1, :, 0], sides[:, :, 0])
+    heights = sides[:, :, 0]
+    first_is_larger = sizes[0] > sizes[1]
+    small_height = np.where(first_is_larger, heights[1], heights[0])
+    large_height = np.where(first_is_larger, heights[0], heights[1])
     tallest = np.maximum(height, large_height)
-    above = -gap_x / np.maximum(1, sides[:, :, 1].min(axis=0)) > 0.5
-    touches = above & (gap_y <= max(2, 1.2 * width)) & (together_y <= 2.2 * tallest)
-    follows = above & (small_height < 0.6 * height) & (gap_y < 0.35 * height) & (together_y <= 1.6 * tallest)
-    beside = ~above & (gap_y < 0) & (small_height < 0.75 * height) & (together_x <= 1.2 * height)
+    narrower = sides[:, :, 1].min(axis=0)
+    above = -gap_x / np.maximum(1, narrower) > 0.5
+    touches = above & (gap_y <= max(2, 1.2 * width))
+    touches &= together_y <= 2.2 * tallest
+    follows = above & (small_height < 0.6 * height)
+    follows &= gap_y < 0.35 * height
+    follows &= together_y <= 1.6 * tallest
+    beside = ~above & (gap_y < 0)
+    beside &= small_height < 0.75 * height
+    beside &= together_x <= 1.2 * height
     beside &= gap_x <= max(2, 0.8 * width, 0.05 * height)
-    distance = np.select([touches, follows, beside], [gap_y.clip(0), gap_y.astype(float), gap_x.clip(0) + 0.1], np.inf)
-    possible = (np.maximum(gap_x, gap_y) <= 0.4 * height) & (sizes.min(axis=0) >= 0.08 * height)
-    return np.where(possible, distance, np.inf)
+    distances = [gap_y.clip(0), gap_y.astype(float), gap_x.clip(0) + 0.1]
+    distance = np.select([touches, follows, beside], distances, np.inf)
+    close = np.maximum(gap_x, gap_y) <= 0.4 * height
+    no_specks = sizes.min(axis=0) >= 0.08 * height
+    return np.where(close & no_specks, distance, np.inf)
 
 
 def _together(parts: list[Found]) -> Found:

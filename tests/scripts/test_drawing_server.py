@@ -27,7 +27,7 @@ from drawing import catalogue
 from drawing.answers import Answers
 from drawing.catalogue import Catalogue
 from drawing.server import Server
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinygrad_mnist as tg
@@ -472,6 +472,7 @@ json_values = st.recursive(
 )
 
 
+@settings(max_examples=15)  # a slow test sends many more
 @given(st.data())
 def test_no_json_is_a_failure(server: Server, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(["/api/read", "/api/explain", "/api/ascend"]))
@@ -660,8 +661,9 @@ def start(*options: Any, cwd: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_also_with_connections_that_are_open(number: int, tmp_path: Path, weights: Path) -> None:
     command = [sys.executable, SCRIPT, "--no-browser", "--port", "0", "--weights", weights]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -675,7 +677,7 @@ def test_a_signal_ends_it_also_with_connections_that_are_open(number: int, tmp_p
         assert clients[1].recv(100).startswith(b"HTTP/1.1 200 ")
         started = time.monotonic()
         process.send_signal(number)
-        assert process.wait(20) == 0 and time.monotonic() - started < 3, "less than a client may be idle or slow"
+        assert process.wait(20) == 0 and time.monotonic() - started < 9, "a client may be slow for 10 seconds"
         assert process.communicate() == ("", "")
         for client in clients:
             client.close()

@@ -66,7 +66,9 @@ def ink_of(digit: Found, ink: Ink) -> Array:
     own[digit.top - top : digit.bottom - top, digit.left - left : digit.right - left] = digit.mask
     near = ndimage.maximum_filter(own, 2 * reach + 1, mode="constant")
     others = ink.mask[top : digit.bottom + reach, left : digit.right + reach] & ~own
-    return np.where(near & (own | ~ndimage.binary_dilation(others)), part, 0)
+    if others.any():
+        near &= own | ~ndimage.binary_dilation(others)
+    return np.where(near, part, 0)
 
 
 def _without_edges(parts: list[Found], shape: tuple[int, ...]) -> list[Found]:

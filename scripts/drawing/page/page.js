@@ -4,7 +4,7 @@ import { ask, Latest, Lost } from "./client.js";
 import { $, element } from "./elements.js";
 import { encode, paintImage, percent } from "./figures.js";
 import { changeFrom, offerOthers } from "./other.js";
-import { HEIGHT, Paper, WIDTH } from "./paper.js";
+import { Paper } from "./paper.js";
 import { takePictures } from "./pictures.js";
 import { noProblem, problem } from "./problems.js";
 import { explainer, showNoReasons } from "./reasons.js";
@@ -37,8 +37,9 @@ async function answerDrawing({ state, id }) {
     const [left, top, scale] = Paper.fit(bitmap.width, bitmap.height);
     return { answer, place: (box) => box.map((value, i) => value * scale + (i % 2 ? top : left)) };
   }
-  const answer = await ask("api/read", { model: id, width: WIDTH, height: HEIGHT, data: encode(paper.pixels()) });
-  return { answer, place: (box) => box };
+  const { left, top, width, height, bytes } = paper.pixels();
+  const answer = await ask("api/read", { model: id, width, height, data: encode(bytes) });
+  return { answer, place: (box) => box.map((value, i) => value + (i % 2 ? top : left)) };
 }
 
 /** Read what is on the sheet. */

@@ -3,6 +3,7 @@
 export const WIDTH = 400; // of the sheet, in its own units
 export const HEIGHT = 300;
 const PEN = 22; // width of a stroke
+const MARGIN = 30; // paper around the ink that is sent
 const STEP = 10; // units that an arrow key moves the pen
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
@@ -28,6 +29,15 @@ function drawStrokes(context, strokes) {
     }
     curve(x, y, width);
   }
+}
+
+/** Where the ink lies along an axis, with a margin: [first, how many]; the whole axis where there is none. */
+function withMargin(places, size) {
+  if (!places.length) return [0, size];
+  let [low, high] = [size, 0];
+  for (const place of places) [low, high] = [Math.min(low, place), Math.max(high, place)];
+  const first = Math.max(0, low - MARGIN);
+  return [first, Math.min(size, high + 1 + MARGIN) - first];
 }
 
 export class Paper {
@@ -106,14 +116,29 @@ export class Paper {
     return [(WIDTH - width * scale) / 2, (HEIGHT - height * scale) / 2, scale];
   }
 
-  /** The strokes as they are sent, a byte for each unit of the sheet: dark ink on white. */
+  /**
+   * The strokes as they are sent, with some paper around them: a byte for each unit of the sheet, dark ink on white.
+   * Returns {left, top, width, height, bytes}, the place on the sheet first.
+   */
   pixels() {
     this.#sent.fillStyle = "white";
     this.#sent.fillRect(0, 0, WIDTH, HEIGHT);
     this.#sent.strokeStyle = "black";
     drawStrokes(this.#sent, this.state.strokes);
     const { data } = this.#sent.getImageData(0, 0, WIDTH, HEIGHT);
-    return new Uint8Array(WIDTH * HEIGHT).map((_, i) => data[4 * i]);
+    const [columns, rows] = [[], []];
+    for (let i = 0; i < WIDTH * HEIGHT; i++) {
+      if (data[4 * i] === 255) continue;
+      columns.push(i % WIDTH);
+      rows.push(Math.floor(i / WIDTH));
+    }
+    const [left, width] = withMargin(columns, WIDTH);
+    const [top, height] = withMargin(rows, HEIGHT);
+    const bytes = new Uint8Array(width * height);
+    for (let y = 0, i = 0; y < height; y++) {
+      for (let x = 0; x < width; x++) bytes[i++] = data[4 * ((top + y) * WIDTH + left + x)];
+    }
+    return { left, top, width, height, bytes };
   }
 
   /** Paint the sheet in the next frame. */

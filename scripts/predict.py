@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from command_line import Parser, add_options, missing_extras, option
+from command_line import Parser, Stop, add_options, missing_extras, option
 from predicting import drawing
 from predicting.reading import Reading, classify, printable, read
 from predicting.telling import as_json, as_lines, title
@@ -41,7 +41,7 @@ NEEDED = [
 TOGETHER = 32  # pictures whose digits are classified at once
 EXIT_CODES = (
     "exit codes: 0 all pictures were read; 1 some were not or have no digit, or the drawing could not be made; 2 bad "
-    "arguments or weights; 130 stopped by Ctrl-C"
+    "arguments or weights; 129, 130, 143 stopped by SIGHUP, SIGINT (Ctrl-C), SIGTERM"
 )
 
 
@@ -100,8 +100,8 @@ def show_weights(classifier: Classifier) -> None:
     print(f"weights: {printable(about)}", file=sys.stderr)
 
 
-def read_all(names: list[str], options: Options, classifier: Classifier) -> Iterator[Reading]:
-    """Read and classify the pictures, some together; keep what the drawing needs of the first ones."""
+def read_all(names: list[str], options: Options, classifier: Classifier, stop: Stop) -> Iterator[Reading]:
+    """Read and classify the pictures, some together, until told to stop; keep what the drawing needs of the first."""
     from tqdm import tqdm
 
     drawn = drawing.PICTURES if options.save or options.show else 0
@@ -110,6 +110,8 @@ def read_all(names: list[str], options: Options, classifier: Classifier) -> Iter
         for start in range(0, len(names), TOGETHER):
             readings = []
             for name in names[start : start + TOGETHER]:
+                if stop.signal:
+                    return
                 readings.append(read(name, drawn > 0))
                 drawn -= readings[-1].digits is not None
                 bar.update()
@@ -160,18 +162,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     show_weights(classifier)
     with_drawing, complete = bool(options.save or options.show), True
     readings, unwritten = [], None
+    stop = Stop()  # an exception could be lost in a destructor of some library
     try:
-        for reading in read_all(names, options, classifier):
-            tell(reading, options, classifier)
-            complete = complete and not reading.problem
-            if with_drawing and reading.digits:
-                readings.append(reading)
-            unwritten = unwritten or lost(sys.stdout)
-            if unwritten and not with_drawing:
-                break
+        with stop:
+            for reading in read_all(names, options, classifier, stop):
+                tell(reading, options, classifier)
+                complete = complete and not reading.problem
+                if with_drawing and reading.digits:
+                    readings.append(reading)
+                unwritten = unwritten or lost(sys.stdout)
+                if unwritten and not with_drawing:
+                    break
     except tg.checkpoint.CheckpointError as error:
         complain(str(error))
         return 2
+    if stop.signal:
+        complain("interrupted")
+        return 128 + stop.signal
     if unwritten and not isinstance(unwritten, BrokenPipeError):  # a reader who has gone needs no more
         complain(f"standard output cannot be written: {unwritten.strerror}")
         complete = False

@@ -117,6 +117,7 @@ def killed_until_done(
     """Train into `out`, killed `kills` times at random moments, then let it end.
 
     Half of the kills come from within, between the steps of a write; some of the others come before the first step.
+    Between two kills the run goes on by at most about 2 * `pace` lines of metrics: it must have more lines than that.
     Returns what happened, in words.
     """
     story: list[str] = []
@@ -127,15 +128,14 @@ def killed_until_done(
         in_a_write = bool(rng.random() < 0.5)
         write = (int(rng.integers(1, 4 * pace)), float(rng.choice([0, 0.01]))) if in_a_write else None
         process = start(*session, write=write)
-        if not in_a_write:
-            until, goal = (
-                time.monotonic() + (60 if rng.random() < 0.7 else rng.uniform(0, 0.8)),
-                steps + int(rng.integers(1, pace + 1)),
-            )
-            while time.monotonic() < until and lines(out) < goal and process.poll() is None:
-                time.sleep(0.002)
-            time.sleep(rng.uniform(0, 0.03))
-            process.send_signal(signal.SIGKILL)
+        # A run that writes rarely is killed from outside before it has come far.
+        goal = steps + (2 * pace if in_a_write else int(rng.integers(1, pace + 1)))
+        wait = 60 if in_a_write or rng.random() < 0.7 else rng.uniform(0, 0.8)
+        until = time.monotonic() + wait
+        while time.monotonic() < until and lines(out) < goal and process.poll() is None:
+            time.sleep(0.002)
+        time.sleep(0 if in_a_write else rng.uniform(0, 0.03))
+        process.send_signal(signal.SIGKILL)
         code, output = ended(process)
         assert code == -signal.SIGKILL, f"{output} after {len(story)} of {kills} kills: {story}"
         steps = lines(out)

@@ -261,7 +261,7 @@ def test_a_run_can_begin_with_weights_of_an_epoch(train: Any, tmp_path: Path, wh
 @posix
 @pytest.mark.slow
 def test_killed_again_and_again_the_same_files_are_kept(folder: Path, tmp_path: Path) -> None:
-    options = ["--data", folder, *SMALL, "--epochs", "6", *KEEP]
+    options = ["--data", folder, *SMALL, "--epochs", "12", *KEEP]  # 36 lines of metrics
     assert ended(start(*options, "--out", tmp_path / "whole"))[0] == 0
-    story = killed_until_done(tmp_path / "run", options, kills=8, rng=np.random.default_rng())
-    assert kept(tmp_path / "run") == kept(tmp_path / "whole") and len(kept(tmp_path / "run")) == 7, story
+    story = killed_until_done(tmp_path / "run", options, kills=8, rng=np.random.default_rng(), pace=1)
+    assert kept(tmp_path / "run") == kept(tmp_path / "whole") and len(kept(tmp_path / "run")) == 13, story

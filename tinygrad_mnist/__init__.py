@@ -26,6 +26,7 @@ native = compiled
 if TYPE_CHECKING:  # type checkers take what is imported
     from . import data as data
     from . import explain as explain
+    from . import export as export
     from . import func as func
     from . import nn as nn
     from . import optim as optim
@@ -40,6 +41,7 @@ else:
         "checkpoint": "storage.checkpoint",
         "data": "data",
         "explain": "explain",
+        "export": "export",
         "func": "func",
         "nn": "nn",
         "optim": "optim",

@@ -89,8 +89,8 @@ def _backpropagate(
 
     `nodes` is the graph in topological order. It is used up, to free memory on the way.
     """
-    gradients: dict[int, Tensor | None] = dict.fromkeys(_useful(nodes, wanted))  # None: nothing has come yet
-    gradients[id(root)] = cotangent
+    # None: nothing has come yet.
+    gradients: dict[int, Tensor | None] = {**dict.fromkeys(_useful(nodes, wanted)), id(root): cotangent}
     found: dict[int, Tensor] = {}
     with recording(create_graph):
         while nodes:  # every consumer of a Tensor comes before it
@@ -108,7 +108,7 @@ def _backpropagate(
 
 
 def _sum(x: Tensor, y: Tensor) -> Tensor:
-    return add(x, y) if mode.recording else wrap(np.asarray(x._array + y._array))
+    return add(x, y) if mode.recording or hooks.active else wrap(np.asarray(x._array + y._array))
 
 
 def _seed(output: Tensor, gradient: Operand | None, caller: str) -> Tensor:
@@ -159,9 +159,9 @@ class BackwardMethods:
         leaves = [*_leaves(nodes)]
         wanted = {id(leaf) for leaf in leaves}
         found = _backpropagate(self, nodes, _seed(self, gradient, "backward"), wanted, False, retain_graph)
-        for leaf in leaves:
-            g = found[id(leaf)]._array
-            leaf._grad = wrap(np.array(g) if leaf._grad is None else np.asarray(leaf._grad._array + g))
+        with recording(False):
+            for leaf in leaves:
+                leaf._grad = copy(found[id(leaf)]) if leaf._grad is None else _sum(leaf._grad, found[id(leaf)])
 
 
 def grad(
@@ -212,7 +212,8 @@ def grad(
             )
     cotangent = _seed(output, gradient, "grad")
     if create_graph and not cotangent._requires_grad:
-        cotangent = Tensor(cotangent, requires_grad=True)  # so that a constant gradient can be differentiated: to zeros
+        cotangent = wrap(copy(cotangent)._array)
+        cotangent._requires_grad = True  # so that a constant gradient can be differentiated: to zeros
     nodes, wanted = topological_order(output), {id(x) for x in inputs}
     found = _backpropagate(output, nodes, cotangent, wanted, create_graph, retain_graph or create_graph)
     with recording(create_graph):

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..record import primitive
-from ..tensor import Array, Operand, Tensor, attach
+from ..record import copy, primitive
+from ..tensor import NUMERIC, Array, Operand, Tensor, attach
 
 __all__ = ["getitem"]
 
@@ -55,9 +55,11 @@ def _index_part(part: Any) -> Any:
         return part
     if isinstance(part, slice):
         return slice(*(None if end is None else operator.index(end) for end in (part.start, part.stop, part.step)))
-    array = np.asarray(part._array if isinstance(part, Tensor) else part).copy()
+    array = np.asarray(part._array if isinstance(part, Tensor) else part)
     if array.dtype == object and array.ndim == 0:  # no array, but perhaps an integer
         return operator.index(part) if hasattr(part, "__index__") else part
+    if array.dtype.kind in NUMERIC:
+        array = copy(array)._array  # by an op, so that hooks see where the indices come from
     return array if array.size or isinstance(part, (Tensor, np.ndarray)) else array.astype(np.intp)
 
 

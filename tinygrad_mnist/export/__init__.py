@@ -1,0 +1,19 @@
+"""What is trained or computed here, taken elsewhere: ONNX files, gradients included, and weights for PyTorch."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .converters import onnx_converter as onnx_converter
+    from .exporting import to_onnx as to_onnx
+
+__all__ = ["onnx_converter", "to_onnx"]
+
+LATER = {"onnx_converter": "converters", "to_onnx": "exporting"}  # these need the onnx package
+
+
+def __getattr__(name: str) -> Any:
+    if name in LATER:
+        globals()[name] = getattr(import_module(f"{__name__}.{LATER[name]}"), name)
+        return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

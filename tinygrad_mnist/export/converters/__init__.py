@@ -1,0 +1,5 @@
+"""How each primitive is written as ONNX nodes: one converter for each, in files like those of `tinygrad_mnist.ops`."""
+
+from . import elementwise as elementwise
+from .registry import CONVERTERS as CONVERTERS
+from .registry import onnx_converter as onnx_converter

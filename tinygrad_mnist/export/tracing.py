@@ -1,0 +1,130 @@
+"""Recording every primitive that a function calls, whether or not a gradient is wanted.
+
+`record` calls a function once and lists the primitives that it called: comparisons, integers and masks included, which
+the record of a Tensor leaves out. Arrays are recognized by identity: what a primitive gets is an earlier result, an
+input, or else a constant.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..hooks import Hook, installed
+from ..record import recording
+from ..tensor import Array, Tensor, wrap
+
+__all__ = ["Call", "Constant", "Recording", "Result", "record"]
+
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+MEMORY_ORDER = {"_reshape": "order"}  # settings that change the strides of a result, and nothing else
+
+
+class Result(NamedTuple):
+    """A value that comes from the inputs or from an op: its number in the recording."""
+
+    number: int
+
+
+class Constant(NamedTuple):
+    """An array that neither is an input nor comes from an op."""
+
+    array: Array
+
+
+class Call(NamedTuple):
+    """One call of a primitive."""
+
+    op: Any
+    inputs: tuple[Any, ...]  # Results, Constants and numbers
+    keywords: dict[str, Any]  # settings; Results among them where an index array comes from an op
+    number: int  # of the result
+    place: str  # the line of the user's file that led to it
+
+
+class Recording(NamedTuple):
+    """What a function did when it was called once."""
+
+    calls: list[Call]
+    inputs: list[Result]
+    outputs: list[Any]  # Results and Constants
+    values: list[Array]  # of the Results, by number
+
+
+class _Recorder(Hook):
+    """Notes each primitive that one thread calls."""
+
+    def __init__(self, inputs: Sequence[Array]) -> None:
+        self.calls: list[Call] = []
+        self.values: list[Array] = []
+        self.numbers: dict[int, int] = {}  # id of an array -> number of the Result
+        self.thread = threading.get_ident()
+        self.kept: list[Any] = []  # constants, alive so that no other array gets their id
+        self.inputs = [self.result(x) for x in inputs]
+
+    def forward(self, op: Any, arrays: Sequence[Any], keywords: dict[str, Any]) -> Any:
+        out = np.asarray(super().forward(op, arrays, keywords))
+        if threading.get_ident() != self.thread:
+            return out
+        if id(out) in self.numbers or any(out is a for a in arrays):
+            out = out.view()  # another object: for other values the op may return something else
+        inputs = tuple(map(self.found, arrays))
+        ignored = MEMORY_ORDER.get(getattr(op.forward, "__name__", ""))
+        settings = {name: self.found(value) for name, value in keywords.items() if name != ignored}
+        self.calls.append(Call(op, inputs, settings, self.result(out).number, _place()))
+        return out
+
+    def result(self, array: Array) -> Result:
+        """Give an array a number."""
+        self.numbers[id(array)] = len(self.values)
+        self.values.append(array)
+        return Result(len(self.values) - 1)
+
+    def found(self, value: Any) -> Any:
+        """Return the Result that an array is, or a Constant; look into the tuples of settings."""
+        if isinstance(value, np.ndarray):
+            number = self.numbers.get(id(value))
+            if number is not None:
+                return Result(number)
+            self.kept.append(value)
+            return Constant(value)
+        if type(value) is tuple:
+            return tuple(map(self.found, value))
+        return value
+
+
+def _place() -> str:
+    """Return the line of the nearest caller outside of the package."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}, in {frame.f_code.co_name}"
+
+
+def record(function: Callable[..., Any], arrays: Sequence[Array]) -> tuple[Recording, Any]:
+    """Call a function with Tensors of these arrays; return what it did, and what it returned.
+
+    Floats among the arrays require a gradient, so that the function can compute gradients by them.
+    """
+    tensors = []
+    for array in arrays:
+        tensor = wrap(array)
+        tensor.requires_grad = array.dtype.kind == "f"
+        tensors.append(tensor)
+    recorder = _Recorder(arrays)
+    with installed(recorder), recording(True), np.errstate(all="ignore"):
+        returned = function(*tensors)
+    outputs = [recorder.found(np.asarray(t.data if isinstance(t, Tensor) else t)) for t in as_list(returned)]
+    return Recording(recorder.calls, recorder.inputs, outputs, recorder.values), returned
+
+
+def as_list(returned: Any) -> list[Any]:
+    """List the outputs of a function: one, or a tuple, list or dict of them."""
+    if isinstance(returned, dict):
+        return [*returned.values()]
+    return [*returned] if isinstance(returned, (tuple, list)) else [returned]

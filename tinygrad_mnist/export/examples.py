@@ -13,30 +13,37 @@ __all__ = ["other_values", "with_rows"]
 WILD = 1000.0  # how large some of the other values are: a comparison that NumPy has made comes out another way
 
 
-def with_rows(array: Array, rows: int) -> Array:
-    """Return the first rows of an array, repeated if there are not so many."""
-    return np.array(array[np.arange(rows) % len(array)])
+def with_rows(array: Array, rows: int, start: int = 0) -> Array:
+    """Return so many rows of an array from one on; after the last one the first one follows."""
+    return np.array(array[np.arange(start, start + rows) % len(array)])
 
 
-def other_values(array: Array, rng: np.random.Generator, wild: bool = True) -> Array:
+def other_values(array: Array, rng: np.random.Generator, kind: str) -> Array:
     """Return other values of the same shape and dtype.
 
-    Floats are drawn anew, of both signs, and, if `wild`, some of them are large; else they are rows of the array, mixed
-    in random shares, so that what holds for each row, such as a range, usually holds for them, too. Pixels (uint8) are
-    drawn anew. Other integers, which may be indices, and booleans are those of the array in another order; where all
-    are equal, 0 and 1.
+    Parameters
+    ----------
+    array : ndarray
+    rng : numpy.random.Generator
+    kind : {"wild", "random", "mixed"}
+        How floats are drawn: of both signs and some of them large; of both signs; or rows of the array, mixed in random
+        shares, so that what holds for each row, such as a range, usually holds for them, too. Pixels (uint8) are drawn
+        anew, or mixed. Other integers, which may be indices, and booleans are those of the array in another order;
+        where all are equal, 0 and 1.
     """
-    kind = array.dtype.kind
-    if kind == "f" and wild:
-        drawn = rng.normal(array.mean() if array.size and np.isfinite(array).all() else 0.0, 1.0, array.shape)
-        return np.asarray(np.where(rng.random(array.shape) < 0.2, drawn * WILD, drawn), array.dtype)
-    if kind == "f":
-        if array.ndim == 0 or not len(array) or (array == array[:1]).all():
+    rows = len(array) if array.ndim else 0
+    if array.dtype.kind == "f" or array.dtype == np.uint8:
+        if kind == "mixed" and rows > 1 and not (array == array[:1]).all():
+            shares = rng.dirichlet(np.full(rows, 0.2), rows)
+            return np.asarray(np.tensordot(shares, array, 1), array.dtype)
+        if array.dtype == np.uint8:
+            return rng.integers(0, 256, array.shape, np.uint8)
+        if kind == "mixed":
             return np.asarray(array * rng.uniform(0.5, 1.0), array.dtype)
-        shares = rng.dirichlet(np.ones(len(array)), len(array))
-        return np.asarray(np.tensordot(shares, array, 1), array.dtype)
-    if array.dtype == np.uint8:
-        return rng.integers(0, 256, array.shape, np.uint8)
+        drawn = rng.normal(0.0, 1.0, array.shape)
+        if kind == "wild":
+            drawn[rng.random(array.shape) < 0.2] *= WILD
+        return np.asarray(drawn, array.dtype)
     if array.size and (array == array.flat[0]).all():
         return rng.integers(0, 2, array.shape).astype(array.dtype)
     return np.asarray(rng.permuted(array.ravel()).reshape(array.shape), array.dtype)

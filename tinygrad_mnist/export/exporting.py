@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
 from onnx import helper
 
 from .._version import __version__
-from ..record import as_tensor
+from ..record import Primitive, as_tensor
 from ..storage.files import write_atomically
 from ..tensor import Array, Tensor
 from ..walk import leaves
 from .converters import CONVERTERS
 from .examples import other_values, sizes, with_rows
 from .onnx_graph import Graph, Value, checked
-from .program import Dim, Node, Program, Range, Tile, merge, results
-from .tracing import Recording, Result, record
+from .program import Dim, Node, Program, Range, Tile, merge
+from .tracing import Recording, Result, record, results
 
 __all__ = ["to_onnx"]
 
+KINDS = ("wild", "random", "mixed")  # values that a function is recorded with beside the examples, the tamest last
 OPSET, IR_VERSION = 18, 8  # what runtimes of the last years read; the newest are refused by many
 
 
@@ -72,6 +77,11 @@ def to_onnx(
         If the function computes with values outside of the ops of this package, or calls other ops for other values.
         The error names the op and its line.
 
+    Warns
+    -----
+    UserWarning
+        If values of Tensors are read (``x.data``, ``x.item()``, ``float(x)``, ``if x:``), though nothing differed.
+
     Examples
     --------
     >>> import numpy as np, tinygrad_mnist as tg
@@ -83,6 +93,7 @@ def to_onnx(
     _check(fn_or_model, arrays, dynamic_batch)
     recordings, rows, returned = _recordings(fn_or_model, arrays, dynamic_batch)
     program = merge(recordings, rows, "to_onnx")
+    _warn_of_reads(recordings)
     found_names = [*returned] if isinstance(returned, dict) else None
     inputs = _names("input", input_names, len(arrays), None)
     outputs = _names("output", output_names, len(program.outputs), found_names)
@@ -109,27 +120,66 @@ def _recordings(
     function: Callable[..., Any], arrays: Sequence[Array], dynamic_batch: bool
 ) -> tuple[list[Recording], Sequence[int], Any]:
     """Record the function on the examples, on other values, and on other numbers of rows."""
-    rows = sizes(arrays) if dynamic_batch else (1, 2, 3)  # where nothing may depend on them, any will do
-    numbers = (rows[0], *rows)
+    more = sizes(arrays) if dynamic_batch else (1, 2, 3)  # where nothing may depend on them, any will do
     rng = np.random.default_rng(0)
-    found = []
-    for attempt, count in enumerate(numbers):
-        own = [with_rows(array, count) if dynamic_batch else array for array in arrays]
-        if attempt == 0:
-            recording, returned = record(function, own)
+    recordings: list[Recording] = []
+    rows: list[int] = []
+    for count, kind in (
+        (more[0], "example"),
+        *((more[0], kind) for kind in KINDS),
+        (more[1], "wild"),
+        (more[2], "mixed"),
+    ):
+        start = 0 if kind == "example" else len(recordings)
+        own = [with_rows(array, count, start) if dynamic_batch else array for array in arrays]
+        if kind == "example":
+            recording, returned, differentiable = _first_recording(function, own)
             _check_outputs(returned)
         else:
-            recording = _recorded(function, own, rng)
-        found.append(recording)
-    return found, numbers, returned
+            recording = _recorded(function, own, kind, rng, differentiable)
+        recordings.append(recording)
+        rows.append(count)
+    return recordings, rows, returned
 
 
-def _recorded(function: Callable[..., Any], arrays: Sequence[Array], rng: np.random.Generator) -> Recording:
-    """Record the function on other values; on tame ones where it refuses the first."""
+def _first_recording(function: Callable[..., Any], arrays: Sequence[Array]) -> tuple[Recording, Any, bool]:
+    """Record the function on the examples; return what it did and returned, and whether gradients were wanted."""
     try:
-        return record(function, [other_values(array, rng) for array in arrays])[0]
-    except Exception:  # whatever a function raises that checks its inputs
-        return record(function, [other_values(array, rng, wild=False) for array in arrays])[0]
+        return *record(function, arrays), True
+    except Exception:
+        try:  # a primitive without a rule refuses Tensors that require a gradient
+            return *record(function, arrays, requires_grad=False), False
+        except Exception:
+            pass
+        raise
+
+
+def _recorded(
+    function: Callable[..., Any], arrays: Sequence[Array], kind: str, rng: np.random.Generator, differentiable: bool
+) -> Recording:
+    """Record the function on other values; on tamer ones where it refuses them."""
+    for values in KINDS[KINDS.index(kind) :]:
+        try:
+            return record(function, [other_values(array, rng, values) for array in arrays], differentiable)[0]
+        except Exception as error:  # whatever a function raises that checks its inputs
+            last = error
+    shapes = ", ".join(str(array.shape) for array in arrays)
+    raise ValueError(
+        f"to_onnx: the function works for the examples, but not for other values of shape {shapes}: {last}. Pass "
+        "dynamic_batch=False if it takes one number of rows, or examples with different valid values"
+    ) from last
+
+
+def _warn_of_reads(recordings: Sequence[Recording]) -> None:
+    """Warn where values were read: what NumPy makes of them may be the same in all recordings by chance."""
+    places = dict.fromkeys(place for recording in recordings for place in recording.reads)
+    if places:
+        warnings.warn(
+            f"to_onnx: values of Tensors that depend on the inputs are read at {'; '.join(places)}. What Python or "
+            "NumPy makes of them is a constant of the file. It was the same for all values that were tried; make sure "
+            "that it always is, or use Tensor operations instead",
+            stacklevel=3,
+        )
 
 
 def _check_outputs(returned: Any) -> None:
@@ -154,34 +204,35 @@ def _names(kind: str, given: Sequence[str] | None, count: int, keys: list[str] |
 def parameter_names(function: Any) -> dict[int, str]:
     """Return the names of the arrays of a model, or of the models that a function uses, by their ids."""
     found: dict[int, str] = {}
-    for prefix, holder in _holders(function):
-        for name, tensor in leaves(holder, "to_onnx").items():
-            path = ".".join(part for part in (prefix, name) if part)
-            found.setdefault(id(tensor.data), path or "parameter")
-    return found
+    for prefix, holder in _holders(function, set()):
+        with suppress(ValueError):  # of two with the same name; they stay without
+            for name, tensor in leaves(holder, "to_onnx").items():
+                path = ".".join(part for part in (prefix, name) if part)
+                found.setdefault(id(tensor.data), path)
+    return {key: name for key, name in found.items() if name}
 
 
-def _holders(function: Any) -> Iterator[tuple[str, Any]]:
-    """Yield a model, or what a function can reach, with names."""
+def _holders(function: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    """Yield a model, or what a function and those that it calls can reach, with names."""
     code = getattr(function, "__code__", None)
+    seen.add(id(function))
     if getattr(function, "__self__", None) is not None:
         yield "", function.__self__
     elif code is None:
         yield "", function
     else:
-        cells: Mapping[str, Any] = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
-        own = {name: cell.cell_contents for name, cell in cells.items() if _filled(cell)}
-        used = {name: function.__globals__[name] for name in code.co_names if name in function.__globals__}
-        for name, value in {**used, **own}.items():
-            if isinstance(value, Tensor) or not isinstance(value, (type, type(os))):
-                yield ("", value) if len(own) + len(used) == 1 else (name, value)
-
-
-def _filled(cell: Any) -> bool:
-    try:
-        return cell.cell_contents is not None
-    except ValueError:
-        return False
+        used = inspect.getclosurevars(function)
+        reached = {
+            name: value
+            for name, value in {**used.globals, **used.nonlocals}.items()
+            if not isinstance(value, (type, ModuleType, Primitive))
+        }
+        models = {name: value for name, value in reached.items() if not isinstance(value, FunctionType)}
+        for name, value in reached.items():
+            if name in models:
+                yield (name if len(models) > 1 or isinstance(value, Tensor) else ""), value
+            elif id(value) not in seen:
+                yield from _holders(value, seen)
 
 
 class _Writer:
@@ -197,8 +248,8 @@ class _Writer:
         self.named: set[int] = set()  # results that depend on parameters
         self.inputs = [self._input(name, result) for name, result in zip(inputs, program.inputs, strict=True)]
         self.graph.batch_of = self.inputs[0]
-        for name in outputs:
-            self.graph.name(name)
+        if [self.graph.name(name) for name in outputs] != outputs:
+            raise ValueError(f"to_onnx: {[*inputs, *outputs]} name inputs and outputs; all must be different")
 
     def _input(self, name: str, result: Result) -> Value:
         dtype, dims = self.program.dtypes[result.number], self.program.shapes[result.number]

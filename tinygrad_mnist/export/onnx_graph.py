@@ -110,7 +110,8 @@ class Graph:
     def constant(self, array: Array, name: str | None = None) -> Value:
         """Return an array of the file: an initialiser. Equal small ones without a name are stored once."""
         array = np.asarray(array)
-        key: Any = name or (array.dtype, array.shape, array.tobytes() if array.size <= 64 else id(array))
+        content = array.tobytes() if array.size <= 64 and not name else id(array)
+        key = (name, array.dtype, array.shape, content)
         if key not in self._constants:
             stored = Value(self.name(name or "constant"), array.dtype, array.shape, array)  # keeps it, and so its id
             contiguous = np.ascontiguousarray(array).reshape(array.shape)

@@ -1,6 +1,6 @@
 """A function as a program that holds for every input and every batch size: what several recordings have in common.
 
-The function is recorded four times, on other values and on other numbers of rows. Whatever is not the same each time
+The function is recorded several times, on other values and on other numbers of rows. Whatever is not the same each time
 must follow from the number of rows: then it becomes a `Dim`, or a `Tile` or a `Range` of such a length. All else comes
 from the values in a way that no op shows, and is refused.
 """
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from ..tensor import Array
-from .tracing import Call, Constant, Recording, Result
+from .tracing import Call, Constant, Recording, Result, results
 
 __all__ = ["Dim", "Dims", "Node", "Program", "Range", "Tile", "merge"]
 
@@ -78,7 +78,7 @@ class DifferentError(Exception):
 
 
 def merge(recordings: Sequence[Recording], rows: Sequence[int], caller: str) -> Program:
-    """Find what recordings, the first two of them with equally many rows, have in common.
+    """Find what recordings, some of them with as many rows as the first, have in common.
 
     Raises
     ------
@@ -87,7 +87,14 @@ def merge(recordings: Sequence[Recording], rows: Sequence[int], caller: str) -> 
     """
     _check_calls(recordings, caller)
     merger = _Merger(rows)
-    shapes = [_in_words(f"{caller}: value {i}", merger.shape, *values) for i, values in _transposed(recordings)]
+    shapes: list[Dims] = []  # of the inputs, and then of the result of each call
+
+    def add_shape(what: str) -> None:
+        arrays = [recording.values[len(shapes)] for recording in recordings]
+        shapes.append(_in_words(what, merger.shape, *(array.shape for array in arrays)))
+
+    for position in range(len(recordings[0].inputs)):
+        add_shape(f"{caller}: input {position}")
     nodes = []
     for calls in zip(*(recording.calls for recording in recordings), strict=True):
         call = calls[0]
@@ -100,6 +107,7 @@ def merge(recordings: Sequence[Recording], rows: Sequence[int], caller: str) -> 
             key: _in_words(f"{name}: setting {key}", merger.value, *(c.keywords[key] for c in calls))
             for key in call.keywords
         }
+        add_shape(f"{name}: its result")
         nodes.append(Node(call.op, inputs, keywords, call.number, call.place))
     outputs = [
         _in_words(f"{caller}: output {i}", merger.value, *values)
@@ -108,15 +116,6 @@ def merge(recordings: Sequence[Recording], rows: Sequence[int], caller: str) -> 
     first = recordings[0]
     dtypes = [array.dtype for array in first.values]
     return Program(nodes, first.inputs, outputs, dtypes, shapes, _fixed(nodes, recordings))
-
-
-def results(value: Any) -> list[int]:
-    """List the numbers of the Results in an argument or a setting."""
-    if isinstance(value, Result):
-        return [value.number]
-    if isinstance(value, dict):
-        return [number for part in value.values() for number in results(part)]
-    return [number for part in value for number in results(part)] if isinstance(value, tuple) else []
 
 
 def _fixed(nodes: Sequence[Node], recordings: Sequence[Recording]) -> dict[int, Array]:
@@ -129,19 +128,14 @@ def _fixed(nodes: Sequence[Node], recordings: Sequence[Recording]) -> dict[int, 
     return fixed
 
 
-def _transposed(recordings: Sequence[Recording]) -> Any:
-    shapes = ([array.shape for array in recording.values] for recording in recordings)
-    return enumerate(zip(*shapes, strict=True))
-
-
 def _in_words(what: str, function: Callable[..., Any], *values: Any) -> Any:
     try:
         return function(*values)
     except DifferentError as error:
         raise ValueError(
             f"{what} {error}. It does not come from an input by ops of this package: compute it from the inputs by "
-            "Tensor operations (tg.where, tg.maximum, comparisons), not by NumPy or by Python's if; or make it a "
-            "constant"
+            "Tensor operations (tg.where, tg.maximum, comparisons), not by NumPy, Python's if or a random generator; "
+            "or make it a constant"
         ) from None
 
 
@@ -167,10 +161,13 @@ def _check_calls(recordings: Sequence[Recording], caller: str) -> None:
 
 
 class _Merger:
-    """Finds what values of several recordings have in common; the first two have equally many rows."""
+    """Finds what values of several recordings have in common; some of them have as many rows as the first."""
 
     def __init__(self, rows: Sequence[int]) -> None:
         self.rows = rows
+        self.sizes = [*dict.fromkeys(rows)]
+        self.places = [rows.index(size) for size in self.sizes]  # of one recording of each size
+        self.like_first = [i for i, count in enumerate(rows) if count == rows[0]]
 
     def shape(self, *shapes: tuple[int, ...]) -> Dims:
         """Return a shape, with a Dim for each length that depends on the number of rows."""
@@ -211,10 +208,10 @@ class _Merger:
         first = values[0]
         if all(value == first or (value != value and first != first) for value in values):
             return first
-        if values[0] != values[1]:
-            raise DifferentError(f"is {first} for the example and {values[1]} for other values")
+        self._check(values, lambda value: value == first)
+        by_size = [values[place] for place in self.places]
         for inverse in (False, True):
-            found = self._line([1 / value if value else math.inf for value in values] if inverse else values)
+            found = self._line([1 / value if value else math.inf for value in by_size] if inverse else by_size)
             if found is not None:
                 factor, offset = found
                 if isinstance(first, (int, np.integer)) and not inverse:
@@ -224,12 +221,18 @@ class _Merger:
                 elif isinstance(first, (int, np.integer)):
                     continue
                 return Dim(factor, offset, inverse)
-        numbers = ", ".join(f"{value} for {n}" for n, value in zip(self.rows[1:], values[1:], strict=True))
+        numbers = ", ".join(f"{value} for {n}" for n, value in zip(self.sizes, by_size, strict=True))
         raise DifferentError(f"depends on the number of rows, and not linearly: it is {numbers}")
+
+    def _check(self, values: Sequence[Any], is_same: Callable[[Any], bool]) -> None:
+        """Refuse what is not the same in recordings of equally many rows: it depends on their values."""
+        for place in self.like_first:
+            if not is_same(values[place]):
+                raise DifferentError(f"is {_short(values[0])} for the example, and another one for other values")
 
     def _line(self, values: Sequence[Any]) -> tuple[float, float] | None:
         """Return factor and offset, if numbers are a linear function of the number of rows."""
-        rows, found = self.rows[1:], [float(value) for value in values[1:]]
+        rows, found = self.sizes, [float(value) for value in values]
         factor = (found[1] - found[0]) / (rows[1] - rows[0])
         offset = found[0] - factor * rows[0]
         exact = all(math.isclose(factor * n + offset, v, rel_tol=1e-9) for n, v in zip(rows, found, strict=True))
@@ -271,7 +274,9 @@ def _equal(x: Array, y: Array) -> bool:
 
 def _short(value: Any) -> str:
     if isinstance(value, Constant):
-        return f"a constant array, {value.array.dtype} {value.array.shape}"
+        value = value.array
+    if isinstance(value, np.ndarray):
+        return f"a constant array, {value.dtype} {value.shape},"
     if isinstance(value, Result):
         return "the result of an op"
     return repr(value)

@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,6 +56,7 @@ class Recording(NamedTuple):
     inputs: list[Result]
     outputs: list[Any]  # Results and Constants
     values: list[Array]  # of the Results, by number
+    reads: list[str]  # lines that have read the values of a Tensor which depends on the inputs
 
 
 class _Recorder(Hook):
@@ -66,6 +69,8 @@ class _Recorder(Hook):
         self.thread = threading.get_ident()
         self.kept: list[Any] = []  # constants, alive so that no other array gets their id
         self.inputs = [self.result(x) for x in inputs]
+        self.dependent = {result.number for result in self.inputs}  # Results that depend on the inputs
+        self.reads: list[str] = []
 
     def forward(self, op: Any, arrays: Sequence[Any], keywords: dict[str, Any]) -> Any:
         out = np.asarray(super().forward(op, arrays, keywords))
@@ -76,8 +81,17 @@ class _Recorder(Hook):
         inputs = tuple(map(self.found, arrays))
         ignored = MEMORY_ORDER.get(getattr(op.forward, "__name__", ""))
         settings = {name: self.found(value) for name, value in keywords.items() if name != ignored}
-        self.calls.append(Call(op, inputs, settings, self.result(out).number, _place()))
+        number = self.result(out).number
+        if not self.dependent.isdisjoint(results((inputs, settings))):
+            self.dependent.add(number)
+        self.calls.append(Call(op, inputs, settings, number, _place(sys._getframe(1))))
         return out
+
+    def read(self, tensor: Tensor, reader: Any) -> None:
+        """Note that a frame reads the values of a Tensor: what it computes from them is no op."""
+        own = threading.get_ident() == self.thread and not reader.f_code.co_filename.startswith(PACKAGE)
+        if own and self.numbers.get(id(tensor._array)) in self.dependent:
+            self.reads.append(_place(reader))
 
     def result(self, array: Array) -> Result:
         """Give an array a number."""
@@ -98,29 +112,66 @@ class _Recorder(Hook):
         return value
 
 
-def _place() -> str:
-    """Return the line of the nearest caller outside of the package."""
-    frame = sys._getframe(2)
+def results(value: Any) -> list[int]:
+    """List the numbers of the Results in an argument or a setting."""
+    if isinstance(value, Result):
+        return [value.number]
+    if isinstance(value, dict):
+        return [number for part in value.values() for number in results(part)]
+    return [number for part in value for number in results(part)] if isinstance(value, tuple) else []
+
+
+READERS = ("numpy", "item", "__array__", "__float__", "__int__", "__bool__", "__index__")
+_one_at_a_time = threading.RLock()  # readers are replaced for all threads
+
+
+@contextmanager
+def _noting_reads(recorder: _Recorder) -> Iterator[None]:
+    """Within this context tell a recorder whenever the values of a Tensor are read."""
+
+    def noting(reader: Any) -> Any:
+        @wraps(reader)
+        def read(tensor: Tensor, *args: Any, **keywords: Any) -> Any:
+            recorder.read(tensor, sys._getframe(1))
+            return reader(tensor, *args, **keywords)
+
+        return read
+
+    data: Any = Tensor.__dict__["data"]
+    before = {"data": data, **{name: Tensor.__dict__[name] for name in READERS}}
+    with _one_at_a_time:
+        try:
+            setattr(Tensor, "data", property(noting(data.fget), data.fset, doc=data.__doc__))  # noqa: B010
+            for name in READERS:
+                setattr(Tensor, name, noting(before[name]))
+            yield
+        finally:
+            for name, method in before.items():
+                setattr(Tensor, name, method)
+
+
+def _place(frame: Any) -> str:
+    """Return the line of the nearest caller outside of the package, from a frame on."""
     while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}, in {frame.f_code.co_name}"
 
 
-def record(function: Callable[..., Any], arrays: Sequence[Array]) -> tuple[Recording, Any]:
+def record(function: Callable[..., Any], arrays: Sequence[Array], requires_grad: bool = True) -> tuple[Recording, Any]:
     """Call a function with Tensors of these arrays; return what it did, and what it returned.
 
-    Floats among the arrays require a gradient, so that the function can compute gradients by them.
+    With `requires_grad`, floats among the arrays require a gradient, so that the function can compute gradients.
     """
     tensors = []
     for array in arrays:
         tensor = wrap(array)
-        tensor.requires_grad = array.dtype.kind == "f"
+        tensor.requires_grad = requires_grad and array.dtype.kind == "f"
         tensors.append(tensor)
     recorder = _Recorder(arrays)
-    with installed(recorder), recording(True), np.errstate(all="ignore"):
+    with installed(recorder), recording(True), _noting_reads(recorder), np.errstate(all="ignore"):
         returned = function(*tensors)
     outputs = [recorder.found(np.asarray(t.data if isinstance(t, Tensor) else t)) for t in as_list(returned)]
-    return Recording(recorder.calls, recorder.inputs, outputs, recorder.values), returned
+    return Recording(recorder.calls, recorder.inputs, outputs, recorder.values, recorder.reads), returned
 
 
 def as_list(returned: Any) -> list[Any]:

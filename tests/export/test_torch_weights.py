@@ -11,6 +11,7 @@ import pytest
 import torch_arithmetic as like_torch
 from hypothesis import given
 from hypothesis import strategies as st
+from random_state import randomize
 
 import tinygrad_mnist as tg
 from models.deep_convnet import Affine, DeepConvNet
@@ -35,20 +36,6 @@ from tinygrad_mnist.nn import (
     Sequential,
     Tanh,
 )
-
-
-def randomize(model: Any, seed: int = 0) -> Any:
-    """Give every value of a model another one, so that none is 0 or 1 by its initialization."""
-    rng = np.random.default_rng(seed)
-    state = tg.nn.state_dict(model)
-    for name, value in state.items():
-        if value.dtype.kind == "f":
-            drawn = rng.uniform(0.5, 1.5, value.shape) if "running_var" in name else rng.normal(0, 0.3, value.shape)
-            state[name] = drawn.astype(value.dtype)
-        else:
-            state[name] = value + 3
-    tg.nn.load_state_dict(model, state)
-    return model
 
 
 # Parts of a chain: a layer, and PyTorch's modules for it

@@ -316,6 +316,14 @@ def test_where_factors_go(layer: Any, before: list[str], behind: list[str]) -> N
                 np.testing.assert_array_equal(to_torch_state_dict(model)[f"{name}.{part}"], factor * value)
 
 
+@pytest.mark.parametrize("between", [Tanh(), LayerNorm(2)], ids=lambda layer: type(layer).__name__)
+def test_factors_do_not_pass_what_changes_them(between: Any) -> None:
+    model = randomize(Sequential(Linear(2, 2), Dropout(0.5, "test"), between, Linear(2, 2)))
+    state, kept = to_torch_state_dict(model), tg.nn.state_dict(model)
+    np.testing.assert_array_equal(state["0.weight"], kept["layers.0.weight"].T / 2)
+    np.testing.assert_array_equal(state["3.weight"], kept["layers.3.weight"].T)
+
+
 def test_a_layer_that_would_need_two_factors_is_refused() -> None:
     layer = Linear(2, 2)
     with pytest.raises(ValueError, match=r"0\.weight and 2\.weight are one Tensor.*different factors"):
@@ -327,11 +335,33 @@ class Squared(Linear):
         return super().__call__(x) ** 2
 
 
+@given(st.integers(0, 2**32), st.sampled_from([np.float16, np.float32, np.float64]), st.sampled_from([0, 1, np.nan]))
+def test_the_names_do_not_depend_on_the_weights(seed: int, dtype: Any, factor: float) -> None:
+    model = Sequential(Affine(256, 50, rng=np.random.default_rng(seed), dtype=dtype), Squared(50, 10))
+    model.layers[0].weight.data *= dtype(factor)
+    model.layers[1].weight.data *= 0
+    assert list(to_torch_state_dict(model)) == ["1.weight", "1.bias", "2.weight", "2.bias"]
+
+
 def test_a_kind_of_linear_that_is_none_takes_no_factor() -> None:
     model = randomize(Sequential(Linear(2, 2), Dropout(0.5, "test"), Squared(2, 2)))
     state, kept = to_torch_state_dict(model), tg.nn.state_dict(model)
     np.testing.assert_array_equal(state["0.bias"], kept["layers.0.bias"] / 2)
     np.testing.assert_array_equal(state["2.weight"], kept["layers.2.weight"].T)
+
+
+class WithHead:
+    """A list `layers` that is not all, a part that knows its whole, and a result of an op."""
+
+    def __init__(self) -> None:
+        self.layers = [Linear(2, 2), self]
+        self.head = Linear(2, 2)
+        self.doubled = 2 * self.head.weight
+
+
+def test_layers_beside_others_keep_their_name() -> None:
+    expected = ["layers.0.weight", "layers.0.bias", "head.weight", "head.bias"]
+    assert list(to_torch_state_dict(WithHead())) == expected
 
 
 def test_weights_for_many_networks_at_once_are_refused() -> None:

@@ -8,14 +8,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from .. import kernels
 from ..record import primitive
 from ..tensor import Operand, Tensor
 from ..validation import real
 from .elementwise import _times_sech2, _times_sigmoids, clip, sigmoid, tanh, where
-from .functions import expm1, logaddexp, near, times_gaussian, times_weight
+from .functions import expm1, isinf, logaddexp, near, times_gaussian, times_weight
 from .logic import equal, greater, greater_equal, less, less_equal, logical_not, logical_or
 from .operators import in_rules, in_single
 from .scores import _scores as as_floats
@@ -109,7 +107,7 @@ def _mish_curvature(g: Tensor, x: Tensor) -> Tensor:
 
 def _curvature(h: Tensor, g: Tensor, x: Tensor, kind: str) -> Tensor:
     """``h * g`` times the second derivative of an activation function; NaN at infinities, as the first is."""
-    return where(np.isinf(x.data), math.nan, CURVATURES[kind](near(h, g, x), x))
+    return where(isinf(x), math.nan, CURVATURES[kind](near(h, g, x), x))
 
 
 GELU = {"none": "gelu", "tanh": "gelu_tanh"}

@@ -164,15 +164,20 @@ def _quotient(g: Tensor, y: Any, to: Tensor) -> Tensor:
     return g / y if g._array.shape == to._array.shape else _quotient_sum(g, 1.0, y, n=1, shape=to.shape)
 
 
-def _remainder_by_divisor(g: Tensor, out: Tensor, x: Any, y: Tensor) -> Tensor:
+@primitive
+def _remainder_gradient(g: Any, x: Any, y: Any, /) -> Any:
     """``-g * floor(x / y)``, also where the quotient overflows; exactly 0 where it is 0."""
-    quotient = floor_divide(x, y)
-    overflow = np.isinf(quotient.data) & np.isfinite(out.data)
-    gradient = unbroadcast(omit(-g * quotient, np.logical_or(overflow, quotient.data == 0)), y)
+    quotient = np.floor_divide(x, y)
+    gradient = kernels.select(-g * quotient, np.not_equal(quotient, 0))
+    excess = x - np.remainder(x, y)
+    overflow = np.isinf(quotient) & np.isfinite(excess)
     if not overflow.any():
         return gradient
-    excess, divisor = select(x - out, overflow), where(overflow, y, 1.0)
-    return gradient - _quotient_sum(select(g, overflow), excess, divisor, n=1, shape=y.shape)
+    exact = kernels.quotient_sum(np.where(overflow, -g, 0), excess, np.where(overflow, y, 1), 1, g.shape)
+    return np.where(overflow, exact, gradient)
+
+
+_remainder_by_divisor = in_rules(_remainder_gradient)
 
 
 subtract.defvjp(lambda g, out, x, y: unbroadcast(g, x), lambda g, out, x, y: unbroadcast(-g, y))
@@ -191,7 +196,14 @@ positive.defvjp(lambda g, out, x: g)
 floor_divide.defvjp(
     lambda g, out, x, y: unbroadcast(select(g, False), x), lambda g, out, x, y: unbroadcast(select(g, False), y)
 )
-remainder.defvjp(lambda g, out, x, y: unbroadcast(g, x), _remainder_by_divisor)
+remainder.defvjp(
+    lambda g, out, x, y: unbroadcast(g, x), lambda g, out, x, y: unbroadcast(_remainder_by_divisor(g, x, y), y)
+)
+_remainder_gradient.defvjp(
+    lambda h, out, g, x, y: _remainder_by_divisor(h, x, y),
+    lambda h, out, g, x, y: unbroadcast(select(h, False), x),
+    lambda h, out, g, x, y: unbroadcast(select(h, False), y),
+)
 round.defvjp(lambda g, out, x, decimals: select(g, False))
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from .. import kernels
 from ..record import primitive, unbroadcast
 from ..tensor import Tensor, attach
-from .elementwise import _times_exp, _times_sigmoids, exp, omit, select
+from .elementwise import _times_exp, _times_sigmoids, abs, exp, omit, select
+from .logic import greater_equal
 from .operators import in_rules, in_single, of_ufunc
 
 __all__ = [
@@ -127,7 +128,7 @@ def _times_gaussian(g: Any, x: Any, /, *, factor: float) -> Any:
 
 def near(h: Tensor, g: Tensor, x: Tensor) -> Tensor:
     """``h * g``, and exactly 0 where a Gaussian or the derivative of a sigmoid at ``x`` is 0 times anything."""
-    far = np.abs(x.data) >= 1500
+    far = greater_equal(abs(x.detach()), 1500)
     return omit(h, far) * omit(g, far)
 
 

@@ -12,6 +12,7 @@ from ..validation import integer, real
 from .elementwise import exp, log, omit, where
 from .functions import logaddexp
 from .indexing import getitem
+from .logic import equal
 from .loss_reduction import REDUCTIONS, as_dtype, as_floats, check_reduction, reduced
 from .reduction import mean, sum
 from .scores import log_softmax
@@ -299,7 +300,7 @@ def kl_div(log_probabilities: Operand, target: Operand, *, log_target: bool = Fa
     if log_target:
         losses = exp(t) * (t - x)
     else:
-        zero = t.data == 0
+        zero = equal(t, 0)
         losses = where(zero, 0.0, t * log(where(zero, 1.0, t))) - t * x
     if reduction == "batchmean":
         losses, reduction = sum(losses, axis=tuple(range(1, x.ndim))), "mean"

@@ -11,8 +11,9 @@ import numpy as np
 
 from .. import kernels
 from ..record import as_tensor, astype, primitive
-from ..tensor import Operand, Tensor, attach
+from ..tensor import Array, Operand, Tensor, attach
 from .elementwise import exp, log, where
+from .functions import isfinite
 from .operators import in_rules
 from .reduction import Axis, max, sum
 
@@ -35,25 +36,31 @@ def _shift(x: Any, top: Any, /, *, axis: Axis) -> Any:
     return x - top
 
 
-@primitive
-def _balance(g: Any, heavy: Any, /, *, axis: Axis) -> Any:
-    """Replace a heavy element by the negative sum of the others along `axis`."""
-    return np.where(heavy, -kernels.add_up(np.where(heavy, 0, g), axis, keepdims=True), g)
-
-
-def _shift_gradient(g: Tensor, out: Tensor, x: Tensor, top: Tensor, axis: Axis) -> Tensor:
-    e = np.exp(out.data)
+def _heavy(shifted: Array, axis: Axis) -> Array | None:
+    """Return which elements have an exponential that outweighs all others along `axis`; None where none has."""
+    e = np.exp(shifted)
     total = kernels.add_up(e, axis, keepdims=True)
-    if np.count_nonzero(total < 2):  # the largest e is 1: it may outweigh the others
-        return _balanced(g, 2 * e > total, axis=axis)
-    return g
+    return 2 * e > total if np.count_nonzero(total < 2) else None  # the largest e is 1
 
 
-_balanced = in_rules(_balance)
-_balance.defvjp(
-    lambda h, out, g, heavy, axis: where(heavy, 0.0, h - sum(where(heavy, h, 0.0), axis, keepdims=True)), None
-)
-_shift.defvjp(_shift_gradient, None)
+@primitive
+def _balance(g: Any, shifted: Any, /, *, axis: Axis) -> Any:
+    """Replace a heavy element by the negative sum of the others along `axis`."""
+    heavy = _heavy(shifted, axis)
+    return g if heavy is None else np.where(heavy, -kernels.add_up(np.where(heavy, 0, g), axis, keepdims=True), g)
+
+
+@primitive
+def _spread(h: Any, shifted: Any, /, *, axis: Axis) -> Any:
+    """Take a heavy element from the others along `axis`, and replace it by 0: the adjoint of `_balance`."""
+    heavy = _heavy(shifted, axis)
+    return h if heavy is None else np.where(heavy, 0, h - kernels.add_up(np.where(heavy, h, 0), axis, keepdims=True))
+
+
+_balanced, _spread_out = in_rules(_balance), in_rules(_spread)
+_balance.defvjp(lambda h, out, g, shifted, axis: _spread_out(h, shifted, axis=axis), None)
+_spread.defvjp(lambda h, out, g, shifted, axis: _balanced(h, shifted, axis=axis), None)
+_shift.defvjp(lambda g, out, x, top, axis: _balanced(g, out, axis=axis), None)
 
 
 def logsumexp(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -66,8 +73,8 @@ def logsumexp(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """
     if (x := _scores(x)).dtype == np.float16:
         return astype(logsumexp(astype(x, np.float32), axis, keepdims), np.float16)
-    top = max(x.detach(), axis=axis, keepdims=True).data
-    top = np.where(np.isfinite(top), top, 0)  # all -inf, or +inf: nothing to shift by
+    top = max(x.detach(), axis=axis, keepdims=True)
+    top = where(isfinite(top), top, 0.0)  # all -inf, or +inf: nothing to shift by
     out = log(sum(exp(x - top), axis, keepdims=True)) + top
     return out if keepdims else sum(out, axis)
 

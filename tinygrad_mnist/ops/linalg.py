@@ -15,6 +15,7 @@ from ..tensor import Array, Operand, Tensor
 from ..validation import real
 from .arrangement import tril
 from .elementwise import _quotient_sum, abs, omit, select, sign, where
+from .logic import equal
 from .powers import power
 from .products import matmul
 from .reduction import Axis, max, min, sum
@@ -201,17 +202,16 @@ def _log_of_det(x: Any, /) -> Any:
 
 
 def _log_of_det_gradient(g: Tensor, out: Tensor, x: Tensor) -> Tensor:
-    singular = np.isneginf(out.data)
-    if (wrong := singular & (g.data != 0)).any():
+    singular = equal(out, -np.inf)
+    if (wrong := singular.data & (g.data != 0)).any():
         remedy = (
             "its logarithm, -inf, has no gradient; leave it out, as with where(sign == 0, 0.0, logabsdet), or use det"
         )
         raise _error("slogdet", "singular", np.argwhere(wrong), remedy)
-    singular = singular[..., None, None]
-    regular = x
-    if singular.any():  # no gradient is passed to these: any other matrix may stand there
-        regular = where(singular, np.eye(x.shape[-1], dtype=x.dtype), x)
-    passed = select(reshape(g, *g.shape, 1, 1), ~singular)
+    singular = reshape(singular, *g.shape, 1, 1)
+    other = np.eye(x.shape[-1], dtype=x.dtype)  # no gradient is passed to singular ones: any matrix may stand there
+    regular = where(singular, other, x)
+    passed = omit(reshape(g, *g.shape, 1, 1), singular)
     return passed * _transposed(inv(regular))
 
 
@@ -313,9 +313,7 @@ def cholesky(x: Operand, upper: bool = False) -> Tensor:
 # Norms: all keep the reduced axes -------------------------------------------------------------------------------------
 def _away_from_0(g: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
     """Pass no gradient to norms that are 0, and let nothing be divided by them."""
-    zero = out.data == 0
-    if not zero.any():
-        return g, out
+    zero = equal(out, 0)
     return omit(g, zero), where(zero, 1.0, out)
 
 
@@ -362,7 +360,7 @@ def _power_norm_gradient(g: Tensor, out: Tensor, x: Tensor, p: float, axis: tupl
         return g * power(x / out, p - 1)
     size = abs(x)
     if p < 2:  # not differentiable at 0, twice
-        size = where(x.data == 0, out.data, size)
+        size = where(equal(x, 0), out.detach(), size)
     if 0 < p < 1:
         slope = power(size, p - 1) * power(out, 1 - p)
     else:

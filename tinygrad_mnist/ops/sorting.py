@@ -9,24 +9,25 @@ import numpy as np
 import numpy.typing as npt
 
 from ..arguments import describe
-from ..record import as_tensor, primitive, sum_to
-from ..tensor import NUMERIC, Array, Operand, Tensor, attach, wrap
+from ..record import as_tensor, astype, copy, primitive, sum_to
+from ..tensor import NUMERIC, Array, Operand, Tensor, attach
 from ..validation import integer
-from .shape import reshape
+from .indexing import getitem
+from .logic import equal
+from .shape import expand_dims, reshape
 
 __all__ = ["argmin", "argsort", "one_hot", "sort", "take", "take_along_axis", "topk"]
 
 
 # Picking --------------------------------------------------------------------------------------------------------------
-def _positions(op: str, indices: Operand) -> Array:
-    """Copy indices, so that the gradient uses the same ones."""
-    array = np.array(as_tensor(indices)._array)
-    if not array.size and isinstance(indices, (list, tuple)):
-        array = array.astype(np.intp)
-    if array.dtype.kind not in "iu":
-        remedy = "select by a mask with x[mask]" if array.dtype == np.bool_ else "convert them with .astype(int)"
-        raise TypeError(f"{op}: indices are {array.dtype} {array.shape}; they must be integers ({remedy})")
-    return array.astype(np.intp, copy=False)
+def _positions(op: str, indices: Operand) -> Tensor:
+    """Copy indices, so that the gradient uses the same ones; by an op, so that hooks see where they come from."""
+    given = as_tensor(indices)
+    nothing = not given.size and isinstance(indices, (list, tuple))
+    if given.dtype.kind not in "iu" and not nothing:
+        remedy = "select by a mask with x[mask]" if given.dtype == np.bool_ else "convert them with .astype(int)"
+        raise TypeError(f"{op}: indices are {given.dtype} {given.shape}; they must be integers ({remedy})")
+    return copy(given) if given.dtype == np.intp else astype(given, np.intp)
 
 
 def _added_at(size: int, places: Array, values: Array) -> Array:
@@ -89,7 +90,7 @@ def take_along_axis(x: Operand, indices: Operand, axis: int | None = -1) -> Tens
     Tensor([[2.],
             [3.]], dtype=float64)
     """
-    places = wrap(_positions("take_along_axis", indices))
+    places = _positions("take_along_axis", indices)
     if axis is None:
         return _take_along_axis(reshape(x, -1), places, axis=0)
     return _take_along_axis(x, places, axis=axis)
@@ -137,7 +138,7 @@ def take(x: Operand, indices: Operand, axis: int | None = None) -> Tensor:
             [3., 4.],
             [1., 2.]], dtype=float64)
     """
-    places = wrap(_positions("take", indices))
+    places = _positions("take", indices)
     return _take(reshape(x, -1), places, axis=0) if axis is None else _take(x, places, axis=axis)
 
 
@@ -185,7 +186,7 @@ def sort(x: Operand, axis: int | None = -1, *, descending: bool = False, stable:
     """
     x = reshape(x, -1) if axis is None else as_tensor(x)
     axis = _checked_axis("sort", x, 0 if axis is None else axis)
-    return _take_along_axis(x, wrap(_order(x._array, axis, descending)), axis=axis)
+    return _take_along_axis(x, argsort(x, axis, descending=descending), axis=axis)
 
 
 def topk(x: Operand, k: int, axis: int = -1, largest: bool = True) -> tuple[Tensor, Tensor]:
@@ -222,9 +223,9 @@ def topk(x: Operand, k: int, axis: int = -1, largest: bool = True) -> tuple[Tens
         raise ValueError(
             f"topk({describe(x)}): k is {k}; it must be at most {x.shape[axis]}, the length of axis {axis}"
         )
-    order = np.moveaxis(_order(x._array, axis, largest), axis, 0)
-    first = np.moveaxis(order[:k], 0, axis)
-    indices = wrap(first.copy())  # a view would keep all positions
+    order = argsort(x, axis, descending=largest)
+    first = getitem(order, (slice(None),) * axis + (slice(k),))
+    indices = copy(first)  # a view would keep all positions
     return _take_along_axis(x, indices, axis=axis), indices
 
 
@@ -280,20 +281,21 @@ def one_hot(indices: Operand, num_classes: int | None = None, dtype: npt.DTypeLi
             [1., 0., 0.]], dtype=float32)
     """
     places = _positions("one_hot", indices)
+    array = places._array
     if np.dtype(dtype).kind not in NUMERIC:
         raise TypeError(f"one_hot: dtype is {dtype!r}; it must be one of floats, integers or booleans")
     if num_classes is not None:
         classes = integer("one_hot", "num_classes", num_classes)
-    elif places.size:
-        classes = int(places.max()) + 1
+    elif array.size:
+        classes = int(array.max()) + 1
     else:
         raise ValueError(f"one_hot: indices of shape {places.shape} hold no class; pass num_classes")
-    wrong = places[(places < 0) | (places >= classes)]
+    wrong = array[(array < 0) | (array >= classes)]
     if wrong.size:
         raise ValueError(
             f"one_hot: index {wrong[0]} is no class; indices must be at least 0 and less than num_classes, {classes}"
         )
-    return wrap((places[..., None] == np.arange(classes)).astype(dtype))
+    return astype(equal(expand_dims(places, -1), np.arange(classes)), dtype)
 
 
 @attach

@@ -10,15 +10,16 @@ import numpy as np
 
 from .. import kernels
 from ..arguments import describe
-from ..record import as_tensor, primitive
+from ..record import as_tensor, broadcast_to, primitive
 from ..tensor import Array, Operand, Tensor, attach, wrap
 from ..validation import real
 from .elementwise import select, sqrt, where
 from .indexing import getitem
+from .logic import not_equal
 from .operators import in_single
-from .reduction import Axis, _kept, _normalized, mean, sum
+from .reduction import Axis, _kept, _normalized, max, mean, min, sum
 from .shape import pad, reshape, swapaxes, transpose
-from .sorting import take_along_axis
+from .sorting import _take_along_axis
 
 __all__ = ["cumprod", "cumsum", "median", "prod", "std", "var"]
 
@@ -125,6 +126,17 @@ def _var_rule(g: Tensor, out: Tensor, x: Tensor, axis: Axis, keepdims: bool, **d
     return reshape(g, _kept(x.shape, axis)) * (_centered(x, axis=axis) * factor)
 
 
+@primitive
+def _near_one(low: Any, high: Any, /) -> Any:
+    """Return powers of 2 that bring numbers between `low` and `high` near 1 in size."""
+    _, exponent = np.frexp(np.maximum(-low, high))
+    limit = np.finfo(low.dtype).maxexp - 2
+    return np.ldexp(low.dtype.type(1), np.clip(-exponent, -limit, limit))
+
+
+_near_one.defvjp(None, None)
+
+
 @in_single
 def _std_rule(g: Tensor, out: Tensor, x: Tensor, axis: Axis, keepdims: bool, **divisor: Any) -> Tensor:
     """``g * d / sqrt(degrees * sum(d**2))``, of distances ``d`` from the mean.
@@ -132,18 +144,15 @@ def _std_rule(g: Tensor, out: Tensor, x: Tensor, axis: Axis, keepdims: bool, **d
     They are scaled, so that no square overflows or underflows; a common factor cancels, so it counts as a constant.
     Rounding may give equal elements a mean that differs from them: whether they are equal decides.
     """
-    low = np.min(x.data, axis=axis, keepdims=True)
-    high = np.max(x.data, axis=axis, keepdims=True)
-    _, exponent = np.frexp(np.maximum(-low, high))
-    limit = np.finfo(x.dtype).maxexp - 2
-    scale = np.ldexp(x.dtype.type(1), np.clip(-exponent, -limit, limit))
-    distance = _centered(x * scale, axis=axis)
-    spread = low != high
+    low = min(x, axis, True)
+    high = max(x, axis, True)
+    distance = _centered(x * _near_one(low, high), axis=axis)
+    spread = not_equal(low, high)
     total = sum(distance * distance, axis, True)
     squares = where(spread, total, 1.0)
     root = sqrt(squares * _degrees("std", x, axis, **divisor))
     part = select(reshape(g, spread.shape), spread) / root
-    return select(part * distance, np.broadcast_to(spread, x.shape))  # again, for the gradient of the gradient
+    return select(part * distance, broadcast_to(spread, x.shape))  # again, for the gradient of the gradient
 
 
 var.defvjp(_var_rule)
@@ -312,6 +321,22 @@ prod.defvjp(_prod_rule)
 
 
 # Median ---------------------------------------------------------------------------------------------------------------
+@primitive
+def _middle(rows: Any, /) -> Any:
+    """Find the middle elements along the last axis, one or (of an even count) two, or the first NaN."""
+    count = rows.shape[-1]
+    order = np.argsort(rows, axis=-1, kind="stable")
+    middle = order[..., (count - 1) // 2 : count // 2 + 1]
+    missing = np.isnan(rows)
+    if not missing.any():
+        return middle.copy()  # a view would keep all positions
+    first = np.argmax(missing, axis=-1, keepdims=True)
+    return np.where(missing.any(axis=-1, keepdims=True), first, middle)
+
+
+_middle.defvjp(None)
+
+
 def median(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Middle element over the given axes (None: all), or the mean of the two middle ones; NaN if there is a NaN.
 
@@ -333,16 +358,9 @@ def median(x: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
     except (TypeError, ValueError) as error:
         raise type(error)(f"median({describe(x)}): {error}") from error
     rows = _as_rows(x, axes)
-    count = rows.shape[-1]
-    if not count:
+    if not rows.shape[-1]:
         raise ValueError(f"median({describe(x)}): axis {axis} is empty; give it at least one element")
-    order = np.argsort(rows.data, axis=-1, kind="stable")
-    middle = order[..., (count - 1) // 2 : count // 2 + 1]  # one place, or two where the count is even
-    missing = np.isnan(rows.data)
-    if missing.any():
-        first = np.argmax(missing, axis=-1, keepdims=True)
-        middle = np.where(missing.any(axis=-1, keepdims=True), first, middle)
-    out = mean(take_along_axis(rows, middle), -1)
+    out = mean(_take_along_axis(rows, _middle(rows), axis=-1), -1)
     return reshape(out, _kept(x.shape, axis)) if keepdims else out
 
 

@@ -13,8 +13,10 @@ from .backward import *
 from .debug.anomaly import AnomalyError as AnomalyError
 from .debug.anomaly import detect_anomaly as detect_anomaly
 from .debug.config import show_config as show_config
+from .debug.graph import graph as graph
 from .debug.graph import to_dot as to_dot
 from .debug.profiler import Profile as Profile
+from .debug.summary import summary as summary
 from .kernels import compiled
 from .ops import *
 from .ops import linalg as linalg
@@ -51,7 +53,8 @@ else:
         "testing": "testing",
         "training": "train",
     }
-    __all__ = ["AnomalyError", "Profile", "detect_anomaly", "linalg", "show_config", "to_dot", *LATER]
+    __all__ = ["AnomalyError", "Profile", "detect_anomaly", "graph", "linalg", "show_config", "summary", "to_dot"]
+    __all__ += [*LATER]
     __all__ += [*tensor.__all__, *record.__all__, *backward.__all__, *ops.__all__]
 
     def __getattr__(name: str) -> Any:

@@ -14,7 +14,8 @@ NAMESPACES = set(  # modules that belong to the public interface
     "checkpoint data explain func linalg nn optim parallel runs schedules testing training".split()
 )
 OPS = "add matmul exp relu clip where sum max reshape getitem concatenate softmax cross_entropy dropout conv2d".split()
-REST = "Tensor Primitive primitive grad no_grad as_tensor Profile detect_anomaly to_dot show_config".split()
+REST = "Tensor Primitive primitive grad no_grad as_tensor Profile detect_anomaly show_config".split()
+REST += "graph summary to_dot".split()
 
 
 def public(module: ModuleType) -> set[str]:

@@ -1,0 +1,234 @@
+"""A table of a model by layer: parameters, output shapes, multiply-adds, and memory for activations."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Sequence
+from types import CodeType, FrameType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..hooks import Hook, installed
+from ..record import Primitive
+from ..tensor import Tensor
+from ..walk import leaves, walk
+from .graph.work import count_multiply_adds
+
+__all__ = ["Row", "Summary", "summary"]
+
+NAME_LENGTH = 48  # characters shown of the repr of a layer
+HEADER = ("layer", "type", "output", "parameters", "multiply-adds", "activation bytes")
+
+
+class Row(NamedTuple):
+    """A layer that was called, and what it does itself: what the layers inside of it do is in their rows."""
+
+    layer: str  # the path in the model; "" is the model
+    type: str
+    depth: int  # how many layers it is in
+    calls: int
+    output: Any  # the shape that the last call returned, a list of them for a tuple or list, None for anything else
+    parameters: int  # numbers that are trained; a parameter of several layers is counted in the first one
+    multiply_adds: int  # of all calls
+    activation_bytes: int  # allocated for the results of ops, in all calls
+
+
+class Summary:
+    """A table of a model by layer, made by `tinygrad_mnist.summary`; its text is the table.
+
+    Attributes
+    ----------
+    rows : list of Row
+        In the order of the first calls.
+    parameters, multiply_adds, activation_bytes : int
+        The sums. The parameters are those of the whole model.
+    not_called : int
+        Parameters of layers that were not called.
+    """
+
+    def __init__(self, rows: Sequence[Row], parameters: int) -> None:
+        self.rows = list(rows)
+        self.parameters = parameters
+        self.multiply_adds = sum(row.multiply_adds for row in rows)
+        self.activation_bytes = sum(row.activation_bytes for row in rows)
+        self.not_called = parameters - sum(row.parameters for row in rows)
+
+    def __str__(self) -> str:
+        lines = [HEADER, *map(_cells, self.rows)]
+        if self.not_called:
+            lines.append(("not called", "", "", f"{self.not_called:,}", "", ""))
+        sums = self.parameters, self.multiply_adds, self.activation_bytes
+        lines.append(("total", "", "", *[f"{number:,}" for number in sums]))
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join(_line(cells, widths) for cells in lines)
+
+    __repr__ = __str__
+
+
+def summary(model: Any, *inputs: Any) -> Summary:
+    """Call a model once and list its layers: output shapes, parameters, multiply-adds, and memory for activations.
+
+    A layer is every object in the model that can be called; it needs no base class. Work outside of all layers, such as
+    in a method of the model, counts for the layer or model whose method it is.
+
+    Parameters
+    ----------
+    model : callable
+        Any object; its layers are found in attributes, lists, tuples and dicts.
+    *inputs
+        What it is called with, such as a batch of one image.
+
+    Returns
+    -------
+    Summary
+        ``print`` shows the table; `rows` holds the same as data.
+
+    Raises
+    ------
+    TypeError
+        If the model cannot be called.
+
+    Examples
+    --------
+    >>> import tinygrad_mnist as tg
+    >>> rng = np.random.default_rng(0)
+    >>> model = tg.nn.Sequential(tg.nn.Linear(20, 30, rng=rng), tg.nn.ReLU(), tg.nn.Linear(30, 10, rng=rng))
+    >>> summary(model, np.zeros((1, 20), np.float32))
+    layer       type            output   parameters  multiply-adds  activation bytes
+    model       Sequential      (1, 10)
+      layers.0  Linear(20, 30)  (1, 30)         630            600               240
+      layers.1  ReLU()          (1, 30)                                          120
+      layers.2  Linear(30, 10)  (1, 10)         310            300                80
+    total                                       940            900               440
+    """
+    if not callable(model):
+        raise TypeError(f"summary: the model is {type(model).__name__}, which cannot be called; pass a model")
+    watch = _Watch(model)
+    with installed(watch):
+        watch.run(model, inputs)
+    owned = _share_parameters(model, watch.paths, set(watch.found))
+    rows = [call.row(owned.get(id(call.layer), 0)) for call in watch.found.values()]
+    return Summary(rows, _count(leaves(model, "summary").values()))
+
+
+class _Called:
+    """What is known of a layer that was called."""
+
+    def __init__(self, layer: Any, path: str, depth: int) -> None:
+        self.layer = layer
+        self.path = path
+        self.depth = depth
+        self.calls = 0
+        self.output: Any = None
+        self.multiply_adds = 0
+        self.activation_bytes = 0
+
+    def row(self, parameters: int) -> Row:
+        numbers = parameters, self.multiply_adds, self.activation_bytes
+        return Row(self.path, _name(self.layer), self.depth, self.calls, _shapes(self.output), *numbers)
+
+
+class _Watch(Hook):
+    """See which layer of a model is running, what it returns, and which ops it runs."""
+
+    def __init__(self, model: Any) -> None:
+        self.paths: dict[int, str] = {}
+        self.layers: list[Any] = []  # kept, so that no id is given to another object
+        for path, value in walk(model):
+            if callable(value) and not isinstance(value, (type, Tensor, Primitive)):
+                self.paths[id(value)] = path
+                self.layers.append(value)
+        self.found: dict[int, _Called] = {}
+        self.running: list[tuple[FrameType, _Called]] = []
+        self.thread = threading.get_ident()
+
+    def run(self, model: Any, inputs: Sequence[Any]) -> None:
+        """Call the model, and note each call and return of a layer."""
+        before = sys.getprofile()
+        sys.setprofile(self._note)
+        try:
+            model(*inputs)
+        finally:
+            sys.setprofile(before)
+
+    def forward(self, op: Any, arrays: Sequence[Any], keywords: dict[str, Any]) -> Any:
+        """Compute a primitive, and count it for the layer that is running."""
+        out = np.asarray(super().forward(op, arrays, keywords))
+        if self.running and threading.get_ident() == self.thread:
+            called = self.running[-1][1]
+            shapes = [np.shape(a) for a in arrays]
+            called.multiply_adds += count_multiply_adds(op.__name__, shapes, out.shape, keywords)
+            if not any(np.may_share_memory(out, a) for a in arrays if isinstance(a, np.ndarray)):
+                called.activation_bytes += out.nbytes
+        return out
+
+    def _note(self, frame: FrameType, event: str, value: Any) -> None:
+        if event == "call":
+            layer = _called_object(frame)
+            if layer is not None and id(layer) in self.paths:
+                self._enter(frame, layer)
+        elif event == "return" and self.running and self.running[-1][0] is frame:
+            _, called = self.running.pop()
+            called.output = value
+
+    def _enter(self, frame: FrameType, layer: Any) -> None:
+        if any(called.layer is layer for _, called in self.running):  # __call__ of a base class
+            return
+        called = self.found.get(id(layer))
+        if called is None:
+            called = self.found[id(layer)] = _Called(layer, self.paths[id(layer)], len(self.running))
+        called.calls += 1
+        self.running.append((frame, called))
+
+
+def _called_object(frame: FrameType) -> Any:
+    """Return the object that is called, if this is the frame of a ``__call__``."""
+    code: CodeType = frame.f_code
+    if code.co_name != "__call__" or code.co_argcount == 0:
+        return None
+    return frame.f_locals.get(code.co_varnames[0])
+
+
+def _share_parameters(model: Any, paths: dict[int, str], called: set[int]) -> dict[int, int]:
+    """Return how many parameters belong to each layer that was called: to the innermost one around each of them."""
+    owners = {paths[key]: key for key in called}
+    owned: dict[int, int] = {}
+    for path, tensor in leaves(model, "summary").items():
+        above = path
+        while above and above not in owners:
+            above = above.rpartition(".")[0]
+        if above in owners:
+            owned[owners[above]] = owned.get(owners[above], 0) + _count([tensor])
+    return owned
+
+
+def _count(tensors: Any) -> int:
+    return sum(tensor.size for tensor in tensors if tensor.requires_grad)
+
+
+def _shapes(output: Any) -> Any:
+    if isinstance(output, (list, tuple)):
+        return [_shapes(part) for part in output]
+    return getattr(output, "shape", None)
+
+
+def _name(layer: Any) -> str:
+    has_repr = getattr(type(layer), "__repr__", None) is not object.__repr__
+    text = " ".join(repr(layer).split()) if has_repr else type(layer).__name__
+    return text if len(text) <= NAME_LENGTH else type(layer).__name__
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    numbers = row.parameters, row.multiply_adds, row.activation_bytes
+    calls = f" (called {row.calls} times)" if row.calls > 1 else ""
+    output = "" if row.output is None else str(row.output)
+    shown = [f"{number:,}" if number else "" for number in numbers]
+    return ("  " * row.depth + (row.layer or "model"), row.type + calls, output, *shown)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    left = [cell.ljust(width) for cell, width in zip(cells[:3], widths, strict=False)]
+    right = [cell.rjust(width) for cell, width in zip(cells[3:], widths[3:], strict=True)]
+    return "  ".join([*left, *right]).rstrip()

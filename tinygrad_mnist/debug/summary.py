@@ -108,7 +108,7 @@ def summary(model: Any, *inputs: Any) -> Summary:
     watch = _Watch(model)
     with installed(watch):
         watch.run(model, inputs)
-    owned = _share_parameters(model, watch.paths, set(watch.found))
+    owned = _share_parameters(model, watch.paths)
     rows = [call.row(owned.get(id(call.layer), 0)) for call in watch.found.values()]
     return Summary(rows, _count(leaves(model, "summary").values()))
 
@@ -191,16 +191,16 @@ def _called_object(frame: FrameType) -> Any:
     return frame.f_locals.get(code.co_varnames[0])
 
 
-def _share_parameters(model: Any, paths: dict[int, str], called: set[int]) -> dict[int, int]:
-    """Return how many parameters belong to each layer that was called: to the innermost one around each of them."""
-    owners = {paths[key]: key for key in called}
+def _share_parameters(model: Any, paths: dict[int, str]) -> dict[int, int]:
+    """Return how many parameters belong to each layer, by id: to the innermost layer around each of them."""
+    owners = {path: key for key, path in paths.items()}
     owned: dict[int, int] = {}
     for path, tensor in leaves(model, "summary").items():
         above = path
         while above and above not in owners:
             above = above.rpartition(".")[0]
-        if above in owners:
-            owned[owners[above]] = owned.get(owners[above], 0) + _count([tensor])
+        owner = owners[above]
+        owned[owner] = owned.get(owner, 0) + _count([tensor])
     return owned
 
 

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 from .data import Edge, Graph, Node
 from .straighten import straighten
 
-__all__ = ["BOX", "Layout", "Point", "lay_out"]
+__all__ = ["BOX", "PITCH", "Layout", "Point", "lay_out"]
 
 BOX = (154.0, 46.0)  # width and height in pixels
 PITCH = (176.0, 82.0)  # from box to box
 BETWEEN = 96.0  # the forward part and the backward part
 NARROW = 0.24  # the width of an edge between boxes, as a share of a box with its gap
 LEAF, BETWEEN_BOXES = 0.001, 4.0  # how strongly edges are drawn straight that come from a leaf, or pass between boxes
+MOST_BENDS = 1500  # places between boxes where edges pass
 SPREAD = 0.3  # how far from its middle edges end at a box, as a share of its width
 STRAIGHT = 8.0  # so near to straight above is straight, in pixels
 
@@ -32,7 +33,7 @@ class Layout(NamedTuple):
 
 
 def lay_out(graph: Graph) -> Layout:
-    """Compute a layout in which no boxes overlap.
+    """Compute a layout in which no boxes overlap, and edges pass beside them, except the longest of many.
 
     Forward edges lead downward. A backward part stands on the right, and its edges lead upward: the gradients of the
     first layers are beside these.
@@ -74,8 +75,10 @@ def _lay_out_part(
     inside = [edge for edge in edges if edge.source in places and edge.target in places]
     pairs = [(places[edge.source], places[edge.target]) for edge in inside]
     rows = _rows(len(nodes), pairs)
-    chains = _chains(rows, pairs)
-    links = {(chains[source][rows[target] - rows[source] - 1], target) for source, target in pairs}
+    longest = _longest(rows, pairs)
+    near = [(source, target) for source, target in pairs if rows[target] - rows[source] <= longest]
+    chains = _chains(rows, near)
+    links = {(chains[source][rows[target] - rows[source] - 1], target) for source, target in near}
     for chain in chains:
         links |= {*pairwise(chain)}
     network: Any = igraph.Graph(len(rows), sorted(links), directed=True)
@@ -92,8 +95,23 @@ def _lay_out_part(
     bends = {}
     for edge, (source, target) in zip(inside, pairs, strict=True):
         steps = rows[target] - rows[source]
-        bends[edge] = [place(number) for number in chains[source][1:steps]]
+        passed = chains[source][1:steps] if steps <= longest else []
+        bends[edge] = [place(number) for number in passed]
     return {node.id: place(number) for number, node in enumerate(nodes)}, bends
+
+
+def _longest(rows: Sequence[int], pairs: Sequence[tuple[int, int]]) -> int:
+    """Return the length in rows from which on edges pass behind the boxes, because there would be too many beside."""
+    lengths = {rows[target] - rows[source] for source, target in pairs}
+    for longest in sorted(lengths, reverse=True):
+        reach: dict[int, int] = {}
+        for source, target in pairs:
+            length = rows[target] - rows[source]
+            if length <= longest:
+                reach[source] = max(length, reach.get(source, 1))
+        if sum(reach.values()) - len(reach) <= MOST_BENDS:
+            return longest
+    return 1
 
 
 def _chains(rows: list[int], pairs: Sequence[tuple[int, int]]) -> list[list[int]]:

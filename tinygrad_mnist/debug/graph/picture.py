@@ -7,7 +7,7 @@ from collections.abc import Callable
 from html import escape
 
 from .data import Edge, Graph, Node
-from .layout import BOX, Layout, Point
+from .layout import BOX, PITCH, Layout, Point
 from .text import value_and_gradient
 from .units import memory, time
 
@@ -49,7 +49,8 @@ def picture(graph: Graph, layout: Layout) -> str:
 
 def _edge(edge: Edge, path: list[Point], phases: dict[str, str]) -> str:
     across = phases[edge.source] != phases[edge.target]
-    kind = "across" if across else phases[edge.source]
+    is_far = len(path) == 2 and abs(path[1][1] - path[0][1]) > PITCH[1]
+    kind = "across" if across else "far" if is_far else phases[edge.source]
     ends = f'data-from="{edge.source}" data-to="{edge.target}"'
     return f'<path class="{kind}" {ends} d="{_curve(path, across)}"/>'
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 __all__ = ["count_flops", "count_multiply_adds"]
 
 Shape = tuple[int, ...]
@@ -35,9 +37,7 @@ def count_multiply_adds(op: str, inputs: Sequence[Shape], output: Shape, keyword
     if op == "conv_weight":
         return math.prod(inputs[1]) * math.prod(output[1:])
     if op in ("contract", "of_integers"):
-        lengths, kept = _labels(inputs, keywords["subscripts"])
-        if len(inputs) > 1 and lengths.keys() > kept:
-            return math.prod(lengths.values()) * (len(inputs) - 1)
+        return _count_contraction(inputs, keywords["subscripts"])[0]
     return 0
 
 
@@ -48,12 +48,12 @@ def count_flops(op: str, inputs: Sequence[Shape], output: Shape, keywords: Mappi
     reduction one for each element that goes in; pooling one for each element of each window. Views and copies take
     none. Ops that are not known here, such as those of users, count as elementwise.
     """
-    if products := count_multiply_adds(op, inputs, output, keywords):
-        bias = math.prod(output) if op == "conv_output" and inputs[2] else 0
-        return 2 * products + bias
     if op in ("contract", "of_integers"):
-        lengths, _ = _labels(inputs, keywords["subscripts"])
-        return math.prod(lengths.values()) * max(len(inputs) - 1, 1)
+        multiply_adds, products = _count_contraction(inputs, keywords["subscripts"])
+        return 2 * multiply_adds + products
+    if op in ("matmul", "conv_output", "conv_input", "conv_weight"):
+        bias = math.prod(output) if op == "conv_output" and inputs[2] else 0
+        return 2 * count_multiply_adds(op, inputs, output, keywords) + bias
     if op in MOVING:
         return 0
     if op in REDUCING:
@@ -64,11 +64,28 @@ def count_flops(op: str, inputs: Sequence[Shape], output: Shape, keywords: Mappi
     return math.prod(output)
 
 
-def _labels(inputs: Sequence[Shape], subscripts: str) -> tuple[dict[str, int], set[str]]:
-    """Return the length of each label of a contraction, and the labels of the output."""
+def _count_contraction(inputs: Sequence[Shape], subscripts: str) -> tuple[int, int]:
+    """Count the multiply-adds of a contraction, which is done by twos, and the products of which nothing is summed."""
     left, _, right = subscripts.partition("->")
+    terms = [set(labels) for labels in left.split(",")]
     lengths: dict[str, int] = {}
     for labels, shape in zip(left.split(","), inputs, strict=True):
-        for label, length in zip(labels, shape, strict=True):
-            lengths[label] = max(length, lengths.get(label, length))
-    return lengths, set(right)
+        lengths.update(zip(labels, shape, strict=True))
+    path: list[tuple[int, ...]] = [tuple(range(len(terms)))]
+    if len(terms) > 2:
+        operands = [np.broadcast_to(0.0, shape) for shape in inputs]
+        path = np.einsum_path(subscripts, *operands, optimize="greedy")[0][1:]  # the first item is a name
+    multiply_adds, products = 0, 0
+    for group in path:
+        while len(group) > 1:
+            i, j, *others = group
+            both = terms.pop(j) | terms.pop(i)
+            kept = both & set(right).union(*terms)
+            size = math.prod(lengths[label] for label in both)
+            if both > kept:
+                multiply_adds += size
+            else:
+                products += size
+            terms.append(kept)
+            group = (*(place - 2 for place in others), len(terms) - 1)
+    return multiply_adds, products

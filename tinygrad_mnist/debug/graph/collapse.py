@@ -10,7 +10,7 @@ from .data import Edge, Graph, Node
 
 __all__ = ["collapse"]
 
-MOST_OPS = 4  # shown by name of a group
+MOST_OPS = 4  # shown by name of a group, those with the most FLOPs first
 
 
 def collapse(graph: Graph, limit: int) -> Graph:
@@ -124,7 +124,11 @@ def _group_node(id: str, nodes: Sequence[Node], calls: Counter[tuple[str, str]])
         number = calls[last.phase, name]
         name += f" ({number})" if number > 1 else ""
     ops = Counter(node.op for node in nodes if node.kind == "op")
-    shown = [op if count == 1 else f"{op} x{count}" for op, count in ops.most_common(MOST_OPS)]
+    flops = Counter[str]()
+    for node in nodes:
+        flops[node.op] += node.flops
+    costly = sorted(ops, key=lambda op: -flops[op])[:MOST_OPS]
+    shown = [op if ops[op] == 1 else f"{op} x{ops[op]}" for op in costly]
     rest = len(ops) - len(shown)
     times = [node.seconds for node in nodes if node.seconds is not None]
     return last._replace(

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from types import FunctionType, ModuleType
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from onnx import helper
 
 from .._version import __version__
-from ..record import Primitive, as_tensor
+from ..record import as_tensor
 from ..storage.files import write_atomically
 from ..tensor import Array, Tensor
-from ..walk import leaves
+from .biases import join_biases
 from .converters import CONVERTERS
 from .examples import other_values, sizes, with_rows
+from .names import parameter_names
 from .onnx_graph import Graph, Value, checked
 from .program import Dim, Node, Program, Range, Tile, merge
 from .tracing import Recording, Result, record, results
@@ -201,40 +199,6 @@ def _names(kind: str, given: Sequence[str] | None, count: int, keys: list[str] |
     return names
 
 
-def parameter_names(function: Any) -> dict[int, str]:
-    """Return the names of the arrays of a model, or of the models that a function uses, by their ids."""
-    found: dict[int, str] = {}
-    for prefix, holder in _holders(function, set()):
-        with suppress(ValueError):  # of two with the same name; they stay without
-            for name, tensor in leaves(holder, "to_onnx").items():
-                path = ".".join(part for part in (prefix, name) if part)
-                found.setdefault(id(tensor.data), path)
-    return {key: name for key, name in found.items() if name}
-
-
-def _holders(function: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
-    """Yield a model, or what a function and those that it calls can reach, with names."""
-    code = getattr(function, "__code__", None)
-    seen.add(id(function))
-    if getattr(function, "__self__", None) is not None:
-        yield "", function.__self__
-    elif code is None:
-        yield "", function
-    else:
-        used = inspect.getclosurevars(function)
-        reached = {
-            name: value
-            for name, value in {**used.globals, **used.nonlocals}.items()
-            if not isinstance(value, (type, ModuleType, Primitive))
-        }
-        models = {name: value for name, value in reached.items() if not isinstance(value, FunctionType)}
-        for name, value in reached.items():
-            if name in models:
-                yield (name if len(models) > 1 or isinstance(value, Tensor) else ""), value
-            elif id(value) not in seen:
-                yield from _holders(value, seen)
-
-
 class _Writer:
     """Writes a program as an ONNX model."""
 
@@ -265,7 +229,11 @@ class _Writer:
                 self._write(node)
         outputs = [self._output(name, part) for name, part in zip(self.output_names, self.program.outputs, strict=True)]
         declared = [[self.graph.declare(value, self.batch) for value in part] for part in (self.inputs, outputs)]
-        graph = helper.make_graph(self.graph.nodes, "tinygrad_mnist", *declared, self.graph.initializers)
+        nodes = self.graph.nodes
+        join_biases(nodes, self.graph.initializers, self.output_names)
+        used = {name for node in nodes for name in node.input}
+        stored = [array for array in self.graph.initializers if array.name in used]
+        graph = helper.make_graph(nodes, "tinygrad_mnist", *declared, stored)
         made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
         made.producer_name, made.producer_version = "tinygrad_mnist", __version__
         return checked(made)

@@ -1,0 +1,60 @@
+"""Converters of matrix products, and of the windows that make products of convolutions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from onnx import numpy_helper
+
+from ...ops.products import _matmul
+from ...ops.windows import _fold, _unfold
+from ..onnx_graph import Graph, Value
+from .convolution import fixed
+from .registry import onnx_converter
+
+__all__: list[str] = []
+
+PRODUCTS = ("float32", "float64", "int32", "int64", "uint32", "uint64")  # dtypes that MatMul knows and runtimes have
+
+
+def _computed(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype in which a node computes: sums of halves in float32, of short integers modulo theirs."""
+    if dtype.name in PRODUCTS:
+        return dtype
+    return np.dtype(np.float32 if dtype.kind == "f" else np.int32)
+
+
+@onnx_converter(_matmul)
+def _product(graph: Graph, x: Value, y: Value) -> Value:
+    """Write products of two matrices of floats as Gemm, which can take a bias (`Graph.join_biases`)."""
+    dtype = _computed(graph.dtype)
+    matrices = dtype.kind == "f" and len(x.dims or ()) == len(y.dims or ()) == 2
+    return graph.add("Gemm" if matrices else "MatMul", graph.cast(x, dtype), graph.cast(y, dtype))
+
+
+@onnx_converter(_unfold)
+def _windows(graph: Graph, x: Value, *, axis: int, size: int, step: int) -> Value:
+    """Gather (..., O, size, ...) from (..., L, ...), and move the axis of the window to the end."""
+    counts = fixed(graph, graph.dims[axis : axis + 1])
+    places = np.arange(counts[0])[:, None] * step + np.arange(size)
+    gathered = graph.add("Gather", x, graph.constant(places), axis=axis)
+    ndim = len(graph.dims)
+    order = [*range(axis + 1), *range(axis + 2, ndim), axis + 1]
+    return graph.add("Transpose", gathered, perm=order)
+
+
+@onnx_converter(_fold)
+def _summed(graph: Graph, windows: Value, *, axis: int, length: int, step: int) -> Value:
+    """Scatter windows, with their places on the first two axes, into zeros of (length, ...)."""
+    dims = windows.dims or ()
+    last = len(dims) - 1
+    count, size = fixed(graph, [dims[axis], dims[last]])
+    others = [i for i in range(last) if i != axis]
+    updates = graph.add("Transpose", graph.cast(windows, _computed(graph.dtype)), perm=[axis, last, *others])
+    zero = numpy_helper.from_array(np.zeros(1, updates.dtype))
+    shape = graph.shape([*fixed(graph, [length]), *(dims[i] for i in others)])
+    zeros = graph.add("ConstantOfShape", shape, dtype=updates.dtype, value=zero)
+    places = np.arange(count)[:, None, None] * step + np.arange(size)[:, None]  # (O, size, 1)
+    total = graph.add("ScatterND", zeros, graph.constant(places), updates, reduction="add")
+    return graph.add("Transpose", total, perm=[*range(1, axis + 1), 0, *range(axis + 1, last)])

@@ -99,7 +99,9 @@ class DeepConvNet:
         if x.shape[1:] not in ((28, 28), (1, 28, 28)):
             shapes = "(N, 28, 28) or (N, 1, 28, 28), one image as image[None]"
             raise ValueError(f"DeepConvNet: images have shape {x.shape}; pass {shapes}")
-        if not x.requires_grad:
+        if x is images and x.dtype == np.uint8:  # a Tensor: by ops, as an ONNX file needs them
+            x = x.astype(self.dtype) / 255
+        elif not x.requires_grad:
             innermost = np.moveaxis(x.data, 0, -1)  # (N, ..., 28, 28) -> (..., 28, 28, N)
             scaled = np.divide(innermost, 255 if x.dtype == np.uint8 else 1, dtype=self.dtype, order="C")
             x = tg.as_tensor(np.moveaxis(scaled, -1, 0))

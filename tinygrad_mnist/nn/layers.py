@@ -96,13 +96,14 @@ class Embedding:
         self.weight = Tensor(np.random.default_rng(rng).standard_normal(shape).astype(dtype), requires_grad=True)
 
     def __call__(self, x: Operand, rng: np.random.Generator | None = None) -> Tensor:
-        indices, count = as_tensor(x).data, len(self.weight)
+        x, count = as_tensor(x), len(self.weight)
+        indices = x.data
         if indices.size and indices.dtype.kind not in "iu":
             raise TypeError(f"Embedding: indices are {indices.dtype}; they must be integers")
         wrong = indices[(indices < 0) | (indices >= count)]
         if wrong.size:
             raise ValueError(f"Embedding: index {wrong[0]} is out of range; there are rows 0 to {count - 1}")
-        return self.weight[indices.astype(np.intp, copy=False)]
+        return self.weight[x if indices.dtype == np.intp else x.astype(np.intp)]
 
     def __repr__(self) -> str:
         return "Embedding({}, {})".format(*self.weight.shape)

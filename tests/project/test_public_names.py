@@ -11,7 +11,7 @@ import pytest
 import tinygrad_mnist as tg
 
 NAMESPACES = set(  # modules that belong to the public interface
-    "checkpoint data explain func linalg nn optim parallel runs schedules testing training".split()
+    "checkpoint data explain export func linalg nn optim parallel runs schedules testing training".split()
 )
 OPS = "add matmul exp relu clip where sum max reshape getitem concatenate softmax cross_entropy dropout conv2d".split()
 REST = "Tensor Primitive primitive grad no_grad as_tensor Profile detect_anomaly show_config".split()

@@ -79,7 +79,7 @@ def _distribute(node: Tensor, g: Tensor, gradients: dict[int, Tensor | None]) ->
         if gx._array.dtype != x._array.dtype:
             gx = astype(gx, x.dtype)
         before = gradients[key]
-        gradients[key] = gx if before is None else _sum(before, gx)
+        gradients[key] = gx if before is None else _sum(before, gx, mode.recording or mode.traced)
 
 
 def _backpropagate(
@@ -107,8 +107,10 @@ def _backpropagate(
     return found
 
 
-def _sum(x: Tensor, y: Tensor) -> Tensor:
-    return add(x, y) if mode.recording or hooks.active else wrap(np.asarray(x._array + y._array))
+def _sum(x: Tensor | None, y: Tensor, by_op: bool) -> Tensor:
+    if by_op:
+        return copy(y) if x is None else add(x, y)
+    return wrap(np.array(y._array) if x is None else np.asarray(x._array + y._array))
 
 
 def _seed(output: Tensor, gradient: Operand | None, caller: str) -> Tensor:
@@ -157,11 +159,9 @@ class BackwardMethods:
             )
         nodes = topological_order(self)
         leaves = [*_leaves(nodes)]
-        wanted = {id(leaf) for leaf in leaves}
-        found = _backpropagate(self, nodes, _seed(self, gradient, "backward"), wanted, False, retain_graph)
-        with recording(False):
-            for leaf in leaves:
-                leaf._grad = copy(found[id(leaf)]) if leaf._grad is None else _sum(leaf._grad, found[id(leaf)])
+        found = _backpropagate(self, nodes, _seed(self, gradient, "backward"), {*map(id, leaves)}, False, retain_graph)
+        for leaf in leaves:
+            leaf._grad = _sum(leaf._grad, found[id(leaf)], mode.traced)
 
 
 def grad(

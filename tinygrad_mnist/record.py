@@ -32,7 +32,9 @@ Rule: TypeAlias = "Callable[..., Tensor] | None"  # (g, out, *inputs, **keywords
 
 # Whether ops are recorded ---------------------------------------------------------------------------------------------
 class _Mode(threading.local):
-    recording = True  # for each thread, so that shards on threads do not disturb each other
+    # For each thread, so that shards on threads do not disturb each other. Traced: sums of gradients are ops, for hooks
+    # that must see them.
+    recording, traced = True, False
 
 
 mode = _Mode()

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..hooks import Hook, installed
-from ..record import recording
+from ..record import mode, recording
 from ..tensor import Array, Tensor, wrap
 
 __all__ = ["Call", "Constant", "Recording", "Result", "record"]
@@ -169,7 +169,11 @@ def record(function: Callable[..., Any], arrays: Sequence[Array], requires_grad:
         tensors.append(tensor)
     recorder = _Recorder(arrays)
     with installed(recorder), recording(True), _noting_reads(recorder), np.errstate(all="ignore"):
-        returned = function(*tensors)
+        before, mode.traced = mode.traced, True
+        try:
+            returned = function(*tensors)
+        finally:
+            mode.traced = before
     outputs = [recorder.found(np.asarray(t.data if isinstance(t, Tensor) else t)) for t in as_list(returned)]
     return Recording(recorder.calls, recorder.inputs, outputs, recorder.values, recorder.reads), returned
 

@@ -177,7 +177,7 @@ def _remainder_gradient(g: Any, x: Any, y: Any, /) -> Any:
     return np.where(overflow, exact, gradient)
 
 
-_remainder_by_divisor = in_rules(_remainder_gradient)
+_by_divisor = in_rules(_remainder_gradient)
 
 
 subtract.defvjp(lambda g, out, x, y: unbroadcast(g, x), lambda g, out, x, y: unbroadcast(-g, y))
@@ -196,11 +196,9 @@ positive.defvjp(lambda g, out, x: g)
 floor_divide.defvjp(
     lambda g, out, x, y: unbroadcast(select(g, False), x), lambda g, out, x, y: unbroadcast(select(g, False), y)
 )
-remainder.defvjp(
-    lambda g, out, x, y: unbroadcast(g, x), lambda g, out, x, y: unbroadcast(_remainder_by_divisor(g, x, y), y)
-)
+remainder.defvjp(lambda g, out, x, y: unbroadcast(g, x), lambda g, out, x, y: unbroadcast(_by_divisor(g, x, y), y))
 _remainder_gradient.defvjp(
-    lambda h, out, g, x, y: _remainder_by_divisor(h, x, y),
+    lambda h, out, g, x, y: _by_divisor(h, x, y),
     lambda h, out, g, x, y: unbroadcast(select(h, False), x),
     lambda h, out, g, x, y: unbroadcast(select(h, False), y),
 )

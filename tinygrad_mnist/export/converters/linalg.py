@@ -1,0 +1,58 @@
+"""Converters of determinants and norms. ONNX has no inverse, no solution of equations and no decomposition."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...ops import linalg
+from ..onnx_graph import Graph, Value
+from .common import computed, dims_of, filled, reduced
+from .registry import onnx_converter
+
+__all__: list[str] = []
+
+
+@onnx_converter(linalg.det)
+def _det(graph: Graph, x: Value) -> Value:
+    """Compute Det in single precision if that is asked for: onnxruntime knows no other."""
+    return graph.add("Det", graph.cast(x, computed(graph.dtype)))
+
+
+def _scale(graph: Graph, ends: Value) -> Value:
+    """Return largest or smallest sizes to divide by: 1 instead of 0, NaN and infinity."""
+    positive = graph.add("Greater", ends, 0.0, dtype=np.bool_)
+    finite = graph.add("LessOrEqual", ends, float(np.finfo(ends.dtype).max), dtype=np.bool_)
+    usable = graph.add("And", positive, finite, dtype=np.bool_)
+    return graph.add("Where", usable, ends, graph.scalar(1.0, ends.dtype), dtype=ends.dtype)
+
+
+@onnx_converter(linalg._euclidean)
+def _euclidean(graph: Graph, x: Value, *, axis: tuple[int, ...]) -> Value:
+    """Divide by the largest element first, so that no square overflows or underflows."""
+    size = graph.add("Abs", graph.cast(x, computed(x.dtype)))
+    if _is_nothing(x, axis):
+        return filled(graph, 0.0, x.dtype, graph.dims)
+    scale = _scale(graph, reduced(graph, "ReduceMax", size, axis, keepdims=True))
+    root = graph.add("Sqrt", reduced(graph, "ReduceSumSquare", graph.add("Div", size, scale), axis, keepdims=True))
+    return graph.add("Mul", root, scale)
+
+
+def _is_nothing(x: Value, axis: tuple[int, ...]) -> bool:
+    return any(dims_of(x)[i] == 0 for i in axis)
+
+
+@onnx_converter(linalg._power_norm)
+def _power_norm(graph: Graph, x: Value, *, p: float, axis: tuple[int, ...]) -> Value:
+    if _is_nothing(x, axis):
+        return filled(graph, 0.0 if p > 0 else np.inf, x.dtype, graph.dims)
+    size = graph.add("Abs", graph.cast(x, computed(x.dtype)))
+    scale = _scale(graph, reduced(graph, "ReduceMax" if p > 0 else "ReduceMin", size, axis, keepdims=True))
+    powers = graph.add("Pow", graph.add("Div", size, scale), float(p))
+    total = reduced(graph, "ReduceSum", powers, axis, keepdims=True)
+    return graph.add("Mul", scale, graph.add("Pow", total, 1 / p))
+
+
+@onnx_converter(linalg._count)
+def _count(graph: Graph, x: Value, *, axis: tuple[int, ...]) -> Value:
+    truth = graph.cast(x, np.bool_)
+    return reduced(graph, "ReduceSum", graph.cast(truth, x.dtype), axis, keepdims=True)

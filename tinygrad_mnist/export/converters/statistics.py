@@ -87,15 +87,14 @@ def _step(names: list[str], kind: int) -> Any:
     return helper.make_graph(nodes, "step", given, made)
 
 
-def _moved(graph: Graph, x: Value, first: float, backward: bool) -> Value:
-    """Move the elements one place along the last axis, away from the beginning or the end, where `first` comes in."""
+def _with_end(graph: Graph, x: Value, number: float, without_first: bool, behind: bool) -> Value:
+    """Leave out the first or the last element along the last axis, and put a number behind or before the others."""
     last = len(dims_of(x)) - 1
-    cut = (1, LAST) if backward else (0, -1)
-    ends = map(graph.ints, cut)
-    kept = graph.add("Slice", x, *ends, graph.ints(last), graph.ints(1))
+    start, end = (1, LAST) if without_first else (0, -1)
+    kept = graph.add("Slice", x, graph.ints(start), graph.ints(end), graph.ints(last), graph.ints(1))
     widths = [0] * (2 * last + 2)
-    widths[-1 if backward else last] = 1
-    return graph.add("Pad", kept, graph.ints(*widths), graph.scalar(first, x.dtype))._replace(dims=x.dims)
+    widths[-1 if behind else last] = 1
+    return graph.add("Pad", kept, graph.ints(*widths), graph.scalar(number, x.dtype))._replace(dims=x.dims)
 
 
 def _in_order(graph: Graph, x: Value, backward: bool) -> Value:
@@ -107,7 +106,7 @@ def _recurrence(graph: Graph, b: Value, a: Value, *, reverse: bool) -> Value:
     terms, factors = (graph.cast(x, np.float64) for x in (b, a))
     if 0 in dims_of(b):
         return terms
-    used = _moved(graph, factors, 0.0, backward=reverse)  # the first factor is not used
+    used = _with_end(graph, factors, 0.0, without_first=True, behind=reverse)  # the first factor is not used
     steps = [_in_order(graph, x, reverse) for x in (used, terms)]
     return _in_order(graph, _carried(graph, 0.0, *steps), reverse)
 
@@ -119,7 +118,7 @@ def _product_of_others(graph: Graph, g: Value, x: Value) -> Value:
     if 0 in dims_of(x):
         return factors
     for backward in (False, True):
-        others = _in_order(graph, _moved(graph, factors, 1.0, backward), backward)
+        others = _in_order(graph, _with_end(graph, factors, 1.0, without_first=backward, behind=backward), backward)
         product = graph.add("Mul", product, _in_order(graph, _carried(graph, 1.0, others), backward))
     return product
 

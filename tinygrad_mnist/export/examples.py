@@ -28,8 +28,8 @@ def other_values(array: Array, rng: np.random.Generator, kind: str) -> Array:
     kind : {"wild", "random", "mixed"}
         How floats are drawn: of both signs and some of them large; of both signs; or rows of the array, mixed in random
         shares, so that what holds for each row, such as a range, usually holds for them, too. Pixels (uint8) are drawn
-        anew, or mixed. Other integers, which may be indices, and booleans are those of the array in another order;
-        where all are equal, 0 and 1.
+        anew, or mixed. Other integers, which may be indices, and booleans are those of the array without the largest,
+        so that it is noticed where that decides on a shape, or (mixed) in another order; where all are equal, 0 and 1.
     """
     rows = len(array) if array.ndim else 0
     if array.dtype.kind == "f" or array.dtype == np.uint8:
@@ -46,6 +46,8 @@ def other_values(array: Array, rng: np.random.Generator, kind: str) -> Array:
         return np.asarray(drawn, array.dtype)
     if array.size and (array == array.flat[0]).all():
         return rng.integers(0, 2, array.shape).astype(array.dtype)
+    if kind != "mixed" and array.size:
+        return rng.choice(np.unique(array)[:-1], array.shape)
     return np.asarray(rng.permuted(array.ravel()).reshape(array.shape), array.dtype)
 
 

@@ -253,15 +253,19 @@ class _Writer:
             id(array) in self.parameters for array in node.inputs
         ):
             self.named.add(number)
+        dtype, dims = program.dtypes[number], program.shapes[number]
+        if 0 in dims and not any(isinstance(dim, Dim) for dim in dims):  # nothing to compute, and runtimes fail here
+            self.values[number] = self.graph.constant(np.zeros(dims, dtype))  # type: ignore[arg-type]  # no Dims
+            return
         converter = CONVERTERS.get(node.op)
         if number in program.fixed and (converter is None or number not in self.named):
             self.values[number] = self.graph.constant(program.fixed[number])
             return
         if converter is None:
             raise NotImplementedError(_missing(node))
-        self.graph.dtype, self.graph.dims, self.graph.place = program.dtypes[number], program.shapes[number], node.place
+        self.graph.dtype, self.graph.dims, self.graph.place = dtype, dims, node.place
         made = converter(self.graph, *inputs, **keywords)
-        self.values[number] = self.graph.cast(made, program.dtypes[number])._replace(dims=program.shapes[number])
+        self.values[number] = self.graph.cast(made, dtype)._replace(dims=dims)
 
     def _operand(self, value: Any) -> Any:
         """Return what a converter gets for an argument or a setting."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...ops import contraction
 from ..onnx_graph import Graph, Operand, Value
 from ..program import Dims
-from .common import added_at, computed, places
+from .common import added_at, computed, dims_of, filled, places
 from .registry import CONVERTERS, onnx_converter
 
 __all__: list[str] = []
@@ -13,6 +13,8 @@ __all__: list[str] = []
 
 def _contract(graph: Graph, *xs: Operand, subscripts: str) -> Value:
     dtype = computed(graph.dtype)
+    if any(isinstance(x, Value) and 0 in dims_of(x) for x in xs):  # onnxruntime fails here
+        return filled(graph, 0, dtype, graph.dims)
     return graph.add("Einsum", *(graph.cast(x, dtype) for x in xs), equation=subscripts)
 
 

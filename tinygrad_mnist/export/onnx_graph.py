@@ -110,6 +110,8 @@ class Graph:
     def constant(self, array: Array, name: str | None = None) -> Value:
         """Return an array of the file: an initialiser. Equal small ones without a name are stored once."""
         array = np.asarray(array)
+        if array.dtype == np.longdouble != np.float64:
+            array = array.astype(np.float64)  # ONNX has no wider one
         content = array.tobytes() if array.size <= 64 and not name else id(array)
         key = (name, array.dtype, array.shape, content)
         if key not in self._constants:

@@ -114,7 +114,8 @@ def merge(recordings: Sequence[Recording], rows: Sequence[int], caller: str) -> 
         for i, values in enumerate(zip(*(recording.outputs for recording in recordings), strict=True))
     ]
     first = recordings[0]
-    dtypes = [array.dtype for array in first.values]
+    double = np.dtype(np.float64)  # ONNX has no wider one
+    dtypes = [min(array.dtype, double) if array.dtype.kind == "f" else array.dtype for array in first.values]
     return Program(nodes, first.inputs, outputs, dtypes, shapes, _fixed(nodes, recordings))
 
 

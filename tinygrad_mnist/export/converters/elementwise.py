@@ -146,7 +146,7 @@ def _quotient_sum(g: Term, x: Term, y: Term, *, n: int, shape: Dims) -> Term:
     if n == 0:
         terms = g * x
     elif n == 1:
-        terms = g / y if x.value.constant is not None and (x.value.constant == 1).all() else g / y * x
+        terms = g / y if x.known(1) else g / y * x
     else:
         terms = g / -y * x / y
     for k in range(2, n):

@@ -41,6 +41,11 @@ class Term:
         values = [other.value if isinstance(other, Term) else other for other in others]
         return Term(self.graph, self.graph.add(kind, self.value, *values, dtype=dtype, **attributes))
 
+    def known(self, number: float) -> bool:
+        """Whether the value is a constant of this number alone."""
+        constant = self.value.constant
+        return constant is not None and bool((constant == number).all())
+
     def reduce(self, kind: str, axes: Sequence[int] | None, keepdims: bool = True) -> Term:
         """Return a ReduceSum or a ReduceMean along axes (None: all; (): none)."""
         if axes is not None and not len(axes):

@@ -64,7 +64,8 @@ def _inverse_deviation(x: Term, moments: Term, axes: Axes, eps: float) -> Term:
 
 @formula(normalization._affine)
 def _affine(x: Term, center: Term, scale: Term, shift: Term, axes: Axes) -> Term:
-    return (x - center) * scale + shift
+    scaled = (x if center.known(0) else x - center) * scale
+    return scaled if shift.known(0) else scaled + shift
 
 
 @formula(normalization._products, wide=True)

@@ -103,7 +103,7 @@ def _blocks(*arrays: Array) -> Iterator[tuple[Array, ...]]:
 
 # The normal distribution ----------------------------------------------------------------------------------------------
 @cache
-def _polynomial(terms: int) -> list[float]:
+def tail_polynomial(terms: int) -> list[float]:
     """Return coefficients, the highest first, of the polynomial that `_tail` evaluates."""
     return np.polynomial.chebyshev.cheb2poly(CHEBYSHEV[:terms])[::-1].tolist()  # type: ignore[no-any-return]  # Any
 
@@ -119,7 +119,7 @@ def _evaluate(coefficients: list[float], x: Array) -> Array:
 def _tail(z: Array, terms: int) -> Array:
     """``exp(z**2) * erfc(z)`` for z >= 0."""
     small = SCALE / (z + SCALE)
-    return _evaluate(_polynomial(terms), 1 - 2 * small) * small
+    return _evaluate(tail_polynomial(terms), 1 - 2 * small) * small
 
 
 def _times_exp_of_square(g: Array, x: Array, factor: float, narrow: bool) -> Any:
@@ -132,13 +132,18 @@ def _times_exp_of_square(g: Array, x: Array, factor: float, narrow: bool) -> Any
     return g * root * root * np.exp(-factor * (x - high) * (x + high))
 
 
+@cache
+def erf_series(terms: int) -> list[float]:
+    """Return coefficients, the highest first, of ``erf(x) / x`` as a polynomial in ``x**2``, for x up to 1."""
+    return [2 / math.sqrt(math.pi) * (-1) ** n / (math.factorial(n) * (2 * n + 1)) for n in range(terms)][::-1]
+
+
 @_double
 def erf(x: Array, terms: int, narrow: bool) -> Any:
     """The error function."""
     size = np.minimum(np.abs(x), 8)
     count = 12 if narrow else 20
-    series = [2 / math.sqrt(math.pi) * (-1) ** n / (math.factorial(n) * (2 * n + 1)) for n in range(count)]
-    small = x * _evaluate(series[::-1], np.minimum(size * size, 1))
+    small = x * _evaluate(erf_series(count), np.minimum(size * size, 1))
     return np.where(size < 1, small, np.copysign(1 - np.exp(-size * size) * _tail(size, terms), x))
 
 

@@ -6,7 +6,7 @@ import math
 
 from ...kernels import smooth
 from ...ops import activations
-from .formulas import Term, absolute, exp, formula, select, where
+from .formulas import Term, absolute, exp, formula, select, tail, where
 
 __all__: list[str] = []
 
@@ -43,27 +43,15 @@ def _gelu_tanh(x: Term, g: Term | None = None) -> Term:
     return _logistic(x, g, factor * near * (1 + 0.044715 * square), factor * (1 + 3 * 0.044715 * square))
 
 
-def _tail(z: Term) -> Term:
-    """``exp(z**2) * erfc(z)`` for z >= 0."""
-    terms = smooth.TERMS.get(z.graph.dtype, len(smooth.CHEBYSHEV))
-    small = smooth.SCALE / (z + smooth.SCALE)
-    at = 1 - 2 * small
-    first, *others = smooth._polynomial(terms)
-    out = first * at + others[0]
-    for coefficient in others[1:]:
-        out = out * at + coefficient
-    return out * small
-
-
 def _gelu(x: Term, g: Term | None = None) -> Term:
     below = x < 0
     size = absolute(x)
     square = size * size
-    tail = _tail(size * math.sqrt(0.5)) * 0.5
+    share = tail(size * math.sqrt(0.5)) * 0.5  # of what is farther out, over exp(-square / 2)
     if g is not None:
-        tail = tail - size * math.sqrt(0.5 / math.pi)
+        share = share - size * math.sqrt(0.5 / math.pi)
     root = exp(square * -0.25)
-    factor = where(below, tail, 1 - tail * root * root)
+    factor = where(below, share, 1 - share * root * root)
     if g is None:
         return _times_step(x, factor, root, below)
     return _far_below(_times_step(g, factor, root, below), where(below, square * -0.5, x), x)

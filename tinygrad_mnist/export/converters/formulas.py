@@ -12,12 +12,13 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ...kernels import smooth
 from ...record import Primitive
 from ..onnx_graph import Graph, Operand, Value
 from ..program import Dim, Dims
 from .registry import CONVERTERS
 
-__all__ = ["Term", "absolute", "exp", "fitted", "formula", "log", "select", "where"]
+__all__ = ["Term", "absolute", "exp", "fitted", "formula", "log", "polynomial", "select", "tail", "where"]
 
 Other: TypeAlias = "Term | float | Dim"
 
@@ -156,6 +157,21 @@ def where(mask: Term, x: Other, y: Other) -> Term:
 def select(x: Term, mask: Term) -> Term:
     """``x`` where the mask holds, else 0."""
     return where(mask, x, 0)
+
+
+def polynomial(coefficients: Sequence[float], x: Term) -> Term:
+    """Evaluate a polynomial with these coefficients, the highest first."""
+    out = coefficients[0] * x + coefficients[1]
+    for coefficient in coefficients[2:]:
+        out = out * x + coefficient
+    return out
+
+
+def tail(z: Term) -> Term:
+    """``exp(z**2) * erfc(z)`` for z >= 0, as exact as the dtype of the result needs."""
+    terms = smooth.TERMS.get(z.graph.dtype, len(smooth.CHEBYSHEV))
+    small = smooth.SCALE / (z + smooth.SCALE)
+    return polynomial(smooth.tail_polynomial(terms), 1 - 2 * small) * small
 
 
 # Shapes ---------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from ... import ops
 from ...kernels import smooth
 from ...ops import functions, powers
 from ..onnx_graph import Graph, Operand, Value
-from .formulas import Term, absolute, exp, formula, log, select, where
+from .formulas import Term, absolute, exp, formula, log, polynomial, select, tail, where
 from .registry import onnx_converter
 
 __all__: list[str] = []
@@ -24,8 +24,9 @@ def log1p(x: Term) -> Term:
     """``log(1 + x)``: the rounding error of ``1 + x`` is made up for (W. Kahan)."""
     total = 1 + x
     kept = total - 1
-    ratio = where(kept == x, 1, x / kept)  # also where both are infinite
-    return where(kept == 0, x, log(total) * ratio)
+    lost = kept == 0
+    ratio = where(kept == x, 1, x / where(lost, 1, kept))  # also where both are infinite
+    return where(lost, x, log(total) * ratio)
 
 
 formula(ops.log1p)(log1p)
@@ -35,8 +36,9 @@ formula(ops.log1p)(log1p)
 def _expm1(x: Term) -> Term:
     e = exp(x)
     less = e - 1
-    exact = where(e == 1, x, less * (x / log(e)))  # its rounding error is made up for (W. Kahan)
-    return where(absolute(x) < 0.5, exact, less)
+    lost = less == 0
+    ratio = x / log(where(lost, 2, e))  # makes up for the rounding error of e (W. Kahan)
+    return where(absolute(x) < 0.5, where(lost, x, less * ratio), less)
 
 
 @formula(ops.log2, wide=True)
@@ -59,7 +61,13 @@ def _reciprocal(x: Term) -> Term:
 
 @formula(ops.erf)
 def _erf(x: Term) -> Term:
-    return x.node("Erf")
+    if x.dtype != np.float64:
+        return x.node("Erf")
+    size = x.node("Clip", -8, 8)  # runtimes have no Erf of double precision
+    square = size * size
+    series = polynomial(smooth.erf_series(20), square.node("Min", 1)) * size
+    large = 1 - exp(-square) * tail(absolute(size))
+    return where(absolute(size) < 1, series, large * size.node("Sign"))
 
 
 @formula(ops.floor)
@@ -101,9 +109,15 @@ def _power(graph: Graph, x: Operand, y: Operand) -> Value:
     return graph.add("Pow", graph.cast(x, dtype), graph.cast(y, dtype))
 
 
-@formula(powers._base_gradient, wide=True)
+@formula(powers._base_gradient)
 def _base_gradient(g: Term, x: Term, y: Term) -> Term:
-    return select(g * (y * x.node("Pow", y - 1)), ~(y == 0))
+    if y.known(2):
+        return g * 2 * x
+    g, x, y = (part.to(np.float64) for part in (g, x, y))
+    lower = y - 1
+    exact = lower + 1 == y
+    power = x.node("Pow", where(exact, lower, y))
+    return select(g * (y * where(exact, power, power / x)), ~(y == 0))
 
 
 @formula(powers._exponent_gradient, wide=True)

@@ -88,6 +88,13 @@ def test_a_tensor_of_floats_keeps_its_history(x: npt.NDArray[np.uint8], dtype: A
     assert as_input(tg.Tensor(np.ones((2, 5, 4, 3))), layout="NHWC").shape == (2, 3, 5, 4)
 
 
+@given(images, st.sampled_from([np.float16, np.float32, np.float64]))
+def test_a_tensor_of_pixels_gives_the_same_bits(x: npt.NDArray[np.uint8], dtype: Any) -> None:
+    result = as_input(tg.Tensor(x), dtype)
+    assert isinstance(result, tg.Tensor) and result.dtype == dtype
+    np.testing.assert_array_equal(result.data, as_input(x, dtype))
+
+
 def test_channels_that_seem_to_be_last_must_be_announced() -> None:
     remedy = r"channels seem to be last; pass images.transpose\(0, 3, 1, 2\), or layout='NHWC'"
     for channels in (1, 3, 4):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -153,6 +154,23 @@ def test_layers_follow_the_parameters_in_both_directions() -> None:
     assert pools == ["layers.2", "layers.7", "layers.12"], "an op without parameters joins the layer before it"
 
 
+def test_a_rule_that_differentiates_belongs_to_its_op() -> None:
+    @tg.primitive
+    def squared(x: Any) -> Any:
+        return x * x
+
+    def rule(g: Any, out: Any, x: Any) -> Any:
+        (slope,) = tg.grad(tg.sum(tg.exp(x)), [x], create_graph=True)
+        return g * 2 * tg.log(slope)
+
+    squared.defvjp(rule)
+    layer = tg.nn.Linear(2, 2, rng=np.random.default_rng(0))
+    loss = tg.sum(squared(layer(np.ones((1, 2), np.float32)) * 1))
+    shown = tg.graph(loss, layer, backward=True)
+    (log,) = [node for node in shown.nodes if node.op == "log"]
+    assert (log.phase, log.layer) == ("backward", "bias")
+
+
 SUMS = ("bytes", "memory", "flops")
 
 
@@ -267,6 +285,18 @@ def test_what_is_too_large_for_github_is_collapsed_or_refused() -> None:
     with pytest.raises(ValueError, match=r"to_mermaid: 600 edges .* GitHub draws 500 .* pass model= to tg.graph"):
         tg.graph(x).to_mermaid()
     assert len(parsed_mermaid(tg.graph(x).collapsed(100).to_mermaid())[0]) <= 100
+
+
+def test_the_example_in_the_docs_is_what_its_program_prints(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Graph, "to_html", lambda self, path: None)
+    page = Path(tg.__file__).parent / "debug" / "README.md"
+    ((program, output),) = re.findall(
+        r"```python\n([^`]*)```\n+```mermaid\n(.*?)```", page.read_text("utf-8"), re.DOTALL
+    )
+    exec(program, {"tg": tg})
+    assert capsys.readouterr().out == output
 
 
 def test_what_cannot_be_shown_is_told() -> None:

@@ -120,6 +120,14 @@ def test_elementwise_ops_reductions_and_views(program: Any) -> None:
             assert node.flops == sizes[node.id]
 
 
+def test_factorizations_take_a_share_of_the_cube() -> None:
+    x = tg.Tensor(np.eye(6) + np.ones((2, 6, 6)), requires_grad=True)
+    assert flops(tg.linalg.inv(x), "inv") == 2 * 2 * 216
+    assert flops(tg.linalg.det(x), "det") == 2 * 144
+    assert flops(tg.linalg.cholesky(x), "cholesky") == 2 * 72
+    assert flops(tg.linalg.solve(x, np.ones((2, 6, 3))), "solve") == 2 * (144 + 2 * 36 * 3)
+
+
 def test_pooling_and_ops_of_users() -> None:
     x = leaf(2, 3, 8, 8)
     assert flops(tg.max_pool2d(x, 3, 2), "max_pool") == 2 * 3 * 3 * 3 * 9

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gc
+import functools
 import sys
 from typing import Any
 
@@ -97,6 +97,35 @@ def test_layers_without_ops_are_listed_and_base_classes_count_once() -> None:
     assert rows[1].activation_bytes == 3 * 2 * 4 and rows[2].activation_bytes == 0 and rows[0].activation_bytes == 8
 
 
+def test_other_names_and_decorators_of_call_are_seen() -> None:
+    def decorated(function: Any) -> Any:
+        @functools.wraps(function)
+        def wrapper(*args: Any) -> Any:
+            return function(*args)
+
+        return wrapper
+
+    class Forward(tg.nn.Linear):
+        def forward(self, x: Any, rng: Any = None) -> Any:
+            return super().__call__(x)
+
+        __call__ = forward
+
+    class Decorated:
+        def __init__(self) -> None:
+            self.layers = [Forward(2, 2, rng=rng())]
+
+        @decorated
+        def __call__(self, x: Any) -> Any:
+            return self.layers[0](x)
+
+    rows = tg.summary(Decorated(), np.ones((3, 2), np.float32)).rows
+    assert [(row.layer, row.calls, row.output, row.parameters) for row in rows] == [
+        ("", 1, (3, 2), 0),
+        ("layers.0", 1, (3, 2), 6),
+    ]
+
+
 def test_a_failing_model_leaves_nothing_behind() -> None:
     before = sys.getprofile()
     with pytest.raises(ValueError, match="matmul"):
@@ -104,7 +133,6 @@ def test_a_failing_model_leaves_nothing_behind() -> None:
     assert sys.getprofile() is before and hooks.active is None
     with pytest.raises(TypeError, match="summary: the model is list, which cannot be called"):
         tg.summary([tg.relu])
-    gc.collect()
 
 
 def test_a_profiler_that_is_running_goes_on() -> None:

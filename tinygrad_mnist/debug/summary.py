@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Sequence
-from types import CodeType, FrameType
+from inspect import unwrap
+from types import CodeType, FrameType, FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -136,10 +137,12 @@ class _Watch(Hook):
     def __init__(self, model: Any) -> None:
         self.paths: dict[int, str] = {}
         self.layers: list[Any] = []  # kept, so that no id is given to another object
+        self.codes: set[CodeType] = set()
         for path, value in walk(model):
             if callable(value) and not isinstance(value, (type, Tensor, Primitive)):
                 self.paths[id(value)] = path
                 self.layers.append(value)
+                self.codes |= _codes(type(value))
         self.found: dict[int, _Called] = {}
         self.running: list[tuple[FrameType, _Called]] = []
         self.thread = threading.get_ident()
@@ -166,8 +169,9 @@ class _Watch(Hook):
 
     def _note(self, frame: FrameType, event: str, value: Any) -> None:
         if event == "call":
-            layer = _called_object(frame)
-            if layer is not None and id(layer) in self.paths:
+            code = frame.f_code
+            layer = frame.f_locals.get(code.co_varnames[0]) if code in self.codes else None
+            if id(layer) in self.paths:
                 self._enter(frame, layer)
         elif event == "return" and self.running and self.running[-1][0] is frame:
             _, called = self.running.pop()
@@ -183,12 +187,10 @@ class _Watch(Hook):
         self.running.append((frame, called))
 
 
-def _called_object(frame: FrameType) -> Any:
-    """Return the object that is called, if this is the frame of a ``__call__``."""
-    code: CodeType = frame.f_code
-    if code.co_name != "__call__" or code.co_argcount == 0:
-        return None
-    return frame.f_locals.get(code.co_varnames[0])
+def _codes(kind: type) -> set[CodeType]:
+    """Return the code that runs when objects of a class are called, that of base classes included."""
+    calls = [unwrap(parent.__dict__["__call__"]) for parent in kind.__mro__ if "__call__" in parent.__dict__]
+    return {call.__code__ for call in calls if isinstance(call, FunctionType) and call.__code__.co_argcount}
 
 
 def _share_parameters(model: Any, paths: dict[int, str]) -> dict[int, int]:

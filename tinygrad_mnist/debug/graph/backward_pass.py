@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from threading import get_ident
 from typing import Any, NamedTuple
 
 from ...backward import grad, topological_order
@@ -23,17 +24,20 @@ class Differentiated(NamedTuple):
 
 
 class _Rules(Hook):
-    """Note which serial numbers the Tensors have that each rule makes."""
+    """Note which serial numbers the Tensors have that each rule makes, on this thread."""
 
     def __init__(self) -> None:
-        self.starts: list[int] = []
-        self.origins: list[Tensor | None] = []
+        self.starts = [0]
+        self.origins: list[Tensor | None] = [None]
+        self.thread = get_ident()
 
     def rule(self, rule: Callable[..., Any], position: int, g: Any, node: Tensor) -> Any:
-        outer = self.origins[-1] if self.origins else None
+        """Compute a VJP rule; what the rules inside of a rule make belongs to the outer one."""
+        if self.origins[-1] is not None or get_ident() != self.thread:
+            return super().rule(rule, position, g, node)
         self._begin(node)
         result = super().rule(rule, position, g, node)
-        self._begin(outer)
+        self._begin(None)
         return result
 
     def _begin(self, origin: Tensor | None) -> None:
@@ -42,8 +46,7 @@ class _Rules(Hook):
 
     def origin(self, tensor: Tensor) -> Tensor | None:
         """Return the Tensor in whose rule this one was made."""
-        place = bisect_right(self.starts, tensor.serial) - 1
-        return self.origins[place] if place >= 0 else None
+        return self.origins[bisect_right(self.starts, tensor.serial) - 1]
 
 
 def differentiate(loss: Tensor, forward: Sequence[Tensor], record: bool) -> Differentiated:

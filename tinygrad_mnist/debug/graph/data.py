@@ -131,16 +131,14 @@ class Graph:
         >>> x = tg.Tensor(3.0, requires_grad=True)
         >>> print(tg.graph(2 * x, names={"x": x}).to_mermaid())
         flowchart TD
-          n0(["x<br>() float64<br>data 3, grad 2"]):::parameter
+          n0(["x<br>data 3, grad 2"]):::parameter
           c0(["2"]):::number
-          n1["multiply<br>()<br>data 6, grad 1"]:::op
+          n1["multiply<br>data 6, grad 1"]:::op
           c0 --> n1
           n0 --> n1
           classDef op fill:#eef1f5,stroke:#8894a5,color:#111
           classDef parameter fill:#cfe3fb,stroke:#3b78c2,color:#111
-          classDef input fill:#d5f0dc,stroke:#3d9157,color:#111
           classDef number fill:#f6f6f6,stroke:#b5b5b5,color:#111
-          classDef group fill:#eef1f5,stroke:#8894a5,color:#111
         """
         from .text import mermaid
 

@@ -59,7 +59,8 @@ def _summary(graph: Graph) -> str:
     parts.append(f"{memory(sum(node.memory for node in graph.nodes))} allocated")
     seconds = [node.seconds for node in graph.nodes if node.seconds is not None]
     if seconds:
-        parts.append(f"{time(sum(seconds))} measured")
+        lacking = sum(node.kind == "op" and node.seconds is None for node in graph.nodes)
+        parts.append(f"{time(sum(seconds))} measured" + (f" ({lacking} ops are not in the profile)" if lacking else ""))
     behind = [node for node in graph.nodes if node.phase == "backward"]
     if behind:
         parts.append("forward on the left, backward on the right")

@@ -122,7 +122,7 @@ def _details(node: Node) -> str:
         lines.append(f"value: {node.value:.8g}")
     if node.gradient is not None:
         lines.append(f"gradient: {node.gradient:.8g}")
-    lines.append(f"size: {memory(node.bytes)}" + (f", {memory(node.memory)} allocated" if node.op else ""))
+    lines.append(f"memory: {memory(node.bytes)}" + (", a view" if node.kind == "op" and not node.memory else ""))
     if node.op:
         lines.append(f"FLOPs: {node.flops:,}")
     if node.seconds is not None:

@@ -88,7 +88,8 @@ def _flowchart(graph: Graph) -> str:
         for edge in edges.get(node.id, []):
             arrow = "-->" if phases[edge.source] == node.phase else "-.->"
             lines.append(f"{edge.source} {arrow} {edge.target}")
-    lines += [f"classDef {kind} {colours},color:#111" for kind, colours in COLOURS.items()]
+    kinds = {node.kind for node in graph.nodes}
+    lines += [f"classDef {kind} {colours},color:#111" for kind, colours in COLOURS.items() if kind in kinds]
     return "\n  ".join(lines)
 
 
@@ -96,7 +97,9 @@ def _mermaid_label(node: Node) -> list[str]:
     if node.kind == "number":
         return [node.title]
     shape = f"{node.shape} {node.dtype}" if node.kind in ("parameter", "input") else f"{node.shape}"
-    return [*filter(None, [node.name, node.op, shape, value_and_gradient(node)])]
+    value = value_and_gradient(node)
+    shown = [node.name, node.op, value] if value and not node.shape else [node.name, node.op, shape, value]
+    return [*filter(None, shown)]
 
 
 def _escape(text: str) -> str:

@@ -22,6 +22,8 @@ REDUCING = frozenset(
     "add_along_axis add_taken all any argmax argmin count euclidean first_extreme fold max mean min moments "
     "power_norm prod products put_at scaling_gradient sum sum_to".split()
 )
+# What share of n**3 it takes to factor, or to invert, a matrix of n rows.
+FACTORING = {"cholesky": 1 / 3, "det": 2 / 3, "inv": 2.0, "log_of_det": 2 / 3, "sign_of_det": 2 / 3}
 
 
 def count_multiply_adds(op: str, inputs: Sequence[Shape], output: Shape, keywords: Mapping[str, Any]) -> int:
@@ -46,7 +48,8 @@ def count_flops(op: str, inputs: Sequence[Shape], output: Shape, keywords: Mappi
 
     A multiply-add is 2 operations. An elementwise op takes one for each element of the result, whatever the function; a
     reduction one for each element that goes in; pooling one for each element of each window. Views and copies take
-    none. Ops that are not known here, such as those of users, count as elementwise.
+    none. To factor a matrix of n rows takes a third (Cholesky) or two thirds of n**3, to invert it 2 n**3. Ops that are
+    not known here, such as those of users, count as elementwise.
     """
     if op in ("contract", "of_integers"):
         multiply_adds, products = _count_contraction(inputs, keywords["subscripts"])
@@ -54,6 +57,10 @@ def count_flops(op: str, inputs: Sequence[Shape], output: Shape, keywords: Mappi
     if op in ("matmul", "conv_output", "conv_input", "conv_weight"):
         bias = math.prod(output) if op == "conv_output" and inputs[2] else 0
         return 2 * count_multiply_adds(op, inputs, output, keywords) + bias
+    if op in FACTORING or op == "solve":
+        n = inputs[0][-1]
+        substitutions = 2 * n * math.prod(output) if op == "solve" else 0
+        return round(FACTORING.get(op, 2 / 3) * n * math.prod(inputs[0])) + substitutions
     if op in MOVING:
         return 0
     if op in REDUCING:

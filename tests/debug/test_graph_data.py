@@ -197,6 +197,10 @@ def test_what_is_collapsed_adds_up_and_never_depends_on_itself(program: Any, lim
     smaller = shown.collapsed(limit)
     assert len(smaller.nodes) <= max(limit, 1 + backward)
     check_collapsed(shown, smaller)
+    if limit > 1:
+        again = smaller.collapsed(limit - 1)
+        assert sorted(id for node in again.nodes for id in node.members or (node.id,)) == sorted(ids(list(shown.nodes)))
+        check_order(again)
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 9)), min_size=1, max_size=12), st.booleans())

@@ -135,12 +135,12 @@ def test_the_21_layers_are_laid_out_and_coloured_by_their_share() -> None:
 def test_a_large_graph_is_collapsed_and_the_page_says_so() -> None:
     rng = np.random.default_rng(0)
     values = [tg.Tensor(float(x), requires_grad=True) for x in rng.normal(size=9)]
-    for _ in range(2000):
+    for _ in range(600):
         i, j = rng.integers(len(values) - 9, len(values), 2)
         values.append(tg.tanh(values[i] + values[j]))
-    page = tg.graph(tg.sum(tg.stack(values)), backward=False).to_html()
+    page = tg.graph(tg.sum(tg.stack(values))).to_html()
     boxes, _ = drawn(page)
-    assert 200 < len(boxes) <= 300
+    assert 100 < len(boxes) <= 300
     assert re.search(r"\d+ boxes of [\d,]+ nodes, collapsed to \d+ groups of nodes that follow each other", page)
 
 

@@ -100,7 +100,7 @@ def _joined(graph: Graph, groups: Sequence[int]) -> Graph:
     calls = Counter[tuple[str, str]]()
     made: dict[int, Node] = {}
     for group, nodes in members.items():
-        made[group] = nodes[0] if len(nodes) == 1 else _group_node(f"g{group}", nodes, calls)
+        made[group] = nodes[0] if len(nodes) == 1 else _group_node(nodes, calls)
     owners = {node.id: made[group].id for node, group in zip(graph.nodes, groups, strict=True)}
     counts = Counter[tuple[str, str]]()
     for edge in graph.edges:
@@ -115,7 +115,7 @@ def _joined(graph: Graph, groups: Sequence[int]) -> Graph:
     return Graph(tuple(_sorted(list(made.values()), edges)), tuple(edges), graph.title)
 
 
-def _group_node(id: str, nodes: Sequence[Node], calls: Counter[tuple[str, str]]) -> Node:
+def _group_node(nodes: Sequence[Node], calls: Counter[tuple[str, str]]) -> Node:
     last = nodes[-1]
     layers = {node.layer for node in nodes}
     name = _common(layers)
@@ -123,7 +123,7 @@ def _group_node(id: str, nodes: Sequence[Node], calls: Counter[tuple[str, str]])
         calls[last.phase, name] += 1
         number = calls[last.phase, name]
         name += f" ({number})" if number > 1 else ""
-    ops = Counter(node.op for node in nodes if node.kind == "op")
+    ops = Counter(node.op for node in nodes if node.kind in ("op", "group"))
     flops = Counter[str]()
     for node in nodes:
         flops[node.op] += node.flops
@@ -132,7 +132,7 @@ def _group_node(id: str, nodes: Sequence[Node], calls: Counter[tuple[str, str]])
     rest = len(ops) - len(shown)
     times = [node.seconds for node in nodes if node.seconds is not None]
     return last._replace(
-        id=id,
+        id=f"g{nodes[0].id}",
         kind="group",
         op=", ".join(shown) + (f" and {rest} more" if rest > 0 else "") or "constants",
         name=name,
@@ -144,7 +144,7 @@ def _group_node(id: str, nodes: Sequence[Node], calls: Counter[tuple[str, str]])
         value=None,
         gradient=None,
         seconds=sum(times) if times else None,
-        members=tuple([node.id for node in nodes]),
+        members=tuple([id for node in nodes for id in node.members or (node.id,)]),
     )
 
 

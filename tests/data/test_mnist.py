@@ -109,7 +109,7 @@ class Mirrors(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Answer)
         self.requests: list[str] = []
         self.over = threading.Event()
-        self.meeting = threading.Barrier(2, timeout=5)
+        self.meeting = threading.Barrier(2, timeout=60)
 
     def __getitem__(self, kind: str) -> str:
         return f"http://127.0.0.1:{self.server_port}/{kind}/"
@@ -475,23 +475,24 @@ def test_a_bad_mirror_is_followed_by_the_next(
 ) -> None:
     monkeypatch.setattr(download, "MAX_TIMEOUTS", 2)
     monkeypatch.setattr(mnist, "MAX_BYTES", 100_000)
+    waits = BAD[kind].startswith(("timed out", "not complete"))
     begin = time.monotonic()
     with pytest.raises(
         DataUnavailableError, match=re.escape(f"{mirrors[kind]}{IMAGES}.gz: ") + ".*" + re.escape(BAD[kind])
     ) as caught:
-        load_mnist(mirrors=[mirrors[kind]], timeout=0.2)
-    assert time.monotonic() - begin < 2
+        load_mnist(mirrors=[mirrors[kind]], timeout=0.2 if waits else 10)
+    assert time.monotonic() - begin < 8  # those who wait, wait for 10 s
     assert str(caught.value).isprintable()  # in one line, that is, and nothing that a terminal obeys
     assert not cache.exists()
     del mirrors.requests[:]
-    assert_is(load_mnist(mirrors=[mirrors[kind], mirrors["good"]], timeout=0.2))
+    assert_is(load_mnist(mirrors=[mirrors[kind], mirrors["good"]], timeout=0.5 if waits else 10))
     assert [path for path in mirrors.requests if kind not in path] == [f"/good/{name}" for name in BODIES]
     assert len(mirrors.requests) == 1 + 4 or kind == "circle"  # a mirror that failed is not asked again
 
 
 @pytest.mark.parametrize("kind", ["moved", "flood", "late", "unsized", "huge", "raw"])
 def test_a_mirror_may_answer_in_other_ways(cache: Path, mirrors: Mirrors, kind: str) -> None:
-    assert_is(load_mnist(mirrors=[mirrors[kind]], timeout=1))
+    assert_is(load_mnist(mirrors=[mirrors[kind]], timeout=10))
     assert sorted(listing(cache)) == sorted([*BODIES, "mnist.npz"])
 
 
@@ -520,7 +521,7 @@ def test_a_bad_address_is_followed_by_the_next(mirrors: Mirrors, refused: str, m
     with pytest.raises(DataUnavailableError, match=f"{name}.*({reason})") as caught:
         load_mnist(mirrors=[mirror], timeout=0.2)
     assert str(caught.value).isprintable()
-    assert_is(load_mnist(mirrors=[mirror, mirrors["good"]], timeout=0.2))
+    assert_is(load_mnist(mirrors=[mirror, mirrors["good"]], timeout=0.5))
 
 
 @pytest.mark.parametrize(
@@ -538,13 +539,13 @@ def test_a_bad_proxy_is_named_for_each_mirror(
     for scheme in ("http", "https"):
         monkeypatch.setenv(f"{scheme}_proxy", proxy.format(refused=refused, served=f"127.0.0.1:{mirrors.server_port}"))
     with pytest.raises(DataUnavailableError, match=f"; http://a/{IMAGES}.gz: .*({reason}).*; https://b/.*({reason})"):
-        load_mnist(mirrors=["http://a", "https://b"], timeout=0.2)
+        load_mnist(mirrors=["http://a", "https://b"], timeout=10)
 
 
 def test_all_mirrors_and_reasons_are_named(mirrors: Mirrors, refused: str) -> None:
     tried = [f"http://{refused}", mirrors["lost"], mirrors["html"]]
     with pytest.raises(DataUnavailableError) as caught:
-        load_mnist(mirrors=tried, timeout=1)
+        load_mnist(mirrors=tried, timeout=10)
     message = str(caught.value)
     positions = [message.index(f"{mirror.rstrip('/')}/{IMAGES}.gz: ") for mirror in tried]
     assert positions == sorted(positions) and "refused" in message and "\n" not in message
@@ -606,7 +607,7 @@ def test_the_temporary_files_of_a_process_that_still_writes_are_not_deleted(
 ) -> None:
     waiting = f"[time.sleep(0.01) for _ in iter(lambda: os.path.exists({str(tmp_path / 'go')!r}), True)]"
     with process(mirrors["good"], f"files._reached = lambda point: {waiting}") as child:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not (cache.is_dir() and leftovers(cache)):
             assert time.monotonic() < deadline and child.poll() is None
             time.sleep(0.01)

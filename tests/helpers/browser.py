@@ -71,7 +71,7 @@ class Page:
     def js(self, text: str, *values: Any) -> Any:
         return self.driver.execute_script(text, *values)
 
-    def wait(self, reached: Callable[[], Any], what: str, seconds: float = 10) -> Any:
+    def wait(self, reached: Callable[[], Any], what: str, seconds: float = 30) -> Any:
         until = time.monotonic() + seconds
         while not (value := reached()):
             if time.monotonic() > until:

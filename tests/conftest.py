@@ -1,7 +1,7 @@
 """Fixtures, Hypothesis profiles and workers for all tests.
 
-HYPOTHESIS_PROFILE chooses the profile: dev (few examples, the default), ci (the same examples in every run), thorough
-(many examples).
+HYPOTHESIS_PROFILE chooses the profile: dev (few examples, the default), ci (the same examples in every run), fails (the
+same, but an example that fails is not made smaller), thorough (many examples).
 """
 
 import importlib.util
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 import tinygrad_mnist as tg
 
@@ -36,6 +36,7 @@ LONG = (  # what the fast subset leaves out: the files that take most of the tim
 
 settings.register_profile("ci", max_examples=50, deadline=None, derandomize=True, print_blob=True)
 settings.register_profile("dev", max_examples=20, deadline=None)
+settings.register_profile("fails", settings.get_profile("ci"), phases=[Phase.explicit, Phase.generate])
 settings.register_profile("thorough", max_examples=1000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 

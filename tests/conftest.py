@@ -44,10 +44,10 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Choose the number of processes for ``-n auto``; 0 runs the tests in this process.
 
-    Workers do not pay for single tests, hide what tests print, and would disturb the slow tests, which measure.
+    Workers do not pay for single tests, and hide what tests print.
     """
     single = any("::" in argument for argument in config.args)
-    if single or config.option.capture == "no" or config.option.markexpr == "slow":
+    if single or config.option.capture == "no":
         return 0
     return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from damage import damaged, peak_below, ten_thousand
+from damage import damaged, peak_below, thousands
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -128,9 +128,9 @@ def test_damaged_files_are_refused_or_fully_described(data: bytes) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("little_memory")
-@ten_thousand
+@thousands
 @given(damaged(*WHOLE))
-def test_ten_thousand_damaged_files(data: bytes) -> None:
+def test_thousands_of_damaged_files(data: bytes) -> None:
     check_damaged(data)
 
 

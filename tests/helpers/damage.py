@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 # every example overwrites the files in one temporary folder
 one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-ten_thousand = settings(one_folder, max_examples=10_000)
+thousands = settings(one_folder, max_examples=3_000)
 BOUNDARIES = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1]
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
-from damage import damaged, one_folder, peak_below, ten_thousand
+from damage import damaged, one_folder, peak_below, thousands
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -311,9 +311,9 @@ def test_damaged_files_are_refused_or_hold_what_was_written(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("little_memory")
-@ten_thousand
+@thousands
 @given(st.data())
-def test_ten_thousand_damaged_files(intact_files: dict[str, bytes], tmp_path: Path, data: st.DataObject) -> None:
+def test_thousands_of_damaged_files(intact_files: dict[str, bytes], tmp_path: Path, data: st.DataObject) -> None:
     check_damaged(intact_files, tmp_path / "d", data)
 
 

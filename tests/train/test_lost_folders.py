@@ -225,7 +225,7 @@ def test_an_interrupt_before_the_first_step_leaves_no_folder(folder: Path, tmp_p
 def test_an_interrupt_at_any_import(folder: Path, tmp_path: Path) -> None:
     """But for the first ones, before it is handled."""
     codes = []
-    for number in range(20, 1000, 7):
+    for number in range(20, 1000, 13):
         out = tmp_path / str(number)
         process = interrupted(SCRIPT, f"next(calls) == {number}", "--quiet", "--data", folder, *SMALL, "--out", out)
         _, error = process.communicate(timeout=60)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from damage import damaged, one_folder, peak_below, ten_thousand
+from damage import damaged, one_folder, peak_below, thousands
 from hypothesis import example, given
 from survival import SCRIPT, ended, killed_until_done, result, start
 from training import opening
@@ -476,9 +476,9 @@ def test_metrics_are_refused_by_line_or_made_of_finite_numbers(tmp_path: Path, d
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("little_memory")
-@ten_thousand
+@thousands
 @given(data=damaged(LINES))
-def test_ten_thousand_damaged_metrics(tmp_path: Path, data: bytes) -> None:
+def test_thousands_of_damaged_metrics(tmp_path: Path, data: bytes) -> None:
     read_or_refused(tmp_path / "metrics.jsonl", data)
 
 

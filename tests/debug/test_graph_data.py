@@ -264,6 +264,13 @@ def test_memory_is_what_was_allocated() -> None:
     assert found["multiply"] == (160, 160) and found["sum"] == (8, 8)
     assert found["transpose"] == (160, 0) and found["broadcast_to"][1] == 0
 
+    @tg.primitive
+    def first(x: Any, y: Any) -> Any:
+        return x[:2]
+
+    first.defvjp(lambda g, out, x, y: g, None)
+    assert tg.graph(first(x, np.ones(3))).nodes[-1].memory == 0, "a view of one of two"
+
 
 def test_hostile_names_are_escaped() -> None:
     x = tg.Tensor([1.0], requires_grad=True)

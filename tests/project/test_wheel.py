@@ -56,6 +56,7 @@ def test_the_package_is_alone_on_top(unpacked: Path) -> None:
     tops = {path.name for path in unpacked.iterdir()}
     assert tops == {"tinygrad_mnist", f"tinygrad_mnist-{tg.__version__}.dist-info"}
     assert (unpacked / "tinygrad_mnist" / "py.typed").exists()
+    assert all((unpacked / "tinygrad_mnist" / "debug" / "graph" / file).exists() for file in ("page.css", "page.js"))
 
 
 def test_every_module_is_in_it_and_can_be_imported(unpacked: Path, tmp_path: Path) -> None:

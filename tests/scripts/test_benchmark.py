@@ -27,7 +27,7 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 def run(*options: Any, code: int = 0) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "TINYGRAD_MNIST_DATA"}
     command = [sys.executable, SCRIPTS / "benchmark.py", *map(str, options)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment)
     assert done.returncode == code, done.stderr
     return done
 

@@ -621,18 +621,37 @@ def test_a_quick_look_is_measured_and_not_judged(
         assert len(verdict) == (0 if quick else 1)
 
 
+def quick_look(out: Path, *options: Any) -> tuple[str, list[dict[str, Any]]]:
+    """Take a quick look; returns the report and the results."""
+    command = [*COMMAND, "--quick", "--quiet", "--out", out, *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=3600)
+    assert done.returncode == 0, done.stderr
+    text = (out / "report.md").read_text()
+    assert experiments.QUICK_SAYS in text and experiments.QUICK_SAYS in done.stdout
+    results = [*running.stored(out / "results", pytest.fail).values()]
+    assert {r["config"]["limit"] for r in results} == {8_000} and {r["config"]["seed"] for r in results} == {0}
+    return text, results
+
+
 @pytest.mark.slow
 def test_the_quick_look_takes_everything_in(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [*COMMAND, "--quick", "--quiet", "--out", tmp_path / "out"], capture_output=True, text=True, timeout=900
-    )
-    assert done.returncode == 0, done.stderr
-    text = (tmp_path / "out" / "report.md").read_text()
-    assert experiments.QUICK_SAYS in text and experiments.QUICK_SAYS in done.stdout
+    """From fewer images than it would take: what is learned from those is seen in the next test."""
+    mnist, few = tg.data.find_mnist(), tmp_path / "few"
+    few.mkdir()
+    for name, images, labels in (
+        ("train", mnist.images[:2000], mnist.labels[:2000]),
+        ("t10k", mnist.test_images[:500], mnist.test_labels[:500]),
+    ):
+        (few / f"{name}-images-idx3-ubyte").write_bytes(tg.data.encode_idx(images))
+        (few / f"{name}-labels-idx1-ubyte").write_bytes(tg.data.encode_idx(labels))
+    text, results = quick_look(tmp_path / "out", "--data", few)
     assert "Not run" not in text and NOT_MEASURED not in text and not [word for word in VERDICTS if word in text]
-    assert text.count("](pictures/") >= 15
-    results = running.stored(tmp_path / "out" / "results", pytest.fail).values()
-    assert {r["config"]["limit"] for r in results} == {8_000} and {r["config"]["seed"] for r in results} == {0}
+    assert text.count("](pictures/") >= 15 and len(results) >= 18
+
+
+@pytest.mark.slow
+def test_a_quick_look_reads_digits(tmp_path: Path) -> None:
+    _, results = quick_look(tmp_path / "out", "--experiments", "initialisation", "recipes")
     (paper,) = [r for r in results if r["config"] == configuration({}, 0, quick=True)]
     (best,) = [r for r in results if r["config"]["optimizer"] == "muon"]
     assert best["test_accuracy"] > paper["test_accuracy"] > 0.9

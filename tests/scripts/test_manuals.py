@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import draw
+import export
 import predict
 import pytest
 import reproduce_paper
@@ -43,6 +44,7 @@ def test_what_the_manuals_name_is_there(manual: Path) -> None:
     text = manual.read_text(encoding="utf-8")
     for name in re.findall(r"`((?:[a-z_]+/)?[a-z_]+\.(?:py|toml))`|\]\(([^)#:]+)\)", text):
         assert any((manual.parent / part).exists() for part in name if part), name
-    options = set(re.findall(r"--([a-z][a-z-]+)", text)) - {"help", "gallery"}  # the latter of benchmark.py
-    classes = (Settings, Session, reproduce_paper.Options, predict.Options, draw.Options, train_shipped_weights.Options)
+    options = set(re.findall(r"--([a-z][a-z0-9-]+)", text)) - {"help", "gallery"}  # the latter of benchmark.py
+    programs = (draw, export, predict, reproduce_paper, train_shipped_weights)
+    classes = (Settings, Session, *(program.Options for program in programs))
     assert {option.replace("-", "_") for option in options} <= {f.name for cls in classes for f in fields(cls)}

@@ -86,6 +86,17 @@ def to_onnx(
     >>> model = tg.export.to_onnx(lambda x: (2 * x).relu(), np.ones((2, 3), np.float32))
     >>> [node.op_type for node in model.graph.node]
     ['Mul', 'Relu']
+
+    A classifier and its saliency, the gradient of the largest logit by the pixels, in one file:
+
+    >>> model = tg.nn.Sequential(tg.nn.Flatten(), tg.nn.Linear(28 * 28, 10))
+    >>> def explained(images):
+    ...     logits = model(images)
+    ...     (slopes,) = tg.grad(logits.max(axis=1).sum(), [images])
+    ...     return {"logits": logits, "saliency": slopes}
+    >>> file = tg.export.to_onnx(explained, np.ones((2, 28, 28), np.float32))
+    >>> [output.name for output in file.graph.output]
+    ['logits', 'saliency']
     """
     arrays = [np.array(as_tensor(example).data) for example in examples]
     _check(fn_or_model, arrays, dynamic_batch)

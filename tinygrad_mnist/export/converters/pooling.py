@@ -1,4 +1,9 @@
-"""Converters of pooling. A file may choose another element than ours in a window with NaN or of minus infinity."""
+"""Converters of pooling.
+
+Of equal maxima a file chooses the first, as ours does. It may choose another element than ours where NaN or minus
+infinity is the maximum, and where several differ by rounding errors alone, as in what convolutions make of blank paper:
+then the gradient goes to another pixel of the window, as it may in ours when the batch has another size.
+"""
 
 from __future__ import annotations
 

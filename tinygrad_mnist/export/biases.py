@@ -34,7 +34,10 @@ def join_biases(nodes: list[Any], initializers: list[Any], outputs: Collection[s
             continue
         product, bias = sorted(node.input, key=lambda name: name not in products)
         gemm = products.get(product)
-        if gemm is None or product in outputs or shapes.get(gemm.input[1], ())[1:] != shapes.get(bias):
+        if gemm is None or product in outputs:
+            continue
+        weight = gemm.input[1]
+        if not {weight, bias} <= shapes.keys() or shapes[weight][1:] != shapes[bias]:
             continue
         node.CopyFrom(type(node)(op_type="Gemm", name=node.name, input=[*gemm.input, bias], output=node.output))
         joined.add(product)

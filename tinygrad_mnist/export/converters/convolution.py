@@ -54,7 +54,14 @@ def _padded(graph: Graph, x: Value, before: Size, after: Sequence[int]) -> tuple
 
 
 @onnx_converter(_conv_output)
-def _output(graph: Graph, x: Value, w: Value, bias: Operand, *, geometry: Geometry) -> Value:
+def _output(
+    graph: Graph,
+    x: Value,
+    w: Value,
+    bias: Operand,
+    *,
+    geometry: Geometry,
+) -> Value:
     images, filters = floats(graph, x, w)
     after = [p + e for p, e in zip(geometry.padding, geometry.end, strict=True)]
     images, pads = _padded(graph, images, geometry.padding, after)
@@ -73,7 +80,14 @@ def _output(graph: Graph, x: Value, w: Value, bias: Operand, *, geometry: Geomet
 
 
 @onnx_converter(_conv_input)
-def _input(graph: Graph, g: Value, w: Value, *, geometry: Geometry, size: Size) -> Value:
+def _input(
+    graph: Graph,
+    g: Value,
+    w: Value,
+    *,
+    geometry: Geometry,
+    size: Size,
+) -> Value:
     cotangent, filters = floats(graph, g, w)
     kernel = fixed(graph, w.dims)[2:]
     rows = fixed(graph, g.dims and g.dims[2:])
@@ -81,7 +95,13 @@ def _input(graph: Graph, g: Value, w: Value, *, geometry: Geometry, size: Size) 
 
 
 def transposed(
-    graph: Graph, g: Value, w: Value, geometry: Geometry, kernel: Sequence[int], rows: Sequence[int], size: Size
+    graph: Graph,
+    g: Value,
+    w: Value,
+    geometry: Geometry,
+    kernel: Sequence[int],
+    rows: Sequence[int],
+    size: Size,
 ) -> Value:
     """Add up multiples of the kernel, `rows` of them in each direction, in images of `size`."""
     fixed(graph, size)
@@ -110,7 +130,14 @@ def transposed(
 
 
 @onnx_converter(_conv_weight)
-def _weight(graph: Graph, x: Value, g: Value, *, geometry: Geometry, size: Size) -> Value:
+def _weight(
+    graph: Graph,
+    x: Value,
+    g: Value,
+    *,
+    geometry: Geometry,
+    size: Size,
+) -> Value:
     """Convolve images with cotangents: channels and batch, stride and dilation change places."""
     images, cotangent = floats(graph, x, g)
     kernel = fixed(graph, size)

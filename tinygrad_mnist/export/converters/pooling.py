@@ -24,34 +24,46 @@ __all__: list[str] = []
 
 def _window(kernel: Size, geometry: Geometry) -> dict[str, Any]:
     """Return the attributes of a pooling node."""
-    return {"kernel_shape": kernel, "strides": geometry.stride, "pads": geometry.padding * 2}
+    return {
+        "kernel_shape": kernel,
+        "strides": geometry.stride,
+        "pads": geometry.padding * 2,
+    }
 
 
 @onnx_converter(_max_pool)
-def _maximum(graph: Graph, x: Value, *, kernel: Size, geometry: Geometry) -> Value:
+def _maximum(graph: Graph, x: Value, **window: Any) -> Value:
     (images,) = floats(graph, x)
-    return graph.add("MaxPool", images, **_window(kernel, geometry))
+    return graph.add("MaxPool", images, **_window(**window))
 
 
-def _places(graph: Graph, x: Value, top: Value, kernel: Size, geometry: Geometry) -> Value:
+def _places(graph: Graph, x: Value, top: Value, window: dict[str, Any]) -> Value:
     """Return where the maximum of each window is, counted through the whole batch."""
-    pool = next((node for node in graph.nodes if node.op_type == "MaxPool" and node.output[0] == top.name), None)
-    if pool is None:
+    pools = (node for node in graph.nodes if node.op_type == "MaxPool")
+    own = next((node for node in pools if node.output[0] == top.name), None)
+    if own is None:
         images = graph.cast(x, np.float32) if x.dtype == np.float16 else x
-        return graph.add_several("MaxPool", images, dtypes=(None, np.int64), **_window(kernel, geometry))[1]
-    if len(pool.output) == 1:
-        pool.output.append(graph.name("indices"))
-    return Value(pool.output[1], np.dtype(np.int64), top.dims)
+        dtypes = None, np.int64
+        _, places = graph.add_several("MaxPool", images, dtypes=dtypes, **_window(**window))
+        return places
+    if len(own.output) == 1:
+        own.output.append(graph.name("indices"))
+    return Value(own.output[1], np.dtype(np.int64), top.dims)
 
 
 @onnx_converter(_max_pool_scatter)
-def _scatter(graph: Graph, g: Value, x: Value, top: Value, *, kernel: Size, geometry: Geometry) -> Value:
-    places = _places(graph, x, top, kernel, geometry)
-    overlapping = any(step < length for step, length in zip(geometry.stride, kernel, strict=True))
+def _scatter(graph: Graph, g: Value, x: Value, top: Value, **window: Any) -> Value:
+    places = _places(graph, x, top, window)
+    steps = zip(window["geometry"].stride, window["kernel"], strict=True)
+    overlapping = any(step < length for step, length in steps)
     (cotangent,) = floats(graph, g)
     shape = graph.add("Shape", x, dtype=np.int64)
-    zero = numpy_helper.from_array(np.zeros(1, cotangent.dtype))
-    zeros = graph.add("ConstantOfShape", shape, dtype=cotangent.dtype, value=zero)
+    zeros = graph.add(
+        "ConstantOfShape",
+        shape,
+        dtype=cotangent.dtype,
+        value=numpy_helper.from_array(np.zeros(1, cotangent.dtype)),
+    )
     flat = graph.ints(-1)
     placed = graph.add(
         "ScatterElements",
@@ -65,23 +77,32 @@ def _scatter(graph: Graph, g: Value, x: Value, top: Value, *, kernel: Size, geom
 
 
 @onnx_converter(_max_pool_gather)
-def _gather(graph: Graph, v: Value, x: Value, top: Value, *, kernel: Size, geometry: Geometry) -> Value:
-    places = _places(graph, x, top, kernel, geometry)
-    return graph.add("Gather", graph.add("Reshape", v, graph.ints(-1)), places, axis=0)
+def _gather(graph: Graph, v: Value, x: Value, top: Value, **window: Any) -> Value:
+    places = _places(graph, x, top, window)
+    flat = graph.add("Reshape", v, graph.ints(-1))
+    return graph.add("Gather", flat, places, axis=0)
 
 
 @onnx_converter(_avg_pool)
-def _average(graph: Graph, x: Value, *, kernel: Size, geometry: Geometry) -> Value:
+def _average(graph: Graph, x: Value, **window: Any) -> Value:
     (images,) = floats(graph, x)
-    return graph.add("AveragePool", images, **_window(kernel, geometry), count_include_pad=1)
+    return graph.add("AveragePool", images, **_window(**window), count_include_pad=1)
 
 
 @onnx_converter(_avg_pool_gradient)
-def _shares(graph: Graph, g: Value, *, kernel: Size, geometry: Geometry, size: Size) -> Value:
+def _shares(
+    graph: Graph,
+    g: Value,
+    *,
+    kernel: Size,
+    geometry: Geometry,
+    size: Size,
+) -> Value:
+    """Give each pixel of a window its share, in all channels as if each were an image."""
     (cotangent,) = floats(graph, g)
     rows = fixed(graph, g.dims and g.dims[2:])
     share = graph.add("Div", cotangent, float(kernel[0] * kernel[1]))
-    channels_apart = graph.add("Reshape", share, graph.ints(-1, 1, *rows))
+    apart = graph.add("Reshape", share, graph.ints(-1, 1, *rows))
     ones = graph.constant(np.ones((1, 1, *kernel), share.dtype))
-    spread = transposed(graph, channels_apart, ones, geometry, kernel, rows, size)
+    spread = transposed(graph, apart, ones, geometry, kernel, rows, size)
     return graph.add("Reshape", spread, graph.shape(graph.dims))

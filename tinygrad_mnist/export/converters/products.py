@@ -9,6 +9,7 @@ from onnx import numpy_helper
 
 from ...ops.products import _matmul
 from ...ops.windows import _fold, _unfold
+from ...tensor import Array
 from ..onnx_graph import Graph, Value
 from .convolution import fixed
 from .registry import onnx_converter
@@ -27,34 +28,72 @@ def _computed(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 @onnx_converter(_matmul)
 def _product(graph: Graph, x: Value, y: Value) -> Value:
-    """Write products of two matrices of floats as Gemm, which can take a bias (`Graph.join_biases`)."""
+    """Write products of two matrices of floats as Gemm, which can take a bias (biases.py)."""
     dtype = _computed(graph.dtype)
-    matrices = dtype.kind == "f" and len(x.dims or ()) == len(y.dims or ()) == 2
-    return graph.add("Gemm" if matrices else "MatMul", graph.cast(x, dtype), graph.cast(y, dtype))
+    matrices = len(x.dims or ()) == len(y.dims or ()) == 2
+    kind = "Gemm" if matrices and dtype.kind == "f" else "MatMul"
+    return graph.add(
+        kind,
+        graph.cast(x, dtype),
+        graph.cast(y, dtype),
+    )
 
 
 @onnx_converter(_unfold)
-def _windows(graph: Graph, x: Value, *, axis: int, size: int, step: int) -> Value:
+def _windows(
+    graph: Graph,
+    x: Value,
+    *,
+    axis: int,
+    size: int,
+    step: int,
+) -> Value:
     """Gather (..., O, size, ...) from (..., L, ...), and move the axis of the window to the end."""
-    counts = fixed(graph, graph.dims[axis : axis + 1])
-    places = np.arange(counts[0])[:, None] * step + np.arange(size)
+    (count,) = fixed(graph, [graph.dims[axis]])
+    places = _places(count, size, step)
     gathered = graph.add("Gather", x, graph.constant(places), axis=axis)
-    ndim = len(graph.dims)
-    order = [*range(axis + 1), *range(axis + 2, ndim), axis + 1]
+    order = [*range(len(graph.dims))]
+    order.append(order.pop(axis + 1))
     return graph.add("Transpose", gathered, perm=order)
 
 
+def _places(count: int, size: int, step: int) -> Array:
+    """Return where the elements of each window are, (O, size)."""
+    starts = np.arange(count) * step
+    return starts[:, None] + np.arange(size)
+
+
 @onnx_converter(_fold)
-def _summed(graph: Graph, windows: Value, *, axis: int, length: int, step: int) -> Value:
+def _summed(
+    graph: Graph,
+    windows: Value,
+    *,
+    axis: int,
+    length: int,
+    step: int,
+) -> Value:
     """Scatter windows, with their places on the first two axes, into zeros of (length, ...)."""
     dims = windows.dims or ()
     last = len(dims) - 1
     count, size = fixed(graph, [dims[axis], dims[last]])
     others = [i for i in range(last) if i != axis]
-    updates = graph.add("Transpose", graph.cast(windows, _computed(graph.dtype)), perm=[axis, last, *others])
-    zero = numpy_helper.from_array(np.zeros(1, updates.dtype))
-    shape = graph.shape([*fixed(graph, [length]), *(dims[i] for i in others)])
-    zeros = graph.add("ConstantOfShape", shape, dtype=updates.dtype, value=zero)
-    places = np.arange(count)[:, None, None] * step + np.arange(size)[:, None]  # (O, size, 1)
-    total = graph.add("ScatterND", zeros, graph.constant(places), updates, reduction="add")
-    return graph.add("Transpose", total, perm=[*range(1, axis + 1), 0, *range(axis + 1, last)])
+    wide = graph.cast(windows, _computed(graph.dtype))
+    updates = graph.add("Transpose", wide, perm=[axis, last, *others])
+    fixed(graph, [length])
+    zeros = graph.add(
+        "ConstantOfShape",
+        graph.shape([length, *(dims[i] for i in others)]),
+        dtype=updates.dtype,
+        value=numpy_helper.from_array(np.zeros(1, updates.dtype)),
+    )
+    places = _places(count, size, step)[:, :, None]
+    total = graph.add(
+        "ScatterND",
+        zeros,
+        graph.constant(places),
+        updates,
+        reduction="add",
+    )
+    order = [*range(1, last)]
+    order.insert(axis, 0)
+    return graph.add("Transpose", total, perm=order)

@@ -15,7 +15,7 @@ from ..onnx_graph import Graph, Operand, Value
 from ..program import Dim
 from .registry import onnx_converter
 
-__all__ = ["fixed", "floats", "transposed"]
+__all__ = ["fixed", "floats", "transposed_convolution"]
 
 
 def floats(graph: Graph, *inputs: Value) -> list[Value]:
@@ -91,10 +91,10 @@ def _input(
     cotangent, filters = floats(graph, g, w)
     kernel = fixed(graph, w.dims)[2:]
     rows = fixed(graph, g.dims and g.dims[2:])
-    return transposed(graph, cotangent, filters, geometry, kernel, rows, size)
+    return transposed_convolution(graph, cotangent, filters, geometry, kernel, rows, size)
 
 
-def transposed(
+def transposed_convolution(
     graph: Graph,
     g: Value,
     w: Value,

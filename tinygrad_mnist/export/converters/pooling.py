@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from onnx import numpy_helper
 
 from ...kernels import Geometry, Size
 from ...ops.average import _avg_pool, _avg_pool_gradient
 from ...ops.pool import _max_pool, _max_pool_gather, _max_pool_scatter
 from ..onnx_graph import Graph, Value
-from .convolution import fixed, floats, transposed
+from .common import added_at
+from .convolution import fixed, floats, transposed_convolution
 from .registry import onnx_converter
 
 __all__: list[str] = []
@@ -56,24 +56,7 @@ def _scatter(graph: Graph, g: Value, x: Value, top: Value, **window: Any) -> Val
     places = _places(graph, x, top, window)
     steps = zip(window["geometry"].stride, window["kernel"], strict=True)
     overlapping = any(step < length for step, length in steps)
-    (cotangent,) = floats(graph, g)
-    shape = graph.add("Shape", x, dtype=np.int64)
-    zeros = graph.add(
-        "ConstantOfShape",
-        shape,
-        dtype=cotangent.dtype,
-        value=numpy_helper.from_array(np.zeros(1, cotangent.dtype)),
-    )
-    flat = graph.ints(-1)
-    placed = graph.add(
-        "ScatterElements",
-        graph.add("Reshape", zeros, flat),
-        graph.add("Reshape", places, flat),
-        graph.add("Reshape", cotangent, flat),
-        axis=0,
-        reduction="add" if overlapping else None,
-    )
-    return graph.add("Reshape", placed, shape)
+    return added_at(graph, g, places, graph.dims, repeated=overlapping)
 
 
 @onnx_converter(_max_pool_gather)
@@ -104,5 +87,5 @@ def _shares(
     share = graph.add("Div", cotangent, float(kernel[0] * kernel[1]))
     apart = graph.add("Reshape", share, graph.ints(-1, 1, *rows))
     ones = graph.constant(np.ones((1, 1, *kernel), share.dtype))
-    spread = transposed(graph, apart, ones, geometry, kernel, rows, size)
+    spread = transposed_convolution(graph, apart, ones, geometry, kernel, rows, size)
     return graph.add("Reshape", spread, graph.shape(graph.dims))

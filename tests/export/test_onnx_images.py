@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from images import half, numbers, pool_geometries
+from images import numbers, pool_geometries
 from onnx_files import RUNTIMES, check_file
-from op_checks import seeds
+from op_checks import seeds, some
 
 import tinygrad_mnist as tg
 from tinygrad_mnist.export.converters import CONVERTERS, convolution
@@ -37,7 +37,7 @@ def batches(seed: int, dtype: Any, *shapes: Any) -> list[list[Any]]:
     return [[numbers(seed + i, (n, *shape), dtype) for i, shape in enumerate(shapes)] for n in (2, 3)]
 
 
-@half
+@some
 @given(geometries, sizes, kernels, few, few, single, seeds)
 @example(
     Geometry((2, 4), (4, 2), (1, 1), 2, (0, -2)), (8, 2), (2, 1), 1, 1, np.float32, 0
@@ -58,7 +58,7 @@ def test_each_partial_derivative_of_a_convolution(
     check_file(lambda g: _conv_input(g, w, geometry=geometry, size=size), traced[1:], others[1:], runtimes=runtimes)
 
 
-@half
+@some
 @given(pool_geometries, single, seeds)
 def test_pooling_and_its_adjoints(drawn: Any, dtype: Any, seed: int) -> None:
     (_, *shape), kernel, stride, padding = drawn
@@ -86,7 +86,7 @@ def test_pooling_and_its_adjoints(drawn: Any, dtype: Any, seed: int) -> None:
     check_file(lambda g: _avg_pool_gradient(g, **window, size=shape[1:]), traced[1:2], others[1:2])
 
 
-@half
+@some
 @given(st.integers(1, 3), st.integers(1, 3), few, few, st.sampled_from("feil"), seeds)
 def test_windows_and_their_sums(axis: int, size: int, step: int, more: int, kind: str, seed: int) -> None:
     shape = [2, 3, 2]
@@ -98,12 +98,32 @@ def test_windows_and_their_sums(axis: int, size: int, step: int, more: int, kind
     check_file(lambda y: _fold(y, axis=axis, length=length, step=step), windows[:1], windows[1:])
 
 
-@half
+@some
 @given(st.sampled_from("efdbBhiqQ?"), st.sampled_from([(3,), (2, 3), (1, 2, 3)]), st.booleans(), seeds)
 def test_matrix_products(kind: str, shape: Any, stacked: bool, seed: int) -> None:
     y = numbers(seed, (2, 3, 4) if stacked and len(shape) == 3 else (3, 4), np.dtype(kind))
     traced, others = batches(seed + 1, np.dtype(kind), shape)
     check_file(lambda x: tg.matmul(x, y), traced, others)
+
+
+def test_nan_and_infinities_spread_as_in_the_ops() -> None:
+    w = numbers(0, (2, 2, 2, 2), np.float32)
+    traced, others = batches(1, np.float32, (2, 4, 4))
+    special = others[0].copy()
+    special[0, 0, 1, 2], special[1, 1, 3, 3], special[2, 0, 0, 0] = np.nan, np.inf, -np.inf
+
+    def all_of_them(x: Any) -> list[Any]:
+        fields = tg.im2col(x, 2, 2)
+        return [
+            tg.conv2d(x, w),
+            tg.conv_transpose2d(x, w, stride=2),
+            tg.avg_pool2d(x, 2),
+            fields,
+            fields @ w.reshape(8, 2),
+        ]
+
+    with np.errstate(invalid="ignore"):
+        check_file(all_of_them, traced, [special])
 
 
 def test_a_bias_of_the_columns_joins_the_product_and_nothing_else_does() -> None:

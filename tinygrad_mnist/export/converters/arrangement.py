@@ -22,8 +22,12 @@ def reverse(graph: Graph, x: Value, axes: Sequence[int]) -> Value:
     """Reverse the order of the elements along axes."""
     if not axes:
         return x
-    ends = [graph.ints(*[end] * len(axes)) for end in (LAST, FIRST)]
-    return graph.add("Slice", x, *ends, graph.ints(*axes), graph.ints(*[-1] * len(axes)))._replace(dims=x.dims)
+    count = len(axes)
+    starts = graph.ints(*[LAST] * count)
+    ends = graph.ints(*[FIRST] * count)
+    steps = graph.ints(*[-1] * count)
+    out = graph.add("Slice", x, starts, ends, graph.ints(*axes), steps)
+    return out._replace(dims=x.dims)
 
 
 @onnx_converter(ops.flip)
@@ -32,20 +36,35 @@ def _flip(graph: Graph, x: Value, *, axis: Axis) -> Value:
 
 
 @onnx_converter(ops.moveaxis)
-def _moveaxis(graph: Graph, x: Value, *, source: int | Sequence[int], destination: int | Sequence[int]) -> Value:
+def _moveaxis(
+    graph: Graph,
+    x: Value,
+    *,
+    source: int | Sequence[int],
+    destination: int | Sequence[int],
+) -> Value:
     numbered = np.empty(tuple(range(len(graph.dims))))  # each length is the number of its axis
     return transposed(graph, x, np.moveaxis(numbered, source, destination).shape)
 
 
 @onnx_converter(arrangement._roll)
-def _roll(graph: Graph, x: Value, *, shift: int | tuple[int, ...], axis: int | tuple[int, ...] | None) -> Value:
+def _roll(
+    graph: Graph,
+    x: Value,
+    *,
+    shift: int | tuple[int, ...],
+    axis: int | tuple[int, ...] | None,
+) -> Value:
     if axis is None:
         row, _ = flat(graph, x, None)
-        shifted = _rolled(graph, row, int(np.sum(shift)), 0, dims_of(x))
+        total = int(np.sum(shift))
+        shifted = _rolled(graph, row, total, 0, dims_of(x))
         return reshaped(graph, shifted, graph.dims)
     out = x
-    for by, along in np.stack(np.broadcast_arrays(shift, axis), -1).reshape(-1, 2).tolist():
-        out = _rolled(graph, out, by, along, (graph.dims[along],))
+    pairs = np.stack(np.broadcast_arrays(shift, axis), -1)
+    for by, along in pairs.reshape(-1, 2).tolist():
+        dims = (graph.dims[along],)
+        out = _rolled(graph, out, by, along, dims)
     return out
 
 
@@ -55,29 +74,53 @@ def _rolled(graph: Graph, x: Value, by: int, axis: int, dims: Dims) -> Value:
     if numbers.constant is not None:
         where = graph.constant(np.roll(numbers.constant.ravel(), by))
     else:
-        before = graph.add("Sub", graph.add("Reshape", numbers, graph.ints(-1)), by)
-        where = graph.add("Mod", before, number_of(graph, dims, np.int64))
+        row = graph.add("Reshape", numbers, graph.ints(-1))
+        before = graph.add("Sub", row, by)
+        count = number_of(graph, dims, np.int64)
+        where = graph.add("Mod", before, count)
     return graph.add("Gather", x, where, axis=axis)
 
 
 @onnx_converter(arrangement._repeat)
-def _repeat(graph: Graph, x: Value, *, repeats: int | tuple[int, ...], axis: int | None) -> Value:
+def _repeat(
+    graph: Graph,
+    x: Value,
+    *,
+    repeats: int | tuple[int, ...],
+    axis: int | None,
+) -> Value:
     row, place = flat(graph, x, axis)
     if isinstance(repeats, tuple):
         where = graph.constant(np.repeat(np.arange(len(repeats)), repeats))
     else:
-        where = graph.add("Div", places(graph, (graph.dims[place],)), max(repeats, 1))
+        numbers = places(graph, (graph.dims[place],))
+        where = graph.add("Div", numbers, max(repeats, 1))
     return graph.add("Gather", row, where, axis=place)
 
 
 # Diagonals ------------------------------------------------------------------------------------------------------------
 @onnx_converter(ops.diagonal)
-def _diagonal(graph: Graph, x: Value, *, offset: int, axis1: int, axis2: int) -> Value:
+def _diagonal(
+    graph: Graph,
+    x: Value,
+    *,
+    offset: int,
+    axis1: int,
+    axis2: int,
+) -> Value:
     return _on_diagonal(graph, x, graph.dims[-1], offset, axis1, axis2)
 
 
 @onnx_converter(arrangement._diagonal_matrix)
-def _diagonal_matrix(graph: Graph, x: Value, *, shape: Dims, offset: int, axis1: int, axis2: int) -> Value:
+def _diagonal_matrix(
+    graph: Graph,
+    x: Value,
+    *,
+    shape: Dims,
+    offset: int,
+    axis1: int,
+    axis2: int,
+) -> Value:
     where = _on_diagonal(graph, places(graph, shape), dims_of(x)[-1], offset, axis1, axis2)
     return added_at(graph, x, where, shape, repeated=False)
 
@@ -90,6 +133,8 @@ def _on_diagonal(graph: Graph, x: Value, count: int | Dim, offset: int, axis1: i
     matrices = transposed(graph, x, [*others, first, second])
     flattened = joined(graph, matrices, len(others))
     numbers = places(graph, (count,))
-    in_row = graph.add("Mul", graph.add("Add", numbers, max(-offset, 0)), graph.length(dims[second]))
-    where = graph.add("Add", in_row, graph.add("Add", numbers, max(offset, 0)))
+    rows = graph.add("Add", numbers, max(-offset, 0))
+    columns = graph.add("Add", numbers, max(offset, 0))
+    begins = graph.add("Mul", rows, graph.length(dims[second]))
+    where = graph.add("Add", begins, columns)
     return graph.add("Gather", flattened, where, axis=len(others))

@@ -29,6 +29,12 @@ def _diagonals(graph: Graph, x: Value, *, labels: str) -> Value:
 
 
 @onnx_converter(contraction._put_on_diagonals)
-def _put_on_diagonals(graph: Graph, x: Value, *, labels: str, shape: Dims) -> Value:
+def _put_on_diagonals(
+    graph: Graph,
+    x: Value,
+    *,
+    labels: str,
+    shape: Dims,
+) -> Value:
     where = _diagonals(graph, places(graph, shape), labels=labels)
     return added_at(graph, x, where, shape, repeated=False)

@@ -21,7 +21,13 @@ def _get(graph: Graph, x: Value, *, index: tuple[Any, ...]) -> Value:
 
 
 @onnx_converter(_put_at)
-def _put(graph: Graph, x: Value, *, index: tuple[Any, ...], shape: Dims) -> Value:
+def _put(
+    graph: Graph,
+    x: Value,
+    *,
+    index: tuple[Any, ...],
+    shape: Dims,
+) -> Value:
     where = _indexed(graph, places(graph, shape), index, dims_of(x))
     repeated = any(isinstance(part, Value) and part.dtype != np.bool_ for part in index)
     return added_at(graph, x, where, shape, repeated)
@@ -33,12 +39,12 @@ def _indexed(graph: Graph, x: Value, index: tuple[Any, ...], out: Dims) -> Value
     arrays = any(isinstance(part, Value) for part in parts)
     if arrays:  # integers become index arrays, too: NumPy broadcasts them with each other
         parts = [part if _is_basic(part) else graph.cast(part, np.int64) for part in parts]
-    places_of_arrays = [i for i, part in enumerate(parts) if not _is_basic(part)]
-    together = len(places_of_arrays) == places_of_arrays[-1] - places_of_arrays[0] + 1 if arrays else True
     axes = [part for part in _without_dots(parts, len(dims_of(x))) if part is not None]
     x = _sliced(graph, x, axes)
     if arrays:
         picked = {axis: part for axis, part in enumerate(axes) if isinstance(part, Value)}
+        standing = [i for i, part in enumerate(parts) if isinstance(part, Value)]
+        together = standing[-1] - standing[0] + 1 == len(standing)  # an empty ... between them separates, too
         x = _gathered(graph, x, picked, len(axes), together)
     if any(part is None for part in parts):
         return reshaped(graph, x._replace(dims=None), out)

@@ -32,8 +32,11 @@ def _euclidean(graph: Graph, x: Value, *, axis: tuple[int, ...]) -> Value:
     size = graph.add("Abs", graph.cast(x, computed(x.dtype)))
     if _is_nothing(x, axis):
         return filled(graph, 0.0, x.dtype, graph.dims)
-    scale = _scale(graph, reduced(graph, "ReduceMax", size, axis, keepdims=True))
-    root = graph.add("Sqrt", reduced(graph, "ReduceSumSquare", graph.add("Div", size, scale), axis, keepdims=True))
+    largest = reduced(graph, "ReduceMax", size, axis, keepdims=True)
+    scale = _scale(graph, largest)
+    scaled = graph.add("Div", size, scale)
+    squares = reduced(graph, "ReduceSumSquare", scaled, axis, keepdims=True)
+    root = graph.add("Sqrt", squares)
     return graph.add("Mul", root, scale)
 
 
@@ -42,14 +45,24 @@ def _is_nothing(x: Value, axis: tuple[int, ...]) -> bool:
 
 
 @onnx_converter(linalg._power_norm)
-def _power_norm(graph: Graph, x: Value, *, p: float, axis: tuple[int, ...]) -> Value:
+def _power_norm(
+    graph: Graph,
+    x: Value,
+    *,
+    p: float,
+    axis: tuple[int, ...],
+) -> Value:
     if _is_nothing(x, axis):
         return filled(graph, 0.0 if p > 0 else np.inf, x.dtype, graph.dims)
     size = graph.add("Abs", graph.cast(x, computed(x.dtype)))
-    scale = _scale(graph, reduced(graph, "ReduceMax" if p > 0 else "ReduceMin", size, axis, keepdims=True))
-    powers = graph.add("Pow", graph.add("Div", size, scale), float(p))
+    kind = "ReduceMax" if p > 0 else "ReduceMin"
+    ends = reduced(graph, kind, size, axis, keepdims=True)
+    scale = _scale(graph, ends)
+    scaled = graph.add("Div", size, scale)
+    powers = graph.add("Pow", scaled, float(p))
     total = reduced(graph, "ReduceSum", powers, axis, keepdims=True)
-    return graph.add("Mul", scale, graph.add("Pow", total, 1 / p))
+    root = graph.add("Pow", total, 1 / p)
+    return graph.add("Mul", scale, root)
 
 
 @onnx_converter(linalg._count)

@@ -19,7 +19,13 @@ __all__: list[str] = []
 def _to_one_node(kind: str) -> Converter:
     """Make a converter to a node that reduces what is converted to the dtype of the result before."""
 
-    def convert(graph: Graph, x: Value, *, axis: Axis, keepdims: bool) -> Value:
+    def convert(
+        graph: Graph,
+        x: Value,
+        *,
+        axis: Axis,
+        keepdims: bool,
+    ) -> Value:
         return reduced(graph, kind, x, axes_of(x, axis), keepdims)
 
     return convert
@@ -41,17 +47,35 @@ def _counted(graph: Graph, x: Value, axis: Axis, keepdims: bool, wrong: bool) ->
 
 
 @onnx_converter(ops.all)
-def _all(graph: Graph, x: Value, *, axis: Axis, keepdims: bool) -> Value:
+def _all(
+    graph: Graph,
+    x: Value,
+    *,
+    axis: Axis,
+    keepdims: bool,
+) -> Value:
     return graph.add("Equal", _counted(graph, x, axis, keepdims, wrong=True), 0, dtype=np.bool_)
 
 
 @onnx_converter(ops.any)
-def _any(graph: Graph, x: Value, *, axis: Axis, keepdims: bool) -> Value:
+def _any(
+    graph: Graph,
+    x: Value,
+    *,
+    axis: Axis,
+    keepdims: bool,
+) -> Value:
     return graph.add("Greater", _counted(graph, x, axis, keepdims, wrong=False), 0, dtype=np.bool_)
 
 
 @onnx_converter(_first_extreme)
-def _mark(graph: Graph, x: Value, *, axis: Axis, arg: Callable[..., Any]) -> Value:
+def _mark(
+    graph: Graph,
+    x: Value,
+    *,
+    axis: Axis,
+    arg: Callable[..., Any],
+) -> Value:
     """Compare positions along the reduced axes, joined at the end, with that of the extreme."""
     axes, dims = axes_of(x, axis), dims_of(x)
     others = [i for i in range(len(dims)) if i not in axes]

@@ -29,14 +29,26 @@ def _transpose(graph: Graph, x: Value, *, axes: tuple[int, ...]) -> Value:
 
 
 @onnx_converter(ops.swapaxes)
-def _swapaxes(graph: Graph, x: Value, *, axis1: int, axis2: int) -> Value:
+def _swapaxes(
+    graph: Graph,
+    x: Value,
+    *,
+    axis1: int,
+    axis2: int,
+) -> Value:
     order = [*range(len(graph.dims))]
     order[axis1], order[axis2] = order[axis2], order[axis1]
     return transposed(graph, x, order)
 
 
 @onnx_converter(shapes._pad)
-def _pad(graph: Graph, x: Value, *, pad_width: tuple[Dims, ...], value: float) -> Value:
+def _pad(
+    graph: Graph,
+    x: Value,
+    *,
+    pad_width: tuple[Dims, ...],
+    value: float,
+) -> Value:
     if not pad_width:
         return x
     ends = [width[0] for width in pad_width] + [width[1] for width in pad_width]

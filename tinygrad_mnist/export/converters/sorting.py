@@ -24,26 +24,54 @@ def flat(graph: Graph, x: Value, axis: int | None) -> tuple[Value, int]:
 
 # Picking --------------------------------------------------------------------------------------------------------------
 @onnx_converter(sorting._take)
-def _take(graph: Graph, x: Value, indices: Value, *, axis: int) -> Value:
+def _take(
+    graph: Graph,
+    x: Value,
+    indices: Value,
+    *,
+    axis: int,
+) -> Value:
     return graph.add("Gather", x, indices, axis=axis)
 
 
 @onnx_converter(sorting._add_taken)
-def _add_taken(graph: Graph, g: Value, indices: Value, *, axis: int, shape: Dims) -> Value:
+def _add_taken(
+    graph: Graph,
+    g: Value,
+    indices: Value,
+    *,
+    axis: int,
+    shape: Dims,
+) -> Value:
     where = graph.add("Gather", places(graph, shape), indices, axis=axis)
     return added_at(graph, g, where, shape)
 
 
 @onnx_converter(sorting._take_along_axis)
-def _take_along_axis(graph: Graph, x: Value, indices: Value, *, axis: int) -> Value:
+def _take_along_axis(
+    graph: Graph,
+    x: Value,
+    indices: Value,
+    *,
+    axis: int,
+) -> Value:
     axis %= len(graph.dims)
     own, wanted = [*graph.dims], graph.dims
     own[axis] = dims_of(x)[axis]
-    return graph.add("GatherElements", expanded(graph, x, tuple(own)), expanded(graph, indices, wanted), axis=axis)
+    values = expanded(graph, x, tuple(own))
+    where = expanded(graph, indices, wanted)
+    return graph.add("GatherElements", values, where, axis=axis)
 
 
 @onnx_converter(sorting._add_along_axis)
-def _add_along_axis(graph: Graph, g: Value, indices: Value, *, axis: int, length: int | Dim) -> Value:
+def _add_along_axis(
+    graph: Graph,
+    g: Value,
+    indices: Value,
+    *,
+    axis: int,
+    length: int | Dim,
+) -> Value:
     zeros = filled(graph, 0, computed(g.dtype), graph.dims)
     updates = graph.cast(g, zeros.dtype)
     where = expanded(graph, indices, dims_of(g))
@@ -60,14 +88,28 @@ def order(graph: Graph, x: Value, axis: int, descending: bool) -> Value:
 
 
 @onnx_converter(ops.argsort)
-def _argsort(graph: Graph, x: Value, *, axis: int | None, descending: bool, stable: bool) -> Value:
+def _argsort(
+    graph: Graph,
+    x: Value,
+    *,
+    axis: int | None,
+    descending: bool,
+    stable: bool,
+) -> Value:
     return order(graph, *flat(graph, x, axis), descending)
 
 
 def _position(kind: str) -> Converter:
-    def convert(graph: Graph, x: Value, *, axis: int | None, keepdims: bool) -> Value:
+    def convert(
+        graph: Graph,
+        x: Value,
+        *,
+        axis: int | None,
+        keepdims: bool,
+    ) -> Value:
         row, place = flat(graph, x, axis)
-        found = graph.add(kind, graph.cast(row, computed(x.dtype)), axis=place, keepdims=int(keepdims), dtype=np.int64)
+        sortable = graph.cast(row, computed(x.dtype))
+        found = graph.add(kind, sortable, axis=place, keepdims=int(keepdims), dtype=np.int64)
         return reshaped(graph, found, graph.dims) if row is not x else found
 
     return convert

@@ -23,20 +23,30 @@ __all__: list[str] = []
 # Spread ---------------------------------------------------------------------------------------------------------------
 @onnx_converter(statistics._centered)
 def _centered(graph: Graph, x: Value, *, axis: Axis) -> Value:
-    return graph.add(
-        "Sub", graph.cast(x, computed(graph.dtype)), reduced(graph, "ReduceMean", x, axes_of(x, axis), True)
-    )
+    mean = reduced(graph, "ReduceMean", x, axes_of(x, axis), keepdims=True)
+    value = graph.cast(x, computed(graph.dtype))
+    return graph.add("Sub", value, mean)
 
 
 @onnx_converter(ops.var)
-def _var(graph: Graph, x: Value, *, axis: Axis, ddof: float, keepdims: bool, correction: float | None) -> Value:
+def _var(
+    graph: Graph,
+    x: Value,
+    *,
+    axis: Axis,
+    ddof: float,
+    keepdims: bool,
+    correction: float | None,
+) -> Value:
     axes = axes_of(x, axis)
     distance = _centered(graph, x, axis=axis)
-    total = (
-        reduced(graph, "ReduceSumSquare", distance, axes, keepdims) if axes else graph.add("Mul", distance, distance)
-    )
-    count = number_of(graph, tuple(dims_of(x)[i] for i in axes), distance.dtype)
-    return graph.add("Div", total, graph.add("Sub", count, ddof if correction is None else correction))
+    squares = graph.add("Mul", distance, distance)
+    total = reduced(graph, "ReduceSum", squares, axes, keepdims)
+    lengths = tuple(dims_of(x)[i] for i in axes)
+    count = number_of(graph, lengths, distance.dtype)
+    less = ddof if correction is None else correction
+    degrees = graph.add("Sub", count, less)
+    return graph.add("Div", total, degrees)
 
 
 @onnx_converter(ops.std)
@@ -49,7 +59,9 @@ def _near_one(graph: Graph, low: Value, high: Value) -> Value:
     """Return reciprocals, not powers of 2: whatever the factor is, it cancels."""
     dtype = computed(graph.dtype)
     info = np.finfo(dtype)
-    size = graph.add("Max", graph.add("Neg", graph.cast(low, dtype)), graph.cast(high, dtype))
+    below = graph.add("Neg", graph.cast(low, dtype))
+    above = graph.cast(high, dtype)
+    size = graph.add("Max", below, above)
     limited = graph.add("Clip", size, 4 * float(info.tiny), float(info.max) / 4)
     return graph.add("Reciprocal", limited)
 
@@ -102,13 +114,20 @@ def _in_order(graph: Graph, x: Value, backward: bool) -> Value:
 
 
 @onnx_converter(statistics._recurrence)
-def _recurrence(graph: Graph, b: Value, a: Value, *, reverse: bool) -> Value:
+def _recurrence(
+    graph: Graph,
+    b: Value,
+    a: Value,
+    *,
+    reverse: bool,
+) -> Value:
     terms, factors = (graph.cast(x, np.float64) for x in (b, a))
     if 0 in dims_of(b):
         return terms
     used = _with_end(graph, factors, 0.0, without_first=True, behind=reverse)  # the first factor is not used
-    steps = [_in_order(graph, x, reverse) for x in (used, terms)]
-    return _in_order(graph, _carried(graph, 0.0, *steps), reverse)
+    ordered = [_in_order(graph, x, reverse) for x in (used, terms)]
+    out = _carried(graph, 0.0, *ordered)
+    return _in_order(graph, out, reverse)
 
 
 @onnx_converter(statistics._product_of_others)
@@ -118,8 +137,11 @@ def _product_of_others(graph: Graph, g: Value, x: Value) -> Value:
     if 0 in dims_of(x):
         return factors
     for backward in (False, True):
-        others = _in_order(graph, _with_end(graph, factors, 1.0, without_first=backward, behind=backward), backward)
-        product = graph.add("Mul", product, _in_order(graph, _carried(graph, 1.0, others), backward))
+        others = _with_end(graph, factors, 1.0, without_first=backward, behind=backward)
+        ordered = _in_order(graph, others, backward)
+        products = _carried(graph, 1.0, ordered)
+        before = _in_order(graph, products, backward)
+        product = graph.add("Mul", product, before)
     return product
 
 
@@ -151,5 +173,6 @@ def _middle(graph: Graph, rows: Value) -> Value:
     missing = graph.add("IsNaN", graph.cast(rows, computed(rows.dtype)), dtype=np.bool_)
     marks = graph.cast(missing, np.int32)
     first = graph.add("ArgMax", marks, axis=last, keepdims=1, dtype=np.int64)
-    found = graph.cast(graph.add("ReduceMax", marks, graph.ints(last), keepdims=1), np.bool_)
+    largest = graph.add("ReduceMax", marks, graph.ints(last), keepdims=1)
+    found = graph.cast(largest, np.bool_)
     return graph.add("Where", found, first, middle, dtype=np.int64)

@@ -55,8 +55,11 @@ def joined(graph: Graph, x: Value, kept: int) -> Value:
     lengths = static(dims[kept:])
     if lengths is not None:
         return reshaped(graph, x, (*dims[:kept], math.prod(lengths)))
-    last = graph.ints(-1)
-    return graph.add("Reshape", x, graph.add("Concat", graph.shape(dims[:kept]), last, axis=0) if kept else last)
+    shape = graph.ints(-1)
+    if kept:
+        first = graph.shape(dims[:kept])
+        shape = graph.add("Concat", first, shape, axis=0)
+    return graph.add("Reshape", x, shape)
 
 
 def transposed(graph: Graph, x: Value, order: Sequence[int]) -> Value:
@@ -64,12 +67,16 @@ def transposed(graph: Graph, x: Value, order: Sequence[int]) -> Value:
     if list(order) == sorted(order):
         return x
     dims = dims_of(x)
-    return graph.add("Transpose", x, perm=list(order))._replace(dims=tuple(dims[i] for i in order))
+    out = graph.add("Transpose", x, perm=list(order))
+    return out._replace(dims=tuple(dims[i] for i in order))
 
 
 def expanded(graph: Graph, x: Value, dims: Dims) -> Value:
     """Broadcast to a shape."""
-    return x if x.dims == dims else graph.add("Expand", x, graph.shape(dims))._replace(dims=dims)
+    if x.dims == dims:
+        return x
+    out = graph.add("Expand", x, graph.shape(dims))
+    return out._replace(dims=dims)
 
 
 def broadcast(*shapes: Dims) -> Dims:
@@ -98,8 +105,10 @@ def places(graph: Graph, dims: Dims) -> Value:
     lengths = static(dims)
     if lengths is not None:
         return graph.constant(np.arange(math.prod(lengths)).reshape(lengths))
-    ends = [graph.constant(np.array(0)), number_of(graph, dims, np.int64), graph.constant(np.array(1))]
-    counted = graph.add("Range", *ends)
+    start = graph.constant(np.array(0))
+    end = number_of(graph, dims, np.int64)
+    step = graph.constant(np.array(1))
+    counted = graph.add("Range", start, end, step)
     return reshaped(graph, counted, dims)._replace(dims=dims)
 
 
@@ -108,8 +117,11 @@ def added_at(graph: Graph, values: Value, where: Value, dims: Dims, repeated: bo
     wide = computed(values.dtype)
     size = reshaped(graph, number_of(graph, dims, np.int64), (1,))
     zeros = graph.add("Expand", graph.constant(np.zeros(1, wide)), size)
-    flat = [graph.add("Reshape", part, graph.ints(-1)) for part in (where, graph.cast(values, wide))]
-    out = graph.add("ScatterElements", zeros, *flat, axis=0, reduction="add" if repeated else None)
+    flat = graph.ints(-1)
+    indices = graph.add("Reshape", where, flat)
+    updates = graph.add("Reshape", graph.cast(values, wide), flat)
+    reduction = "add" if repeated else None
+    out = graph.add("ScatterElements", zeros, indices, updates, axis=0, reduction=reduction)
     return graph.cast(reshaped(graph, out, dims), values.dtype)
 
 

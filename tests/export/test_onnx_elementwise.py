@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -139,7 +140,9 @@ def test_second_order_in_double_precision(name: str, drawn: Array) -> None:
         drawn = np.abs(drawn) / 4 + 0.1
     arrays = [*drawn[: count - 1], *drawn[2:]]
     made = exported(function, 2, np.float64, count)
-    size = max(1.0, *(np.abs(a[np.isfinite(a)]).max(initial=0) for a in outputs(made[1], arrays)))
+    with np.errstate(all="ignore"):
+        finite = [np.abs(a[np.isfinite(a)]).max(initial=1) for a in outputs(made[1], arrays)]
+    size = max(finite)
     compare(made, arrays, 1e-9, 1e-13 * size, 1e-6 * size)
 
 
@@ -151,8 +154,9 @@ def test_scores_and_normalization(name: str, rows: int, scale: float, order: int
     model, function = exported(OF_ROWS[name], order, dtype, 2, (3,))
     shapes = [[dim.dim_value or rows for dim in part.type.tensor_type.shape.dim] for part in model.graph.input]
     mean = 1000 if name.endswith("norm") else 0
-    arrays = [(rng.normal(size=shape) * scale + mean * (i == 0)).astype(dtype) for i, shape in enumerate(shapes)]
-    size = max(1.0, *(float(np.abs(a).max()) for a in outputs(function, arrays)))
+    arrays = [np.asarray(rng.normal(size=shape) * scale + mean * (i == 0), dtype) for i, shape in enumerate(shapes)]
+    factors = math.prod(float(np.abs(g).max()) for g in arrays[1:])  # what derivatives that cancel are multiplied by
+    size = max(1.0, factors, *(float(np.abs(a).max()) for a in outputs(function, arrays)))
     compare((model, function), arrays, tolerance, tolerance * size)
 
 
@@ -178,7 +182,7 @@ ASKED = "isnan isinf isfinite logical_not invert negative positive abs sign floo
 @given(st.sampled_from(KINDS), st.sampled_from(KINDS), st.sampled_from(COMPARED + COUNTED + ASKED), seeds)
 def test_dtypes_are_those_of_numpy(one: str, other: str, name: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    x, y, z = (rng.integers(0, 7, 6).astype(kind) for kind in (one, other, one))
+    x, y, z = (rng.integers(name == "reciprocal", 7, 6).astype(kind) for kind in (one, other, one))
     number = [2, 2.5, True, 300][seed % 4]
     op = getattr(tg, name)
     for function in [op] if name in ASKED else [lambda x: op(x, y), lambda x: op(y, x), lambda x: op(x, number)]:

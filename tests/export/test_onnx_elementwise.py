@@ -17,7 +17,7 @@ from op_checks import Array, seeds
 
 import tinygrad_mnist as tg
 from tinygrad_mnist.export.converters import CONVERTERS
-from tinygrad_mnist.ops.elementwise import _tanh_gradient
+from tinygrad_mnist.ops.elementwise import _quotients, _tanh_gradient
 
 ROWS = np.array([1.0, 2.0, 4.0])
 OF_ONE: dict[str, Callable[..., Any]] = {
@@ -144,6 +144,19 @@ def test_second_order_in_double_precision(name: str, drawn: Array) -> None:
         finite = [np.abs(a[np.isfinite(a)]).max(initial=1) for a in outputs(made[1], arrays)]
     size = max(finite)
     compare(made, arrays, 1e-9, 1e-13 * size, 1e-6 * size)
+
+
+@pytest.mark.parametrize(("to", "others"), [((2, 3), (3,)), ((3,), (2, 3)), ((2, 1), (2, 3)), ((1, 2, 3), (3,))])
+def test_products_are_summed_or_repeated_to_a_shape(to: Any, others: Any) -> None:
+    rng = np.random.default_rng(0)
+    arrays = [rng.uniform(1, 2, others) for _ in range(3)]
+    for n in range(4):
+
+        def function(g: tg.Tensor, x: tg.Tensor, y: tg.Tensor, n: int = n) -> tg.Tensor:
+            return _quotients(g, x, y, n=n, shape=to)
+
+        model = tg.export.to_onnx(function, *(a + 1 for a in arrays), dynamic_batch=False)
+        compare((model, function), arrays, 1e-12, 0)
 
 
 # Scores and normalization ---------------------------------------------------------------------------------------------

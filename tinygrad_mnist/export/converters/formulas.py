@@ -16,6 +16,7 @@ from ...kernels import smooth
 from ...record import Primitive
 from ..onnx_graph import Graph, Operand, Value
 from ..program import Dim, Dims
+from .common import broadcast
 from .registry import CONVERTERS
 
 __all__ = ["Term", "absolute", "exp", "fitted", "formula", "log", "polynomial", "select", "tail", "where"]
@@ -175,22 +176,13 @@ def tail(z: Term) -> Term:
 
 
 # Shapes ---------------------------------------------------------------------------------------------------------------
-def _broadcast(*terms: Term) -> Dims:
-    """Return the shape to which terms, all of them arguments of the op, are broadcast."""
-    shapes = [term.value.dims or () for term in terms]
-    count = max(map(len, shapes))
-    padded = [(1,) * (count - len(shape)) + tuple(shape) for shape in shapes]
-    return tuple(next((length for length in lengths if length != 1), 1) for lengths in zip(*padded, strict=True))
-
-
 def fitted(x: Term, factors: Sequence[Term], dims: Dims) -> Term:
     """Sum or repeat a product of factors, so that it has the shape `dims`."""
-    found = _broadcast(*factors)
-    new = max(len(found) - len(dims), 0)
-    own = (1,) * (len(found) - new - len(dims)) + tuple(dims)
-    repeated = [axis for axis, n in enumerate(found) if axis < new or n != 1 == own[axis - new]]
+    found = broadcast(*(factor.value.dims or () for factor in factors))
+    new = len(found) - len(dims)  # negative where there are fewer axes
+    repeated = [axis for axis, n in enumerate(found) if axis < new or n != 1 == dims[axis - new]]
     x = x.reduce("ReduceSum", repeated)
-    if new:
+    if new > 0:
         x = x.node("Squeeze", Term(x.graph, x.graph.ints(*range(new))))
-    kept = [1 if axis in repeated else n for axis, n in enumerate(found)][new:]
+    kept = [1 if axis in repeated else n for axis, n in enumerate(found)][max(new, 0) :]
     return x if kept == list(dims) else x.node("Expand", Term(x.graph, x.graph.shape(dims)))

@@ -109,6 +109,12 @@ def _power(graph: Graph, x: Operand, y: Operand) -> Value:
     return graph.add("Pow", graph.cast(x, dtype), graph.cast(y, dtype))
 
 
+def _finite(power: Term, g: Term, x: Term) -> Term:
+    """Let powers of finite numbers that overflow be 0 where they are multiplied by 0."""
+    overflow = power.node("IsInf", dtype=np.bool_) & ~(x * 2 == x)
+    return select(power, ~(overflow & (g == 0)))
+
+
 @formula(powers._base_gradient)
 def _base_gradient(g: Term, x: Term, y: Term) -> Term:
     if y.known(2):
@@ -117,9 +123,9 @@ def _base_gradient(g: Term, x: Term, y: Term) -> Term:
     lower = y - 1
     exact = ((lower + 1 == y) & (absolute(y) < 2**50)) | (x * 2 == x)  # or x is 0 or infinite
     power = x.node("Pow", where(exact, lower, y))
-    return select(g * (y * where(exact, power, power / x)), ~(y == 0))
+    return select(g * (y * _finite(where(exact, power, power / x), g, x)), ~(y == 0))
 
 
 @formula(powers._exponent_gradient, wide=True)
 def _exponent_gradient(g: Term, x: Term, y: Term) -> Term:
-    return select(g * log(x) * x.node("Pow", y), ~(x == 0))
+    return select(g * log(x) * _finite(x.node("Pow", y), g, x), ~(x == 0))

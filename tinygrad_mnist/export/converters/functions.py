@@ -109,9 +109,10 @@ def _power(graph: Graph, x: Operand, y: Operand) -> Value:
     return graph.add("Pow", graph.cast(x, dtype), graph.cast(y, dtype))
 
 
-def _finite(power: Term, g: Term, x: Term) -> Term:
-    """Let powers of finite numbers that overflow be 0 where they are multiplied by 0."""
-    overflow = power.node("IsInf", dtype=np.bool_) & ~(x * 2 == x)
+def _finite(power: Term, g: Term, x: Term, y: Term) -> Term:
+    """Let ``x**y`` be 0 where it overflows and ``g`` is 0, as far as its fourth root is finite, as in the op."""
+    root = absolute(x).node("Pow", y * 0.25)
+    overflow = power.node("IsInf", dtype=np.bool_) & ~root.node("IsInf", dtype=np.bool_)
     return select(power, ~(overflow & (g == 0)))
 
 
@@ -122,10 +123,12 @@ def _base_gradient(g: Term, x: Term, y: Term) -> Term:
     g, x, y = (part.to(np.float64) for part in (g, x, y))
     lower = y - 1
     exact = ((lower + 1 == y) & (absolute(y) < 2**50)) | (x * 2 == x)  # or x is 0 or infinite
-    power = x.node("Pow", where(exact, lower, y))
-    return select(g * (y * _finite(where(exact, power, power / x), g, x)), ~(y == 0))
+    exponent = where(exact, lower, y)
+    power = x.node("Pow", exponent)
+    power = _finite(where(exact, power, power / x), g, x, exponent)
+    return select(g * (y * power), ~(y == 0))
 
 
 @formula(powers._exponent_gradient, wide=True)
 def _exponent_gradient(g: Term, x: Term, y: Term) -> Term:
-    return select(g * log(x) * _finite(x.node("Pow", y), g, x), ~(x == 0))
+    return select(g * log(x) * _finite(x.node("Pow", y), g, x, y), ~(x == 0))

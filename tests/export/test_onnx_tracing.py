@@ -177,6 +177,40 @@ def test_gradients_that_are_summed_are_recorded_without_create_graph() -> None:
 
 
 @pytest.mark.parametrize(
+    ("function", "nodes"),
+    [
+        (lambda x: tg.softmax(x), ["Softmax"]),
+        (lambda x: tg.log_softmax(x, 0), ["LogSoftmax"]),
+        (lambda x: tg.softmax(x, (0, 1)), ["ReduceMax", "Sub", "Exp", "ReduceSum", "Div"]),
+        (lambda x: tg.exp(x) / tg.exp(x).sum(1, True), ["Exp", "Exp", "ReduceSum", "Div"]),
+        (
+            lambda x: tg.exp(x - x.max(0, True)) / tg.exp(x).sum(0, True),
+            ["ReduceMax", "Sub", "Exp", "Exp", "ReduceSum", "Div"],
+        ),
+    ],
+)
+def test_softmax_is_one_node_and_what_looks_like_it_is_not(function: Any, nodes: list[str]) -> None:
+    model = tg.export.to_onnx(function, X)
+    assert kinds(model) == nodes
+    np.testing.assert_allclose(run(model, 3 * X[:3]), function(tg.Tensor(3 * X[:3])).data, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda x: tg.func.grad(lambda x: (x**3).sum())(x),
+        lambda x: tg.func.vjp(lambda x: x**3, x)[1](x)[0],
+        lambda x: tg.func.jvp(lambda x: x**3, (x,), (tg.exp(x),))[1],
+        lambda x: tg.func.grad(lambda x: (tg.func.grad(lambda y: (y**3).sum())(x) * x).sum())(x),
+    ],
+)
+def test_transforms_of_functions(transform: Any) -> None:
+    np.testing.assert_allclose(
+        run(tg.export.to_onnx(transform, X), X[:3] + 1), transform(tg.Tensor(X[:3] + 1)).data, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
     ("call", "error", "words"),
     [
         (lambda: tg.export.to_onnx(3, X), TypeError, "pass a function"),

@@ -20,6 +20,7 @@ from .examples import other_values, sizes, with_rows
 from .names import parameter_names
 from .onnx_graph import Graph, Value, checked
 from .program import Dim, Node, Program, Range, Tile, merge
+from .softmaxes import join_softmaxes
 from .tracing import Recording, Result, record, results
 
 __all__ = ["to_onnx"]
@@ -102,6 +103,7 @@ def to_onnx(
     _check(fn_or_model, arrays, dynamic_batch)
     recordings, rows, returned = _recordings(fn_or_model, arrays, dynamic_batch)
     program = merge(recordings, rows, "to_onnx")
+    program = program._replace(nodes=join_softmaxes(program.nodes))
     _warn_of_reads(recordings)
     found_names = [*returned] if isinstance(returned, dict) else None
     inputs = _names("input", input_names, len(arrays), None)

@@ -17,5 +17,6 @@ from . import scores as scores
 from . import shape as shape
 from . import sorting as sorting
 from . import statistics as statistics
+from . import transforms as transforms
 from .registry import CONVERTERS as CONVERTERS
 from .registry import onnx_converter as onnx_converter

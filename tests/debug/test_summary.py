@@ -145,3 +145,15 @@ def test_a_profiler_that_is_running_goes_on() -> None:
     finally:
         sys.setprofile(None)
     assert "rng" in seen
+
+
+def test_a_layer_that_was_never_trained_is_called_as_in_training_and_stays_as_it_was() -> None:
+    model = tg.nn.Sequential(tg.nn.Linear(4, 3), tg.nn.BatchNorm1d(3), tg.nn.Dropout(0.5))
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    with pytest.raises(RuntimeError, match="never been called with a generator"):
+        tg.summary(model, x)
+    before = tg.nn.state_dict(model)
+    rows = tg.summary(model, x, rng=np.random.default_rng(0)).rows
+    assert [row.output for row in rows] == [(5, 3)] * 4
+    after = tg.nn.state_dict(model)
+    assert before.keys() == after.keys() and all(np.array_equal(before[name], after[name]) for name in before)

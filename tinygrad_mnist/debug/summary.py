@@ -68,7 +68,7 @@ class Summary:
     __repr__ = __str__
 
 
-def summary(model: Any, *inputs: Any) -> Summary:
+def summary(model: Any, *inputs: Any, rng: np.random.Generator | None = None) -> Summary:
     """Call a model once and list its layers: output shapes, parameters, multiply-adds, and memory for activations.
 
     A layer is every object in the model that can be called; it needs no base class. Work outside of all layers, such as
@@ -80,6 +80,9 @@ def summary(model: Any, *inputs: Any) -> Summary:
         Any object; its layers are found in attributes, lists, tuples and dicts.
     *inputs
         What it is called with, such as a batch of one image.
+    rng : numpy.random.Generator, optional
+        Passed on, which makes the call one of training: for layers that compute nothing before they are trained, such
+        as a new batch normalization. Parameters and buffers are then put back.
 
     Returns
     -------
@@ -107,11 +110,17 @@ def summary(model: Any, *inputs: Any) -> Summary:
     if not callable(model):
         raise TypeError(f"summary: the model is {type(model).__name__}, which cannot be called; pass a model")
     watch = _Watch(model)
-    with installed(watch):
-        watch.run(model, inputs)
+    tensors = leaves(model, "summary").values()
+    before = [(tensor, tensor.data.copy()) for tensor in tensors] if rng is not None else []
+    try:
+        with installed(watch):
+            watch.run(model, inputs, {} if rng is None else {"rng": rng})
+    finally:
+        for tensor, values in before:
+            tensor.data = values
     owned = _share_parameters(model, watch.paths)
     rows = [call.row(owned.get(id(call.layer), 0)) for call in watch.found.values()]
-    return Summary(rows, _count(leaves(model, "summary").values()))
+    return Summary(rows, _count(tensors))
 
 
 class _Called:
@@ -147,12 +156,12 @@ class _Watch(Hook):
         self.running: list[tuple[FrameType, _Called]] = []
         self.thread = threading.get_ident()
 
-    def run(self, model: Any, inputs: Sequence[Any]) -> None:
+    def run(self, model: Any, inputs: Sequence[Any], keywords: dict[str, Any]) -> None:
         """Call the model, and note each call and return of a layer."""
         before = sys.getprofile()
         sys.setprofile(self._note)
         try:
-            model(*inputs)
+            model(*inputs, **keywords)
         finally:
             sys.setprofile(before)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -241,3 +243,15 @@ def test_a_primitive_without_a_converter_is_named_with_what_to_write() -> None:
         return graph.add("Pow", x, 4.0)
 
     np.testing.assert_allclose(run(tg.export.to_onnx(fourth, X), X[:2]), X[:2] ** 4, rtol=1e-6)
+
+
+def test_without_the_onnx_package_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith(("onnx", "tinygrad_mnist.export"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(tg, "export", tg.export)  # which importing it again replaces
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    export = importlib.import_module("tinygrad_mnist.export")
+    assert export.to_torch_state_dict(tg.nn.Linear(2, 3)).keys() == {"weight", "bias"}
+    for name in ("to_onnx", "onnx_converter"):
+        with pytest.raises(ImportError, match=r"pip install 'tinygrad_mnist\[onnx\]'"):
+            getattr(export, name)

@@ -8,9 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from onnx import helper
 
-from .._version import __version__
 from ..record import as_tensor
 from ..storage.files import write_atomically
 from ..tensor import Array, Tensor
@@ -18,7 +16,7 @@ from .biases import join_biases
 from .converters import CONVERTERS
 from .examples import other_values, sizes, with_rows
 from .names import parameter_names
-from .onnx_graph import Graph, Value, checked
+from .onnx_graph import Graph, Value
 from .program import Dim, Node, Program, Range, Tile, merge
 from .softmaxes import join_softmaxes
 from .tracing import Recording, Result, record, results
@@ -26,7 +24,6 @@ from .tracing import Recording, Result, record, results
 __all__ = ["to_onnx"]
 
 KINDS = ("wild", "random", "mixed")  # values that a function is recorded with beside the examples, the tamest last
-OPSET, IR_VERSION = 18, 8  # what runtimes of the last years read; the newest are refused by many
 
 
 def to_onnx(
@@ -241,15 +238,8 @@ class _Writer:
             if node.number in needed:
                 self._write(node)
         outputs = [self._output(name, part) for name, part in zip(self.output_names, self.program.outputs, strict=True)]
-        declared = [[self.graph.declare(value, self.batch) for value in part] for part in (self.inputs, outputs)]
-        nodes = self.graph.nodes
-        join_biases(nodes, self.graph.initializers, self.output_names)
-        used = {name for node in nodes for name in node.input}
-        stored = [array for array in self.graph.initializers if array.name in used]
-        graph = helper.make_graph(nodes, "tinygrad_mnist", *declared, stored)
-        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-        made.producer_name, made.producer_version = "tinygrad_mnist", __version__
-        return checked(made)
+        join_biases(self.graph.nodes, self.graph.initializers, self.output_names)
+        return self.graph.model(self.inputs, outputs, self.batch)
 
     def _needed(self) -> set[int]:
         needed = set(results(tuple(self.program.outputs)))
@@ -302,22 +292,9 @@ class _Writer:
     def _output(self, name: str, part: Any) -> Value:
         """Give an output its name."""
         value: Value = self._operand(part)
-        node = next((node for node in self.graph.nodes if value.name in node.output), None)
-        if node is None or value.name in self.output_names:  # an input, a constant, or an output already
-            self.graph.nodes.append(helper.make_node("Identity", [value.name], [name]))
-        else:
-            for other in self.graph.nodes:
-                _rename(other.input, value.name, name)
-                _rename(other.output, value.name, name)
-        renamed = value._replace(name=name)
-        self.values = {number: renamed if v.name == value.name else v for number, v in self.values.items()}
-        return renamed
-
-
-def _rename(names: Any, old: str, new: str) -> None:
-    for place, name in enumerate(names):
-        if name == old:
-            names[place] = new
+        named = self.graph.named(value, name, self.output_names)
+        self.values = {number: named if v.name == value.name else v for number, v in self.values.items()}
+        return named
 
 
 def _missing(node: Node) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from .._version import __version__
 from ..tensor import Array
 from .program import Dim, Dims
 
@@ -21,6 +22,7 @@ except ImportError as error:
 
 __all__ = ["Graph", "Operand", "Value"]
 
+OPSET, IR_VERSION = 18, 8  # what runtimes of the last years read; the newest are refused by many
 BATCH = "batch"  # the name of the number of rows in the file
 
 
@@ -168,22 +170,42 @@ class Graph:
         return self.cast(value, dtype)
 
     # The file -------------------------------------------------------------------------------------------------------
-    def declare(self, value: Value, batch: bool) -> Any:
-        """Describe an input or an output of the file."""
-        assert value.dims is not None
-        shape = [_declared(dim) for dim in value.dims] if batch else list(value.dims)
-        return helper.make_tensor_value_info(value.name, helper.np_dtype_to_tensor_dtype(value.dtype), shape)
+    def named(self, value: Value, name: str, outputs: Collection[str]) -> Value:
+        """Give a value the name of an output; an input, a constant or one of the `outputs` is copied instead."""
+        made = any(value.name in node.output for node in self.nodes)
+        if not made or value.name in outputs:
+            self.nodes.append(helper.make_node("Identity", [value.name], [name]))
+        else:
+            for node in self.nodes:
+                for names in (node.input, node.output):
+                    names[:] = [name if other == value.name else other for other in names]
+        return value._replace(name=name)
+
+    def model(self, inputs: Sequence[Value], outputs: Sequence[Value], batch: bool) -> Any:
+        """Return the model, if the onnx package finds nothing wrong with it. Constants that no node uses are left out.
+
+        With `batch`, lengths may depend on the number of rows.
+        """
+        used = {name for node in self.nodes for name in node.input}
+        stored = [array for array in self.initializers if array.name in used]
+        declared = [[_declare(value, batch) for value in part] for part in (inputs, outputs)]
+        graph = helper.make_graph(self.nodes, "tinygrad_mnist", *declared, stored)
+        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+        made.producer_name, made.producer_version = "tinygrad_mnist", __version__
+        onnx.checker.check_model(made, full_check=True)
+        return made
 
 
-def _declared(dim: int | Dim) -> int | str:
+def _declare(value: Value, batch: bool) -> Any:
+    """Describe an input or an output of the file."""
+    assert value.dims is not None
+    shape = [_length(dim) for dim in value.dims] if batch else list(value.dims)
+    return helper.make_tensor_value_info(value.name, helper.np_dtype_to_tensor_dtype(value.dtype), shape)
+
+
+def _length(dim: int | Dim) -> int | str:
     if not isinstance(dim, Dim):
         return dim
     if dim == Dim(1):
         return BATCH
     return f"{dim.factor}*{BATCH}{dim.offset:+}"
-
-
-def checked(model: Any) -> Any:
-    """Return a model, if the onnx package finds nothing wrong with it."""
-    onnx.checker.check_model(model, full_check=True)
-    return model

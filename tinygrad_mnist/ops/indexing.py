@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..record import copy, primitive
-from ..tensor import NUMERIC, Array, Operand, Tensor, attach
+from ..tensor import NUMERIC, Array, Operand, Tensor, attach, wrap
 
 __all__ = ["getitem"]
 
@@ -59,7 +59,7 @@ def _index_part(part: Any) -> Any:
     if array.dtype == object and array.ndim == 0:  # no array, but perhaps an integer
         return operator.index(part) if hasattr(part, "__index__") else part
     if array.dtype.kind in NUMERIC:
-        array = copy(array)._array  # by an op, so that hooks see where the indices come from
+        array = copy(wrap(array))._array  # by an op, so that hooks see where the indices come from
     return array if array.size or isinstance(part, (Tensor, np.ndarray)) else array.astype(np.intp)
 
 

@@ -13,8 +13,7 @@ from ..record import as_tensor, astype, copy, primitive, sum_to
 from ..tensor import NUMERIC, Array, Operand, Tensor, attach
 from ..validation import integer
 from .indexing import getitem
-from .logic import equal
-from .shape import expand_dims, reshape
+from .shape import reshape
 
 __all__ = ["argmin", "argsort", "one_hot", "sort", "take", "take_along_axis", "topk"]
 
@@ -253,6 +252,14 @@ argmin.defvjp(None)
 
 
 # Classes --------------------------------------------------------------------------------------------------------------
+@primitive
+def _one_hot(indices: Any, /, *, classes: int, dtype: npt.DTypeLike) -> Any:
+    return (indices[..., None] == np.arange(classes)).astype(dtype)
+
+
+_one_hot.defvjp(None)
+
+
 def one_hot(indices: Operand, num_classes: int | None = None, dtype: npt.DTypeLike = np.float32) -> Tensor:
     """Rows that are 1 at an index and 0 elsewhere, without a gradient.
 
@@ -295,7 +302,7 @@ def one_hot(indices: Operand, num_classes: int | None = None, dtype: npt.DTypeLi
         raise ValueError(
             f"one_hot: index {wrong[0]} is no class; indices must be at least 0 and less than num_classes, {classes}"
         )
-    return astype(equal(expand_dims(places, -1), np.arange(classes)), dtype)
+    return _one_hot(places, classes=classes, dtype=dtype)
 
 
 @attach

@@ -23,6 +23,12 @@ def flat(graph: Graph, x: Value, axis: int | None) -> tuple[Value, int]:
 
 
 # Picking --------------------------------------------------------------------------------------------------------------
+@onnx_converter(sorting._one_hot)
+def _one_hot(graph: Graph, indices: Value, *, classes: int, dtype: object) -> Value:
+    column = graph.add("Unsqueeze", indices, graph.ints(-1))
+    return graph.add("Equal", column, graph.constant(np.arange(classes)), dtype=np.bool_)
+
+
 @onnx_converter(sorting._take)
 def _take(
     graph: Graph,

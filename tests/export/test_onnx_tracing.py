@@ -255,3 +255,7 @@ def test_without_the_onnx_package_the_error_names_the_extra(monkeypatch: pytest.
     for name in ("to_onnx", "onnx_converter"):
         with pytest.raises(ImportError, match=r"pip install 'tinygrad_mnist\[onnx\]'"):
             getattr(export, name)
+
+
+def test_what_is_imported_later_is_listed() -> None:
+    assert {"from_torch_state_dict", "onnx_converter", "to_onnx", "to_torch_state_dict"} <= set(dir(tg.export))

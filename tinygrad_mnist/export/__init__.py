@@ -20,3 +20,7 @@ def __getattr__(name: str) -> Any:
         globals()[name] = getattr(import_module(f"{__name__}.{LATER[name]}"), name)
         return globals()[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *LATER})

@@ -230,6 +230,26 @@ def test_errors(call: Any, error: type[Exception], words: str) -> None:
         call()
 
 
+@pytest.mark.parametrize(
+    ("convert", "error", "words"),
+    [
+        (lambda graph, x: None, TypeError, "returned None; return the Value"),
+        (lambda graph, x: graph.add("Summ", x), ValueError, r"refuses the file \(.*Summ.*\). Look at your converters"),
+        (lambda graph, x: graph.add("Mul", x, np.ones(3)), ValueError, r"double.*Look at your converters"),
+        (lambda graph, x: x, ValueError, "(shape|rank).*Look at your converters"),
+    ],
+)
+def test_a_wrong_converter_is_named(convert: Any, error: type[Exception], words: str) -> None:
+    @tg.primitive
+    def total(x: Any) -> Any:
+        return x.sum()
+
+    tg.export.onnx_converter(total)(convert)
+    with pytest.raises(error, match=rf"(?s)^to_onnx: .*{words}") as caught:
+        tg.export.to_onnx(lambda x: total(x) + 1, X)
+    assert "total (" in str(caught.value) and "in <lambda>)" in str(caught.value)
+
+
 def test_a_primitive_without_a_converter_is_named_with_what_to_write() -> None:
     @tg.primitive
     def fourth(x: Any) -> Any:

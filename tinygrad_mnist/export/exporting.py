@@ -48,8 +48,9 @@ def to_onnx(
         gradient, so that it can call `tinygrad_mnist.grad` (with ``create_graph=True`` or without).
     *examples : array_like
         One for each input: its dtype and its shape are those of the file. Of a uint8 example the file takes pixels, and
-        scales them as the model does (`tinygrad_mnist.data.as_input`). Values matter little, but that integers which
-        are indices must be valid ones.
+        scales them as the model does (`tinygrad_mnist.data.as_input`). Pixels of uint8 have no gradient; take that of
+        ``x = tg.data.as_input(images)`` after ``x.requires_grad = True``. Values do not matter, except that integers
+        which are indices must be valid ones.
     path : path, optional
         Where to write the file; it appears whole or not at all.
     dynamic_batch : bool
@@ -69,9 +70,12 @@ def to_onnx(
         Without the onnx package: ``pip install 'tinygrad_mnist[onnx]'``.
     NotImplementedError
         If a primitive has no converter. The error names it and its line; see `onnx_converter`.
+    TypeError
+        If there is no function or no example, or the function returns something else than Tensors.
     ValueError
-        If the function computes with values outside of the ops of this package, or calls other ops for other values.
-        The error names the op and its line.
+        If the function computes with values outside of the ops of this package, or calls other ops for other values:
+        the error names the op and its line. If the examples have no common first axis, names are too many, too few or
+        not different, or a converter of your own has written what ONNX does not know.
 
     Warns
     -----
@@ -220,6 +224,7 @@ class _Writer:
         self.graph = Graph()
         self.values: dict[int, Value] = {}
         self.named: set[int] = set()  # results that depend on parameters
+        self.foreign: dict[str, str] = {}  # primitives written by converters of others, and their lines
         self.inputs = [self._input(name, result) for name, result in zip(inputs, program.inputs, strict=True)]
         self.graph.batch_of = self.inputs[0]
         if [self.graph.name(name) for name in outputs] != outputs:
@@ -239,7 +244,12 @@ class _Writer:
                 self._write(node)
         outputs = [self._output(name, part) for name, part in zip(self.output_names, self.program.outputs, strict=True)]
         join_biases(self.graph.nodes, self.graph.initializers, self.output_names)
-        return self.graph.model(self.inputs, outputs, self.batch)
+        try:
+            return self.graph.model(self.inputs, outputs, self.batch)
+        except Exception as error:
+            if not self.foreign:
+                raise
+            raise ValueError(_invalid(self.foreign, error)) from error
 
     def _needed(self) -> set[int]:
         needed = set(results(tuple(self.program.outputs)))
@@ -268,6 +278,13 @@ class _Writer:
             raise NotImplementedError(_missing(node))
         self.graph.dtype, self.graph.dims, self.graph.place = dtype, dims, node.place
         made = converter(self.graph, *inputs, **keywords)
+        if made is None:
+            raise TypeError(
+                f"to_onnx: the converter of {node.op.__name__} ({node.place}) returned None; return the Value of the "
+                "result, as graph.add does"
+            )
+        if not converter.__module__.startswith(__package__):
+            self.foreign[node.op.__name__] = node.place
         self.values[number] = self.graph.cast(made, dtype)._replace(dims=dims)
 
     def _operand(self, value: Any) -> Any:
@@ -295,6 +312,16 @@ class _Writer:
         named = self.graph.named(value, name, self.output_names)
         self.values = {number: named if v.name == value.name else v for number, v in self.values.items()}
         return named
+
+
+def _invalid(foreign: dict[str, str], error: Exception) -> str:
+    places = ", ".join(f"{name} ({place})" for name, place in foreign.items())
+    found = " ".join(str(error).split())
+    return (
+        f"to_onnx: the onnx package refuses the file ({found}). Look at your converters: of {places}. The operators "
+        "that they add must be those of opset 18, with inputs of the right dtypes; a result has graph.dtype and "
+        "graph.dims"
+    )
 
 
 def _missing(node: Node) -> str:

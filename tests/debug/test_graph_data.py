@@ -103,7 +103,8 @@ def test_the_backward_pass_is_there_and_is_the_gradient(program: Any) -> None:
     for name, node in results.items():
         assert node.phase == "backward" and node.shape == leaves[name].shape
         assert leaves[name].gradient == node.value, "the gradient of a single number is told"
-    assert results.keys() == leaves.keys()
+    assert results.keys() == leaves.keys() == {leaf.title for leaf in leaves.values()}, "a gradient says by what it is"
+    assert not [node for node in shown.nodes if node.phase == "backward" and node.kind == "parameter"]
 
 
 def ids(nodes: list[Node]) -> set[str]:
@@ -314,6 +315,8 @@ def test_what_cannot_be_shown_is_told() -> None:
     x = tg.Tensor([1.0, 2.0], requires_grad=True)
     with pytest.raises(TypeError, match="graph: loss is float; pass the Tensor"):
         tg.graph(3.0)
+    with pytest.raises(TypeError, match="graph: names is list; pass a dict"):
+        tg.graph(x * x, names=[x])
     with pytest.raises(ValueError, match=r"graph: no op has been recorded that made this Tensor of shape \(2,\)"):
         tg.graph(x)
     with tg.no_grad():

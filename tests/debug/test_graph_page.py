@@ -129,7 +129,9 @@ def test_the_21_layers_are_laid_out_and_coloured_by_their_share() -> None:
         shares = [float(re.search(rf"--{name}:([\d.]+)", box.get("style"))[1]) for box in boxes]
         np.testing.assert_allclose(shares, np.array(amounts) / max(amounts), atol=6e-4)
         assert f'value="{name}"' in page and f'data-for="{name}"' in page
-    assert 'value="time"' not in tg.graph(loss, model).to_html(), "without a profile there is no time"
+    forward_alone = tg.graph(loss, model).to_html()
+    assert 'value="time"' not in forward_alone, "without a profile there is no time"
+    assert 'class="key backward"' in page and 'class="key backward"' not in forward_alone
 
 
 def test_a_large_graph_is_collapsed_and_the_page_says_so() -> None:

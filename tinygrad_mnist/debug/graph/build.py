@@ -50,7 +50,9 @@ def graph(
     profile : Profile, optional
         Recorded while the loss was computed, and perhaps its gradient: nodes get the time that their ops took.
     names : dict of str to Tensor, optional
-        Names of other Tensors, such as inputs and intermediate results.
+        Names of other Tensors, such as inputs and intermediate results. Those that are not in the graph are left out.
+        Tensors without a name are called "given"; with `backward`, leaves are called by their `Node.id`, so that
+        their gradients can tell which of them they belong to.
 
     Returns
     -------
@@ -60,7 +62,7 @@ def graph(
     Raises
     ------
     TypeError
-        If `loss` is not a Tensor or `profile` not a Profile.
+        If `loss` is not a Tensor, `profile` not a Profile or `names` not a dict.
     ValueError
         If no recorded op has made `loss`, if it has nothing to do with `model` or `profile`, or if the gradient of more
         than one number is wanted.
@@ -78,6 +80,8 @@ def graph(
     """
     if not isinstance(loss, Tensor):
         raise TypeError(f"graph: loss is {type(loss).__name__}; pass the Tensor whose graph is to be shown")
+    if names is not None and not isinstance(names, Mapping):
+        raise TypeError(f'graph: names is {type(names).__name__}; pass a dict of names to Tensors, such as {{"x": x}}')
     if loss.op is None:
         raise ValueError(
             f"graph: no op has been recorded that made this Tensor of shape {loss.shape}; compute it from Tensors with "
@@ -172,10 +176,11 @@ def _assemble(
     tensors = _in_order([*forward, *gradient.made])
     ids = {id(tensor): f"n{number}" for number, tensor in enumerate(tensors)}
     behind = {id(tensor) for tensor in gradient.made}
+    labels = {**{key: ids[key] for key in gradient.results}, **labels}  # a gradient must say by what it is
     title: str = labels.get(id(loss), "a leaf" if loss.op is None else loss.op.__name__)
     names = {id(tensor): f"gradient of {title}" for tensor in gradient.made if tensor.requires_grad and not tensor.op}
     names |= {
-        **{id(g): f"gradient of {labels.get(key, ids.get(key))}" for key, g in gradient.results.items()},
+        **{id(g): f"gradient of {labels[key]}" for key, g in gradient.results.items()},
         **labels,
     }
     nodes: list[Node] = []
@@ -184,6 +189,9 @@ def _assemble(
     for tensor in tensors:
         key = id(tensor)
         phase = "backward" if key in behind else "forward"
+        node = _node(tensor, ids[key])
+        if phase == "backward" and node.kind == "parameter":
+            node = node._replace(kind="input")  # the 1 that the backward pass begins with
         layer = layers.get(key, "")
         for position, a in enumerate(tensor.inputs or ()):
             source = ids.get(id(a)) if isinstance(a, Tensor) else f"c{numbers}"
@@ -193,7 +201,7 @@ def _assemble(
             assert source is not None
             edges.append(Edge(source, ids[key], position))
         nodes.append(
-            _node(tensor, ids[key])._replace(
+            node._replace(
                 name=names.get(key, ""),
                 layer=layer,
                 phase=phase,

@@ -96,6 +96,9 @@ def _legend(graph: Graph, colours: list[str]) -> str:
     """Explain the colours: the kinds, and for each amount the largest one."""
     kinds = {node.kind for node in graph.nodes}
     items = [f'<span class="key {kind}"></span>{label}' for kind, label in KINDS.items() if kind in kinds]
+    if any(node.phase == "backward" for node in graph.nodes):
+        items.append('<span class="key backward"></span>backward')
+        items.append('<span class="key across"></span>value of the forward pass')
     lines = ['<p class="legend" data-for="kind">' + " ".join(items) + "</p>"]
     for colour in colours[1:]:
         most = max(AMOUNTS[colour](node) or 0 for node in graph.nodes)

@@ -126,6 +126,7 @@ def test_a_graph_of_numbers_tells_values_and_gradients() -> None:
         "-2.0": (-2, None),
         "L": (-8, 1),
     }
+    assert r'"a\n() float64\ndata 2, grad 6"' in shown.to_dot()
     assert names["a"].grad is None, "no .grad is touched"
     assert repr(shown) == "Graph of L: 7 nodes (3 ops), 6 edges, 3 FLOPs"
     x = tg.Tensor([1.0, 2.0], requires_grad=True)

@@ -64,10 +64,11 @@ def value_and_gradient(node: Node) -> str:
 def _dot_label(node: Node) -> list[str]:
     if node.kind == "number":
         return [node.title]
+    value = [] if node.gradient is None else [value_and_gradient(node)]
     if node.kind in ("parameter", "input"):
-        return [node.title, f"{node.shape} {node.dtype}"]
+        return [node.title, f"{node.shape} {node.dtype}", *value]
     settings = [f"{key}={value}" for key, value in node.settings.items()]
-    return [*filter(None, [node.name, node.op]), *settings, f"{node.shape}"]
+    return [*filter(None, [node.name, node.op]), *settings, f"{node.shape}", *value]
 
 
 def _by_target(graph: Graph) -> dict[str, list[Edge]]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from ..tensor import Array
-from .tracing import Call, Constant, Recording, Result, results
+from .tracing import Call, Constant, Recording, Result, content, results
 
 __all__ = ["Dim", "Dims", "Node", "Program", "Range", "Tile", "merge"]
 
@@ -182,6 +182,8 @@ class _Merger:
         if len({type(value) for value in values}) > 1:
             raise DifferentError(f"is {_short(first)} for the example and {_short(values[-1])} for another one")
         if isinstance(first, Constant):
+            if any(content(value.array) != value.content for value in values):
+                raise DifferentError(f"is {_short(first)} that is changed in place after it was used")
             return self.array(*(value.array for value in values))
         if isinstance(first, Result):
             return self.same(*values)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..hooks import Hook, installed
+from ..ops import protocols
 from ..record import mode, recording
 from ..tensor import Array, Tensor, wrap
 
@@ -37,6 +38,7 @@ class Constant(NamedTuple):
     """An array that neither is an input nor comes from an op."""
 
     array: Array
+    content: int  # a hash of its values when it was used
 
 
 class Call(NamedTuple):
@@ -71,6 +73,7 @@ class _Recorder(Hook):
         self.inputs = [self.result(x) for x in inputs]
         self.dependent = {result.number for result in self.inputs}  # Results that depend on the inputs
         self.reads: list[str] = []
+        self.contents: dict[int, tuple[int, str]] = {}  # of Results that were read: hashes of their values, and lines
 
     def forward(self, op: Any, arrays: Sequence[Any], keywords: dict[str, Any]) -> Any:
         out = np.asarray(super().forward(op, arrays, keywords))
@@ -89,9 +92,20 @@ class _Recorder(Hook):
 
     def read(self, tensor: Tensor, reader: Any) -> None:
         """Note that a frame reads the values of a Tensor: what it computes from them is no op."""
-        own = threading.get_ident() == self.thread and not reader.f_code.co_filename.startswith(PACKAGE)
-        if own and self.numbers.get(id(tensor._array)) in self.dependent:
-            self.reads.append(_place(reader))
+        number = self.numbers.get(id(tensor._array), -1)
+        if threading.get_ident() == self.thread and not _is_internal(reader) and number in self.dependent:
+            place = _place(reader)
+            self.reads.append(place)
+            self.contents.setdefault(number, (content(tensor._array), place))
+
+    def check(self) -> None:
+        """Refuse values that were changed in place: no op shows that."""
+        for number, (before, place) in self.contents.items():
+            if content(self.values[number]) != before:
+                raise ValueError(
+                    f"to_onnx: values of a Tensor that depends on the inputs are read at {place}, and then changed in "
+                    "place; compute new ones by Tensor operations, such as tg.where"
+                )
 
     def result(self, array: Array) -> Result:
         """Give an array a number."""
@@ -106,7 +120,7 @@ class _Recorder(Hook):
             if number is not None:
                 return Result(number)
             self.kept.append(value)
-            return Constant(value)
+            return Constant(value, content(value))
         if type(value) is tuple:
             return tuple(map(self.found, value))
         return value
@@ -121,7 +135,24 @@ def results(value: Any) -> list[int]:
     return [number for part in value for number in results(part)] if isinstance(value, tuple) else []
 
 
-READERS = ("numpy", "item", "__array__", "__float__", "__int__", "__bool__", "__index__")
+def content(array: Array) -> int:
+    """Return a hash of values, which tells whether they have been changed in place."""
+    return hash(array.tobytes())
+
+
+READERS = (
+    "numpy",
+    "item",
+    "__array__",
+    "__float__",
+    "__int__",
+    "__bool__",
+    "__index__",
+    "__contains__",
+    "__repr__",
+    "__format__",
+    "__reduce__",
+)
 _one_at_a_time = threading.RLock()  # readers are replaced for all threads
 
 
@@ -138,16 +169,37 @@ def _noting_reads(recorder: _Recorder) -> Iterator[None]:
         return read
 
     data: Any = Tensor.__dict__["data"]
-    before = {"data": data, **{name: Tensor.__dict__[name] for name in READERS}}
+    init: Any = Tensor.__dict__["__init__"]
+    before = {"data": data, "__init__": init, **{name: Tensor.__dict__[name] for name in READERS}}
+
+    @wraps(init)
+    def noting_init(tensor: Tensor, values: Any, requires_grad: bool = False) -> None:
+        if isinstance(values, Tensor):
+            recorder.read(values, sys._getframe(1))
+        init(tensor, values, requires_grad)
+
     with _one_at_a_time:
         try:
             setattr(Tensor, "data", property(noting(data.fget), data.fset, doc=data.__doc__))  # noqa: B010
+            setattr(Tensor, "__init__", noting_init)  # noqa: B010
             for name in READERS:
                 setattr(Tensor, name, noting(before[name]))
             yield
         finally:
             for name, method in before.items():
                 setattr(Tensor, name, method)
+
+
+def _is_internal(frame: Any) -> bool:
+    """Whether the package reads values for itself, not for one of NumPy's functions that is no op here."""
+    name = frame.f_code.co_filename
+    if not name.startswith(PACKAGE):
+        return False
+    if name != protocols.__file__:
+        return True
+    while frame is not None and frame.f_code is not protocols._on_values.__code__:
+        frame = frame.f_back
+    return frame is not None and frame.f_locals["function"] in protocols.OF_SHAPES
 
 
 def _place(frame: Any) -> str:
@@ -174,6 +226,7 @@ def record(function: Callable[..., Any], arrays: Sequence[Array], requires_grad:
             returned = function(*tensors)
         finally:
             mode.traced = before
+    recorder.check()
     outputs = [recorder.found(np.asarray(t.data if isinstance(t, Tensor) else t)) for t in as_list(returned)]
     return Recording(recorder.calls, recorder.inputs, outputs, recorder.values, recorder.reads), returned
 

@@ -35,6 +35,7 @@ TABLE: dict[Function, Function] = {}  # NumPy's function -> ours
 OPS: list[str] = []  # names of all ops, for errors
 PLAIN = {Tensor, np.ndarray, list, tuple, int, float, bool, *np.sctypeDict.values()}  # no protocols of their own
 LIKE = {np.empty_like, np.full_like, np.ones_like, np.zeros_like}
+OF_SHAPES = {*(LIKE - {np.full_like}), np.shape, np.ndim, np.size}  # what these return depends on no values
 
 
 class Compositions:

@@ -102,7 +102,10 @@ def as_input(images: Any, dtype: npt.DTypeLike = np.float32, *, layout: str | No
         return converted / 255 if tensor.dtype == np.uint8 else converted
     images = as_array("as_input", "images", images)
     if images.dtype != np.uint8:
-        raise TypeError(f"as_input: images are {images.dtype}; expected uint8 pixels from 0 to 255")
+        raise TypeError(
+            f"as_input: images are {images.dtype}; expected uint8 pixels from 0 to 255, or a Tensor of floats "
+            "that are scaled already: tg.Tensor(images)"
+        )
     nchw = channels_first("as_input", images, layout)
     innermost = np.ascontiguousarray(nchw.transpose(2, 1, 3, 0))  # (N, C, H, W) -> (H, C, W, N)
     scaled: npt.NDArray[Any] = np.divide(innermost, 255, dtype=dtype)

@@ -87,7 +87,9 @@ def summary(model: Any, *inputs: Any, rng: np.random.Generator | None = None) ->
     Returns
     -------
     Summary
-        ``print`` shows the table; `rows` holds the same as data.
+        ``print`` shows the table; `rows` holds the same as data. Layers stand in the order of their first calls: a
+        `Sequential` calls a max-pool before the ReLU in front of it. Activation bytes are those that are allocated for
+        the results of ops; views need none.
 
     Raises
     ------

@@ -113,6 +113,11 @@ def load_classifier(path: str | os.PathLike[str] = SHIPPED) -> Classifier:
     if "model" in metadata:
         name = metadata["model"]
         model = _described(path, name, metadata.get("arguments", "{}"))
+    elif "exported from" in metadata:
+        raise tg.checkpoint.CheckpointError(
+            f"{path} holds weights in the layout of PyTorch; name the file that they were exported from, of "
+            f"{_short(metadata['exported from'])}"
+        )
     else:
         name = "deep_convnet.DeepConvNet"
         model = _unnamed(path)

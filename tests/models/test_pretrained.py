@@ -92,6 +92,8 @@ def test_weights_of_another_model_are_refused_by_name(tmp_path: Path) -> None:
     assert "the weights in" in (said := refused(path)) and "fit lenet.LeNet5, but it does not say so; save" in said
     saved(path, tg.nn.Linear(3, 2))
     assert "are of no model of models/" in refused(path)
+    saved(path, lenet, **{"exported from": "lenet.LeNet5"})
+    assert "in the layout of PyTorch; name the file that they were exported from, of lenet.LeNet5" in refused(path)
     for name in ("vae.VAE", "os.system", "", "deep_convnet", "deep_convnet.np", "x\n" * 1000):
         saved(path, lenet, model=name)
         assert "which is no classifier of models/; use weights of deep_convnet.DeepConvNet, lenet" in refused(path)

@@ -109,6 +109,16 @@ def test_the_page_holds_every_node_and_edge_once_and_no_boxes_overlap(program: A
     check_layout(shown)
 
 
+@given(st.floats(width=32), st.floats(width=32))
+def test_numbers_in_boxes_are_rounded_and_not_cut(value: float, gradient: float) -> None:
+    x = tg.Tensor(value, requires_grad=True)
+    with np.errstate(all="ignore"):
+        page = tg.graph(x * tg.Tensor(gradient), names={"x": x}).to_html()
+    first = re.search(r'y="36">(?:data )?([^<,]+), grad ([^<,]+)<', page)
+    np.testing.assert_allclose([float(number) for number in first.groups()], [value, gradient], rtol=0.05)
+    assert all(len(text) <= 25 for text in re.findall(r'y="36">([^<]+)<', page))
+
+
 def step(n: int = 2) -> tuple[DeepConvNet, tg.Tensor, tg.Profile]:
     model = DeepConvNet(np.random.default_rng(0))
     images, labels = tg.data.synthetic_digits(n, rng=np.random.default_rng(0))

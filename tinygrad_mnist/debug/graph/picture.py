@@ -88,7 +88,7 @@ def _box(node: Node, corner: Point, most: dict[str, float]) -> str:
         f'<text class="title" x="{width / 2:g}" y="{first:g}">{_title(node)}</text>',
     ]
     if second:
-        lines.append(f'<text x="{width / 2:g}" y="36">{safe(_cut(second, LINE_LENGTH))}</text>')
+        lines.append(f'<text x="{width / 2:g}" y="36">{safe(second)}</text>')
     return "".join([*lines, "</g>"])
 
 
@@ -105,7 +105,16 @@ def _second_line(node: Node) -> str:
         return ""
     if node.kind == "group" and node.name:
         return node.op if len(node.op) <= LINE_LENGTH else f"{node.op[: LINE_LENGTH - 1]}…"
-    return value_and_gradient(node) or " × ".join(map(str, node.shape)) or "()"
+    return _numbers(node) or _cut(" × ".join(map(str, node.shape)) or "()", LINE_LENGTH)
+
+
+def _numbers(node: Node) -> str:
+    """Write value and gradient with as many digits as fit: a number that is cut would be another one."""
+    for digits in (4, 3, 2):
+        text = value_and_gradient(node, digits)
+        if len(text) <= LINE_LENGTH:
+            return text
+    return text.removeprefix("data ")
 
 
 def _details(node: Node) -> str:

@@ -51,13 +51,13 @@ def mermaid(graph: Graph) -> str:
     return text
 
 
-def value_and_gradient(node: Node) -> str:
+def value_and_gradient(node: Node, digits: int = 4) -> str:
     """Write the value of a single number, and its gradient, if there are any."""
     if node.value is None or node.kind == "number":
         return ""
-    parts = [f"data {node.value:.4g}"]
+    parts = [f"data {node.value:.{digits}g}"]
     if node.gradient is not None:
-        parts.append(f"grad {node.gradient:.4g}")
+        parts.append(f"grad {node.gradient:.{digits}g}")
     return ", ".join(parts)
 
 

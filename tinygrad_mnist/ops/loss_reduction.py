@@ -66,8 +66,8 @@ def check_reduction(op: str, reduction: str, known: tuple[str, ...] = REDUCTIONS
         raise ValueError(f"{op}: reduction is {reduction!r}; it must be one of {', '.join(map(repr, known))}")
 
 
-def reduced(op: str, losses: Tensor, reduction: str, dtype: Any, weight: float | None = None) -> Tensor:
-    """Reduce losses to their mean, where `weight` replaces their number, or their sum, or keep them all."""
+def reduced(op: str, losses: Tensor, reduction: str, dtype: Any, weight: Any = None) -> Tensor:
+    """Reduce losses to their mean, where a number `weight` replaces theirs, or their sum, or keep them all."""
     if reduction == "none":
         return as_dtype(losses, dtype)
     if reduction == "mean" and weight is None:

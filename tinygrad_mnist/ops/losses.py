@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..record import as_tensor
+from ..record import as_tensor, astype, mode
 from ..tensor import Array, Operand, Tensor
 from ..validation import integer, real
 from .elementwise import exp, log, omit, where
@@ -27,7 +27,7 @@ class _Targets(NamedTuple):
     places: tuple[Array, ...]  # of their scores
     ignored: Array | None
     weights: Array | None
-    total: float | None  # what a mean divides by; None: their number
+    total: Any  # what a mean divides by, a number; None: their number
 
 
 def _class_weights(op: str, weight: Operand | None, scores: Tensor) -> Array | None:
@@ -58,19 +58,24 @@ def _targets(
             f"{scores.shape}; pass integer class indices {shape}{others}"
         )
     if ignore_index is not None:
-        ignored = labels == integer(op, "ignore_index", ignore_index, -(2**63))
-        labels = np.where(ignored, 0, labels)
+        number = integer(op, "ignore_index", ignore_index, -(2**63))
+        ignored = equal(target, number)._array  # by ops, so that hooks see where all of this comes from
+        labels = where(ignored, 0, target)._array
     if labels.size and (labels.min() < 0 or labels.max() >= classes):
         wrong = np.argwhere((labels < 0) | (labels >= classes))[0].tolist()
         raise ValueError(
             f"{op}: target[{', '.join(map(str, wrong))}] is {labels[tuple(wrong)]}, but the classes are 0 to "
             f"{classes - 1}"
         )
-    places, total = np.ix_(*map(np.arange, shape)) if len(shape) > 1 else [np.arange(shape[0])], None
-    each = None if weights is None else weights[labels]
+    places = np.ix_(*map(np.arange, shape)) if len(shape) > 1 else [np.arange(shape[0])]
+    each = None if weights is None else getitem(weights, (labels,))._array
+    total: Any = None
     if each is not None or ignored is not None:
         counted = np.ones(shape) if each is None else each
-        total = float(np.sum(counted if ignored is None else np.where(ignored, 0, counted), dtype=np.float64))
+        if mode.traced:
+            total = sum(astype(counted if ignored is None else where(ignored, 0, counted), np.float64))
+        else:
+            total = float(np.sum(counted if ignored is None else np.where(ignored, 0, counted), dtype=np.float64))
     return _Targets((places[0], labels, *places[1:]), ignored, each, total)
 
 

@@ -80,21 +80,22 @@ def _carried(graph: Graph, first: float, factors: Value, terms: Value | None = N
     to_front = [last, *range(last)]
     rows = [transposed(graph, x, to_front) for x in (factors, terms) if x is not None]
     start = filled(graph, first, factors.dtype, dims[:-1])
-    body = _step(names, helper.np_dtype_to_tensor_dtype(factors.dtype))
+    body = _step([graph.name(name) for name in names], graph, helper.np_dtype_to_tensor_dtype(factors.dtype))
     both = graph.add_several("Scan", start, *rows, dtypes=(None, None), body=body, num_scan_inputs=len(rows))
     back = [*range(1, len(dims)), 0]
     return transposed(graph, both[1]._replace(dims=(dims[last], *dims[:last])), back)
 
 
-def _step(names: list[str], kind: int) -> Any:
-    nodes = [helper.make_node("Mul", ["factor", "before"], ["product"])]
+def _step(names: list[str], graph: Graph, kind: int) -> Any:
+    before, product, total, carried, out = map(graph.name, ["before", "product", "sum", "carried", "out"])
+    nodes = [helper.make_node("Mul", [names[0], before], [product])]
     if len(names) > 1:
-        nodes.append(helper.make_node("Add", ["term", "product"], ["sum"]))
+        nodes.append(helper.make_node("Add", [names[1], product], [total]))
     result = nodes[-1].output[0]
-    nodes += [helper.make_node("Identity", [result], [name]) for name in ("carried", "out")]
+    nodes += [helper.make_node("Identity", [result], [name]) for name in (carried, out)]
     given, made = (
         [helper.make_tensor_value_info(name, kind, None) for name in group]
-        for group in (["before", *names], ["carried", "out"])
+        for group in ([before, *names], [carried, out])
     )
     return helper.make_graph(nodes, "step", given, made)
 

@@ -76,3 +76,61 @@ def test_every_reader_is_noticed(read: Any) -> None:
 
 def test_what_numpy_says_of_shapes_is_no_reading() -> None:
     tg.export.to_onnx(lambda x: x * math.prod(np.shape(x)) + np.zeros_like(x), X)
+
+
+# Numbers of rows ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda x: tg.concatenate([2 * x[i : i + 5] for i in range(0, len(x), 5)]), "do not loop over the rows"),
+        (lambda x: tg.concatenate([2 * x[i : i + 64] for i in range(0, len(x), 64)]), "do not loop over the rows"),
+        (lambda x: tg.concatenate([2 * x[i : i + 512] for i in range(0, len(x), 512)]), "slice of the rows .*512"),
+        (lambda x: x[:3] * len(x[:3]), "not linearly: it is .* 2 for 2"),
+        (lambda x: x[-200:], "slice of the rows .*-200"),
+        (lambda x: x * (len(x) // 20), "not linearly"),
+        (lambda x: x * max(len(x), 2), "not linearly: it is .* 2 for 1"),
+        (lambda x: x * (2.0 if len(x) > 20 else 1.0), "not linearly"),
+        (lambda x: x[:, :1].squeeze(), r"has shape \(8,\) for the example and \(\) for another"),
+    ],
+)
+def test_what_holds_for_some_numbers_of_rows_alone_is_refused(function: Any, words: str) -> None:
+    x = np.resize(X, (9, 3))
+    with pytest.raises((ValueError, NotImplementedError), match=f"(?s)to_onnx: .*{words}"):
+        tg.export.to_onnx(function, x)
+
+
+@pytest.mark.parametrize("function", [lambda x: x[1:] * 2, lambda x: x[:-1], lambda x: x[::-1] + x[0] + x[-1]])
+@pytest.mark.parametrize("rows", [1, 2, 100])
+def test_slices_of_rows(function: Any, rows: int) -> None:
+    x = np.random.default_rng(rows).normal(size=(rows, 3)).astype(np.float32)
+    np.testing.assert_array_equal(run(tg.export.to_onnx(function, X), x), function(tg.Tensor(x)).data)
+
+
+# Labels ---------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"weight": [1.0, 1.0, 0.5, 3.0]},
+        {"ignore_index": 2},
+        {"weight": [1.0, 1.0, 0.5, 3.0], "ignore_index": 2, "label_smoothing": 0.1},
+    ],
+)
+def test_labels_are_weighted_and_ignored_as_they_are_given(settings: dict[str, Any], reduction: str) -> None:
+    """The examples have none of the labels that matter."""
+
+    def gradient(scores: tg.Tensor, labels: tg.Tensor) -> tg.Tensor:
+        return tg.grad(tg.cross_entropy(scores, labels, reduction=reduction, **settings).sum(), [scores])[0]
+
+    rng = np.random.default_rng(0)
+    file = tg.export.to_onnx(gradient, np.zeros((4, 4), np.float32), np.array([0, 1, 0, 1]))
+    scores, labels = rng.normal(size=(9, 4)).astype(np.float32), rng.integers(0, 4, 9)
+    expected = gradient(tg.Tensor(scores, requires_grad=True), tg.Tensor(labels)).data
+    np.testing.assert_allclose(run(file, scores, labels), expected, rtol=1e-5, atol=1e-7)
+
+
+# Names ----------------------------------------------------------------------------------------------------------------
+def test_names_of_the_user_do_not_meet_those_inside_of_a_scan() -> None:
+    names = {"input_names": ["before"], "output_names": ["product"]}
+    file = tg.export.to_onnx(lambda x: tg.cumprod(x, axis=1) + x, X, **names)
+    np.testing.assert_allclose(run(file, X), np.cumprod(X, axis=1) + X, rtol=1e-6)

@@ -8,8 +8,10 @@ import numpy as np
 
 from ..tensor import Array
 
-__all__ = ["other_values", "with_rows"]
+__all__ = ["other_values", "sizes", "unusual_sizes", "with_rows"]
 
+MANY = 67  # rows: more than a function may compute at once, or may treat in another way
+VALUES = 500_000  # at most so many in the inputs of these rows
 WILD = 1000.0  # how large some of the other values are: a comparison that NumPy has made comes out another way
 
 
@@ -56,3 +58,12 @@ def sizes(examples: Sequence[Array]) -> tuple[int, int, int]:
     rows = min(len(examples[0]), 8) if examples else 3
     rows = 3 if rows < 2 else rows
     return rows, rows + 1, rows + 3
+
+
+def unusual_sizes(examples: Sequence[Array], usual: Sequence[int]) -> list[int]:
+    """Return the smallest numbers of rows and a large one: what is true of others may not be true of them."""
+    if not examples:
+        return []
+    each = sum(array.size // len(array) for array in examples)
+    many = min(MANY, VALUES // max(each, 1))
+    return [1, *(rows for rows in (2, many) if rows == 2 != usual[0] or rows > max(usual))]

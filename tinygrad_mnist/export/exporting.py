@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from ..storage.files import write_atomically
 from ..tensor import Array, Tensor
 from .biases import join_biases
 from .converters import CONVERTERS
-from .examples import other_values, sizes, with_rows
+from .examples import other_values, sizes, unusual_sizes, with_rows
 from .names import parameter_names
 from .onnx_graph import Graph, Value
 from .program import Dim, Node, Program, Range, Tile, merge
@@ -131,7 +132,7 @@ def _check(function: Any, arrays: Sequence[Array], dynamic_batch: bool) -> None:
 def _recordings(
     function: Callable[..., Any], arrays: Sequence[Array], dynamic_batch: bool
 ) -> tuple[list[Recording], Sequence[int], Any]:
-    """Record the function on the examples, on other values, and on other numbers of rows."""
+    """Record the function on the examples, on other values, and on other numbers of rows, few and many."""
     more = sizes(arrays) if dynamic_batch else (1, 1, 1)  # all alike: nothing may depend on them
     rng = np.random.default_rng(0)
     recordings: list[Recording] = []
@@ -151,6 +152,13 @@ def _recordings(
             recording = _recorded(function, own, kind, rng, differentiable)
         recordings.append(recording)
         rows.append(count)
+    for count in unusual_sizes(arrays, more) if dynamic_batch else []:
+        own = [with_rows(array, count) for array in arrays]
+        with suppress(ValueError):  # the function takes no such number of rows
+            recording = _recorded(function, own, "mixed", rng, differentiable)
+            if count > 1 or _same_ops(recording, recordings[0]):
+                recordings.append(recording)
+                rows.append(count)
     return recordings, rows, returned
 
 
@@ -164,6 +172,11 @@ def _first_recording(function: Callable[..., Any], arrays: Sequence[Array]) -> t
         except Exception:
             pass
         raise
+
+
+def _same_ops(one: Recording, other: Recording) -> bool:
+    """Whether a recording of a single row can be compared: where an axis has length 1, ops may be left out."""
+    return [call.op for call in one.calls] == [call.op for call in other.calls]
 
 
 def _recorded(

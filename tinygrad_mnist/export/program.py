@@ -172,8 +172,9 @@ class _Merger:
 
     def shape(self, *shapes: tuple[int, ...]) -> Dims:
         """Return a shape, with a Dim for each length that depends on the number of rows."""
-        if len({len(shape) for shape in shapes}) > 1:
-            raise DifferentError(f"has shape {shapes[0]} for the example and {shapes[-1]} for another one")
+        for other in shapes[1:]:
+            if len(other) != len(shapes[0]):
+                raise DifferentError(f"has shape {shapes[0]} for the example and {other} for another one")
         return tuple(self.number(*lengths) for lengths in zip(*shapes, strict=True))
 
     def value(self, *values: Any) -> Any:

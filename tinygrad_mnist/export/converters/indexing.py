@@ -14,6 +14,8 @@ from .registry import onnx_converter
 
 __all__: list[str] = []
 
+FAR = 10**9  # rows: more than any batch has
+
 
 @onnx_converter(_getitem)
 def _get(graph: Graph, x: Value, *, index: tuple[Any, ...]) -> Value:
@@ -92,6 +94,7 @@ def _sliced(graph: Graph, x: Value, axes: list[Any]) -> Value:
         if isinstance(part, Value) or part == slice(None):
             continue
         if isinstance(part, slice):
+            _check_slice(graph, part, dims_of(x)[axis])
             step = 1 if part.step is None else part.step
             starts.append((0 if step > 0 else LAST) if part.start is None else part.start)
             ends.append((LAST if step > 0 else FIRST) if part.stop is None else part.stop)
@@ -105,6 +108,23 @@ def _sliced(graph: Graph, x: Value, axes: list[Any]) -> Value:
     if not cut:
         return x
     return graph.add("Slice", x, graph.shape(starts), graph.shape(ends), graph.ints(*cut), graph.ints(*steps))
+
+
+def _check_slice(graph: Graph, part: slice, length: int | Dim) -> None:
+    """Refuse a slice whose length does not go on with the number of rows as it began, such as x[:128]."""
+    if not isinstance(length, Dim):
+        return
+
+    def taken(rows: int) -> int:
+        ends = [end.at(rows) if isinstance(end, Dim) else end for end in (part.start, part.stop, part.step)]
+        whole = slice(*(None if end is None else int(end) for end in ends))
+        return len(range(*whole.indices(int(length.at(rows)))))
+
+    if taken(FAR) - taken(3) != (taken(4) - taken(3)) * (FAR - 3):
+        raise NotImplementedError(
+            f"to_onnx: a slice of the rows ({graph.place}), {part}, takes all of a small batch or nothing, but not of "
+            "a large one; compute all rows at once, or pass dynamic_batch=False"
+        )
 
 
 def _gathered(graph: Graph, x: Value, picked: dict[int, Value], ndim: int, together: bool) -> Value:

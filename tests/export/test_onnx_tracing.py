@@ -216,6 +216,7 @@ def test_transforms_of_functions(transform: Any) -> None:
     ("call", "error", "words"),
     [
         (lambda: tg.export.to_onnx(3, X), TypeError, "pass a function"),
+        (lambda: tg.export.to_onnx(tg.exp, X, "model.onnx"), TypeError, "path=..."),
         (lambda: tg.export.to_onnx(lambda: 3), TypeError, "an example for each input"),
         (lambda: tg.export.to_onnx(lambda x: "no", X), TypeError, "returned str"),
         (lambda: tg.export.to_onnx(lambda x, y: x, X, X[0]), ValueError, "dynamic_batch=False"),

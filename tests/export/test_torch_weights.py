@@ -377,3 +377,9 @@ def test_a_file_for_users_of_pytorch(tmp_path: Path) -> None:
     other = VisionTransformer(np.random.default_rng(1))
     from_torch_state_dict(other, weights)
     assert all((value == tg.nn.state_dict(other)[name]).all() for name, value in tg.nn.state_dict(model).items())
+
+
+@pytest.mark.parametrize("model", [3, [], lambda x: x])
+def test_what_holds_no_weights_is_refused(model: Any) -> None:
+    with pytest.raises(ValueError, match="holds no Tensors"):
+        tg.export.to_torch_state_dict(model)

@@ -101,6 +101,8 @@ def to_onnx(
     >>> [output.name for output in file.graph.output]
     ['logits', 'saliency']
     """
+    if any(isinstance(example, (str, os.PathLike)) for example in examples):
+        raise TypeError("to_onnx: an example is a path; name the file as path=..., behind the examples")
     arrays = [np.array(as_tensor(example).data) for example in examples]
     _check(fn_or_model, arrays, dynamic_batch)
     recordings, rows, returned = _recordings(fn_or_model, arrays, dynamic_batch)
@@ -296,7 +298,7 @@ class _Writer:
                 f"to_onnx: the converter of {node.op.__name__} ({node.place}) returned None; return the Value of the "
                 "result, as graph.add does"
             )
-        if not converter.__module__.startswith(__package__):
+        if not str(converter.__module__).startswith(__package__):
             self.foreign[node.op.__name__] = node.place
         self.values[number] = self.graph.cast(made, dtype)._replace(dims=dims)
 

@@ -153,6 +153,8 @@ def _entries(caller: str, model: Any, names: Names | None, fold_dropout: bool) -
     constants.check(model, caller)
     reader = Reader(caller, fold_dropout)
     reader.read(model, "")
+    if not reader.entries:
+        raise ValueError(f"{caller}: the model, a {type(model).__name__}, holds no Tensors; pass a model with weights")
     places: dict[int, list[Entry]] = {}
     for entry in reader.entries:
         places.setdefault(id(entry.tensor), []).append(entry)

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ LONG = (  # what the fast subset leaves out: the files that take most of the tim
     "data/preparation/",
     "data/test_mnist",
     "engine/test_machine",
+    "export/",
     "models/",
     "project/test_types",
     "project/test_wheel",
@@ -105,3 +107,16 @@ def little_memory() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_AS, (size + 200_000_000, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@pytest.fixture(scope="module")
+def driver() -> Iterator[Any]:
+    """Start a browser, for the tests of pages; skip them where there is none, unless it is required."""
+    import browser
+
+    if lacking := browser.missing():
+        reason = f"no browser to test in: {', '.join(lacking)} not found (apt install chromium chromium-driver)"
+        (pytest.fail if os.environ.get("TINYGRAD_MNIST_BROWSER") == "required" else pytest.skip)(reason)
+    driver = browser.start()
+    yield driver
+    driver.quit()

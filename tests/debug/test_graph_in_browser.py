@@ -39,16 +39,6 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     return path.as_uri()
 
 
-@pytest.fixture(scope="module")
-def driver() -> Iterator[Any]:
-    if lacking := browser.missing():
-        reason = f"no browser to test in: {', '.join(lacking)} not found (apt install chromium chromium-driver)"
-        (pytest.fail if os.environ.get("TINYGRAD_MNIST_BROWSER") == "required" else pytest.skip)(reason)
-    driver = browser.start()
-    yield driver
-    driver.quit()
-
-
 class GraphPage(browser.Page):
     """The page of a graph in the browser."""
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import browser
 import numpy as np
 import pytest
 from browser import Page
@@ -34,16 +33,6 @@ pytestmark = pytest.mark.slow
 
 DRAW = Path(__file__).parents[2] / "scripts" / "draw.py"
 SCREENSHOTS = os.environ.get("TINYGRAD_MNIST_SCREENSHOTS")
-
-
-@pytest.fixture(scope="module")
-def driver() -> Iterator[Any]:
-    if lacking := browser.missing():
-        reason = f"no browser to test in: {', '.join(lacking)} not found (apt install chromium chromium-driver)"
-        (pytest.fail if os.environ.get("TINYGRAD_MNIST_BROWSER") == "required" else pytest.skip)(reason)
-    driver = browser.start()
-    yield driver
-    driver.quit()
 
 
 def write_run(run: Path, model: Any, description: dict[str, str], weights: str = "weights.safetensors") -> None:

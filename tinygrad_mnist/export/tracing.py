@@ -91,9 +91,9 @@ class _Recorder(Hook):
         return out
 
     def read(self, tensor: Tensor, reader: Any) -> None:
-        """Note that a frame reads the values of a Tensor: what it computes from them is no op."""
+        """Note that a frame, of any thread, reads the values of a Tensor: what it computes from them is no op."""
         number = self.numbers.get(id(tensor._array), -1)
-        if threading.get_ident() == self.thread and not _is_internal(reader) and number in self.dependent:
+        if number in self.dependent:
             place = _place(reader)
             self.reads.append(place)
             self.contents.setdefault(number, (content(tensor._array), place))
@@ -163,7 +163,9 @@ def _noting_reads(recorder: _Recorder) -> Iterator[None]:
     def noting(reader: Any) -> Any:
         @wraps(reader)
         def read(tensor: Tensor, *args: Any, **keywords: Any) -> Any:
-            recorder.read(tensor, sys._getframe(1))
+            frame = sys._getframe(1)
+            if reader is not data.fget or not _is_internal(frame):  # only the package reads data for itself
+                recorder.read(tensor, frame)
             return reader(tensor, *args, **keywords)
 
         return read

@@ -74,8 +74,9 @@ def reduced(op: str, losses: Tensor, reduction: str, dtype: Any, weight: Any = N
         if not losses.size:
             raise ValueError(f"{op}: there are no losses to average, their shape is {losses.shape}; pass some examples")
         return as_dtype(mean(losses), dtype)
-    divisor = weight if reduction == "mean" and weight else 1.0
-    if reduction == "mean" and not weight and _active.notes is None:
+    empty = not isinstance(weight, Tensor) and not weight  # Tensors, in functions that are exported, are not read
+    divisor = 1.0 if reduction == "sum" or empty else weight
+    if reduction == "mean" and empty and _active.notes is None:
         raise ValueError(f"{op}: the weights of all targets add up to 0; one of them must count")
     out = as_dtype(sum(losses) / divisor if reduction == "mean" else sum(losses), dtype)
     if _active.notes is not None:

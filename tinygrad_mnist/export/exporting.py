@@ -16,7 +16,7 @@ from ..tensor import Array, Tensor
 from .biases import join_biases
 from .converters import CONVERTERS
 from .examples import other_values, sizes, unusual_sizes, with_rows
-from .names import parameter_names
+from .names import parameter_names, unchanged
 from .onnx_graph import Graph, Value
 from .program import Dim, Node, Program, Range, Tile, merge
 from .softmaxes import join_softmaxes
@@ -105,7 +105,8 @@ def to_onnx(
         raise TypeError("to_onnx: an example is a path; name the file as path=..., behind the examples")
     arrays = [np.array(as_tensor(example).data) for example in examples]
     _check(fn_or_model, arrays, dynamic_batch)
-    recordings, rows, returned = _recordings(fn_or_model, arrays, dynamic_batch)
+    with unchanged(fn_or_model):
+        recordings, rows, returned = _recordings(fn_or_model, arrays, dynamic_batch)
     program = merge(recordings, rows, "to_onnx")
     program = program._replace(nodes=join_softmaxes(program.nodes))
     _warn_of_reads(recordings)

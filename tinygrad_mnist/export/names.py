@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from ..record import Primitive
+from ..tensor import Array, Tensor
 from ..walk import leaves
 
-__all__ = ["parameter_names"]
+__all__ = ["parameter_names", "unchanged"]
 
 
 def parameter_names(function: Callable[..., Any]) -> dict[int, str]:
@@ -36,6 +37,23 @@ def parameter_names(function: Callable[..., Any]) -> dict[int, str]:
             parts = [path] if path and len(named) == 1 else [name, path]
             found.setdefault(id(tensor.data), ".".join(part for part in parts if part))
     return {key: name for key, name in found.items() if name}
+
+
+@contextmanager
+def unchanged(function: Callable[..., Any]) -> Iterator[None]:
+    """Give all that a function can reach its values and gradients back, which calls of it may change."""
+    before: dict[int, tuple[Tensor, Array, Tensor | None]] = {}
+    for _, holder in _reached("", function, set()):
+        with suppress(ValueError):
+            for tensor in leaves(holder, "to_onnx").values():
+                before[id(tensor)] = tensor, np.array(tensor.data), tensor.grad
+    try:
+        yield
+    finally:
+        for tensor, values, gradient in before.values():
+            if not np.array_equal(tensor.data, values, equal_nan=True):
+                tensor.data = values
+            tensor.grad = gradient
 
 
 def _reached(name: str, value: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:

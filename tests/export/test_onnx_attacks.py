@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx.reference import ReferenceEvaluator
+from onnx_files import check_file
 
 import tinygrad_mnist as tg
 
@@ -165,3 +166,17 @@ def test_indices_that_ops_compute_are_not_read() -> None:
     file = tg.export.to_onnx(lambda x: x[:, -1 - x[0].argmax()] * x[x[:, 0].argmax(), 1], X)
     expected = x[:, -1 - x[0].argmax()] * x[x[:, 0].argmax(), 1]
     np.testing.assert_allclose(run(file, x), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_what_is_computed_in_another_way_for_few_rows_is_refused_and_what_leaves_ops_out_is_not(rows: int) -> None:
+    def special(x: tg.Tensor) -> tg.Tensor:
+        return tg.exp(x) if len(x) == rows else 2 * x
+
+    def gradient(x: tg.Tensor) -> list[tg.Tensor]:  # of two rows, the diagonal has one number: nothing is broadcast
+        return tg.grad(tg.diagonal(x @ x.T, 1).sum() * x[0, 0], [x])
+
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    with pytest.raises(ValueError, match=f"with {rows} rows the function computes another output 0"):
+        tg.export.to_onnx(special, x)
+    check_file(gradient, [x], [x[:rows]])

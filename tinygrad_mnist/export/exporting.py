@@ -19,6 +19,7 @@ from .examples import other_values, sizes, unusual_sizes, with_rows
 from .names import parameter_names, unchanged
 from .onnx_graph import Graph, Value
 from .program import Dim, Node, Program, Range, Tile, merge
+from .replay import check_replay
 from .softmaxes import join_softmaxes
 from .tracing import Recording, Result, record, results
 
@@ -106,8 +107,10 @@ def to_onnx(
     arrays = [np.array(as_tensor(example).data) for example in examples]
     _check(fn_or_model, arrays, dynamic_batch)
     with unchanged(fn_or_model):
-        recordings, rows, returned = _recordings(fn_or_model, arrays, dynamic_batch)
+        recordings, rows, returned, apart = _recordings(fn_or_model, arrays, dynamic_batch)
     program = merge(recordings, rows, "to_onnx")
+    for recording, count in apart:
+        check_replay(program, recording, count, "to_onnx")
     program = program._replace(nodes=join_softmaxes(program.nodes))
     _warn_of_reads(recordings)
     found_names = [*returned] if isinstance(returned, dict) else None
@@ -134,8 +137,11 @@ def _check(function: Any, arrays: Sequence[Array], dynamic_batch: bool) -> None:
 
 def _recordings(
     function: Callable[..., Any], arrays: Sequence[Array], dynamic_batch: bool
-) -> tuple[list[Recording], Sequence[int], Any]:
-    """Record the function on the examples, on other values, and on other numbers of rows, few and many."""
+) -> tuple[list[Recording], Sequence[int], Any, list[tuple[Recording, int]]]:
+    """Record the function on the examples, on other values, and on other numbers of rows, few and many.
+
+    Last, recordings are returned of one or two rows that have other ops: where an axis has length 1, some are left out.
+    """
     more = sizes(arrays) if dynamic_batch else (1, 1, 1)  # all alike: nothing may depend on them
     rng = np.random.default_rng(0)
     recordings: list[Recording] = []
@@ -155,14 +161,17 @@ def _recordings(
             recording = _recorded(function, own, kind, rng, differentiable)
         recordings.append(recording)
         rows.append(count)
+    apart: list[tuple[Recording, int]] = []
     for count in unusual_sizes(arrays, more) if dynamic_batch else []:
         own = [with_rows(array, count) for array in arrays]
         with suppress(ValueError):  # the function takes no such number of rows
             recording = _recorded(function, own, "mixed", rng, differentiable)
-            if count > 1 or _same_ops(recording, recordings[0]):
+            if count <= 2 and not _same_ops(recording, recordings[0]):
+                apart.append((recording, count))
+            else:
                 recordings.append(recording)
                 rows.append(count)
-    return recordings, rows, returned
+    return recordings, rows, returned, apart
 
 
 def _first_recording(function: Callable[..., Any], arrays: Sequence[Array]) -> tuple[Recording, Any, bool]:
@@ -178,7 +187,7 @@ def _first_recording(function: Callable[..., Any], arrays: Sequence[Array]) -> t
 
 
 def _same_ops(one: Recording, other: Recording) -> bool:
-    """Whether a recording of a single row can be compared: where an axis has length 1, ops may be left out."""
+    """Whether recordings have the same ops, in the same order."""
     return [call.op for call in one.calls] == [call.op for call in other.calls]
 
 

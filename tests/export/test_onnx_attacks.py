@@ -180,3 +180,19 @@ def test_what_is_computed_in_another_way_for_few_rows_is_refused_and_what_leaves
     with pytest.raises(ValueError, match=f"with {rows} rows the function computes another output 0"):
         tg.export.to_onnx(special, x)
     check_file(gradient, [x], [x[:rows]])
+
+
+# Runtimes -------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("function", [lambda x: tg.erf(x.relu()), lambda x: tg.gelu(x.relu(), approximate="tanh")])
+def test_limits_behind_a_relu_of_double_precision_are_loaded(function: Any) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    x = X.astype(np.float64)
+    file = tg.export.to_onnx(function, x)
+    found = runtime.InferenceSession(file.SerializeToString()).run(None, {"input": x})[0]
+    np.testing.assert_allclose(found, function(tg.Tensor(x)).data, rtol=1e-12)
+
+
+def test_the_power_one_half_is_a_square_root() -> None:
+    x = np.array([[-np.inf, -0.0, 4.0]], np.float32)
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(run(tg.export.to_onnx(lambda x: x**0.5, X), x), x**0.5)

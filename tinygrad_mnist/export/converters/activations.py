@@ -6,7 +6,7 @@ import math
 
 from ...kernels import smooth
 from ...ops import activations
-from .formulas import Term, absolute, exp, formula, select, tail, where
+from .formulas import Term, absolute, exp, formula, limited, select, tail, where
 
 __all__: list[str] = []
 
@@ -37,7 +37,7 @@ def _silu(x: Term, g: Term | None = None) -> Term:
 
 
 def _gelu_tanh(x: Term, g: Term | None = None) -> Term:
-    near = x.node("Clip", -100, 100)  # farther out the sigmoid is 0 or 1
+    near = limited(x, 100)  # farther out the sigmoid is 0 or 1
     square = near * near
     factor = math.sqrt(8 / math.pi)
     return _logistic(x, g, factor * near * (1 + 0.044715 * square), factor * (1 + 3 * 0.044715 * square))

@@ -19,7 +19,7 @@ from ..program import Dim, Dims
 from .common import broadcast
 from .registry import CONVERTERS
 
-__all__ = ["Term", "absolute", "exp", "fitted", "formula", "log", "polynomial", "select", "tail", "where"]
+__all__ = ["Term", "absolute", "exp", "fitted", "formula", "limited", "log", "polynomial", "select", "tail", "where"]
 
 Other: TypeAlias = "Term | float | Dim"
 
@@ -158,6 +158,11 @@ def where(mask: Term, x: Other, y: Other) -> Term:
 def select(x: Term, mask: Term) -> Term:
     """``x`` where the mask holds, else 0."""
     return where(mask, x, 0)
+
+
+def limited(x: Term, size: float) -> Term:
+    """Limit to numbers from -size to size, not by Clip: onnxruntime loads none behind a Relu of double precision."""
+    return x.node("Max", -size).node("Min", size)
 
 
 def polynomial(coefficients: Sequence[float], x: Term) -> Term:

@@ -13,7 +13,7 @@ from ... import ops
 from ...kernels import smooth
 from ...ops import functions, powers
 from ..onnx_graph import Graph, Operand, Value
-from .formulas import Term, absolute, exp, formula, log, polynomial, select, tail, where
+from .formulas import Term, absolute, exp, formula, limited, log, polynomial, select, tail, where
 from .registry import onnx_converter
 
 __all__: list[str] = []
@@ -63,7 +63,7 @@ def _reciprocal(x: Term) -> Term:
 def _erf(x: Term) -> Term:
     if x.dtype != np.float64:
         return x.node("Erf")
-    size = x.node("Clip", -8, 8)  # runtimes have no Erf of double precision
+    size = limited(x, 8)  # runtimes have no Erf of double precision
     square = size * size
     series = polynomial(smooth.erf_series(20), square.node("Min", 1)) * size
     large = 1 - exp(-square) * tail(absolute(size))
@@ -104,6 +104,8 @@ def _times_weight(g: Term, x: Term, y: Term) -> Term:
 # Powers ---------------------------------------------------------------------------------------------------------------
 @onnx_converter(ops.power)
 def _power(graph: Graph, x: Operand, y: Operand) -> Value:
+    if isinstance(y, float) and y == 0.5 and isinstance(x, Value) and graph.dtype.kind == "f":
+        return graph.add("Sqrt", graph.cast(x, graph.dtype))  # as NumPy does: NaN at minus infinity
     small = graph.dtype.kind != "f" and graph.dtype != np.int32
     dtype = np.dtype(np.int64) if small else graph.dtype  # there is no Pow of smaller integers
     return graph.add("Pow", graph.cast(x, dtype), graph.cast(y, dtype))

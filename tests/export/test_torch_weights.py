@@ -383,3 +383,15 @@ def test_a_file_for_users_of_pytorch(tmp_path: Path) -> None:
 def test_what_holds_no_weights_is_refused(model: Any) -> None:
     with pytest.raises(ValueError, match="holds no Tensors"):
         tg.export.to_torch_state_dict(model)
+
+
+def test_a_tensor_without_values_is_refused_by_name() -> None:
+    class Meta:
+        def detach(self) -> Meta:
+            return self
+
+        def cpu(self) -> Meta:
+            raise NotImplementedError("Cannot copy out of meta tensor; no data!")
+
+    with pytest.raises(TypeError, match="from_torch_state_dict: weight is a Meta.*no data"):
+        tg.export.from_torch_state_dict(tg.nn.Linear(2, 1), {"weight": Meta(), "bias": np.zeros(1)})

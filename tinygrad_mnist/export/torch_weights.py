@@ -215,9 +215,9 @@ def _array(caller: str, name: str, value: Any) -> Array:
         if hasattr(value, "detach") and hasattr(value, "cpu"):
             value = value.detach().cpu().numpy()
         return as_tensor(value).data
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # PyTorch's own: the values of a meta tensor
         kind = getattr(value, "dtype", f"a {type(value).__name__}")
         raise TypeError(
             f"{caller}: {name} is {kind}; it must be an array or a tensor of a dtype that NumPy has, such as "
-            "tensor.float()"
+            f"tensor.float(): {error}"
         ) from error

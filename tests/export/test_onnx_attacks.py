@@ -196,3 +196,8 @@ def test_the_power_one_half_is_a_square_root() -> None:
     x = np.array([[-np.inf, -0.0, 4.0]], np.float32)
     with np.errstate(invalid="ignore"):
         np.testing.assert_array_equal(run(tg.export.to_onnx(lambda x: x**0.5, X), x), x**0.5)
+
+
+def test_nested_outputs_are_refused_by_name() -> None:
+    with pytest.raises(TypeError, match="to_onnx: the function returned tuple; .*not nested"):
+        tg.export.to_onnx(lambda x: (x, (2 * x, 3 * x)), X)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..record import as_tensor
 from ..storage.files import write_atomically
-from ..tensor import Array, Tensor
+from ..tensor import Array
 from .biases import join_biases
 from .converters import CONVERTERS
 from .examples import other_values, sizes, unusual_sizes, with_rows
@@ -156,7 +156,6 @@ def _recordings(
         own = [with_rows(array, count, start) if dynamic_batch else array for array in arrays]
         if kind == "example":
             recording, returned, differentiable = _first_recording(function, own)
-            _check_outputs(returned)
         else:
             recording = _recorded(function, own, kind, rng, differentiable)
         recordings.append(recording)
@@ -217,16 +216,6 @@ def _warn_of_reads(recordings: Sequence[Recording]) -> None:
             "that it always is, or use Tensor operations instead",
             stacklevel=3,
         )
-
-
-def _check_outputs(returned: Any) -> None:
-    parts = returned.values() if isinstance(returned, dict) else returned
-    for part in parts if isinstance(parts, (tuple, list)) or isinstance(returned, dict) else [parts]:
-        if not isinstance(part, (Tensor, np.ndarray)):
-            raise TypeError(
-                f"to_onnx: the function returned {type(part).__name__}; return a Tensor, or several as "
-                "a tuple, list or dict"
-            )
 
 
 def _names(kind: str, given: Sequence[str] | None, count: int, keys: list[str] | None) -> list[str]:

@@ -229,8 +229,17 @@ def record(function: Callable[..., Any], arrays: Sequence[Array], requires_grad:
         finally:
             mode.traced = before
     recorder.check()
-    outputs = [recorder.found(np.asarray(t.data if isinstance(t, Tensor) else t)) for t in as_list(returned)]
+    outputs = [recorder.found(_array(part)) for part in as_list(returned)]
     return Recording(recorder.calls, recorder.inputs, outputs, recorder.values, recorder.reads), returned
+
+
+def _array(part: Any) -> Array:
+    if not isinstance(part, (Tensor, np.ndarray)):
+        raise TypeError(
+            f"to_onnx: the function returned {type(part).__name__}; return a Tensor, or several as a tuple, list or "
+            "dict, not nested"
+        )
+    return part.data if isinstance(part, Tensor) else part
 
 
 def as_list(returned: Any) -> list[Any]:

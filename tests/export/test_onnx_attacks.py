@@ -131,6 +131,13 @@ def test_slices_of_rows(function: Any, rows: int) -> None:
     np.testing.assert_array_equal(run(tg.export.to_onnx(function, X), x), function(tg.Tensor(x)).data)
 
 
+@pytest.mark.parametrize("function", [lambda x: x / (len(x) - 1 + 1e-9), lambda x: x * (0.1 * len(x) - 0.1)])
+@pytest.mark.parametrize("rows", [1, 2, 100])
+def test_numbers_that_are_nearly_0_for_one_row(function: Any, rows: int) -> None:
+    x = np.random.default_rng(rows).normal(size=(rows, 3)).astype(np.float32)
+    np.testing.assert_allclose(run(tg.export.to_onnx(function, X), x), function(tg.Tensor(x)).data, 1e-6, 1e-12)
+
+
 # Labels ---------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize(

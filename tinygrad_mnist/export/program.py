@@ -239,7 +239,11 @@ class _Merger:
         rows, found = self.sizes, [float(value) for value in values]
         factor = (found[1] - found[0]) / (rows[1] - rows[0])
         offset = found[0] - factor * rows[0]
-        exact = all(math.isclose(factor * n + offset, v, rel_tol=1e-9) for n, v in zip(rows, found, strict=True))
+        rounding = 1e-12 * max(filter(math.isfinite, map(abs, found)), default=0.0)
+        exact = all(
+            math.isclose(factor * n + offset, v, rel_tol=1e-9, abs_tol=rounding)
+            for n, v in zip(rows, found, strict=True)
+        )
         if not exact:
             return None
         return factor, 0.0 if abs(offset) < 1e-9 * abs(found[0]) else offset

@@ -84,6 +84,11 @@ def to_onnx(
     UserWarning
         If values of Tensors are read (``x.data``, ``x.item()``, ``float(x)``, ``if x:``), though nothing differed.
 
+    Notes
+    -----
+    The model has its values and gradients back at the end, whatever the calls have changed. With a dynamic batch, 1 row
+    to 67 are tried: what Python decides by a larger number of rows (``if len(x) >= 100:``) is not seen.
+
     Examples
     --------
     >>> import numpy as np, tinygrad_mnist as tg

@@ -29,7 +29,14 @@ def check_replay(program: Program, recording: Recording, rows: int, caller: str)
             keywords = {key: _at(value, values, rows) for key, value in node.keywords.items()}
             if ignored := MEMORY_ORDER.get(getattr(node.op.forward, "__name__", "")):
                 keywords[ignored] = None
-            values[node.number] = np.asarray(node.op.forward(*inputs, **keywords))
+            found = np.asarray(node.op.forward(*inputs, **keywords))
+            shape = _at(program.shapes[node.number], values, rows)
+            if found.shape != tuple(max(length, 0) for length in shape):
+                raise ValueError(
+                    f"{caller}: {node.op.__name__} ({node.place}) gives shape {found.shape} for {rows} rows, not "
+                    f"{shape} as for more of them; pass dynamic_batch=False"
+                )
+            values[node.number] = found
         for position, (part, own) in enumerate(zip(program.outputs, recording.outputs, strict=True)):
             found = np.asarray(_at(part, values, rows))
             wanted = recording.values[own.number] if isinstance(own, Result) else own.array

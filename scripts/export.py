@@ -23,8 +23,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 from command_line import Parser, add_options, folder, missing_extras, option
-from exporting.comparing import TOLERANCE, Comparison, compare_onnx, compare_torch, noisy_digits
+from exporting.comparing import TOLERANCE, Comparison, compare_onnx, compare_torch
 from exporting.onnx_files import describe, make
 from predicting.reading import printable
 from trained import choose
@@ -103,7 +104,7 @@ def export(classifier: Classifier, out: Path, options: Options) -> list[str]:
         If the model has no such form, or the answers differ; nothing is written then.
     OSError
     """
-    images = noisy_digits(IMAGES)
+    images, _ = tg.data.synthetic_digits(IMAGES, rng=np.random.default_rng(1))
     if out.suffix == ".safetensors":
         state = tg.export.to_torch_state_dict(classifier.model)
         compared = told(compare_torch(state, classifier, images))

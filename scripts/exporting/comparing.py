@@ -12,7 +12,7 @@ import numpy.typing as npt
 import tinygrad_mnist as tg
 from models.pretrained import Classifier, load_classifier
 
-__all__ = ["TOLERANCE", "Comparison", "compare_onnx", "compare_torch", "noisy_digits"]
+__all__ = ["TOLERANCE", "Comparison", "compare_onnx", "compare_torch"]
 
 Array = npt.NDArray[Any]
 TOLERANCE = 1e-4
@@ -27,18 +27,6 @@ class Comparison(NamedTuple):
     largest: dict[str, float]  # difference of each output; NaN where something is not finite
     far: dict[str, int]  # images for which it is above TOLERANCE
     equal: int  # images of the same class
-
-
-def noisy_digits(count: int) -> Array:
-    """Draw digits (N, 28, 28) uint8 with a little noise.
-
-    Of blank paper max-pooling gets values that are equal but for rounding. Then rounding decides to which of them the
-    gradient goes, for the same model in batches of another size, too.
-    """
-    rng = np.random.default_rng(1)
-    digits, _ = tg.data.synthetic_digits(count, rng=rng)
-    noise = rng.integers(0, 8, digits.shape, np.uint8)
-    return np.asarray(np.where(digits < 128, digits + noise, digits - noise))
 
 
 def compare_onnx(model: Any, classifier: Classifier, images: Array) -> Comparison:

@@ -12,6 +12,7 @@ import tinygrad_mnist as tg
 from models.deep_convnet import DeepConvNet
 from models.lenet import LeNet5
 from models.mlp import MLP
+from models.pretrained import load_classifier
 from models.resnet import ResNet
 from models.vision_transformer import VisionTransformer
 from tinygrad_mnist.explain import ascend, feature_maps, occlusion, saliency
@@ -138,3 +139,15 @@ def test_a_model_that_loses_the_history_is_refused(name: str) -> None:
 def test_targets_that_are_no_classes_are_refused(explain: Any, target: Any, error: Any, words: str) -> None:
     with pytest.raises(error, match=f"^{explain.__name__}: {words}"):
         explain(linear, GOOD, target)
+
+
+def test_a_gradient_on_blank_paper_does_not_depend_on_the_other_images() -> None:
+    model = load_classifier().model
+    images = tg.data.synthetic_digits(9, rng=np.random.default_rng(0))[0]
+    together = saliency(model, images)
+    apart = np.concatenate([saliency(model, image[None]) for image in images])
+    np.testing.assert_allclose(together, apart, rtol=0, atol=1e-5)
+    given = saliency(model, images, target=np.arange(9))
+    np.testing.assert_allclose(given[5], saliency(model, images[5:6], target=5)[0], rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="one for each of 9 images"):
+        saliency(model, images, target=[1, 2])

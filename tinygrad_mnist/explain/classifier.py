@@ -17,6 +17,11 @@ __all__ = ["Pixels", "as_pixels", "as_targets", "gradient", "probabilities", "re
 
 Pixels = npt.NDArray[np.floating[Any]]
 
+# Images whose gradients are computed together. On blank paper all elements of a max-pooling window are the same number.
+# Convolutions of more images are computed by Winograd's method, which rounds neighbours differently: the gradient would
+# go to one of them by chance, and to another one in a batch of another size.
+FEW = 4
+
 
 def as_pixels(caller: str, images: Any) -> Pixels:
     """Convert images (N, H, W), uint8 or floats in [0, 1], to floats in [0, 1]: a new array.
@@ -53,7 +58,25 @@ def recorded_logits(caller: str, model: Any, pixels: Pixels) -> tuple[Tensor, Te
 
 
 def gradient(caller: str, model: Any, pixels: Pixels, target: Any, scores: Callable[[Tensor], Tensor]) -> Pixels:
-    """Compute the gradient of one of the scores that are made from the logits of each image, by its pixels."""
+    """Compute the gradient of one of the scores that are made from the logits of each image, by its pixels.
+
+    A few images at a time: see `FEW`.
+    """
+    count = len(pixels)
+    if count <= FEW:
+        return _gradient(caller, model, pixels, target, scores)
+    per_image = target is not None and np.ndim(target) > 0
+    if per_image and np.shape(target) != (count,):
+        as_targets(caller, target, np.zeros((count, 1)))  # an error that names the number of all images
+    found = []
+    for start in range(0, count, FEW):
+        piece = slice(start, start + FEW)
+        own = np.asarray(target)[piece] if per_image else target
+        found.append(_gradient(caller, model, pixels[piece], own, scores))
+    return np.concatenate(found)
+
+
+def _gradient(caller: str, model: Any, pixels: Pixels, target: Any, scores: Callable[[Tensor], Tensor]) -> Pixels:
     x, logits = recorded_logits(caller, model, pixels)
     classes = as_targets(caller, target, logits.data)
     with recording(True):

@@ -1,8 +1,8 @@
 """Converters of pooling.
 
 Of equal maxima a file chooses the first, as ours does. It may choose another element than ours where NaN or minus
-infinity is the maximum, and where several differ by rounding errors alone, as in what convolutions make of blank paper:
-then the gradient goes to another pixel of the window, as it may in ours when the batch has another size.
+infinity is the maximum, and where several differ by rounding errors alone, as in what Winograd's convolutions make of
+blank paper: then the gradient goes to another pixel of the window, as it does in ours when the batch has another size.
 """
 
 from __future__ import annotations

@@ -109,15 +109,14 @@ def places(graph: Graph, dims: Dims) -> Value:
     end = number_of(graph, dims, np.int64)
     step = graph.constant(np.array(1))
     counted = graph.add("Range", start, end, step)
-    return reshaped(graph, counted, dims)._replace(dims=dims)
+    return reshaped(graph, counted, dims)
 
 
 def added_at(graph: Graph, values: Value, where: Value, dims: Dims, repeated: bool = True) -> Value:
     """Add values into zeros of a shape, at places that count its elements; these may be repeated."""
     wide = computed(values.dtype)
-    size = reshaped(graph, number_of(graph, dims, np.int64), (1,))
-    zeros = graph.add("Expand", graph.constant(np.zeros(1, wide)), size)
     flat = graph.ints(-1)
+    zeros = graph.add("Reshape", filled(graph, 0, wide, dims), flat)
     indices = graph.add("Reshape", where, flat)
     updates = graph.add("Reshape", graph.cast(values, wide), flat)
     reduction = "add" if repeated else None

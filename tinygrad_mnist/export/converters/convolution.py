@@ -13,6 +13,7 @@ from ...kernels import Geometry, Size
 from ...ops.conv import _conv_input, _conv_output, _conv_weight
 from ..onnx_graph import Graph, Operand, Value
 from ..program import Dim
+from .common import dims_of, static
 from .registry import onnx_converter
 
 __all__ = ["fixed", "floats", "transposed_convolution"]
@@ -29,15 +30,15 @@ def floats(graph: Graph, *inputs: Value) -> list[Value]:
     return [graph.cast(x, dtype) for x in inputs]
 
 
-def fixed(graph: Graph, lengths: Sequence[int | Dim] | None) -> tuple[int, ...]:
+def fixed(graph: Graph, lengths: Sequence[int | Dim]) -> tuple[int, ...]:
     """Return lengths, if none of them depends on the number of rows."""
-    found = tuple(lengths or ())
-    if any(isinstance(length, Dim) for length in found):
+    found = static(tuple(lengths))
+    if found is None:
         raise NotImplementedError(
             f"to_onnx: the height, width or channels of images depend on the number of rows ({graph.place}); keep the "
             "batch on the first axis, or pass dynamic_batch=False"
         )
-    return found  # type: ignore[return-value]  # no Dim is left
+    return found
 
 
 def _padded(graph: Graph, x: Value, before: Size, after: Sequence[int]) -> tuple[Value, list[int]]:
@@ -71,7 +72,7 @@ def _output(
         images,
         filters,
         *offset,
-        kernel_shape=fixed(graph, w.dims)[2:],
+        kernel_shape=fixed(graph, dims_of(w))[2:],
         strides=geometry.stride,
         pads=pads,
         dilations=geometry.dilation,
@@ -89,8 +90,8 @@ def _input(
     size: Size,
 ) -> Value:
     cotangent, filters = floats(graph, g, w)
-    kernel = fixed(graph, w.dims)[2:]
-    rows = fixed(graph, g.dims and g.dims[2:])
+    kernel = fixed(graph, dims_of(w))[2:]
+    rows = fixed(graph, dims_of(g)[2:])
     return transposed_convolution(graph, cotangent, filters, geometry, kernel, rows, size)
 
 
@@ -141,8 +142,8 @@ def _weight(
     """Convolve images with cotangents: channels and batch, stride and dilation change places."""
     images, cotangent = floats(graph, x, g)
     kernel = fixed(graph, size)
-    _, channels, *lengths = x.dims or ()
-    rows = fixed(graph, g.dims and g.dims[2:])
+    _, channels, *lengths = dims_of(x)
+    rows = fixed(graph, dims_of(g)[2:])
     axes = zip(rows, kernel, lengths, geometry.stride, geometry.dilation, geometry.padding, strict=True)
     after = [(n - 1) * s + (k - 1) * d + 1 - length - p for n, k, length, s, d, p in axes]
     images = _batch_second(graph, images, fixed(graph, [channels, *lengths]), geometry.groups)

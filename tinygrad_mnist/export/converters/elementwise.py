@@ -70,7 +70,9 @@ def _negative(graph: Graph, x: Value) -> Value:
 
 @onnx_converter(ops.relu)
 def _relu(graph: Graph, x: Value) -> Value:
-    return graph.add("Relu" if x.dtype.kind == "f" else "Max", x, *([] if x.dtype.kind == "f" else [0]))
+    if x.dtype.kind == "f":
+        return graph.add("Relu", x)
+    return graph.add("Max", x, 0)
 
 
 # Selection ------------------------------------------------------------------------------------------------------------

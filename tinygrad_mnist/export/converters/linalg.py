@@ -29,9 +29,9 @@ def _scale(graph: Graph, ends: Value) -> Value:
 @onnx_converter(linalg._euclidean)
 def _euclidean(graph: Graph, x: Value, *, axis: tuple[int, ...]) -> Value:
     """Divide by the largest element first, so that no square overflows or underflows."""
-    size = graph.add("Abs", graph.cast(x, computed(x.dtype)))
-    if _is_nothing(x, axis):
+    if _is_empty(x, axis):
         return filled(graph, 0.0, x.dtype, graph.dims)
+    size = graph.add("Abs", graph.cast(x, computed(x.dtype)))
     largest = reduced(graph, "ReduceMax", size, axis, keepdims=True)
     scale = _scale(graph, largest)
     scaled = graph.add("Div", size, scale)
@@ -40,7 +40,8 @@ def _euclidean(graph: Graph, x: Value, *, axis: tuple[int, ...]) -> Value:
     return graph.add("Mul", root, scale)
 
 
-def _is_nothing(x: Value, axis: tuple[int, ...]) -> bool:
+def _is_empty(x: Value, axis: tuple[int, ...]) -> bool:
+    """Whether the reduced axes hold no elements."""
     return any(dims_of(x)[i] == 0 for i in axis)
 
 
@@ -52,7 +53,7 @@ def _power_norm(
     p: float,
     axis: tuple[int, ...],
 ) -> Value:
-    if _is_nothing(x, axis):
+    if _is_empty(x, axis):
         return filled(graph, 0.0 if p > 0 else np.inf, x.dtype, graph.dims)
     size = graph.add("Abs", graph.cast(x, computed(x.dtype)))
     kind = "ReduceMax" if p > 0 else "ReduceMin"

@@ -11,6 +11,7 @@ from ... import ops
 from ...record import Primitive
 from ..onnx_graph import Graph, Operand, Value
 from ..program import Dim
+from .common import filled
 from .formulas import Term
 from .registry import CONVERTERS, Converter
 
@@ -81,8 +82,7 @@ def _kind(of_floats: Callable[[Term], Term], of_others: bool) -> Converter:
     def convert(graph: Graph, x: Value) -> Value:
         if x.dtype.kind == "f":
             return of_floats(Term(graph, graph.cast(x, np.promote_types(x.dtype, np.float32)))).value
-        equal = Term(graph, x) == Term(graph, x)
-        return (equal if of_others else ~equal).value
+        return filled(graph, of_others, np.bool_, graph.dims)
 
     return convert
 

@@ -15,7 +15,7 @@ from ...kernels import Geometry, Size
 from ...ops.average import _avg_pool, _avg_pool_gradient
 from ...ops.pool import _max_pool, _max_pool_gather, _max_pool_scatter
 from ..onnx_graph import Graph, Value
-from .common import added_at
+from .common import added_at, dims_of
 from .convolution import fixed, floats, transposed_convolution
 from .registry import onnx_converter
 
@@ -83,7 +83,7 @@ def _shares(
 ) -> Value:
     """Give each pixel of a window its share, in all channels as if each were an image."""
     (cotangent,) = floats(graph, g)
-    rows = fixed(graph, g.dims and g.dims[2:])
+    rows = fixed(graph, dims_of(g)[2:])
     share = graph.add("Div", cotangent, float(kernel[0] * kernel[1]))
     apart = graph.add("Reshape", share, graph.ints(-1, 1, *rows))
     ones = graph.constant(np.ones((1, 1, *kernel), share.dtype))

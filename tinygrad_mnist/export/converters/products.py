@@ -8,7 +8,7 @@ from ...ops.products import _matmul
 from ...ops.windows import _fold, _unfold
 from ...tensor import Array
 from ..onnx_graph import Graph, Value
-from .common import computed, filled
+from .common import computed, dims_of, filled
 from .convolution import fixed
 from .registry import onnx_converter
 
@@ -19,7 +19,7 @@ __all__: list[str] = []
 def _product(graph: Graph, x: Value, y: Value) -> Value:
     """Write products of two matrices of floats as Gemm, which can take a bias (biases.py)."""
     dtype = computed(graph.dtype)
-    matrices = len(x.dims or ()) == len(y.dims or ()) == 2
+    matrices = len(dims_of(x)) == len(dims_of(y)) == 2
     kind = "Gemm" if matrices and dtype.kind == "f" else "MatMul"
     return graph.add(
         kind,
@@ -62,7 +62,7 @@ def _summed(
     step: int,
 ) -> Value:
     """Scatter windows, with their places on the first two axes, into zeros of (length, ...)."""
-    dims = windows.dims or ()
+    dims = dims_of(windows)
     last = len(dims) - 1
     count, size = fixed(graph, [dims[axis], dims[last]])
     others = [i for i in range(last) if i != axis]

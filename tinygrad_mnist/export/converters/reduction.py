@@ -38,12 +38,11 @@ CONVERTERS[ops.min] = _to_one_node("ReduceMin")
 CONVERTERS[ops.prod] = _to_one_node("ReduceProd")
 
 
-def _counted(graph: Graph, x: Value, axis: Axis, keepdims: bool, wrong: bool) -> Value:
-    """Count the elements that are true, or those that are `wrong`."""
+def _counted(graph: Graph, x: Value, axis: Axis, keepdims: bool, negated: bool) -> Value:
+    """Count the elements that are true; with `negated`, those that are false."""
     truth = graph.cast(x, np.bool_)
-    ones = graph.cast(graph.add("Not", truth) if wrong else truth, np.int64)
-    axes = axes_of(x, axis)
-    return graph.add("ReduceSum", ones, graph.ints(*axes), keepdims=int(keepdims)) if axes else ones
+    counted = graph.add("Not", truth) if negated else truth
+    return reduced(graph, "ReduceSum", counted, axes_of(x, axis), keepdims)
 
 
 @onnx_converter(ops.all)
@@ -54,7 +53,7 @@ def _all(
     axis: Axis,
     keepdims: bool,
 ) -> Value:
-    return graph.add("Equal", _counted(graph, x, axis, keepdims, wrong=True), 0, dtype=np.bool_)
+    return graph.add("Equal", _counted(graph, x, axis, keepdims, negated=True), 0, dtype=np.bool_)
 
 
 @onnx_converter(ops.any)
@@ -65,7 +64,7 @@ def _any(
     axis: Axis,
     keepdims: bool,
 ) -> Value:
-    return graph.add("Greater", _counted(graph, x, axis, keepdims, wrong=False), 0, dtype=np.bool_)
+    return graph.add("Greater", _counted(graph, x, axis, keepdims, negated=False), 0, dtype=np.bool_)
 
 
 @onnx_converter(_first_extreme)

@@ -15,7 +15,7 @@ VALUES = 500_000  # at most so many in the inputs of these rows
 WILD = 1000.0  # how large some of the other values are: a comparison that NumPy has made comes out another way
 
 
-def with_rows(array: Array, rows: int, start: int = 0) -> Array:
+def with_rows(array: Array, rows: int, start: int) -> Array:
     """Return so many rows of an array from one on; after the last one the first one follows."""
     return np.array(array[np.arange(start, start + rows) % len(array)])
 
@@ -55,15 +55,13 @@ def other_values(array: Array, rng: np.random.Generator, kind: str) -> Array:
 
 def sizes(examples: Sequence[Array]) -> tuple[int, int, int]:
     """Return three numbers of rows, none of them 1, to record a function with."""
-    rows = min(len(examples[0]), 8) if examples else 3
+    rows = min(len(examples[0]), 8)
     rows = 3 if rows < 2 else rows
     return rows, rows + 1, rows + 3
 
 
 def unusual_sizes(examples: Sequence[Array], usual: Sequence[int]) -> list[int]:
     """Return the smallest numbers of rows and a large one: what is true of others may not be true of them."""
-    if not examples:
-        return []
     each = sum(array.size // len(array) for array in examples)
     many = min(MANY, VALUES // max(each, 1))
     return [1, *(rows for rows in (2, many) if rows == 2 != usual[0] or rows > max(usual))]

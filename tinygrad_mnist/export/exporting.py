@@ -15,6 +15,7 @@ from ..storage.files import write_atomically
 from ..tensor import Array
 from .biases import join_biases
 from .converters import CONVERTERS
+from .converters.common import expanded, places
 from .examples import other_values, sizes, unusual_sizes, with_rows
 from .names import parameter_names, unchanged
 from .onnx_graph import Graph, Value
@@ -38,10 +39,10 @@ def to_onnx(
 ) -> Any:
     """Write what a function or a model computes as an ONNX file, gradients included.
 
-    The function is called a few times, on the examples and on other values with other numbers of rows. Every primitive
-    that it calls becomes nodes of the file. What differs from call to call without coming from an input by an op is
-    refused: a number that NumPy or Python has computed from the values would be a constant in the file, and wrong for
-    every other input.
+    The function is called about a dozen times: on the examples, on other values, and with other numbers of rows. Every
+    primitive that it calls becomes nodes of the file. What differs from call to call without coming from an input by an
+    op is refused: a number that NumPy or Python has computed from the values would be a constant in the file, and wrong
+    for every other input.
 
     Parameters
     ----------
@@ -64,7 +65,7 @@ def to_onnx(
     Returns
     -------
     onnx.ModelProto
-        Opset 18, IR version 8. Parameters are initialisers with the names of `tinygrad_mnist.nn.parameters`.
+        Opset 18, IR version 8. Parameters are initializers with the names of `tinygrad_mnist.nn.parameters`.
 
     Raises
     ------
@@ -73,7 +74,8 @@ def to_onnx(
     NotImplementedError
         If a primitive has no converter. The error names it and its line; see `onnx_converter`.
     TypeError
-        If there is no function or no example, or the function returns something else than Tensors.
+        If there is no function or no example, an example is a path, or the function returns something else than
+        Tensors.
     ValueError
         If the function computes with values outside of the ops of this package, or calls other ops for other values:
         the error names the op and its line. If the examples have no common first axis, names are too many, too few or
@@ -87,7 +89,8 @@ def to_onnx(
     Notes
     -----
     The model has its values and gradients back at the end, whatever the calls have changed. With a dynamic batch, 1 row
-    to 67 are tried: what Python decides by a larger number of rows (``if len(x) >= 100:``) is not seen.
+    to 67 are tried, fewer where examples are large. What Python decides by a larger number of rows, as in
+    ``if len(x) >= 100:``, is not seen.
 
     Examples
     --------
@@ -121,7 +124,7 @@ def to_onnx(
     found_names = [*returned] if isinstance(returned, dict) else None
     inputs = _names("input", input_names, len(arrays), None)
     outputs = _names("output", output_names, len(program.outputs), found_names)
-    model = _Writer(program, parameter_names(fn_or_model), inputs, outputs, dynamic_batch).model()
+    model = _Writer(program, parameter_names(fn_or_model), inputs, outputs).model()
     if path is not None:
         write_atomically(path, model.SerializeToString())
     return model
@@ -149,27 +152,24 @@ def _recordings(
     """
     more = sizes(arrays) if dynamic_batch else (1, 1, 1)  # all alike: nothing may depend on them
     rng = np.random.default_rng(0)
-    recordings: list[Recording] = []
-    rows: list[int] = []
+
+    def own(count: int, start: int) -> list[Array]:
+        return [with_rows(array, count, start) if dynamic_batch else array for array in arrays]
+
+    first, returned, differentiable = _first_recording(function, own(more[0], 0))
+    recordings = [first]
+    rows = [more[0]]
     for count, kind in (
-        (more[0], "example"),
         *((more[0], kind) for kind in 2 * KINDS),
         (more[1], "wild"),
         (more[2], "mixed"),
     ):
-        start = 0 if kind == "example" else len(recordings)
-        own = [with_rows(array, count, start) if dynamic_batch else array for array in arrays]
-        if kind == "example":
-            recording, returned, differentiable = _first_recording(function, own)
-        else:
-            recording = _recorded(function, own, kind, rng, differentiable)
-        recordings.append(recording)
+        recordings.append(_recorded(function, own(count, len(recordings)), kind, rng, differentiable))
         rows.append(count)
     apart: list[tuple[Recording, int]] = []
     for count in unusual_sizes(arrays, more) if dynamic_batch else []:
-        own = [with_rows(array, count) for array in arrays]
         with suppress(ValueError):  # the function takes no such number of rows
-            recording = _recorded(function, own, "mixed", rng, differentiable)
+            recording = _recorded(function, own(count, 0), "mixed", rng, differentiable)
             if count <= 2:
                 apart.append((recording, count))
             else:
@@ -199,10 +199,8 @@ def _check_few(
         try:
             merge([*recordings, recording], [*rows, count], "to_onnx")
             return
-        except (
-            ValueError
-        ) as error:  # of some lengths, such as that of x[2:], the file computes the right one all the same
-            named = error
+        except ValueError as error:
+            named = error  # the file may be right all the same, as in the length of x[2:]
     try:
         check_replay(program, recording, count, "to_onnx")
     except ValueError as error:
@@ -249,10 +247,9 @@ def _names(kind: str, given: Sequence[str] | None, count: int, keys: list[str] |
 class _Writer:
     """Writes a program as an ONNX model."""
 
-    def __init__(
-        self, program: Program, names: dict[int, str], inputs: list[str], outputs: list[str], batch: bool
-    ) -> None:
-        self.program, self.parameters, self.batch = program, names, batch
+    def __init__(self, program: Program, names: dict[int, str], inputs: list[str], outputs: list[str]) -> None:
+        self.program = program
+        self.parameters = names
         self.output_names = outputs
         self.graph = Graph()
         self.values: dict[int, Value] = {}
@@ -278,7 +275,7 @@ class _Writer:
         outputs = [self._output(name, part) for name, part in zip(self.output_names, self.program.outputs, strict=True)]
         join_biases(self.graph.nodes, self.graph.initializers, self.output_names)
         try:
-            return self.graph.model(self.inputs, outputs, self.batch)
+            return self.graph.model(self.inputs, outputs)
         except Exception as error:
             if not self.foreign:
                 raise
@@ -327,14 +324,9 @@ class _Writer:
         if isinstance(value, np.ndarray):
             return self.graph.constant(value, self.parameters.get(id(value)))
         if isinstance(value, Tile):
-            tiled = self.graph.add("Expand", self.graph.constant(value.array), self.graph.shape(value.dims))
-            return tiled._replace(dims=value.dims)
+            return expanded(self.graph, self.graph.constant(value.array), value.dims)
         if isinstance(value, Range):
-            (dim,) = (dim for dim in value.dims if isinstance(dim, Dim))
-            end = self.graph.add("Squeeze", self.graph.length(dim))
-            counted = self.graph.add("Range", self.graph.constant(np.array(0)), end, self.graph.constant(np.array(1)))
-            shaped = self.graph.add("Reshape", counted, self.graph.shape(value.dims))
-            return self.graph.cast(shaped, value.dtype)._replace(dims=value.dims)
+            return self.graph.cast(places(self.graph, value.dims), value.dtype)
         if type(value) is tuple:
             return tuple(map(self._operand, value))
         return value

@@ -110,7 +110,7 @@ class Graph:
         return self.constant(np.asarray(x, dtype))
 
     def constant(self, array: Array, name: str | None = None) -> Value:
-        """Return an array of the file: an initialiser. Equal small ones without a name are stored once."""
+        """Return an array of the file: an initializer. Equal small ones without a name are stored once."""
         array = np.asarray(array)
         if array.dtype == np.longdouble != np.float64:
             array = array.astype(np.float64)  # ONNX has no wider one
@@ -181,14 +181,11 @@ class Graph:
                     names[:] = [name if other == value.name else other for other in names]
         return value._replace(name=name)
 
-    def model(self, inputs: Sequence[Value], outputs: Sequence[Value], batch: bool) -> Any:
-        """Return the model, if the onnx package finds nothing wrong with it. Constants that no node uses are left out.
-
-        With `batch`, lengths may depend on the number of rows.
-        """
+    def model(self, inputs: Sequence[Value], outputs: Sequence[Value]) -> Any:
+        """Return the model without unused constants, if the onnx package finds nothing wrong with it."""
         used = {name for node in self.nodes for name in node.input}
         stored = [array for array in self.initializers if array.name in used]
-        declared = [[_declare(value, batch) for value in part] for part in (inputs, outputs)]
+        declared = [[_declare(value) for value in part] for part in (inputs, outputs)]
         graph = helper.make_graph(self.nodes, "tinygrad_mnist", *declared, stored)
         made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
         made.producer_name, made.producer_version = "tinygrad_mnist", __version__
@@ -196,10 +193,10 @@ class Graph:
         return made
 
 
-def _declare(value: Value, batch: bool) -> Any:
+def _declare(value: Value) -> Any:
     """Describe an input or an output of the file."""
     assert value.dims is not None
-    shape = [_length(dim) for dim in value.dims] if batch else list(value.dims)
+    shape = [_length(dim) for dim in value.dims]
     return helper.make_tensor_value_info(value.name, helper.np_dtype_to_tensor_dtype(value.dtype), shape)
 
 

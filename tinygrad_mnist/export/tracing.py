@@ -229,7 +229,7 @@ def record(function: Callable[..., Any], arrays: Sequence[Array], requires_grad:
         finally:
             mode.traced = before
     recorder.check()
-    outputs = [recorder.found(_array(part)) for part in as_list(returned)]
+    outputs = [recorder.found(_array(part)) for part in _as_list(returned)]
     return Recording(recorder.calls, recorder.inputs, outputs, recorder.values, recorder.reads), returned
 
 
@@ -242,7 +242,7 @@ def _array(part: Any) -> Array:
     return part.data if isinstance(part, Tensor) else part
 
 
-def as_list(returned: Any) -> list[Any]:
+def _as_list(returned: Any) -> list[Any]:
     """List the outputs of a function: one, or a tuple, list or dict of them."""
     if isinstance(returned, dict):
         return [*returned.values()]

@@ -180,8 +180,9 @@ class _Merger:
     def value(self, *values: Any) -> Any:
         """Return what arguments or settings have in common."""
         first = values[0]
-        if len({type(value) for value in values}) > 1:
-            raise DifferentError(f"is {_short(first)} for the example and {_short(values[-1])} for another one")
+        for other in values[1:]:
+            if type(other) is not type(first):
+                raise _different(first, other)
         if isinstance(first, Constant):
             if any(content(value.array) != value.content for value in values):
                 raise DifferentError(f"is {_short(first)} that is changed in place after it was used")
@@ -189,8 +190,9 @@ class _Merger:
         if isinstance(first, Result):
             return self.same(*values)
         if isinstance(first, tuple):
-            if len(set(map(len, values))) > 1:
-                raise DifferentError(f"is {_short(first)} for the example and {_short(values[-1])} for another one")
+            for other in values[1:]:
+                if len(other) != len(first):
+                    raise _different(first, other)
             parts = [self.value(*parts) for parts in zip(*values, strict=True)]
             return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)
         if isinstance(first, slice):
@@ -204,7 +206,7 @@ class _Merger:
         first = values[0]
         for other in values[1:]:
             if other is not first and other != first:
-                raise DifferentError(f"is {_short(first)} for the example and {_short(other)} for another one")
+                raise _different(first, other)
         return first
 
     def number(self, *values: Any) -> Any:
@@ -212,7 +214,8 @@ class _Merger:
         first = values[0]
         if all(value == first or (value != value and first != first) for value in values):
             return first
-        self._check(values, lambda value: value == first)
+        if any(values[place] != first for place in self.like_first):
+            raise DifferentError(f"is {_short(first)} for the example, and another one for other values")
         by_size = [values[place] for place in self.places]
         for inverse in (False, True):
             found = self._line([1 / value if value else math.inf for value in by_size] if inverse else by_size)
@@ -227,12 +230,6 @@ class _Merger:
                 return Dim(factor, offset, inverse)
         numbers = ", ".join(f"{value} for {n}" for n, value in zip(self.sizes, by_size, strict=True))
         raise DifferentError(f"depends on the number of rows, and not linearly: it is {numbers}")
-
-    def _check(self, values: Sequence[Any], is_same: Callable[[Any], bool]) -> None:
-        """Refuse what is not the same in recordings of equally many rows: it depends on their values."""
-        for place in self.like_first:
-            if not is_same(values[place]):
-                raise DifferentError(f"is {_short(values[0])} for the example, and another one for other values")
 
     def _line(self, values: Sequence[Any]) -> tuple[float, float] | None:
         """Return factor and offset, if numbers are a linear function of the number of rows."""
@@ -278,6 +275,10 @@ def _counts(array: Array) -> bool:
 
 def _equal(x: Array, y: Array) -> bool:
     return x.shape == y.shape and bool(np.array_equal(x, y, equal_nan=x.dtype.kind == "f"))
+
+
+def _different(first: Any, other: Any) -> DifferentError:
+    return DifferentError(f"is {_short(first)} for the example and {_short(other)} for another one")
 
 
 def _short(value: Any) -> str:

@@ -117,9 +117,9 @@ def to_onnx(
     with unchanged(fn_or_model):
         recordings, rows, returned, apart = _recordings(fn_or_model, arrays, dynamic_batch)
     program = merge(recordings, rows, "to_onnx")
+    program = program._replace(nodes=join_softmaxes(program.nodes))
     for recording, count in apart:
         _check_few(program, recordings, rows, recording, count)
-    program = program._replace(nodes=join_softmaxes(program.nodes))
     _warn_of_reads(recordings)
     found_names = [*returned] if isinstance(returned, dict) else None
     inputs = _names("input", input_names, len(arrays), None)

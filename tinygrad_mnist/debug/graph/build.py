@@ -194,11 +194,12 @@ def _assemble(
             node = node._replace(kind="input")  # the 1 that the backward pass begins with
         layer = layers.get(key, "")
         for position, a in enumerate(tensor.inputs or ()):
-            source = ids.get(id(a)) if isinstance(a, Tensor) else f"c{numbers}"
-            if source == f"c{numbers}":
+            if isinstance(a, Tensor):
+                source = ids[id(a)]
+            else:
+                source = f"c{numbers}"
                 nodes.append(_number(source, a, layer, phase))
                 numbers += 1
-            assert source is not None
             edges.append(Edge(source, ids[key], position))
         nodes.append(
             node._replace(

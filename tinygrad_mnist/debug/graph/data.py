@@ -100,6 +100,11 @@ class Graph:
         limit : int
             Largest number of groups; 0 collapses by layer alone.
 
+        Returns
+        -------
+        Graph
+            Its `note` says how it was collapsed. Without layers and limit it is this graph.
+
         Raises
         ------
         ValueError
@@ -154,6 +159,11 @@ class Graph:
         ----------
         path : path, optional
             The file, such as ``"graph.html"``. It is written whole or not at all.
+
+        Returns
+        -------
+        str
+            HTML.
 
         Raises
         ------

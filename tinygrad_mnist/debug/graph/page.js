@@ -30,8 +30,9 @@ function begin() {
   if (now.scale >= least) return;
   now.scale = least;
   const width = view.clientWidth / now.scale;
+  // 77 is half the width of a box.
   const first = document.querySelector(".nodes .op, .nodes .group, .nodes g").transform.baseVal[0].matrix;
-  now.x = all.width > width ? Math.max(all.x, first.e + 74 - width / 2) : all.x + (all.width - width) / 2;
+  now.x = all.width > width ? Math.max(all.x, first.e + 77 - width / 2) : all.x + (all.width - width) / 2;
   now.y = all.y;
   show();
 }

@@ -115,8 +115,8 @@ def load_classifier(path: str | os.PathLike[str] = SHIPPED) -> Classifier:
         model = _described(path, name, metadata.get("arguments", "{}"))
     elif "exported from" in metadata:
         raise tg.checkpoint.CheckpointError(
-            f"{path} holds weights in the layout of PyTorch; name the file that they were exported from, of "
-            f"{_short(metadata['exported from'])}"
+            f"{path} holds weights of {_short(metadata['exported from'])} in the layout of PyTorch; name the file that "
+            "they were exported from"
         )
     else:
         name = "deep_convnet.DeepConvNet"

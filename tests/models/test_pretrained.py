@@ -93,7 +93,7 @@ def test_weights_of_another_model_are_refused_by_name(tmp_path: Path) -> None:
     saved(path, tg.nn.Linear(3, 2))
     assert "are of no model of models/" in refused(path)
     saved(path, lenet, **{"exported from": "lenet.LeNet5"})
-    assert "in the layout of PyTorch; name the file that they were exported from, of lenet.LeNet5" in refused(path)
+    assert "holds weights of lenet.LeNet5 in the layout of PyTorch; name the file that they were" in refused(path)
     for name in ("vae.VAE", "os.system", "", "deep_convnet", "deep_convnet.np", "x\n" * 1000):
         saved(path, lenet, model=name)
         assert "which is no classifier of models/; use weights of deep_convnet.DeepConvNet, lenet" in refused(path)

@@ -70,8 +70,8 @@ def as_input(images: Any, dtype: npt.DTypeLike = np.float32, *, layout: str | No
     Parameters
     ----------
     images : array_like of uint8, shape (N, H, W), (N, C, H, W) or (N, H, W, C)
-        Of any size; without an axis of channels they have one. Or a Tensor of uint8, or of floats, pixels in [0, 1],
-        which keeps its history, so that gradients by the pixels can be computed.
+        Of any size; without an axis of channels they have one. Or a Tensor: of uint8, or of floats, pixels in [0, 1],
+        whose history is kept, so that gradients by the pixels can be computed.
     dtype : floating-point dtype
     layout : {"NCHW", "NHWC"}, optional
         Which axes images with four have. By default (N, C, H, W); what looks like (N, H, W, C), with at most four
@@ -96,8 +96,9 @@ def as_input(images: Any, dtype: npt.DTypeLike = np.float32, *, layout: str | No
     >>> as_input(np.zeros((5, 32, 32, 3), np.uint8), layout="NHWC").shape
     (5, 3, 32, 32)
     """
-    if hasattr(images, "inputs") and (images.dtype.kind == "f" or images.dtype == np.uint8):
-        tensor: Any = channels_first("as_input", images, layout)  # a Tensor: only they have a record
+    is_tensor = hasattr(images, "inputs")  # only they have a record
+    if is_tensor and (images.dtype.kind == "f" or images.dtype == np.uint8):
+        tensor: Any = channels_first("as_input", images, layout)
         converted = tensor if tensor.dtype == dtype else tensor.astype(dtype)
         return converted / 255 if tensor.dtype == np.uint8 else converted
     images = as_array("as_input", "images", images)

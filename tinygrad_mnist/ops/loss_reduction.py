@@ -67,7 +67,7 @@ def check_reduction(op: str, reduction: str, known: tuple[str, ...] = REDUCTIONS
 
 
 def reduced(op: str, losses: Tensor, reduction: str, dtype: Any, weight: Any = None) -> Tensor:
-    """Reduce losses to their mean, where a number `weight` replaces theirs, or their sum, or keep them all."""
+    """Reduce losses to their mean or their sum, or keep them all; a mean divides by `weight` if that is given."""
     if reduction == "none":
         return as_dtype(losses, dtype)
     if reduction == "mean" and weight is None:

@@ -27,7 +27,7 @@ class _Targets(NamedTuple):
     places: tuple[Array, ...]  # of their scores
     ignored: Array | None
     weights: Array | None
-    total: Any  # what a mean divides by, a number; None: their number
+    total: Any  # what a mean divides by: a float, or a Tensor while a function is exported; None: how many they are
 
 
 def _class_weights(op: str, weight: Operand | None, scores: Tensor) -> Array | None:

@@ -14,7 +14,7 @@ __all__: list[str] = []
 
 @onnx_converter(linalg.det)
 def _det(graph: Graph, x: Value) -> Value:
-    """Compute Det in single precision if that is asked for: onnxruntime knows no other."""
+    """Compute in the dtype of the result; onnxruntime has Det of float32 alone."""
     return graph.add("Det", graph.cast(x, computed(graph.dtype)))
 
 

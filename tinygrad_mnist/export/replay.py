@@ -22,6 +22,7 @@ def check_replay(program: Program, recording: Recording, rows: int, caller: str)
     ------
     ValueError
     """
+    counted = "1 row" if rows == 1 else f"{rows} rows"
     values: dict[int, Any] = {result.number: recording.values[result.number] for result in program.inputs}
     with np.errstate(all="ignore"):
         for node in program.nodes:
@@ -33,7 +34,7 @@ def check_replay(program: Program, recording: Recording, rows: int, caller: str)
             shape = _at(program.shapes[node.number], values, rows)
             if found.shape != tuple(max(length, 0) for length in shape):
                 raise ValueError(
-                    f"{caller}: {node.op.__name__} ({node.place}) gives shape {found.shape} for {rows} rows, not "
+                    f"{caller}: {node.op.__name__} ({node.place}) gives shape {found.shape} for {counted}, not "
                     f"{shape} as for more of them; pass dynamic_batch=False"
                 )
             values[node.number] = found
@@ -42,7 +43,7 @@ def check_replay(program: Program, recording: Recording, rows: int, caller: str)
             wanted = recording.values[own.number] if isinstance(own, Result) else own.array
             if not _alike(found, wanted):
                 raise ValueError(
-                    f"{caller}: with {rows} rows the function computes another output {position} than with more of "
+                    f"{caller}: with {counted} the function computes another output {position} than with more of "
                     "them. A file holds one sequence of ops for any number of rows: choose by tg.where, or pass "
                     "dynamic_batch=False"
                 )

@@ -179,7 +179,7 @@ def _recordings(
 
 
 def _first_recording(function: Callable[..., Any], arrays: Sequence[Array]) -> tuple[Recording, Any, bool]:
-    """Record the function on the examples; return what it did and returned, and whether gradients were wanted."""
+    """Record the function on the examples; return what it did, what it returned, and whether it takes gradients."""
     try:
         return *record(function, arrays), True
     except Exception:

@@ -33,6 +33,8 @@ from ..record import no_grad
 from ..tensor import Array, Tensor
 from ..walk import _below, _children, walk
 
+__all__ = ["Entry", "Reader"]
+
 CONVOLUTIONS = (Conv1d, Conv2d, ConvTranspose2d)
 SCALING_LAST = (BatchNorm1d, BatchNorm2d, Embedding, GroupNorm, LayerNorm)  # the output is in proportion to them
 KEEPING_FACTORS = (AvgPool2d, Dropout, Flatten, LeakyReLU, MaxPool2d, ReLU)  # f(c * x) = c * f(x) for c > 0

@@ -64,4 +64,9 @@ def unusual_sizes(examples: Sequence[Array], usual: Sequence[int]) -> list[int]:
     """Return the smallest numbers of rows and a large one: what is true of others may not be true of them."""
     each = sum(array.size // len(array) for array in examples)
     many = min(MANY, VALUES // max(each, 1))
-    return [1, *(rows for rows in (2, many) if rows == 2 != usual[0] or rows > max(usual))]
+    found = [1]
+    if usual[0] != 2:
+        found.append(2)
+    if many > max(usual):
+        found.append(many)
+    return found

@@ -66,6 +66,7 @@ def _summary(graph: Graph) -> str:
         parts.append("forward on the left, backward on the right")
         if seconds and not any(node.seconds for node in behind):
             parts.append("the profile holds no backward pass")
+    parts.append("drag the picture to move it, press All to see the whole")
     return "; ".join(parts)
 
 
